@@ -1,0 +1,29 @@
+"""Registries of simpleseg_mm: children of MMEngine's root registries, scope ``simpleseg_mm``.
+
+A name is looked up here, then in MMEngine, never in a sibling: write ``mmdet.CocoMetric`` for
+what lives in MMDetection.
+"""
+from mmengine import registry as root
+from mmengine.registry import Registry
+
+_SCOPE = 'simpleseg_mm'
+
+
+def _child(name: str, parent: Registry, *locations: str) -> Registry:
+    return Registry(name, parent=parent, scope=_SCOPE,
+                    locations=[f'{_SCOPE}.{location}' for location in locations])
+
+
+DATASETS = _child('dataset', root.DATASETS, 'datasets')
+DATA_SAMPLERS = _child('data sampler', root.DATA_SAMPLERS, 'datasets')
+TRANSFORMS = _child('transform', root.TRANSFORMS, 'datasets')
+FUNCTIONS = _child('function', root.FUNCTIONS, 'datasets')
+MODELS = _child('model', root.MODELS, 'models')
+METRICS = _child('metric', root.METRICS, 'evaluation')
+VISUALIZERS = _child('visualizer', root.VISUALIZERS, 'visualization')
+HOOKS = _child('hook', root.HOOKS, 'engine')
+LOOPS = _child('loop', root.LOOPS, 'engine')
+OPTIMIZERS = _child('optimizer', root.OPTIMIZERS, 'engine')
+OPTIM_WRAPPER_CONSTRUCTORS = _child('optimizer wrapper constructor',
+                                    root.OPTIM_WRAPPER_CONSTRUCTORS, 'engine')
+LOG_PROCESSORS = _child('log processor', root.LOG_PROCESSORS, 'engine')

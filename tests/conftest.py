@@ -1,0 +1,17 @@
+"""Fixtures shared by the tests."""
+import os
+from pathlib import Path
+
+import pytest
+
+
+@pytest.fixture(scope='session')
+def real_data() -> Path:
+    """Folder with ``coco_photos``, ``refcoco_mini`` and ``refexp``, named by SIMPLESEG_DATA."""
+    root = os.environ.get('SIMPLESEG_DATA')
+    if not root:
+        pytest.skip('set SIMPLESEG_DATA to the folder with coco_photos, refcoco_mini and refexp')
+    path = Path(root)
+    if not path.is_dir():
+        raise FileNotFoundError(f'SIMPLESEG_DATA={root} is not a folder')
+    return path
