@@ -1,0 +1,496 @@
+"""RefShapes: generated referring segmentation in RefCOCO's own file formats.
+
+A scene holds two to four coloured shapes that do not touch, on a soft pale background. Every
+reference has three sentences, each of which fits exactly one object of its scene by construction.
+Scene ``i`` of a split depends on ``(seed, split, i)`` alone, so a larger set contains the smaller
+one. All sizes, colours, words and frequencies are our choice.
+
+Directions and margins are in units of the image side, x to the right and y down.
+"""
+import json
+import pickle
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+import cv2
+import numpy as np
+from pycocotools import mask as coco_mask
+
+VERSION = 1
+NAME = 'refshapes'
+SPLITS = ('train', 'val')
+COLOURS = {
+    'red': (214, 36, 40), 'orange': (245, 136, 20), 'yellow': (236, 212, 20),
+    'green': (40, 160, 66), 'blue': (36, 84, 220), 'purple': (134, 50, 178),
+    'pink': (250, 140, 200), 'black': (28, 28, 30),
+}
+SHAPES = ('circle', 'square', 'triangle', 'star', 'cross', 'ring', 'frame', 'split disc')
+SIZES = {'small': (44 / 224, 64 / 224), 'large': (76 / 224, 110 / 224)}
+SENTENCES = 3
+FAMILIES = {'attribute': 0.70, 'position': 0.14, 'superlative': 0.08, 'relation': 0.08}
+
+_SUPERSAMPLING = 4
+_GAP = 5 / 224  # smallest distance between two objects
+_IMAGE_ID_STRIDE = 10_000_000  # image ids of a split: split number x stride + scene
+_SIZE_WORDS = {'small': ('small', 'little'), 'large': ('large', 'big')}
+_NOUNS = ('one', 'object', 'thing', 'shape')
+_DIRECTIONS = {'left': (-1, 0), 'right': (1, 0), 'top': (0, -1), 'bottom': (0, 1)}
+_RELATIONS = {'left': 'left of', 'right': 'right of', 'top': 'above', 'bottom': 'below'}
+
+
+@dataclass(frozen=True)
+class Shape:
+    """One object of a scene.
+
+    ``mask`` is (H, W) bool; ``box`` its (x1, y1, x2, y2) in units of the image side, and ``area``
+    its area in units of the image's.
+    """
+    shape: str
+    colour: str
+    size: str
+    mask: np.ndarray
+    box: tuple[float, float, float, float]
+    area: float
+
+    @property
+    def centre(self) -> tuple[float, float]:
+        return (self.box[0] + self.box[2]) / 2, (self.box[1] + self.box[3]) / 2
+
+    @property
+    def extent(self) -> float:
+        """Square root of the box's area."""
+        return ((self.box[2] - self.box[0]) * (self.box[3] - self.box[1])) ** 0.5
+
+    def reach(self, name: str) -> float:
+        """How far the object's edge lies in the named direction."""
+        x1, y1, x2, y2 = self.box
+        return {'left': -x1, 'right': x2, 'top': -y1, 'bottom': y2}[name]
+
+
+def outlines(shape: str, rng: np.random.Generator) -> list[tuple[np.ndarray, int]]:
+    """Outline of a randomly turned shape: rings to paint in order, each with 1 (fill) or 0 (cut).
+
+    Each ring is (N, 2) float64, x then y, centred; the greater side of the whole box is 1.
+    """
+    angle = rng.uniform(0, 2 * np.pi)
+    slight = rng.uniform(-0.35, 0.35)
+    circle = _regular(64, 0.5, 0.0)
+    square = np.array([(-.5, -.5), (.5, -.5), (.5, .5), (-.5, .5)])
+    if shape == 'circle':
+        rings = [(circle, 1)]
+    elif shape == 'square':
+        rings = [(_turn(square, slight), 1)]
+    elif shape == 'triangle':
+        rings = [(_regular(3, 0.5, angle), 1)]
+    elif shape == 'star':
+        points = _regular(10, 0.5, angle)
+        points[1::2] *= 0.45
+        rings = [(points, 1)]
+    elif shape == 'cross':
+        a, b = 0.5, 0.18
+        points = np.array([(-b, -a), (b, -a), (b, -b), (a, -b), (a, b), (b, b),
+                           (b, a), (-b, a), (-b, b), (-a, b), (-a, -b), (-b, -b)])
+        rings = [(_turn(points, slight), 1)]
+    elif shape == 'ring':
+        rings = [(circle, 1), (circle * 0.52, 0)]
+    elif shape == 'frame':
+        rings = [(_turn(square, slight), 1), (_turn(square * 0.52, slight), 0)]
+    elif shape == 'split disc':
+        rings = [(circle, 1), (_turn(square * (0.2, 1.2), angle), 0)]
+    else:
+        raise ValueError(f'unknown shape {shape!r}; choose one of {SHAPES}')
+    low, high = rings[0][0].min(0), rings[0][0].max(0)
+    return [((ring - (low + high) / 2) / (high - low).max(), paint) for ring, paint in rings]
+
+
+def draw_scene(rng: np.random.Generator, size: int = 224) -> tuple[np.ndarray, list[Shape]]:
+    """Draw one scene.
+
+    Args:
+        rng: Source of all choices.
+        size: Side of the square image in pixels, at least 64.
+
+    Returns:
+        (size, size, 3) uint8 RGB image and its objects, in drawing order.
+    """
+    image = _background(rng, size)
+    taken = np.zeros((size, size), np.uint8)
+    margin = max(1, round(_GAP * size))
+    kernel = np.ones((2 * margin + 1, 2 * margin + 1), np.uint8)
+    count = int(rng.integers(2, 5))
+    objects: list[Shape] = []
+    while len(objects) < 2:
+        for shape, colour, size_name in _choose_kinds(rng, count - len(objects), objects):
+            diameter = int(round(rng.uniform(*SIZES[size_name]) * size))
+            alpha, solid = _paint(outlines(shape, rng), diameter)
+            place = _find_place(rng, taken, solid, margin)
+            if place is None:
+                continue
+            x, y = place
+            window = np.s_[y:y + len(alpha), x:x + len(alpha)]
+            rgb = np.clip(np.array(COLOURS[colour]) + rng.uniform(-12, 12, 3), 0, 255)
+            image[window] += (rgb - image[window]) * alpha[..., None]
+            mask = np.zeros((size, size), bool)
+            mask[window] = alpha >= 0.5
+            blocked = np.zeros_like(taken)
+            blocked[window] = solid
+            taken |= cv2.dilate(blocked, kernel)
+            objects.append(_measure(shape, colour, size_name, mask))
+    image += rng.standard_normal((size, size, 1), np.float32) * 3
+    return np.clip(image, 0, 255).astype(np.uint8), objects
+
+
+def describe(objects: list[Shape], target: int, rng: np.random.Generator,
+             count: int = SENTENCES) -> list[tuple[str, str]]:
+    """Sentences that fit ``objects[target]`` and no other object of the scene.
+
+    Returns:
+        Up to ``count`` distinct ``(sentence, family)``; fewer where the scene does not allow more.
+    """
+    found: list[tuple[str, str]] = []
+    weights = dict(FAMILIES)
+    for _ in range(8 * count):
+        if len(found) == count or not weights:
+            break
+        family = _weighted(rng, weights)
+        sentence = _WRITERS[family](objects, target, rng)
+        if sentence is None:
+            del weights[family]
+        elif all(sentence != other for other, _ in found):
+            found.append((sentence, family))
+    return found
+
+
+def describe_absent(objects: list[Shape], rng: np.random.Generator,
+                    count: int = SENTENCES) -> list[str]:
+    """Sentences that fit no object: a colour and a shape that are there, but never together."""
+    seen = {(item.colour, item.shape) for item in objects}
+    colours = sorted({item.colour for item in objects})
+    shapes = sorted({item.shape for item in objects})
+    pairs = [(c, s) for c in colours for s in shapes if (c, s) not in seen]
+    if not pairs:
+        pairs = [(c, s) for c in COLOURS for s in SHAPES if (c, s) not in seen]
+    colour, shape = pairs[rng.integers(len(pairs))]
+    phrases = [f'the {colour} {shape}', f'{colour} {shape}', f'{shape} in {colour}',
+               f'the {shape} that is {colour}']
+    return [phrases[i] for i in rng.permutation(len(phrases))[:count]]
+
+
+def make_scene(seed: int, split: str, index: int, size: int = 224, absent: float = 0.0) -> dict:
+    """Image, annotations and references of one scene, in the native formats.
+
+    Args:
+        seed: Seed of the set.
+        split: 'train' or 'val'.
+        index: Number of the scene in its split.
+        size: Side of the image in pixels.
+        absent: Probability that a scene has one more reference, to nothing (gRefCOCO's form:
+            ``ann_id [-1]``, and lists in every reference).
+
+    Returns:
+        ``dict(pixels=(size, size, 3) uint8 RGB, image=..., annotations=[...], refs=[...])``, where
+        the last three are records of ``instances.json`` and ``refs(...).p``.
+    """
+    number = SPLITS.index(split)
+    rng = np.random.default_rng([seed, number, index])
+    pixels, objects = draw_scene(rng, size)
+    image_id = number * _IMAGE_ID_STRIDE + index
+    name = f'{NAME}_{split}_{index:07d}'
+    image = dict(id=image_id, file_name=f'{name}.jpg', height=size, width=size)
+    annotations, refs = [], []
+    for k, item in enumerate(objects):
+        annotations.append(_annotation(item, image_id, image_id * 10 + k))
+        sentences = [sentence for sentence, _ in describe(objects, k, rng)]
+        if len(sentences) == SENTENCES:
+            refs.append(_reference(annotations[k]['id'], annotations[k]['category_id'],
+                                   image_id, f'{name}_{k}.jpg', split, sentences))
+    if absent:
+        refs = [dict(ref, ann_id=[ref['ann_id']], category_id=[ref['category_id']])
+                for ref in refs]
+        if rng.random() < absent:
+            refs.append(_reference([-1], [-1], image_id, f'{name}.jpg', split,
+                                   describe_absent(objects, rng)))
+    return dict(pixels=pixels, image=image, annotations=annotations, refs=refs)
+
+
+def generate(out_dir: str | Path, scenes: dict[str, int], seed: int = 0, size: int = 224,
+             absent: float = 0.0,
+             progress: Callable[[Iterable, int], Iterable] = lambda items, total: items) -> dict:
+    """Write a RefShapes set: ``refshapes/{refs(refshapes).p,instances.json,card.json}``, ``images``.
+
+    Args:
+        out_dir: Folder to write to; files of an earlier run with the same names are replaced.
+        scenes: Number of scenes by split, such as ``dict(train=5000, val=250)``.
+        seed: Seed of the set. Equal arguments give byte-identical files (with the same OpenCV).
+        size: Side of the images in pixels, at least 64.
+        absent: See :func:`make_scene`.
+        progress: Wraps the scenes to come, given their number.
+
+    Returns:
+        The card: seed, version and counts.
+
+    Raises:
+        ValueError: For an unknown split, a negative count, a size below 64 or an absent share
+            outside 0..1.
+    """
+    if unknown := set(scenes) - set(SPLITS):
+        raise ValueError(f'unknown splits {sorted(unknown)}; choose from {SPLITS}')
+    if min(scenes.values(), default=0) < 0:
+        raise ValueError(f'scenes must not be negative, got {scenes}')
+    if not 64 <= size <= 4096:
+        raise ValueError(f'size must be in 64..4096 pixels, got {size}')
+    if not 0 <= absent <= 1:
+        raise ValueError(f'absent must be in 0..1, got {absent}')
+    out_dir = Path(out_dir)
+    for folder in (out_dir / 'images', out_dir / NAME):
+        folder.mkdir(parents=True, exist_ok=True)
+    todo = [(split, i) for split in SPLITS for i in range(scenes.get(split, 0))]
+    images, annotations, refs = [], [], []
+    sent_id = 0
+    for split, index in progress(todo, len(todo)):
+        scene = make_scene(seed, split, index, size, absent)
+        path = out_dir / 'images' / scene['image']['file_name']
+        if not cv2.imwrite(str(path), scene['pixels'][..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, 95]):
+            raise OSError(f'could not write {path}')
+        images.append(scene['image'])
+        annotations += scene['annotations']
+        for ref in scene['refs']:
+            ref['ref_id'] = len(refs)
+            ref['sent_ids'] = list(range(sent_id, sent_id + len(ref['sentences'])))
+            for sentence in ref['sentences']:
+                sentence['sent_id'] = sent_id
+                sent_id += 1
+            refs.append(ref)
+    counts = {split: dict(images=scenes.get(split, 0),
+                          refs=sum(ref['split'] == split for ref in refs),
+                          sentences=sum(len(ref['sentences']) for ref in refs
+                                        if ref['split'] == split)) for split in SPLITS}
+    card = dict(name='RefShapes', version=VERSION, seed=seed, size=size, absent=absent,
+                counts=counts, annotations=len(annotations), shapes=list(SHAPES),
+                colours=list(COLOURS), licence='CC0-1.0')
+    categories = [dict(id=i + 1, name=name, supercategory='shape')
+                  for i, name in enumerate(SHAPES)]
+    instances = dict(info=dict(description='RefShapes', version=str(VERSION)), images=images,
+                     annotations=annotations, categories=categories)
+    (out_dir / NAME / f'refs({NAME}).p').write_bytes(pickle.dumps(refs, protocol=2))
+    (out_dir / NAME / 'instances.json').write_text(json.dumps(instances, separators=(',', ':')))
+    (out_dir / NAME / 'card.json').write_text(json.dumps(card, indent=2) + '\n')
+    return card
+
+
+# Drawing
+
+
+def _regular(corners: int, radius: float, angle: float) -> np.ndarray:
+    """Corners of a regular polygon around 0: (corners, 2) float64."""
+    turn = angle + np.arange(corners) * (2 * np.pi / corners)
+    return radius * np.stack([np.cos(turn), np.sin(turn)], 1)
+
+
+def _turn(points: np.ndarray, angle: float) -> np.ndarray:
+    c, s = np.cos(angle), np.sin(angle)
+    return points @ np.array([(c, s), (-s, c)])
+
+
+def _background(rng: np.random.Generator, size: int) -> np.ndarray:
+    """A pale colour that changes slowly from corner to corner: (size, size, 3) float32."""
+    corners = (rng.uniform(205, 250, 3) + rng.uniform(-14, 14, (2, 2, 3))).astype(np.float32)
+    return cv2.resize(corners, (size, size), interpolation=cv2.INTER_LINEAR)
+
+
+def _choose_kinds(rng: np.random.Generator, count: int,
+                  given: list[Shape]) -> list[tuple[str, str, str]]:
+    """``count`` kinds (shape, colour, size); objects share attributes now and then."""
+    kinds = [(item.shape, item.colour, item.size) for item in given]
+    chosen = []
+    for _ in range(count):
+        shape = SHAPES[rng.integers(len(SHAPES))]
+        colour = tuple(COLOURS)[rng.integers(len(COLOURS))]
+        size = 'large' if rng.random() < 0.5 else 'small'
+        if kinds:
+            other = kinds[rng.integers(len(kinds))]
+            draw = rng.random()
+            shape = other[0] if draw < 0.30 else shape
+            colour = other[1] if draw > 0.72 or draw < 0.04 else colour
+        kinds.append((shape, colour, size))
+        chosen.append(kinds[-1])
+    return chosen
+
+
+def _paint(rings: list[tuple[np.ndarray, int]], diameter: int) -> tuple[np.ndarray, np.ndarray]:
+    """Coverage (d, d) float32 in 0..1, and the filled hull (d, d) uint8, of an outline."""
+    fine = diameter * _SUPERSAMPLING
+    canvas = np.zeros((fine, fine), np.uint8)
+    for ring, paint in rings:
+        cv2.fillPoly(canvas, [np.round((ring + 0.5) * fine * 16 - 8).astype(np.int32)],
+                     255 * paint, shift=4)
+    alpha = cv2.resize(canvas, (diameter, diameter), interpolation=cv2.INTER_AREA)
+    hull = np.zeros((diameter, diameter), np.uint8)
+    corners = np.round((rings[0][0] + 0.5) * (diameter - 1)).astype(np.int32)
+    cv2.fillConvexPoly(hull, cv2.convexHull(corners), 1)
+    return alpha.astype(np.float32) / 255, hull
+
+
+def _find_place(rng: np.random.Generator, taken: np.ndarray, solid: np.ndarray,
+                margin: int) -> tuple[int, int] | None:
+    """A free top-left corner (x, y) for the object, or None when 40 tries found none."""
+    side, room = len(solid), len(taken) - len(solid) - 2 * margin
+    for x, y in margin + rng.integers(0, max(room, 1), (40, 2)):
+        if not (taken[y:y + side, x:x + side] & solid).any():
+            return int(x), int(y)
+    return None
+
+
+def _measure(shape: str, colour: str, size: str, mask: np.ndarray) -> Shape:
+    side = len(mask)
+    x, y, w, h = cv2.boundingRect(mask.view(np.uint8))
+    return Shape(shape, colour, size, mask,
+                 (x / side, y / side, (x + w) / side, (y + h) / side), mask.sum() / side ** 2)
+
+
+# Language. Every writer returns a sentence that is true of the target alone, or None.
+
+
+def _weighted(rng: np.random.Generator, weights: dict[str, float]) -> str:
+    names = list(weights)
+    edges = np.cumsum([weights[name] for name in names])
+    return names[int(np.searchsorted(edges, rng.random() * edges[-1], side='right'))]
+
+
+def _pick(rng: np.random.Generator, items):
+    return items[int(rng.integers(len(items)))]
+
+
+def _article(rng: np.random.Generator) -> str:
+    return 'the ' if rng.random() < 0.6 else ''
+
+
+def _attribute(objects: list[Shape], target: int, rng: np.random.Generator) -> str | None:
+    item = objects[target]
+    weights = {}
+    for keys, weight in ((('colour', 'shape'), 5), (('colour',), 2), (('shape',), 2),
+                         (('size', 'shape'), 1), (('size', 'colour'), 1), (('size',), 1),
+                         (('size', 'colour', 'shape'), 2)):
+        same = sum(all(getattr(other, k) == getattr(item, k) for k in keys) for other in objects)
+        if same == 1:
+            weights[' '.join(keys)] = weight
+    if not weights:
+        return None
+    keys = _weighted(rng, weights).split()
+    words = [_pick(rng, _SIZE_WORDS[item.size])] if 'size' in keys else []
+    words += [item.colour] if 'colour' in keys else []
+    words += [item.shape if 'shape' in keys else _pick(rng, _NOUNS)]
+    return _article(rng) + ' '.join(words)
+
+
+def _group(objects: list[Shape], target: int,
+           rng: np.random.Generator) -> tuple[str, list[Shape]]:
+    """A noun phrase that fits the target, and all other objects that it fits."""
+    item = objects[target]
+    others = [other for k, other in enumerate(objects) if k != target]
+    draw = rng.random()
+    if draw < 0.4:
+        return _pick(rng, _NOUNS), others
+    if draw < 0.8:
+        return item.shape, [other for other in others if other.shape == item.shape]
+    return f'{item.colour} {_pick(rng, _NOUNS)}', [other for other in others
+                                                   if other.colour == item.colour]
+
+
+def _position(objects: list[Shape], target: int, rng: np.random.Generator) -> str | None:
+    item = objects[target]
+    for _ in range(6):
+        noun, rivals = _group(objects, target, rng)
+        name = _pick(rng, tuple(_DIRECTIONS))
+        if rivals and _is_outermost(item, rivals, name):
+            most = {'top': 'topmost', 'bottom': 'bottommost'}.get(name, f'{name}most')
+            return _article(rng) + f'{_pick(rng, (most, name))} {noun}'
+        if _is_on_side(item, rivals, (name,)):
+            place = f'at the {name}' if name in ('top', 'bottom') else f'on the {name}'
+            return _article(rng) + f'{noun} {place}'
+        corner = (_pick(rng, ('top', 'bottom')), _pick(rng, ('left', 'right')))
+        if _is_on_side(item, rivals, corner):
+            return _article(rng) + f'{corner[0]} {corner[1]} {noun}'
+    return None
+
+
+def _superlative(objects: list[Shape], target: int, rng: np.random.Generator) -> str | None:
+    item = objects[target]
+    for _ in range(4):
+        noun, rivals = _group(objects, target, rng)
+        if not rivals:
+            continue
+        if all(_is_bigger(item, other) for other in rivals):
+            return _article(rng) + f'{_pick(rng, ("biggest", "largest"))} {noun}'
+        if all(_is_bigger(other, item) for other in rivals):
+            return _article(rng) + f'smallest {noun}'
+    return None
+
+
+def _relation(objects: list[Shape], target: int, rng: np.random.Generator) -> str | None:
+    item = objects[target]
+    for k in rng.permutation(len(objects)):
+        anchor = objects[k]
+        if k == target or sum((other.colour, other.shape) == (anchor.colour, anchor.shape)
+                              for other in objects) > 1:
+            continue
+        for name in _DIRECTIONS:
+            ahead, aside = _offset(anchor, item, name)
+            if ahead < 0.15 or aside > ahead:
+                continue
+            rivals = [other for j, other in enumerate(objects)
+                      if j not in (k, target) and other.shape == item.shape]
+            if any(_offset(anchor, other, name)[0] > 0 for other in rivals):
+                continue
+            return (f'{_article(rng)}{item.shape} {_RELATIONS[name]} '
+                    f'the {anchor.colour} {anchor.shape}')
+    return None
+
+
+def _offset(anchor: Shape, item: Shape, name: str) -> tuple[float, float]:
+    """How far ``item`` lies from ``anchor`` in the named direction, and how far beside it."""
+    dx, dy = _DIRECTIONS[name]
+    x, y = item.centre[0] - anchor.centre[0], item.centre[1] - anchor.centre[1]
+    return x * dx + y * dy, abs(x * dy) + abs(y * dx)
+
+
+def _is_outermost(item: Shape, rivals: list[Shape], name: str) -> bool:
+    return all(_offset(other, item, name)[0] >= 0.08
+               and item.reach(name) >= other.reach(name) + 0.02 for other in rivals)
+
+
+def _is_on_side(item: Shape, rivals: list[Shape], names: tuple[str, ...]) -> bool:
+    """Whether ``item`` is clearly on these sides of the image, and every rival clearly is not."""
+    def clear(other: Shape, name: str) -> float:
+        dx, dy = _DIRECTIONS[name]
+        return (other.centre[0] - 0.5) * dx + (other.centre[1] - 0.5) * dy
+    return (all(clear(item, name) >= 0.06 for name in names)
+            and all(any(clear(other, name) <= -0.06 for name in names) for other in rivals))
+
+
+def _is_bigger(item: Shape, other: Shape) -> bool:
+    return item.extent >= 1.2 * other.extent and item.area >= 1.2 * other.area
+
+
+_WRITERS = dict(attribute=_attribute, position=_position, superlative=_superlative,
+                relation=_relation)
+
+
+# Records
+
+
+def _annotation(item: Shape, image_id: int, ann_id: int) -> dict:
+    rle = coco_mask.encode(np.asfortranarray(item.mask, np.uint8))
+    return dict(id=ann_id, image_id=image_id, category_id=SHAPES.index(item.shape) + 1,
+                bbox=[float(v) for v in coco_mask.toBbox(rle)], area=int(item.mask.sum()),
+                iscrowd=0, colour=item.colour, size=item.size,
+                segmentation=dict(size=list(item.mask.shape), counts=rle['counts'].decode()))
+
+
+def _reference(ann_id, category_id, image_id: int, file_name: str, split: str,
+               sentences: list[str]) -> dict:
+    return dict(ref_id=-1, ann_id=ann_id, category_id=category_id, image_id=image_id,
+                file_name=file_name, split=split, sent_ids=[],
+                sentences=[dict(sent_id=-1, sent=sent, raw=sent, tokens=sent.split())
+                           for sent in sentences])

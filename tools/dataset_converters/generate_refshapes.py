@@ -1,0 +1,38 @@
+"""Generate RefShapes: ``python tools/dataset_converters/generate_refshapes.py data/refshapes``."""
+import argparse
+import json
+import time
+from pathlib import Path
+
+from tqdm import tqdm
+
+from simpleseg_mm.datasets.refshapes import generate
+
+
+def parse_args() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument('out', type=Path, help='folder to write to')
+    parser.add_argument('--scenes-train', type=int, default=20000)
+    parser.add_argument('--scenes-val', type=int, default=500)
+    parser.add_argument('--seed', type=int, default=0)
+    parser.add_argument('--size', type=int, default=224, help='side of the images in pixels')
+    parser.add_argument('--absent', type=float, default=0.0,
+                        help='share of scenes with one more reference, to nothing')
+    return parser.parse_args()
+
+
+def main() -> None:
+    args = parse_args()
+    start = time.perf_counter()
+    try:
+        card = generate(args.out, dict(train=args.scenes_train, val=args.scenes_val),
+                        args.seed, args.size, args.absent,
+                        lambda items, total: tqdm(items, total=total, unit='scene'))
+    except ValueError as error:
+        raise SystemExit(f'generate_refshapes: {error}') from None
+    print(json.dumps(dict(card, out=str(args.out),
+                          seconds=round(time.perf_counter() - start, 1))))
+
+
+if __name__ == '__main__':
+    main()
