@@ -1,0 +1,223 @@
+"""Enhanced Muon for hidden matrices and AdamW for the rest, in one optimizer.
+
+Muon: K. Jordan et al. 2024. 'Enhanced' (decoupled weight decay, update RMS matched to AdamW):
+Moonlight, arXiv 2502.16982. The paper of SimpleSeg names Enhanced Muon and gives learning rates
+only; every other number here is our choice (Moonlight's where it states one).
+"""
+import math
+from collections import defaultdict
+from itertools import islice
+from typing import Dict, Iterable, Iterator, List, Optional, Sequence, Tuple
+
+import torch
+from torch import Tensor
+from torch.optim import Optimizer
+from torch.optim.adamw import adamw
+
+from simpleseg_mm.registry import OPTIMIZERS
+
+NS_COEFFICIENTS = (3.4445, -4.7750, 2.0315)
+# Matrices are stacked up to this many elements: beyond it a single product fills the device.
+_MAX_STACK = 1 << 24
+
+
+def orthogonalize(matrices: Tensor, steps: int = 5, eps: float = 1e-7) -> Tensor:
+    """Approximate the polar factor of each matrix by Newton-Schulz iterations.
+
+    Args:
+        matrices: ``(n, r, c)`` floating point, r <= c. The iteration runs in its dtype.
+        steps: number of quintic iterations.
+        eps: smallest norm that is divided by.
+
+    Returns:
+        ``(n, r, c)``: U S' V^T with the singular values S' near 1 (within about 0.7 to 1.2).
+    """
+    a, b, c = NS_COEFFICIENTS
+    x = matrices / matrices.norm(dim=(-2, -1), keepdim=True).clamp(min=eps)
+    for _ in range(steps):
+        gram = torch.bmm(x, x.mT)
+        gram = torch.baddbmm(gram, gram, gram, beta=b, alpha=c)
+        x = torch.baddbmm(x, gram, x, beta=a)
+    return x
+
+
+def load_master(param: Tensor, low: Tensor) -> Tensor:
+    """The float32 value whose upper half is a bfloat16 ``param`` and whose rest is ``low``."""
+    return ((param.view(torch.int16).int() << 16) + low.int()).view(torch.float32)
+
+
+def store_master(master: Tensor, param: Tensor, low: Tensor) -> None:
+    """Write float32 ``master`` as its nearest bfloat16 (``param``) and an int16 rest (``low``).
+
+    ``load_master`` gives ``master`` back bit for bit.
+    """
+    bits = master.view(torch.int32)
+    high = (bits + 0x8000) >> 16
+    low.copy_(bits - (high << 16))
+    param.copy_(high.to(torch.int16).view(torch.bfloat16))
+
+
+def _chunks(items: Iterable, size: int) -> Iterator[list]:
+    items = iter(items)
+    while chunk := list(islice(items, size)):
+        yield chunk
+
+
+@OPTIMIZERS.register_module()
+class MuonAdamW(Optimizer):
+    """Muon where a parameter group says ``muon=True``, AdamW elsewhere.
+
+    Both use the same learning rate and weight decay: Muon's update is scaled by
+    ``0.2 * sqrt(max(rows, columns))``, the RMS of an AdamW update. Matrices of one shape (or its
+    transpose) are orthogonalised in one batched product.
+
+    Parameters in bfloat16 are updated in float32: the bits that bfloat16 drops are kept in the
+    state (2 bytes a value), so that small updates are not lost. That costs 2 bytes where a
+    float32 copy costs 4.
+
+    Args:
+        params: parameters or groups. A group with ``muon=True`` holds 2-D parameters only.
+        lr: learning rate of both parts.
+        weight_decay: decoupled, of both parts (ours: 0.1, as Moonlight).
+        momentum: of Muon.
+        nesterov: of Muon.
+        ns_steps: Newton-Schulz iterations.
+        betas: of AdamW (ours).
+        eps: of AdamW.
+        ns_dtype: 'bfloat16' or 'float32'; None takes bfloat16 on a GPU and on a CPU with bfloat16
+            instructions (twice as fast), and float32 on other CPUs (bfloat16 is emulated there,
+            and slower than the model).
+        fused: torch's fused AdamW kernel.
+    """
+
+    def __init__(self,
+                 params,
+                 lr: float = 5e-5,
+                 weight_decay: float = 0.1,
+                 momentum: float = 0.95,
+                 nesterov: bool = True,
+                 ns_steps: int = 5,
+                 betas: Tuple[float, float] = (0.9, 0.95),
+                 eps: float = 1e-8,
+                 ns_dtype: Optional[str] = None,
+                 fused: bool = True):
+        for name, value, high in [('lr', lr, math.inf), ('weight_decay', weight_decay, math.inf),
+                                  ('momentum', momentum, 1), ('betas[0]', betas[0], 1),
+                                  ('betas[1]', betas[1], 1), ('eps', eps, math.inf)]:
+            if not 0 <= value < high:
+                raise ValueError(f'{name}={value}: give a value in [0, {high}).')
+        if ns_dtype not in (None, 'bfloat16', 'float32'):
+            raise ValueError(f"ns_dtype={ns_dtype!r}: give 'bfloat16', 'float32' or None.")
+        self._ns_dtype = ns_dtype
+        defaults = dict(lr=lr, weight_decay=weight_decay, momentum=momentum, nesterov=nesterov,
+                        ns_steps=ns_steps, betas=tuple(betas), eps=eps, fused=fused, muon=False)
+        super().__init__(params, defaults)
+
+    def add_param_group(self, param_group: dict) -> None:
+        super().add_param_group(param_group)
+        group = self.param_groups[-1]
+        bad = [tuple(p.shape) for p in group['params'] if group['muon'] and p.ndim != 2]
+        if bad:
+            raise ValueError(f'Muon updates matrices only, but its group holds shapes {bad[:5]}: '
+                             'put them into a group with muon=False (MuonConstructor does).')
+
+    @torch.no_grad()
+    def step(self, closure=None):
+        """Update every parameter that has a gradient."""
+        loss = None
+        if closure is not None:
+            with torch.enable_grad():
+                loss = closure()
+        for group in self.param_groups:
+            params = [p for p in group['params'] if p.grad is not None]
+            if params:
+                (self._muon_step if group['muon'] else self._adamw_step)(params, group)
+        return loss
+
+    def load_state_dict(self, state_dict: dict) -> None:
+        """Load a state with its own dtypes (torch would cast every tensor to its parameter's)."""
+        super().load_state_dict(state_dict)
+        ids = [i for group in state_dict['param_groups'] for i in group['params']]
+        params = [p for group in self.param_groups for p in group['params']]
+        for i, param in zip(ids, params):
+            for key, value in state_dict['state'].get(i, {}).items():
+                self.state[param][key] = value.to(param.device, copy=True)
+
+    def _low_bits(self, param: Tensor) -> Tensor:
+        state = self.state[param]
+        if 'low_bits' not in state:
+            state['low_bits'] = torch.zeros_like(param, dtype=torch.int16)
+        return state['low_bits']
+
+    def _muon_step(self, params: List[Tensor], group: dict) -> None:
+        grads = [p.grad for p in params]
+        for p in params:
+            if 'momentum_buffer' not in self.state[p]:
+                self.state[p]['momentum_buffer'] = torch.zeros_like(p.grad)
+        buffers = [self.state[p]['momentum_buffer'] for p in params]
+        torch._foreach_lerp_(buffers, grads, 1 - group['momentum'])
+        updates = (torch._foreach_lerp(grads, buffers, group['momentum'])
+                   if group['nesterov'] else buffers)
+
+        buckets: Dict[tuple, list] = defaultdict(list)
+        for param, update in zip(params, updates):
+            shape = (min(param.shape), max(param.shape))
+            buckets[(*shape, param.dtype, param.device)].append((param, update))
+        for (rows, columns, _, device), bucket in buckets.items():
+            size = max(1, _MAX_STACK // (rows * columns))
+            for chunk in _chunks(bucket, size):
+                self._apply_muon(chunk, self._dtype(device), columns, group)
+
+    def _dtype(self, device: torch.device) -> torch.dtype:
+        if self._ns_dtype is not None:
+            return getattr(torch, self._ns_dtype)
+        emulated = device.type == 'cpu' and not torch.cpu._is_avx512_bf16_supported()
+        return torch.float32 if emulated else torch.bfloat16
+
+    def _apply_muon(self, chunk: Sequence[Tuple[Tensor, Tensor]], dtype: torch.dtype,
+                    columns: int, group: dict) -> None:
+        tall = [p.shape[0] > p.shape[1] for p, _ in chunk]
+        stack = torch.stack([(u.mT if t else u).to(dtype) for (_, u), t in zip(chunk, tall)])
+        stack = orthogonalize(stack, group['ns_steps'])
+        updates = [u.mT if t else u for u, t in zip(stack.unbind(), tall)]
+        params = [p for p, _ in chunk]
+        decay = 1 - group['lr'] * group['weight_decay']
+        alpha = -group['lr'] * 0.2 * math.sqrt(columns)
+        if params[0].dtype != torch.bfloat16:
+            torch._foreach_mul_(params, decay)
+            torch._foreach_add_(params, [u.to(params[0].dtype) for u in updates], alpha=alpha)
+            return
+        for param, update in zip(params, updates):
+            low = self._low_bits(param)
+            master = load_master(param, low).mul_(decay).add_(update.float(), alpha=alpha)
+            store_master(master, param, low)
+
+    def _adamw_step(self, params: List[Tensor], group: dict) -> None:
+        for p in params:
+            state = self.state[p]
+            if 'step' not in state:
+                dtype = torch.float32 if p.dtype == torch.bfloat16 else p.dtype
+                device = p.device if group['fused'] else 'cpu'
+                state['step'] = torch.zeros((), dtype=torch.float32, device=device)
+                state['exp_avg'] = torch.zeros_like(p, dtype=dtype)
+                state['exp_avg_sq'] = torch.zeros_like(p, dtype=dtype)
+        self._adamw([p for p in params if p.dtype != torch.bfloat16], group)
+        for param in params:
+            if param.dtype == torch.bfloat16:
+                low = self._low_bits(param)
+                master = load_master(param, low)
+                self._adamw([param], group, [master])
+                store_master(master, param, low)
+
+    def _adamw(self, params: List[Tensor], group: dict,
+               masters: Optional[List[Tensor]] = None) -> None:
+        if not params:
+            return
+        states = [self.state[p] for p in params]
+        adamw(masters or params,
+              [p.grad.float() for p in params] if masters else [p.grad for p in params],
+              [s['exp_avg'] for s in states], [s['exp_avg_sq'] for s in states], [],
+              [s['step'] for s in states],
+              fused=group['fused'], amsgrad=False, beta1=group['betas'][0],
+              beta2=group['betas'][1], lr=group['lr'], weight_decay=group['weight_decay'],
+              eps=group['eps'], maximize=False)
