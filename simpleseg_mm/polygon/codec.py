@@ -1,0 +1,155 @@
+"""Mask to text and back: one object that holds every choice made on the way."""
+import hashlib
+from dataclasses import dataclass
+from typing import List, Optional, Sequence
+
+import numpy as np
+
+from .contour import canonical_start, mask_to_rings, signed_area
+from .raster import check_size, coco_fill, mask_iou, rings_to_mask
+from .simplify import arc_length, simplify_dp
+from .text import Grammar, ParsedAnswer, count_tokens, parse_answer
+
+PRESETS = ('default', 'paper')
+RING_ORDERS = ('opencv', 'reversed', 'shuffled')
+PAPER_EPSILON = 0.005
+
+
+@dataclass(frozen=True)
+class Decoded:
+    """A decoded answer.
+
+    Attributes:
+        mask: ``(h, w) bool``; all False where the text holds no mask.
+        rings: ``(N, 2) float64`` arrays in pixels of the image.
+        parsed: what the parser found.
+    """
+    mask: np.ndarray
+    rings: List[np.ndarray]
+    parsed: ParsedAnswer
+
+
+class PolygonCodec:
+    """Masks to polygons as text, and any text to a mask.
+
+    Args:
+        preset: 'default' (parts and holes, vertices placed on edges between pixels) or 'paper'
+            (the official preparation: outer contours through pixel centres, Douglas-Peucker,
+            and the official decoding of these as corners, half a pixel lost).
+        grammar: 'int1000', 'decimal3', 'fixed3' or another of ``Grammar.from_name``.
+        tokens: mean number of tokens a mask asked for over a set such as COCO, 'default' only.
+            None writes every vertex: the exact inverse of decoding where the grid of the grammar
+            is as fine as the pixels (images up to 1000 px a side for int1000 and decimal3).
+        epsilon: tolerance of Douglas-Peucker as a share of the length of a ring; replaces
+            ``tokens``. 'paper' takes 0.005 unless told.
+        ring_order: 'opencv' (outer rings counter-clockwise on the screen, from the top-most,
+            then left-most vertex), or for ablation 'reversed' or 'shuffled' vertices.
+        seed: of the shuffling.
+    """
+
+    def __init__(self, preset: str = 'default', grammar='int1000',
+                 tokens: Optional[float] = 150, epsilon: Optional[float] = None,
+                 ring_order: str = 'opencv', seed: int = 0) -> None:
+        if preset not in PRESETS:
+            raise ValueError(f'preset is {preset!r}; choose one of {PRESETS}')
+        if ring_order not in RING_ORDERS:
+            raise ValueError(f'ring_order is {ring_order!r}; choose one of {RING_ORDERS}')
+        if tokens is not None and not tokens > 0:
+            raise ValueError(f'tokens is {tokens!r}; give a mean number above 0, or None to '
+                             'write every vertex')
+        if epsilon is not None and not 0 <= epsilon < 1:
+            raise ValueError(f'epsilon is {epsilon!r}; give a share of the arc length in [0, 1)')
+        self.preset = preset
+        self.grammar = Grammar.from_name(grammar)
+        self.tokens = tokens
+        self.epsilon = PAPER_EPSILON if preset == 'paper' and epsilon is None else epsilon
+        self.ring_order = ring_order
+        self.seed = seed
+
+    @property
+    def lossless(self) -> bool:
+        """Whether every vertex is written."""
+        return self.preset == 'default' and self.tokens is None and self.epsilon is None
+
+    @property
+    def spec(self) -> str:
+        """What decoding needs: 'int1000/default', with '/lossless' where texts are unbounded."""
+        return f'{self.grammar.name}/{self.preset}' + ('/lossless' if self.lossless else '')
+
+    @classmethod
+    def from_spec(cls, spec: str) -> 'PolygonCodec':
+        """A codec that decodes as the one whose ``spec`` this is."""
+        parts = spec.split('/') if isinstance(spec, str) else []
+        if len(parts) == 2:
+            return cls(parts[1], parts[0])
+        if len(parts) == 3 and parts[2] == 'lossless':
+            return cls(parts[1], parts[0], tokens=None)
+        raise ValueError(f"spec is {spec!r}; it looks like 'int1000/default'")
+
+    def __repr__(self) -> str:
+        return (f'PolygonCodec(preset={self.preset!r}, grammar={self.grammar.name!r}, '
+                f'tokens={self.tokens}, epsilon={self.epsilon}, '
+                f'ring_order={self.ring_order!r}, seed={self.seed})')
+
+    def encode(self, mask) -> str:
+        """Text of a mask ``(H, W)``; '[]' when it is empty. A pure function of the mask."""
+        mask = np.asarray(mask)
+        if self.preset == 'paper':
+            rings = mask_to_rings(mask, 'centres', holes=False)
+            rings = [simplify_dp(ring, self.epsilon * arc_length(ring)) for ring in rings]
+            steps = [self.grammar.to_steps(ring, mask.shape) for ring in rings]
+        else:
+            steps = self._steps(mask)
+        return self.grammar.format_steps(self._ordered(steps))
+
+    def _steps(self, mask) -> List[np.ndarray]:
+        rings = mask_to_rings(mask, 'edges')
+        if self.lossless:
+            return [self.grammar.to_steps(ring, mask.shape) for ring in rings]
+        if self.epsilon is not None:
+            return self._at_tolerance(rings, mask.shape, [self.epsilon * arc_length(ring)
+                                                          for ring in rings])
+        best, best_score = [], -np.inf
+        for tolerance in 0.3 * 1.5**np.arange(12):
+            steps = self._at_tolerance(rings, mask.shape, [tolerance] * len(rings))
+            if not steps:
+                continue
+            text = self.grammar.format_steps(steps)
+            score = mask_iou(self.decode(text, mask.shape).mask, mask)
+            score -= 0.03 / self.tokens * count_tokens(text)
+            if score > best_score:
+                best, best_score = steps, score
+        return best
+
+    def _at_tolerance(self, rings, shape, tolerances) -> List[np.ndarray]:
+        """Douglas-Peucker on the middles of the border's steps, snapped to the grid."""
+        kept = []
+        for ring, tolerance in zip(rings, tolerances):
+            middle = (ring + np.roll(ring, -1, axis=0)) / 2
+            points = self.grammar.to_steps(simplify_dp(middle, tolerance), shape)
+            points = points[np.any(points != np.roll(points, 1, axis=0), axis=1)]
+            if len(points) > 2 and signed_area(points):
+                kept.append(canonical_start(points))
+        return kept
+
+    def _ordered(self, rings: Sequence[np.ndarray]) -> List[np.ndarray]:
+        if self.ring_order == 'reversed':
+            return [np.roll(ring[::-1], 1, axis=0) for ring in rings]
+        if self.ring_order == 'shuffled':
+            return [self._shuffled(ring) for ring in rings]
+        return list(rings)
+
+    def _shuffled(self, ring: np.ndarray) -> np.ndarray:
+        digest = hashlib.sha256(np.ascontiguousarray(ring, np.int64).tobytes()).digest()
+        rng = np.random.default_rng([self.seed, int.from_bytes(digest[:8], 'little')])
+        return rng.permutation(ring, axis=0)
+
+    def decode(self, text: str, size) -> Decoded:
+        """Mask of any text, at ``size`` (h, w). Never raises on the text."""
+        h, w = check_size(size)
+        limit = dict(max_chars=None) if self.lossless else {}
+        parsed = parse_answer(text, self.grammar, 'rings', **limit)
+        rings = [ring * np.array([w, h], np.float64) for ring in parsed.rings]
+        if self.preset == 'paper':
+            return Decoded(coco_fill(rings, (h, w)), rings, parsed)
+        return Decoded(rings_to_mask(rings, (h, w), 'edges'), rings, parsed)

@@ -1,0 +1,329 @@
+"""Rings, RLE and COCO segmentations to masks; boxes, points and IoU.
+
+Masks are ``(H, W) bool``. Boxes are ``(4,) float64`` x1, y1, x2, y2 in image coordinates (pixel
+edges): pixel (0, 0) covers the box (0, 0, 1, 1).
+"""
+from typing import Dict, List, Optional, Sequence, Tuple
+
+import cv2
+import numpy as np
+from pycocotools import mask as coco_mask
+
+from .contour import check_mask, check_reading, crop_of, signed_area
+
+# Guards pycocotools and OpenCV, which crash on or wrap around far coordinates. Our choice.
+MAX_COORDINATE = 1e5
+
+
+def check_size(size) -> Tuple[int, int]:
+    """Return ``(h, w)`` as positive ints or raise ValueError."""
+    try:
+        h, w = (int(v) for v in size)
+    except (TypeError, ValueError):
+        raise ValueError(f'size is (height, width), got {size!r}') from None
+    if h < 1 or w < 1:
+        raise ValueError(f'size is (height, width), both at least 1, got {size!r}')
+    return h, w
+
+
+def check_ring(ring) -> np.ndarray:
+    """Return a ring as ``(N, 2) float64`` with finite, sane coordinates, or raise ValueError."""
+    ring = np.asarray(ring, np.float64)
+    if ring.ndim != 2 or ring.shape[1] != 2:
+        raise ValueError(f'a ring has shape (N, 2), got {ring.shape}')
+    if not (np.abs(ring) <= MAX_COORDINATE).all():
+        raise ValueError('a ring has a coordinate that is NaN or beyond '
+                         f'{MAX_COORDINATE:g} px; drop or clip it first')
+    return ring
+
+
+def rings_to_mask(rings: Sequence, size, reading: str = 'centres') -> np.ndarray:
+    """Fill rings. The exact inverse of ``mask_to_rings`` with the same reading.
+
+    Args:
+        rings: ``(N, 2)`` arrays, x then y, pixels. Parts outside the image are cut off.
+        size: ``(h, w)``.
+        reading: 'centres' rounds vertices to pixels and fills inclusively: a pixel is in the
+            mask when more inclusive fills of outer rings than exclusive fills of holes cover it.
+            'edges' takes the pixels whose centre has a winding number other than zero, summed
+            over all rings.
+
+    The ring of the largest area is an outer ring and says which way outer rings run; rings that
+    run the other way are holes. A hole outside every outer ring is an object, filled as one.
+
+    Raises:
+        ValueError: a ring is not ``(N, 2)`` or holds NaN or absurd numbers.
+    """
+    check_reading(reading)
+    size = check_size(size)
+    rings = [check_ring(ring) for ring in rings]
+    rings = [ring for ring in rings if len(ring)]
+    if not rings:
+        return np.zeros(size, bool)
+    if reading == 'edges':
+        return _wind(rings, size)
+    return _fill_inclusive(rings, size)
+
+
+def crossings(a: np.ndarray, b: np.ndarray, size) -> Tuple[np.ndarray, ...]:
+    """Where directed edges cross the rows of pixel centres.
+
+    Args:
+        a, b: ``(E, 2) float64`` ends of the edges, image coordinates.
+        size: ``(h, w)``; rows outside are dropped, columns are clipped to 0..w.
+
+    Returns:
+        ``(edge, row, column)``, each ``(K,) int64``: the centre of pixel ``(row, j)`` lies right
+        of the crossing exactly for ``j >= column``.
+    """
+    h, w = size
+    ya, yb = a[:, 1], b[:, 1]
+    first = np.ceil(np.minimum(ya, yb) - 0.5).clip(0, h).astype(np.int64)
+    last = np.ceil(np.maximum(ya, yb) - 0.5).clip(0, h).astype(np.int64)
+    count = last - first
+    edge = np.repeat(np.arange(len(a)), count)
+    row = np.arange(len(edge)) + (first - (np.cumsum(count) - count))[edge]
+    with np.errstate(divide='ignore', invalid='ignore'):
+        slope = (b[:, 0] - a[:, 0]) / (yb - ya)
+    x = a[edge, 0] + (row + (0.5 - ya[edge])) * slope[edge]
+    column = np.ceil(x - 0.5).clip(0, w).astype(np.int64)
+    return edge, row, column
+
+
+def _wind(rings: List[np.ndarray], size) -> np.ndarray:
+    """Pixels whose centre has a non-zero winding number over all rings."""
+    h, w = size
+    a = np.concatenate(rings)
+    b = np.concatenate([np.roll(ring, -1, axis=0) for ring in rings])
+    x0, y0 = np.floor(a.min(axis=0)).clip(0, [w, h]).astype(int)
+    x1, y1 = np.ceil(a.max(axis=0)).clip(0, [w, h]).astype(int)
+    mask = np.zeros(size, bool)
+    if x1 <= x0 or y1 <= y0:
+        return mask
+    offset = np.array([x0, y0], np.float64)
+    ch, cw = int(y1 - y0), int(x1 - x0)
+    edge, row, column = crossings(a - offset, b - offset, (ch, cw))
+    down = np.where(b[:, 1] > a[:, 1], 1.0, -1.0)
+    change = np.bincount(row * (cw + 1) + column, weights=down[edge], minlength=ch * (cw + 1))
+    winding = np.cumsum(change.reshape(ch, cw + 1), axis=1)[:, :cw]
+    mask[y0:y1, x0:x1] = winding != 0
+    return mask
+
+
+def _fill_inclusive(rings: List[np.ndarray], size) -> np.ndarray:
+    """Inclusive fills of outer rings minus exclusive fills of holes, more than zero."""
+    rings = [np.floor(ring + 0.5).astype(np.int32) for ring in rings]
+    areas = [signed_area(ring) for ring in rings]
+    outward = -1 if areas[int(np.argmax(np.abs(areas)))] <= 0 else 1
+    is_hole = [area * outward < 0 for area in areas]
+    cover = np.zeros(size, np.int32)
+    dots = np.concatenate([r for r in rings if len(r) == 1] or [np.zeros((0, 2), np.int32)])
+    h, w = size
+    dots = dots[(dots >= 0).all(axis=1) & (dots[:, 0] < w) & (dots[:, 1] < h)]
+    np.add.at(cover, (dots[:, 1], dots[:, 0]), 1)
+    for ring, hole in zip(rings, is_hole):
+        if len(ring) > 1 and not hole:
+            _add(cover, ring, 1)
+    if any(is_hole):
+        outers = cover > 0
+        for ring, hole in zip(rings, is_hole):
+            if hole:
+                _add(cover, ring, -1, outers)
+    return cover > 0
+
+
+def _add(cover: np.ndarray, ring: np.ndarray, step: int, outers=None) -> None:
+    """Add the inclusive fill of an outer ring, or take off the exclusive fill of a hole."""
+    h, w = cover.shape
+    low, high = ring.min(axis=0), ring.max(axis=0) + 1
+    x0, y0 = max(int(low[0]), 0), max(int(low[1]), 0)
+    x1, y1 = min(int(high[0]), w), min(int(high[1]), h)
+    if x1 <= x0 or y1 <= y0:
+        return
+    crop = np.zeros((y1 - y0, x1 - x0), np.uint8)
+    points = (ring - np.array([x0, y0], np.int32))[:, None]
+    cv2.fillPoly(crop, [points], 1)
+    if step < 0:
+        if not (outers[y0:y1, x0:x1] & (crop > 0)).any():
+            step = 1
+        else:
+            cv2.polylines(crop, [points], True, 0)
+    if step < 0:
+        cover[y0:y1, x0:x1] -= crop
+    else:
+        cover[y0:y1, x0:x1] += crop
+
+
+def coco_fill(rings: Sequence, size) -> np.ndarray:
+    """Union of rings filled by pycocotools, corners of pixels; orientation plays no part.
+
+    Rings of fewer than three points are left out (pycocotools raises or crashes on them). This
+    is how COCO annotations and the official SimpleSeg decoder read a polygon.
+    """
+    h, w = check_size(size)
+    flat = [check_ring(ring).ravel().tolist() for ring in rings if len(ring) >= 3]
+    if not flat:
+        return np.zeros((h, w), bool)
+    return coco_mask.decode(coco_mask.merge(coco_mask.frPyObjects(flat, h, w))).astype(bool)
+
+
+def segmentation_to_mask(seg, h: int, w: int) -> np.ndarray:
+    """Any COCO segmentation to a mask, by pycocotools.
+
+    Args:
+        seg: a list of polygons (flat lists x1, y1, x2, y2, ...), an RLE dict with list, str or
+            bytes counts, or a list of RLE dicts (RefCLEF). Overlapping parts are united.
+        h, w: size of the image, pixels.
+
+    Returns:
+        ``(h, w) bool``.
+
+    Raises:
+        ValueError: what pycocotools would crash on or misread without a word: an empty list,
+            fewer than 3 points, an odd number of coordinates, NaN or absurd numbers, an RLE of
+            another size or with wrong counts. The message names the part at fault.
+    """
+    h, w = check_size((h, w))
+    if isinstance(seg, dict):
+        return rle_to_mask(_checked_rle(seg, h, w, 'the RLE'))
+    if not isinstance(seg, (list, tuple, np.ndarray)):
+        raise ValueError(f'a segmentation is a list or an RLE dict, got {type(seg).__name__}')
+    if len(seg) == 0:
+        raise ValueError('the segmentation is an empty list; skip the annotation')
+    if all(isinstance(part, dict) for part in seg):
+        rles = [_checked_rle(part, h, w, f'RLE {i}') for i, part in enumerate(seg)]
+        return coco_mask.decode(coco_mask.merge(rles)).astype(bool)
+    parts = []
+    for i, part in enumerate(seg):
+        if isinstance(part, (int, float, np.number)):
+            raise ValueError('the segmentation is a flat list of numbers; wrap it in a list')
+        try:
+            flat = np.asarray(part, np.float64)
+        except (TypeError, ValueError):
+            raise ValueError(f'polygon {i} is not a flat list of numbers') from None
+        if flat.ndim != 1:
+            raise ValueError(f'polygon {i} is not a flat list of numbers, '
+                             f'its shape is {flat.shape}')
+        if len(flat) % 2:
+            raise ValueError(f'polygon {i} has an odd number of coordinates, {len(flat)}')
+        if len(flat) < 6:
+            raise ValueError(f'polygon {i} has {len(flat) // 2} points, at least 3 are needed')
+        if not (np.abs(flat) <= MAX_COORDINATE).all():
+            raise ValueError(f'polygon {i} has a coordinate that is NaN or beyond '
+                             f'{MAX_COORDINATE:g}')
+        parts.append(flat.tolist())
+    return coco_mask.decode(coco_mask.merge(coco_mask.frPyObjects(parts, h, w))).astype(bool)
+
+
+def _checked_rle(rle: dict, h: int, w: int, name: str) -> Dict:
+    """A compressed RLE of the right size whose runs cover the image exactly."""
+    if 'counts' not in rle:
+        raise ValueError(f'{name} has no counts, only {sorted(map(str, rle))}')
+    size = rle.get('size', (h, w))
+    try:
+        size = tuple(int(v) for v in size)
+    except (TypeError, ValueError):
+        raise ValueError(f'{name} has size {size!r}, expected [{h}, {w}]') from None
+    if size != (h, w):
+        raise ValueError(f'{name} has size {list(size)}, the image has [{h}, {w}]')
+    counts = rle['counts']
+    if isinstance(counts, (list, tuple, np.ndarray)):
+        runs = counts
+    elif isinstance(counts, (str, bytes)):
+        runs = _runs(counts, name)
+    else:
+        raise ValueError(f'{name} has counts of type {type(counts).__name__}')
+    try:
+        runs = np.asarray(runs, np.float64)
+    except (TypeError, ValueError):
+        raise ValueError(f'{name} has counts that are not numbers') from None
+    if runs.ndim != 1 or not (np.isfinite(runs) & (runs >= 0) & (runs % 1 == 0)).all():
+        raise ValueError(f'{name} has a run that is no whole number of at least 0')
+    if runs.sum() != h * w:
+        raise ValueError(f'{name} covers {runs.sum():.0f} pixels, the image has {h * w}')
+    return coco_mask.frPyObjects(dict(size=[h, w], counts=[int(r) for r in runs]), h, w)
+
+
+def _runs(counts, name: str) -> List[int]:
+    """Run lengths of COCO's compressed RLE string (its 6-bit variable-length code)."""
+    data = counts.encode('latin1', 'replace') if isinstance(counts, str) else counts
+    runs, value, shift = [], 0, 0
+    for byte in data:
+        code = byte - 48
+        if not 0 <= code < 64 or shift > 30:
+            raise ValueError(f'{name} has counts that are no compressed RLE')
+        value |= (code & 31) << shift
+        shift += 5
+        if not code & 32:
+            if code & 16:
+                value -= 1 << shift
+            runs.append(value + (runs[-2] if len(runs) > 2 else 0))
+            value = shift = 0
+    if shift:
+        raise ValueError(f'{name} has counts that end within a number')
+    return runs
+
+
+def mask_to_rle(mask) -> Dict:
+    """Compressed COCO RLE, ``dict(size=[h, w], counts=str)``, ready for JSON."""
+    rle = coco_mask.encode(np.asfortranarray(check_mask(mask)))
+    return dict(size=[int(v) for v in rle['size']], counts=rle['counts'].decode('ascii'))
+
+
+def rle_to_mask(rle: Dict) -> np.ndarray:
+    """Mask of an RLE with list, str or bytes counts. Raises ValueError on wrong counts."""
+    if not isinstance(rle, dict) or 'size' not in rle:
+        raise ValueError('an RLE is a dict with size and counts')
+    h, w = check_size(rle['size'])
+    return coco_mask.decode(_checked_rle(rle, h, w, 'the RLE')).astype(bool)
+
+
+def mask_to_box(mask) -> Optional[np.ndarray]:
+    """Tight box ``(4,) float64`` x1, y1, x2, y2, right and bottom exclusive; None when empty."""
+    box = crop_of(check_mask(mask))
+    return None if box is None else np.array(box, np.float64)
+
+
+def mask_to_point(mask, mode: str = 'inside') -> Optional[np.ndarray]:
+    """One point of a mask, ``(2,) float64`` x, y in image coordinates; None when empty.
+
+    Args:
+        mask: ``(H, W)``.
+        mode: 'inside' is the pixel farthest from the background, always in the mask: its
+            ``mask[int(y), int(x)]`` is True. 'centroid' is the mean, which may lie outside.
+    """
+    if mode not in ('inside', 'centroid'):
+        raise ValueError(f"mode is {mode!r}; choose 'inside' or 'centroid'")
+    mask = check_mask(mask)
+    box = crop_of(mask)
+    if box is None:
+        return None
+    x0, y0, x1, y1 = box
+    crop = mask[y0:y1, x0:x1]
+    if mode == 'centroid':
+        y, x = np.nonzero(crop)
+        return np.array([x.mean() + x0 + 0.5, y.mean() + y0 + 0.5])
+    far = cv2.distanceTransform(np.pad(crop, 1), cv2.DIST_L2, 5)[1:-1, 1:-1]
+    y, x = np.unravel_index(int(far.argmax()), far.shape)
+    return np.array([x + x0 + 0.5, y + y0 + 0.5])
+
+
+def mask_iou(a, b) -> float:
+    """Intersection over union of two masks of one shape; 1.0 when both are empty."""
+    a, b = np.asarray(a, bool), np.asarray(b, bool)
+    if a.shape != b.shape:
+        raise ValueError(f'masks have shapes {a.shape} and {b.shape}; resize one first')
+    union = np.count_nonzero(a | b)
+    return np.count_nonzero(a & b) / union if union else 1.0
+
+
+def box_iou(a, b) -> float:
+    """Intersection over union of two boxes x1, y1, x2, y2; 0.0 when either is empty."""
+    a, b = np.asarray(a, np.float64), np.asarray(b, np.float64)
+    if a.shape != (4,) or b.shape != (4,):
+        raise ValueError(f'boxes have shape (4,), got {a.shape} and {b.shape}')
+    size = np.maximum(np.minimum(a[2:], b[2:]) - np.maximum(a[:2], b[:2]), 0)
+    inter = size[0] * size[1]
+    areas = [max(c[2] - c[0], 0) * max(c[3] - c[1], 0) for c in (a, b)]
+    union = sum(areas) - inter
+    return float(inter / union) if union > 0 else 0.0

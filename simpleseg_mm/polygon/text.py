@@ -1,0 +1,320 @@
+"""Rings, boxes and points to text and back: the grammars, the one parser, the token count.
+
+A coordinate is a share of the width or height of the image, written in steps of 1 / N:
+0 is the left or top edge, 1 the right or bottom edge.
+"""
+import re
+from dataclasses import dataclass, field
+from typing import List, Optional, Sequence, Tuple, Union
+
+import numpy as np
+
+# Characters of a model's text that are read: 1,000 vertices of decimal3. Our choice.
+MAX_CHARS = 16384
+# A share this far outside 0..1 is clipped, one farther away is dropped. Our choice.
+CLIP_MARGIN = 0.1
+
+_NAME = re.compile(r'(decimal|fixed|int)([1-9][0-9]{0,5})', re.ASCII)
+
+
+@dataclass(frozen=True)
+class Grammar:
+    """How a coordinate is written.
+
+    Attributes:
+        style: 'decimal' (Python's repr: 0.26), 'fixed' (0.260) or 'int' (260, no spaces).
+        steps: N, the number of steps from edge to edge; N + 1 values can be written.
+        digits: decimals of 'decimal' and 'fixed'.
+    """
+    style: str
+    steps: int
+    digits: int = 0
+
+    @classmethod
+    def from_name(cls, name: Union[str, 'Grammar']) -> 'Grammar':
+        """Build by name.
+
+        ``decimalN`` rounds to N decimals and prints Python's repr, ``[[[0.26, 0.5], ...]]``: the
+        official data. ``fixedN`` prints N decimals always, ``0.260``: the released weights.
+        ``intN`` prints whole numbers 0..N without spaces, ``[[[260,500],...]]``, where k means
+        k / N: int1000 is decimal3 without its '0.' (N itself, the far edge, is rare).
+        """
+        if isinstance(name, Grammar):
+            return name
+        match = _NAME.fullmatch(name) if isinstance(name, str) else None
+        if match is None:
+            raise ValueError(f'grammar is {name!r}; choose decimal3, fixed3, int1000, or another '
+                             'number of decimals or steps')
+        style, number = match.group(1), int(match.group(2))
+        if style == 'int':
+            return cls(style, number)
+        if number > 6:
+            raise ValueError(f'grammar is {name!r}; at most 6 decimals are written')
+        return cls(style, 10**number, number)
+
+    @property
+    def name(self) -> str:
+        """The name that ``from_name`` takes."""
+        return f'{self.style}{self.steps if self.style == "int" else self.digits}'
+
+    @property
+    def comma(self) -> str:
+        """The separator, ',' or ', '."""
+        return ',' if self.style == 'int' else ', '
+
+    def to_steps(self, points, size) -> np.ndarray:
+        """Pixels ``(..., 2)`` x, y to whole steps ``(..., 2) int64``, clipped to 0..N.
+
+        ``size`` is (h, w). Halves round to even, as numpy and the official script do.
+        """
+        h, w = size
+        share = np.asarray(points, np.float64) / np.array([w, h], np.float64)
+        if not np.isfinite(share).all():
+            raise ValueError('a coordinate to be written is NaN or infinite')
+        return np.clip(np.round(share * self.steps), 0, self.steps).astype(np.int64)
+
+    def number(self, step: int) -> str:
+        """One coordinate, ``step`` in 0..N."""
+        if self.style == 'int':
+            return str(step)
+        if self.style == 'fixed':
+            return f'{step / self.steps:.{self.digits}f}'
+        return repr(step / self.steps)
+
+    def _list(self, steps) -> str:
+        return f'[{self.comma.join([self.number(s) for s in steps])}]'
+
+    def format_steps(self, rings: Sequence) -> str:
+        """Rings of whole steps ``(N, 2)`` to text; no ring gives '[]'."""
+        rings = [np.asarray(ring).tolist() for ring in rings if len(ring)]
+        join = self.comma.join
+        body = join([f'[{join([self._list(p) for p in ring])}]' for ring in rings])
+        return f'[{body}]'
+
+    def format_point(self, xy, size) -> str:
+        """A point ``(2,)`` x, y in pixels of an image of ``size`` (h, w): ``[x,y]``."""
+        return self._list(self.to_steps(xy, size).tolist())
+
+    def format_box(self, xyxy, size) -> str:
+        """A box ``(4,)`` x1, y1, x2, y2 in pixels: ``[x1,y1,x2,y2]``."""
+        corners = np.asarray(xyxy, np.float64).reshape(2, 2)
+        return self._list(self.to_steps(corners, size).ravel().tolist())
+
+    def format_rings(self, rings: Sequence, size) -> str:
+        """Rings, ``(N, 2)`` each, in pixels: ``[[[x,y],...],...]``; no ring gives '[]'."""
+        return self.format_steps([self.to_steps(ring, size) for ring in rings if len(ring)])
+
+
+@dataclass(frozen=True)
+class ParsedAnswer:
+    """What was found in a text. Coordinates are shares of the image, 0..1.
+
+    Attributes:
+        kind: 'rings', 'box', 'point', 'empty' (the answer '[]') or 'none' (no answer found).
+        rings: ``(N, 2) float64`` arrays x, y, each with at least 3 distinct vertices.
+        box: ``(4,) float64`` x1, y1, x2, y2, or None.
+        point: ``(2,) float64`` x, y, or None.
+        valid: the whole answer follows the grammar, is closed, lies in range, and nothing was
+            dropped. A sentence around it is allowed.
+        truncated: the text ends inside the answer.
+        dropped: points and rings left out: not two numbers, far out of range, or fewer than 3
+            distinct vertices in a ring.
+        span: characters of the answer, ``text[start:end]``; (0, 0) where there is none.
+    """
+    kind: str = 'none'
+    rings: List[np.ndarray] = field(default_factory=list)
+    box: Optional[np.ndarray] = None
+    point: Optional[np.ndarray] = None
+    valid: bool = False
+    truncated: bool = False
+    dropped: int = 0
+    span: Tuple[int, int] = (0, 0)
+
+
+KINDS = ('rings', 'box', 'point')
+_NUMBER = r'[-+]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][-+]?[0-9]+)?'
+_PAIR = rf'\[\s*({_NUMBER})\s*,\s*({_NUMBER})\s*\]'
+_PAIRS = re.compile(_PAIR)
+_QUAD = re.compile(rf'\[\s*({_NUMBER})' + rf'\s*,\s*({_NUMBER})' * 3 + r'\s*\]')
+# A whole answer by the grammar. Unambiguous at every character, so matching is linear.
+_PLAIN = r'[0-9]+(?:\.[0-9]*)?'
+_VERTEX = rf'\[\s*{_PLAIN}\s*,\s*{_PLAIN}\s*\]'
+_RING = rf'\[\s*{_VERTEX}(?:\s*,\s*{_VERTEX})*\s*\]'
+_RINGS = re.compile(rf'\[\s*{_RING}(?:\s*,\s*{_RING})*\s*\]')
+_ONE_RING = re.compile(_RING)
+_INNER = re.compile(r'\[[^\[\]]*\]')
+_FIRST_PAIR = re.compile(rf'\[[\s\[]*{_PAIR}')
+_EMPTY = re.compile(r'\[\s*\]')
+_BRACKETS = re.compile(r'[\s\[\],]*')
+_TAIL = re.compile(r'[\s\[\],0-9.eE+-]*')
+
+
+def parse_answer(text: str, grammar: Union[str, Grammar] = 'int1000',
+                 kind: Optional[str] = None, max_chars: Optional[int] = MAX_CHARS
+                 ) -> ParsedAnswer:
+    """Find the answer in a model's text. Never raises on the text.
+
+    The first list of rings, else the first box, else the first point is the answer; ``kind``
+    asks for one of them. Python's repr, fixed decimals, any white space, a sentence around the
+    answer and a tail that was cut off are accepted. In an ``int`` grammar, an answer whose
+    numbers all have a decimal point and are at most 1 is read as shares (and is not valid).
+
+    Args:
+        text: anything.
+        grammar: a name or a Grammar.
+        kind: 'rings', 'box', 'point' or None.
+        max_chars: how much of the text is read; the rest counts as cut off. None reads all: for
+            texts of one's own, not a model's.
+    """
+    grammar = Grammar.from_name(grammar)
+    if kind is not None and kind not in KINDS:
+        raise ValueError(f'kind is {kind!r}; choose one of {KINDS}, or None for any')
+    if not isinstance(text, str):
+        return ParsedAnswer()
+    cut = max_chars is not None and len(text) > max_chars
+    if cut:
+        text = text[:max_chars]
+    found = None
+    if kind in ('rings', None):
+        found = _find_rings(text, grammar, cut)
+    if found is None and kind in ('box', None):
+        found = _find_numbers(text, grammar, _QUAD, 'box')
+    if found is None and kind in ('point', None):
+        found = _find_numbers(text, grammar, _PAIRS, 'point')
+    if found is None:
+        found = _find_empty(text, cut)
+    return found
+
+
+def _find_empty(text: str, cut: bool) -> ParsedAnswer:
+    """The answer '[]', or nothing."""
+    empty = _EMPTY.search(text)
+    if empty:
+        return ParsedAnswer(kind='empty', valid=_is_bare(text, *empty.span()), span=empty.span())
+    start = text.rfind('[')
+    truncated = start >= 0 and (cut or _TAIL.fullmatch(text, start) is not None)
+    return ParsedAnswer(truncated=truncated)
+
+
+def _is_bare(text: str, start: int, end: int) -> bool:
+    """Whether no further bracket encloses ``text[start:end]`` directly."""
+    return text[:start].rstrip()[-1:] not in ('[', ',') and \
+        text[end:].lstrip()[:1] not in (']', ',')
+
+
+def _find_numbers(text: str, grammar: Grammar, pattern, kind: str) -> Optional[ParsedAnswer]:
+    """The first box or point."""
+    match = pattern.search(text)
+    if match is None:
+        return None
+    shares, valid = _shares(match.groups(), grammar)
+    span = match.span()
+    near = _is_near(shares)
+    if not near.all():
+        return ParsedAnswer(kind=kind, dropped=1, span=span)
+    valid = valid and _is_bare(text, *span) and bool(((shares >= 0) & (shares <= 1)).all())
+    shares = shares.clip(0, 1)
+    if kind == 'point':
+        return ParsedAnswer(kind, point=shares, valid=valid, span=span)
+    valid = valid and bool((shares[:2] < shares[2:]).all())
+    box = np.concatenate([np.minimum(shares[:2], shares[2:]), np.maximum(shares[:2], shares[2:])])
+    return ParsedAnswer(kind, box=box, valid=valid, span=span)
+
+
+def _shares(words: Sequence[str], grammar: Grammar) -> Tuple[np.ndarray, bool]:
+    """Numbers as written to shares of the image; and whether they follow the grammar."""
+    values = np.array([float(word) for word in words], np.float64)
+    plain = not any('e' in word or 'E' in word for word in words)
+    if grammar.style != 'int':
+        return values, plain
+    dotted = sum('.' in word for word in words)
+    if dotted and dotted == len(words) and (np.abs(values) <= 1).all():
+        return values, False
+    return values / grammar.steps, plain and not dotted
+
+
+def _is_near(shares: np.ndarray) -> np.ndarray:
+    """Whether a share is close enough to 0..1 to be clipped."""
+    return (shares >= -CLIP_MARGIN) & (shares <= 1 + CLIP_MARGIN)
+
+
+def _find_rings(text: str, grammar: Grammar, cut: bool) -> Optional[ParsedAnswer]:
+    """The first list of rings, by the grammar or as much of one as can be told."""
+    first = _FIRST_PAIR.search(text)
+    if first is None:
+        return None
+    start = first.start()
+    strict = _RINGS.match(text, start)
+    if strict is not None and _is_bare(text, *strict.span()):
+        rings = [_PAIRS.findall(ring) for ring in _ONE_RING.findall(strict.group())]
+        return _rings_answer(rings, grammar, True, False, 0, strict.span())
+    return _rings_answer(*_recover_rings(text, first, grammar, cut))
+
+
+def _recover_rings(text: str, first, grammar: Grammar, cut: bool):
+    """Rings of a malformed answer.
+
+    Innermost brackets are vertices; a gap between two with a bracket in it starts a new ring,
+    two closing brackets or words end the answer.
+    """
+    start = first.start()
+    depth = text.count('[', start, first.start(1)) - 1
+    rings, dropped = [[]], 0
+    end = None
+    for group in _INNER.finditer(text, start):
+        if end is not None:
+            gap = text[end:group.start()]
+            if gap.count(']') >= depth or _BRACKETS.fullmatch(gap) is None:
+                break
+            if ('[' in gap or ']' in gap) and rings[-1]:
+                rings.append([])
+        end = group.end()
+        pair = _PAIRS.fullmatch(group.group())
+        if pair is None:
+            dropped += 1
+        else:
+            rings[-1].append(pair.groups())
+    tail = _TAIL.match(text, end).group()
+    closed = tail.count(']') >= depth
+    truncated = not closed and (cut or end + len(tail) == len(text))
+    if closed:
+        for _ in range(depth):
+            end = text.index(']', end) + 1
+    return rings, grammar, False, truncated, dropped, (start, end)
+
+
+def _rings_answer(rings, grammar: Grammar, valid: bool, truncated: bool, dropped: int, span
+                  ) -> ParsedAnswer:
+    """Check and scale rings of number words."""
+    rings = [ring for ring in rings if ring]
+    words = [word for ring in rings for pair in ring for word in pair]
+    shares, follows = _shares(words, grammar)
+    shares = shares.reshape(-1, 2)
+    near = _is_near(shares).all(axis=1)
+    valid = valid and follows and bool(((shares >= 0) & (shares <= 1)).all())
+    dropped += int((~near).sum())
+    shares = shares.clip(0, 1)
+    kept, at = [], 0
+    for ring in rings:
+        points = shares[at:at + len(ring)][near[at:at + len(ring)]]
+        at += len(ring)
+        if len(np.unique(points, axis=0)) < 3:
+            dropped += 1
+        else:
+            kept.append(points)
+    return ParsedAnswer('rings', rings=kept, valid=valid and not dropped, truncated=truncated,
+                        dropped=dropped, span=span)
+
+
+# Runs of punctuation that Qwen's vocabulary does not hold as one token. All others that an
+# answer needs ('[[', '],[', ' [', ']],', ...) are one.
+_TOKENS = re.compile(r'[0-9]| ?[^\W\d_]+| ?[^\s\w]+|\s+|\w', re.ASCII)
+_SPLIT_RUNS = {'[[[': 2, ']]]': 2, ']],[[': 3}
+
+
+def count_tokens(text: str) -> int:
+    """Tokens of an answer by Qwen's rule: every digit by itself, runs of punctuation together.
+
+    Exact (against Qwen's vocabulary) for texts that a Grammar writes; a word counts as one.
+    """
+    return sum(_SPLIT_RUNS.get(run, 1) for run in _TOKENS.findall(text))
