@@ -1,0 +1,47 @@
+"""Prompt and answer templates, as plain data.
+
+A task ``<given>2<wanted>`` recombines two of text, point, box and mask. Its prompt is a question
+of ``QUESTIONS[wanted]`` about a subject of ``SUBJECTS[given]``. The first template of each list is
+the one of evaluation. The subjects and questions marked 'paper' are quoted there; the others are
+our choice.
+"""
+KINDS = ('text', 'point', 'box', 'mask')
+TASKS = tuple(f'{given}2{wanted}' for given in KINDS for wanted in KINDS if given != wanted)
+
+SUBJECTS = {
+    'text': ('{given}',),
+    'point': ('the object at point {given}',),  # paper
+    'box': ('the stuff within the box region {given}',  # paper
+            'the object in the box {given}'),
+    'mask': ('the object with the polygon {given}',
+             'the region outlined by {given}'),
+}
+QUESTIONS = {
+    'mask': ('Output the polygon coordinates of {subject} in the image.',  # paper
+             'What is the polygon of {subject} in the image?',  # paper
+             'Show me the contour of {subject}.',  # paper
+             'Give the polygon vertices of {subject}.',  # paper
+             'Segment {subject} in the image.',
+             'Where is the outline of {subject}?'),
+    'box': ('Output the bounding box of {subject} in the image.',
+            'What is the bounding box of {subject} in the image?',
+            'Show me the box around {subject}.',
+            'Give the box coordinates of {subject}.'),
+    'point': ('Output a point on {subject} in the image.',
+              'Where is {subject} in the image?',
+              'Point at {subject}.',
+              'Give the coordinates of one point inside {subject}.'),
+    'text': ('Describe {subject} in the image with a short phrase.',
+             'What is {subject}?',
+             'Give a phrase that refers to {subject}.'),
+}
+ANSWERS = {
+    'plain': ('{answer}',),
+    'sentence': ('{answer}', 'Sure, you can find it at {answer}.', 'It is at {answer}.'),
+}
+# name: (how many subjects and questions of each list, answers)
+TEMPLATE_SETS = {
+    'default': (None, 'plain'),
+    'single': (1, 'plain'),
+    'sentence': (None, 'sentence'),
+}

@@ -1,0 +1,243 @@
+"""Transforms of one query: read the image and mask, write prompt and answer, pack."""
+import io
+from collections.abc import Mapping
+
+import numpy as np
+import torch
+from mmcv.transforms import BaseTransform
+from mmdet.structures import DetDataSample
+from mmdet.structures.mask import BitmapMasks
+from mmengine import fileio
+from PIL import Image
+
+from simpleseg_mm.polygon import PolygonCodec, mask_to_point, segmentation_to_mask
+from simpleseg_mm.registry import TRANSFORMS
+
+from .templates import ANSWERS, QUESTIONS, SUBJECTS, TASKS, TEMPLATE_SETS
+
+_META_KEYS = ('img_id', 'image_id', 'ref_id', 'sent_id', 'ann_id', 'img_path', 'ori_shape',
+              'img_shape', 'text', 'task', 'prompt', 'answer', 'turns', 'codec', 'gt_masks',
+              'instances', 'source', 'split')
+
+
+@TRANSFORMS.register_module()
+class LoadImage(BaseTransform):
+    """Read the image as RGB, greyscale ones too; orientation tags are ignored, as COCO does.
+
+    Adds ``img`` (H, W, 3) uint8, ``ori_shape`` and ``img_shape`` (H, W).
+
+    Args:
+        backend_args: Of MMEngine's file client.
+
+    Raises:
+        ValueError: For a broken image, or one of another size than its record says, naming both.
+    """
+
+    def __init__(self, backend_args: dict | None = None) -> None:
+        self.backend_args = backend_args
+
+    def transform(self, results: dict) -> dict:
+        path = results['img_path']
+        try:
+            image = decode_image(fileio.get(path, backend_args=self.backend_args))
+        except OSError as error:
+            raise ValueError(
+                f'{_record(results)}: cannot read {path}: {error}. Take the image again, or name '
+                'it in skip_images (refcoco.py verify lists all such images)') from None
+        shape = image.shape[:2]
+        if shape != (results['height'], results['width']):
+            raise ValueError(f'{_record(results)}: {path} has (h, w) {shape}, instances.json says '
+                             f'{(results["height"], results["width"])}; they are not of one set')
+        results.update(img=image, ori_shape=shape, img_shape=shape)
+        return results
+
+
+@TRANSFORMS.register_module()
+class LoadTargetMask(BaseTransform):
+    """Rasterise the target: all its instances together, nothing for an absent one.
+
+    Adds ``gt_masks``: ``BitmapMasks`` (1, H, W).
+
+    Raises:
+        ValueError: For a segmentation that cannot be used or is empty, naming the record.
+    """
+
+    def transform(self, results: dict) -> dict:
+        mask = target_mask(results)
+        results['gt_masks'] = BitmapMasks(mask[None].astype(np.uint8), *mask.shape)
+        return results
+
+
+@TRANSFORMS.register_module()
+class FormatQuery(BaseTransform):
+    """Write what the user asks and what the model should answer.
+
+    A task ``<given>2<wanted>`` recombines two of text, point, box and mask (all twelve of
+    ``templates.TASKS``); it is drawn by weight, and so are prompts, from ``results['rng']``. With
+    ``results['test_mode']`` the first template is taken and a given point is the mask's innermost.
+
+    Points and boxes are pixels of the target; boxes come from the annotation. A task that starts
+    from a point, box or mask falls back to its text form where the target is absent; an absent
+    target is answered by ``[]``.
+
+    With ``turns`` (training only; our choice, so that one image's tokens serve several answers)
+    further questions about the same image follow: other references first, each with a task by the
+    same weights; then a reference already asked about, but for another kind of answer.
+
+    Adds ``task, prompt, answer, codec`` (the codec's spec) and ``turns``, a list of (prompt,
+    answer) whose first entry is the prompt and answer.
+
+    Args:
+        tasks: Weight of each task, at least 0.
+        codec: Arguments of :class:`simpleseg_mm.polygon.PolygonCodec`.
+        templates: 'default', 'single' (the first template of each list only) or 'sentence' (some
+            answers inside a sentence).
+        turns: Largest number of questions in a sample.
+
+    Raises:
+        ValueError: For unknown tasks, weights or templates.
+    """
+
+    def __init__(self, tasks: Mapping[str, float] | None = None, codec: Mapping | None = None,
+                 templates: str = 'default', turns: int = 1) -> None:
+        tasks = {'text2mask': 1.0} if tasks is None else dict(tasks)
+        if unknown := set(tasks) - set(TASKS):
+            raise ValueError(f'unknown tasks {sorted(unknown)}; choose from {TASKS}')
+        weights = np.array(list(tasks.values()), float)
+        if not (np.isfinite(weights).all() and (weights >= 0).all() and weights.sum() > 0):
+            raise ValueError(f'task weights must be at least 0 and one greater, got {tasks}')
+        if templates not in TEMPLATE_SETS:
+            raise ValueError(f'unknown templates {templates!r}; choose from {list(TEMPLATE_SETS)}')
+        if turns < 1:
+            raise ValueError(f'turns must be at least 1, got {turns}')
+        self.tasks = [task for task, weight in tasks.items() if weight > 0]
+        self.edges = np.cumsum(weights[weights > 0])
+        self.codec = PolygonCodec(**dict(codec or {}))
+        self.templates = templates
+        self.turns = turns
+
+    def transform(self, results: dict) -> dict:
+        rng, test_mode = results['rng'], results['test_mode']
+        task = self._draw_task(results, rng)
+        prompt, answer = self._write(results, task, rng, test_mode)
+        turns = [(prompt, answer)]
+        if self.turns > 1 and not test_mode:
+            turns += self._further_turns(results, task, rng)
+        results.update(task=task, prompt=prompt, answer=answer, turns=turns,
+                       codec=self.codec.spec)
+        return results
+
+    def _draw_task(self, info: dict, rng: np.random.Generator) -> str:
+        task = self.tasks[int(np.searchsorted(self.edges, rng.random() * self.edges[-1],
+                                              side='right'))]
+        if info['instances']:
+            return task
+        wanted = task.split('2')[1]
+        return f'text2{"mask" if wanted == "text" else wanted}'
+
+    def _further_turns(self, results: dict, task: str,
+                       rng: np.random.Generator) -> list[tuple[str, str]]:
+        siblings = results['siblings']
+        asked = {(results['ref_id'], task.split('2')[1])}
+        infos = [results] + [siblings[int(k)] for k in rng.permutation(len(siblings))]
+        seen = {results['ref_id']}
+        fresh = [info for info in infos[1:]
+                 if info['ref_id'] not in seen and not seen.add(info['ref_id'])]
+        chosen = {id(info) for info in fresh}
+        turns: list[tuple[str, str]] = []
+        for info in fresh + [info for info in infos if id(info) not in chosen]:
+            if len(turns) == self.turns - 1:
+                break
+            task = self._draw_task(info, rng)
+            key = (info['ref_id'], task.split('2')[1])
+            if key not in asked:
+                asked.add(key)
+                turns.append(self._write(info, task, rng, test_mode=False))
+        return turns
+
+    def _write(self, info: dict, task: str, rng: np.random.Generator,
+               test_mode: bool) -> tuple[str, str]:
+        """Prompt and answer of one task on one target."""
+        given, wanted = task.split('2')
+        limit, answers = TEMPLATE_SETS[self.templates]
+
+        def pick(templates: tuple[str, ...]) -> str:
+            number = int(rng.integers(len(templates[:limit])))
+            return templates[0 if test_mode else number]
+
+        subject = pick(SUBJECTS[given]).replace(
+            '{given}', self._express(given, info, rng, asked=True, test_mode=test_mode))
+        prompt = pick(QUESTIONS[wanted]).replace('{subject}', subject)
+        answer = self._express(wanted, info, rng, asked=False, test_mode=test_mode)
+        if wanted != 'text':
+            answer = pick(ANSWERS[answers]).replace('{answer}', answer)
+        return prompt, answer
+
+    def _express(self, kind: str, info: dict, rng: np.random.Generator, asked: bool,
+                 test_mode: bool) -> str:
+        """Text of one description of the target. Masks are decoded only where they are needed."""
+        if kind == 'text':
+            return info['text']
+        if not info['instances']:
+            return '[]'
+        size = info['height'], info['width']
+        grammar = self.codec.grammar
+        if kind == 'box':
+            boxes = np.array([instance['bbox'] for instance in info['instances']], float)
+            box = np.concatenate([boxes[:, :2].min(0), boxes[:, 2:].max(0)])
+            return grammar.format_box(box, size)
+        mask = info['gt_masks'].masks[0] > 0 if 'gt_masks' in info else target_mask(info)
+        if kind == 'mask':
+            return self.codec.encode(mask)
+        if asked and not test_mode:
+            inside = np.flatnonzero(mask)
+            y, x = divmod(int(inside[rng.integers(len(inside))]), mask.shape[1])
+            return grammar.format_point((x + 0.5, y + 0.5), size)
+        return grammar.format_point(mask_to_point(mask, mode='inside'), size)
+
+
+@TRANSFORMS.register_module()
+class PackQuery(BaseTransform):
+    """Pack into ``dict(inputs=(3, H, W) uint8 RGB tensor, data_samples=DetDataSample)``.
+
+    Everything but the image is metainfo, so that nothing of it moves to a device.
+    """
+
+    def transform(self, results: dict) -> dict:
+        sample = DetDataSample(metainfo={key: results[key] for key in _META_KEYS
+                                         if key in results})
+        image = torch.from_numpy(np.ascontiguousarray(results['img'].transpose(2, 0, 1)))
+        return dict(inputs=image, data_samples=sample)
+
+
+def decode_image(raw: bytes) -> np.ndarray:
+    """RGB pixels (H, W, 3) uint8 of an encoded image. OSError for a broken or truncated one."""
+    try:
+        with Image.open(io.BytesIO(raw)) as image:
+            return np.asarray(image.convert('RGB'))
+    except (SyntaxError, ValueError, Image.DecompressionBombError) as error:  # broken PNGs
+        raise OSError(str(error)) from error
+
+
+def target_mask(info: dict) -> np.ndarray:
+    """Mask (H, W) bool of all instances of a sample, absent ones all False.
+
+    Raises:
+        ValueError: For a segmentation that cannot be used, or is empty, naming the record.
+    """
+    height, width = info['height'], info['width']
+    mask = np.zeros((height, width), bool)
+    for instance in info['instances']:
+        try:
+            mask |= segmentation_to_mask(instance['mask'], height, width)
+        except ValueError as error:
+            raise ValueError(f'{_record(info)}: {error}') from None
+    if info['instances'] and not mask.any():
+        raise ValueError(f'{_record(info)}: the mask is empty. Leave the sample out, or mend its '
+                         'annotation (refcoco.py verify lists all such records)')
+    return mask
+
+
+def _record(info: dict) -> str:
+    return (f'{info["source"]} {info["split"]}, ref_id {info["ref_id"]}, sent_id '
+            f'{info["sent_id"]}, ann_id {info["ann_id"]}')
