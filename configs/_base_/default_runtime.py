@@ -1,0 +1,42 @@
+# What every run shares. Hooks are named, so that a child config changes one key of one of them.
+default_scope = 'simpleseg_mm'
+custom_imports = dict(
+    imports=[
+        'simpleseg_mm.datasets', 'simpleseg_mm.models', 'simpleseg_mm.engine',
+        'simpleseg_mm.evaluation', 'simpleseg_mm.visualization'
+    ],
+    allow_failed_imports=False)
+
+default_hooks = dict(
+    timer=dict(type='IterTimerHook'),
+    logger=dict(type='LoggerHook', interval=10, log_metric_by_epoch=False),
+    param_scheduler=dict(type='ParamSchedulerHook'),
+    sampler_seed=dict(type='DistSamplerSeedHook'),
+    # Two checkpoints are kept: a run killed while it writes one can resume from the other.
+    checkpoint=dict(type='CheckpointHook', by_epoch=False, interval=500, max_keep_ckpts=2),
+    trainable=dict(type='TrainableCheckpointHook'),
+    exact_resume=dict(type='ExactResumeHook'),
+    reduce_logs=dict(type='ReduceLogsHook'),
+    throughput=dict(type='ThroughputHook'),
+    nonfinite=dict(type='NonFiniteGuardHook'),
+    first_batch=dict(type='FirstBatchHook'),
+    progress=dict(type='ProgressBarHook'),
+    # pictures of the answers to the same few validation queries; interval=-1: none
+    samples=dict(type='SampleGenerationHook', interval=500, num_samples=4))
+
+log_processor = dict(type='LogProcessor', window_size=10, by_epoch=False)
+log_level = 'INFO'
+
+# Without a GPU the tools take gloo instead of nccl.
+env_cfg = dict(
+    cudnn_benchmark=False,
+    mp_cfg=dict(mp_start_method='fork', opencv_num_threads=0),
+    dist_cfg=dict(backend='nccl'))
+# A fixed seed: on resume, the sampler is built before a saved seed could be restored.
+randomness = dict(seed=0, deterministic=False)
+
+vis_backends = [dict(type='LocalVisBackend')]  # add dict(type='TensorboardVisBackend')
+visualizer = dict(type='Visualizer', vis_backends=vis_backends)
+
+load_from = None
+resume = False

@@ -1,0 +1,22 @@
+# SFT of the small built-in model. Every number is our choice.
+global_batch_size = 32
+
+train_cfg = dict(type='IterBasedTrainLoop', max_iters=800, val_interval=400)
+val_cfg = dict(type='ValLoop')
+test_cfg = dict(type='TestLoop')
+
+optim_wrapper = dict(
+    type='OptimWrapper',
+    constructor='MuonConstructor',
+    optimizer=dict(type='MuonAdamW', lr=5e-4, weight_decay=0.05, betas=(0.9, 0.95)),
+    clip_grad=dict(max_norm=1.0))
+
+param_scheduler = [
+    dict(type='LinearLR', start_factor=0.01, by_epoch=False, begin=0, end=40),
+    dict(type='CosineAnnealingLR', eta_min_ratio=0.02, by_epoch=False, begin=40)
+]
+
+default_hooks = dict(
+    checkpoint=dict(interval=400, save_best='res/cIoU', rule='greater'),
+    samples=dict(interval=400))
+auto_scale_lr = dict(enable=False, base_batch_size=32)

@@ -1,0 +1,117 @@
+"""What ``tools/train.py`` and ``tools/test.py`` do to a config before they start a runner."""
+import os
+import os.path as osp
+import re
+import zipfile
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Iterator, Optional, Sequence
+
+import torch
+from mmengine.config import Config
+from mmengine.logging import print_log
+
+
+
+def world_size(launcher: str) -> int:
+    """Number of processes that ``launcher`` ('none', 'pytorch', 'slurm' or 'mpi') has started."""
+    names = dict(pytorch='WORLD_SIZE', slurm='SLURM_NTASKS', mpi='OMPI_COMM_WORLD_SIZE')
+    return int(os.environ.get(names.get(launcher, ''), 1))
+
+
+def prepare_launcher(cfg: Config, launcher: str) -> None:
+    """Set the launcher; without a GPU, join the processes by gloo (MMEngine would need CUDA)."""
+    cfg.launcher = launcher
+    if launcher == 'none' or torch.cuda.is_available():
+        return
+    if launcher != 'pytorch':
+        raise ValueError(f'launcher {launcher!r} needs GPUs here: without one, start the tool '
+                         'with torchrun and --launcher pytorch.')
+    cfg.model_wrapper_cfg = dict(type='MMDistributedDataParallel', device_ids=None,
+                                 broadcast_buffers=False)
+    if not torch.distributed.is_initialized():
+        torch.distributed.init_process_group('gloo')
+
+
+def fit_global_batch(cfg: Config, processes: int) -> int:
+    """Reach ``cfg.global_batch_size`` by accumulating gradients.
+
+    The iterations of a config count updates of ``global_batch_size`` samples; MMEngine's count
+    batches of one process. With k = global_batch_size / (processes x batch_size) batches an
+    update, the loop, the learning rate schedule and the intervals of checkpoints and samples are
+    stretched by k here, once.
+
+    Returns:
+        k; 1 where the config has no ``global_batch_size``.
+
+    Raises:
+        ValueError: k is not a whole number, or the config accumulates by itself as well.
+    """
+    total = cfg.get('global_batch_size')
+    if not total:
+        return 1
+    batch_size = cfg.train_dataloader.batch_size
+    count, rest = divmod(total, processes * batch_size)
+    if rest or not count:
+        raise ValueError(
+            f'global_batch_size={total} is not a multiple of {processes} process(es) x batch_size '
+            f'{batch_size}: change train_dataloader.batch_size, or global_batch_size itself '
+            '(0 leaves the batch as it is).')
+    if cfg.optim_wrapper.get('accumulative_counts', 1) != 1:
+        raise ValueError('Give global_batch_size or optim_wrapper.accumulative_counts, not both.')
+    cfg.optim_wrapper.accumulative_counts = count
+    _stretch(cfg.train_cfg, ('max_iters', 'val_interval', 'val_begin'), count)
+    for scheduler in cfg.get('param_scheduler') or []:
+        if not scheduler.get('by_epoch', True):
+            _stretch(scheduler, ('begin', 'end', 'T_max'), count)
+    for name in ('checkpoint', 'samples'):
+        _stretch(cfg.get('default_hooks', {}).get(name) or {}, ('interval',), count)
+    cfg.global_batch_size = 0  # done: a dumped config is not stretched twice
+    print_log(f'{total} samples an update = {processes} process(es) x {batch_size} x {count} '
+              'accumulated batches; the schedule counts batches.', logger='current')
+    return count
+
+
+def _stretch(section: dict, keys: Sequence[str], count: int) -> None:
+    for key in keys:
+        if section.get(key, -1) > 0:
+            section[key] *= count
+
+
+def scale_learning_rate(cfg: Config) -> None:
+    """Let MMEngine scale the learning rate by the real batch, accumulated batches included."""
+    if not cfg.get('auto_scale_lr', {}).get('base_batch_size'):
+        raise ValueError('--auto-scale-lr needs auto_scale_lr=dict(base_batch_size=...) in the '
+                         'config: the global batch that its learning rate was chosen for.')
+    cfg.global_batch_size = 0
+    cfg.auto_scale_lr.enable = True
+    cfg.auto_scale_lr.base_batch_size /= cfg.optim_wrapper.get('accumulative_counts', 1)
+
+
+def find_resumable(work_dir: str) -> Optional[str]:
+    """The newest complete checkpoint of ``work_dir``; None where there is none.
+
+    A file that was being written when the run was killed is passed over.
+    """
+    folder = Path(work_dir)
+    paths = [p for p in folder.glob('iter_*.pth') if re.fullmatch(r'iter_\d+', p.stem)]
+    for path in sorted(paths, key=lambda p: int(p.stem[5:]), reverse=True):
+        if zipfile.is_zipfile(path):
+            return str(path)
+        print_log(f'{path} is incomplete and passed over.', logger='current')
+    return None
+
+
+def default_work_dir(config: str) -> str:
+    """``work_dirs/NAME`` for ``configs/.../NAME.py``."""
+    return osp.join('work_dirs', osp.splitext(osp.basename(config))[0])
+
+
+@contextmanager
+def one_line_errors() -> Iterator[None]:
+    """End a tool with one line and status 2 when a file is missing, not with a traceback."""
+    try:
+        yield
+    except FileNotFoundError as error:
+        print(f'ERROR: {str(error).strip().splitlines()[-1]}', flush=True)
+        raise SystemExit(2) from None

@@ -1,0 +1,83 @@
+"""Test a model: python tools/test.py CONFIG CHECKPOINT. The last line is the metrics as JSON."""
+import argparse
+import json
+import math
+import os
+import os.path as osp
+
+from mmengine.config import Config, DictAction
+from mmengine.dist import is_main_process
+from mmengine.registry import RUNNERS
+from mmengine.runner import Runner
+
+from simpleseg_mm.engine import launch
+
+
+def parse_args() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description='Test a model')
+    parser.add_argument('config', help='config file')
+    parser.add_argument('checkpoint',
+                        help="checkpoint file, or 'none' for the weights that the config names")
+    parser.add_argument('--work-dir', help='logs (default: work_dirs/CONFIG)')
+    parser.add_argument('--out', help='write the predictions to this .pkl file')
+    parser.add_argument('--show', action='store_true', help='show pictures of the predictions')
+    parser.add_argument('--show-dir', help='write pictures of the predictions into this folder')
+    parser.add_argument('--cfg-options', nargs='+', action=DictAction,
+                        help='override settings: key=value, a.b=value, list="[a,b]"')
+    parser.add_argument('--launcher', choices=['none', 'pytorch', 'slurm', 'mpi'], default='none')
+    # torch.distributed.launch of old passes --local_rank
+    parser.add_argument('--local_rank', '--local-rank', type=int, default=0)
+    args = parser.parse_args()
+    if args.out and not args.out.endswith(('.pkl', '.pickle')):
+        parser.error(f'--out {args.out}: give a .pkl file')
+    os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
+    return args
+
+
+def load_config(args: argparse.Namespace) -> Config:
+    cfg = Config.fromfile(args.config)
+    if args.cfg_options is not None:
+        cfg.merge_from_dict(args.cfg_options)
+    cfg.work_dir = args.work_dir or cfg.get('work_dir') or launch.default_work_dir(args.config)
+    cfg.resume, cfg.load_from = False, None
+    if args.checkpoint.lower() != 'none':
+        if not osp.isfile(args.checkpoint):
+            raise FileNotFoundError(f"no checkpoint {args.checkpoint}: give a file, or 'none' for "
+                                    'the weights that the config names')
+        cfg.load_from = args.checkpoint
+    if args.show or args.show_dir:
+        hook = cfg.default_hooks.get('visualization')
+        if not hook:
+            raise ValueError("--show and --show-dir need a hook 'visualization' in default_hooks")
+        hook.update(draw=True, show=args.show)
+        if args.show_dir:
+            hook.test_out_dir = args.show_dir
+    if args.out:
+        evaluators = cfg.test_evaluator
+        evaluators = evaluators if isinstance(evaluators, (list, tuple)) else [evaluators]
+        cfg.test_evaluator = [*evaluators, dict(type='DumpResults', out_file_path=args.out)]
+    return cfg
+
+
+def jsonable(value):
+    """Plain JSON numbers; what is not finite or not a number becomes null or text."""
+    if hasattr(value, 'item'):
+        value = value.item() if getattr(value, 'size', 1) == 1 else value.tolist()
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value if isinstance(value, (bool, int, float, str, list, type(None))) else str(value)
+
+
+def main() -> None:
+    args = parse_args()
+    with launch.one_line_errors():
+        cfg = load_config(args)
+        launch.prepare_launcher(cfg, args.launcher)
+        runner = RUNNERS.build(cfg) if 'runner_type' in cfg else Runner.from_cfg(cfg)
+        metrics = runner.test()
+    if is_main_process():
+        print(json.dumps({key: jsonable(value) for key, value in metrics.items()}), flush=True)
+
+
+if __name__ == '__main__':
+    main()

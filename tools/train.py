@@ -1,0 +1,72 @@
+"""Train a model: python tools/train.py CONFIG [--work-dir DIR] [--resume [auto|CHECKPOINT]] ..."""
+import argparse
+import os
+
+import torch
+from mmengine.config import Config, DictAction
+from mmengine.registry import RUNNERS
+from mmengine.runner import Runner
+
+from simpleseg_mm.engine import launch
+
+
+def parse_args() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description='Train a model')
+    parser.add_argument('config', help='config file')
+    parser.add_argument('--work-dir', help='logs and checkpoints (default: work_dirs/CONFIG)')
+    parser.add_argument('--amp', action='store_true', help='automatic mixed precision (GPU only)')
+    parser.add_argument('--auto-scale-lr', action='store_true',
+                        help='scale the learning rate by the batch, instead of accumulating '
+                        "gradients up to the config's global_batch_size")
+    parser.add_argument('--resume', nargs='?', const='auto',
+                        help='continue: from this checkpoint, or from the newest of the work dir')
+    parser.add_argument('--cfg-options', nargs='+', action=DictAction,
+                        help='override settings: key=value, a.b=value, list="[a,b]"')
+    parser.add_argument('--launcher', choices=['none', 'pytorch', 'slurm', 'mpi'], default='none')
+    # torch.distributed.launch of old passes --local_rank
+    parser.add_argument('--local_rank', '--local-rank', type=int, default=0)
+    args = parser.parse_args()
+    os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
+    return args
+
+
+def load_config(args: argparse.Namespace) -> Config:
+    cfg = Config.fromfile(args.config)
+    if args.cfg_options is not None:
+        cfg.merge_from_dict(args.cfg_options)
+    cfg.work_dir = args.work_dir or cfg.get('work_dir') or launch.default_work_dir(args.config)
+
+    if args.amp:
+        if not torch.cuda.is_available():
+            raise SystemExit('ERROR: --amp needs a GPU, and none is visible: train in the '
+                             "model's own dtype (leave --amp out).")
+        cfg.optim_wrapper.type = 'AmpOptimWrapper'
+        # bfloat16 needs no loss scaling; GradScaler stays a no-op
+        cfg.optim_wrapper.setdefault('dtype', 'bfloat16')
+        cfg.optim_wrapper.setdefault('loss_scale', dict(enabled=False))
+    if args.auto_scale_lr:
+        launch.scale_learning_rate(cfg)
+
+    if args.resume == 'auto':
+        checkpoint = launch.find_resumable(cfg.work_dir)
+        if checkpoint:
+            cfg.resume, cfg.load_from = True, checkpoint
+    elif args.resume:
+        if not os.path.isfile(args.resume):
+            raise FileNotFoundError(f'no checkpoint {args.resume} to resume from')
+        cfg.resume, cfg.load_from = True, args.resume
+    return cfg
+
+
+def main() -> None:
+    args = parse_args()
+    with launch.one_line_errors():
+        cfg = load_config(args)
+        launch.prepare_launcher(cfg, args.launcher)
+        launch.fit_global_batch(cfg, launch.world_size(args.launcher))
+        runner = RUNNERS.build(cfg) if 'runner_type' in cfg else Runner.from_cfg(cfg)
+        runner.train()
+
+
+if __name__ == '__main__':
+    main()
