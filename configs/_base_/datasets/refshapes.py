@@ -1,0 +1,28 @@
+# RefShapes, from tools/dataset_converters/generate_refshapes.py
+data_root = 'data/refshapes'
+codec = dict(preset='default', grammar='int100', tokens=90)  # our choice
+
+train_dataloader = dict(
+    batch_size=32,
+    num_workers=1,
+    persistent_workers=True,
+    sampler=dict(type='InfiniteVisitSampler', shuffle=True),
+    collate_fn=dict(type='collate_queries'),
+    dataset=dict(
+        type='RefShapesDataset',
+        data_root=data_root,
+        split='train',
+        query=dict(type='FormatQuery', codec=codec, tasks=dict(text2mask=1.0))))
+val_dataloader = dict(
+    batch_size=32,
+    num_workers=1,
+    persistent_workers=True,
+    sampler=dict(type='DefaultSampler', shuffle=False, round_up=False),
+    collate_fn=dict(type='collate_queries'),
+    dataset=dict(
+        type='RefShapesDataset',
+        data_root=data_root,
+        split='val',
+        query=dict(type='FormatQuery', codec=codec, tasks=dict(text2mask=1.0)),
+        test_mode=True))
+test_dataloader = val_dataloader
