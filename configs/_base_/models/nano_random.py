@@ -1,0 +1,43 @@
+# nano's shape with random weights. Every number is our choice.
+model = dict(
+    type='SimpleSeg',
+    mllm=dict(
+        type='QwenVL',
+        processor='simpleseg_mm://nano',
+        init='random',
+        config=dict(
+            model_type='qwen2_5_vl',
+            tie_word_embeddings=True,
+            image_token_id=6,
+            video_token_id=7,
+            vision_start_token_id=3,
+            vision_end_token_id=4,
+            text_config=dict(
+                model_type='qwen2_5_vl_text',
+                vocab_size=1024,
+                hidden_size=128,
+                intermediate_size=384,
+                num_hidden_layers=4,
+                num_attention_heads=4,
+                num_key_value_heads=4,
+                max_position_embeddings=4096,
+                # Pictures are 7 x 7 tokens: with theta 1e6 the height and width sections would
+                # hardly turn over them.
+                rope_parameters=dict(
+                    rope_type='default', rope_theta=10.0, mrope_section=[4, 6, 6]),
+                tie_word_embeddings=True,
+                bos_token_id=0,
+                eos_token_id=2,
+                pad_token_id=0),
+            vision_config=dict(
+                depth=3,
+                hidden_size=96,
+                intermediate_size=256,
+                num_heads=3,
+                patch_size=8,
+                spatial_merge_size=2,
+                temporal_patch_size=1,
+                window_size=112,
+                fullatt_block_indexes=[0, 1, 2],
+                out_hidden_size=128))),
+    generation=dict(max_new_tokens=160))

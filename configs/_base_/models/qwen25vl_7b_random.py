@@ -1,0 +1,41 @@
+# The true shape of Qwen2.5-VL-7B with random weights and nano's tokenizer: to measure memory and
+# speed, and to test the shape, where the weights are absent.
+_base_ = './qwen25vl_7b.py'
+model = dict(
+    mllm=dict(
+        pretrained=None,
+        processor='simpleseg_mm://nano',
+        init='random',
+        config=dict(
+            model_type='qwen2_5_vl',
+            tie_word_embeddings=False,
+            image_token_id=6,
+            video_token_id=7,
+            vision_start_token_id=3,
+            vision_end_token_id=4,
+            text_config=dict(
+                model_type='qwen2_5_vl_text',
+                vocab_size=152064,
+                hidden_size=3584,
+                intermediate_size=18944,
+                num_hidden_layers=28,
+                num_attention_heads=28,
+                num_key_value_heads=4,
+                max_position_embeddings=128000,
+                rope_parameters=dict(
+                    rope_type='default', rope_theta=1e6, mrope_section=[16, 24, 24]),
+                tie_word_embeddings=False,
+                bos_token_id=0,
+                eos_token_id=2,
+                pad_token_id=0),
+            vision_config=dict(
+                depth=32,
+                hidden_size=1280,
+                intermediate_size=3420,
+                num_heads=16,
+                patch_size=14,
+                spatial_merge_size=2,
+                temporal_patch_size=2,
+                window_size=112,
+                fullatt_block_indexes=[7, 15, 23, 31],
+                out_hidden_size=3584))))

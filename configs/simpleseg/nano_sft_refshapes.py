@@ -1,0 +1,5 @@
+# SFT of nano: it grounds already and learns to write polygons, in minutes on two cores.
+_base_ = [
+    '../_base_/models/nano.py', '../_base_/datasets/refshapes.py', '../_base_/evaluators/res.py',
+    '../_base_/schedules/sft_nano.py', '../_base_/default_runtime.py'
+]

@@ -1,0 +1,325 @@
+"""What every multimodal LLM must offer to SimpleSeg: tokens in, hidden states or text out."""
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Dict, List, Optional, Sequence, Tuple, Union
+
+import torch
+from mmengine.logging import print_log
+from torch import Tensor, nn
+from transformers import AutoConfig, AutoModelForImageTextToText, AutoTokenizer
+
+from ..resources import packaged
+
+IGNORE = -100
+Turns = Sequence[Tuple[str, Optional[str]]]
+
+
+@dataclass(frozen=True)
+class Generated:
+    """One generated answer.
+
+    Attributes:
+        text: the answer without its end token.
+        num_tokens: tokens written, the end token included.
+        finished: whether an end token was written; False means cut at ``max_new_tokens``.
+    """
+    text: str
+    num_tokens: int
+    finished: bool
+
+
+class MLLMAdapter(nn.Module):
+    """A transformers ``AutoModelForImageTextToText`` with its tokenizer and image processor.
+
+    A subclass says how images become tensors and placeholder tokens (:meth:`encode_images`),
+    which tokens must never be written, and where the parts of the network are.
+
+    Args:
+        pretrained: local folder, hub id, or ``simpleseg_mm://NAME`` for weights that ship with
+            the package. Gives the weights, the tokenizer and the image processor.
+        config: keys of the transformers configuration to build from instead of the folder's
+            (with ``model_type``); the weights are then random. ``None``: the folder's.
+        processor: folder of tokenizer and image processor, where it is not ``pretrained``.
+        init: 'pretrained' loads weights; 'random' draws them with the current torch seed.
+        dtype: of the weights, such as 'float32' or 'bfloat16'.
+        min_pixels, max_pixels: bounds of the resized image's area; ``None``: the folder's.
+        freeze: parts that are not trained, of 'vision', 'projector' and 'llm'.
+        lora: keys of ``peft.LoraConfig``; everything but the adapters (and the parts that
+            ``train_with_lora`` names) is then frozen.
+        train_with_lora: parts trained in full beside LoRA.
+        gradient_checkpointing: recompute activations in the backward pass.
+        attn_implementation: as in transformers.
+        system_prompt: ``None`` leaves the chat template's own default.
+    """
+    #: name of the part -> prefixes of its parameters below the transformers model
+    parts: Dict[str, Tuple[str, ...]] = {}
+
+    def __init__(self,
+                 pretrained: Optional[str] = None,
+                 config: Optional[dict] = None,
+                 processor: Optional[str] = None,
+                 init: str = 'pretrained',
+                 dtype: str = 'float32',
+                 min_pixels: Optional[int] = None,
+                 max_pixels: Optional[int] = None,
+                 freeze: Sequence[str] = (),
+                 lora: Optional[dict] = None,
+                 train_with_lora: Sequence[str] = (),
+                 gradient_checkpointing: bool = False,
+                 attn_implementation: str = 'sdpa',
+                 system_prompt: Optional[str] = None) -> None:
+        super().__init__()
+        if init not in ('pretrained', 'random'):
+            raise ValueError(f"init={init!r}: allowed are 'pretrained' and 'random'")
+        if (processor or pretrained) is None:
+            raise ValueError('give `pretrained`, or `processor` for the tokenizer and the image '
+                             'processor of a model with random weights')
+        if config is not None and init == 'pretrained':
+            raise ValueError("`config` builds another network than the folder's: set init='random'")
+        processor = locate(processor or pretrained)
+        self.system_prompt = system_prompt
+        self.tokenizer = _load(AutoTokenizer.from_pretrained, processor)
+        self.image_processor = self.build_image_processor(processor, min_pixels, max_pixels)
+        options = dict(dtype=getattr(torch, dtype), attn_implementation=attn_implementation)
+        if init == 'pretrained':
+            self.hf = _load(AutoModelForImageTextToText.from_pretrained, locate(pretrained),
+                            **options)
+        else:
+            hf_config = (AutoConfig.for_model(**config) if config is not None
+                         else _load(AutoConfig.from_pretrained, locate(pretrained)))
+            self.hf = AutoModelForImageTextToText.from_config(hf_config, **options)
+        self.hf.train()
+        self._check_parts([*freeze, *train_with_lora])
+        self._select_trainable(freeze, lora, train_with_lora)
+        if gradient_checkpointing:
+            self.hf.gradient_checkpointing_enable(
+                gradient_checkpointing_kwargs=dict(use_reentrant=False))
+
+    # --- what a subclass provides -------------------------------------------------------------
+    def build_image_processor(self, folder: str, min_pixels: Optional[int],
+                              max_pixels: Optional[int]):
+        """The image processor of a folder, without torchvision where that is absent."""
+        raise NotImplementedError
+
+    def encode_images(self, images: Sequence[Tensor]) -> Tuple[Dict[str, Tensor], List[int]]:
+        """uint8 (3, H, W) images -> keyword tensors of the model, number of tokens an image."""
+        raise NotImplementedError
+
+    @property
+    def image_token(self) -> str:
+        """The placeholder that stands for one visual token in the text."""
+        raise NotImplementedError
+
+    @property
+    def image_markup(self) -> str:
+        """What stands in the user's turn for one picture, with one ``image_token``."""
+        raise NotImplementedError
+
+    @property
+    def banned_tokens(self) -> List[int]:
+        """Ids that break the model when written: placeholders of pictures and videos."""
+        raise NotImplementedError
+
+    # --- encoding -----------------------------------------------------------------------------
+    def encode(self, images: Sequence[Tensor], conversations: Sequence[Turns],
+               for_generation: bool = False) -> Dict[str, Tensor]:
+        """Pictures and conversations -> a padded batch.
+
+        Args:
+            images: B uint8 tensors (3, H, W), RGB; sizes may differ.
+            conversations: B lists of (prompt, answer) turns about the picture.
+            for_generation: stop after the last prompt and pad on the left; else keep the
+                answers, pad on the right and give labels.
+
+        Returns:
+            The model's keyword tensors: ``input_ids``, ``attention_mask`` and
+            ``mm_token_type_ids`` (B, T), those of :meth:`encode_images`, and for training
+            ``labels`` (B, T): the ids of answers and their end tokens, -100 elsewhere.
+        """
+        visual, counts = self.encode_images(images)
+        rows = [self._encode_row(turns, count, for_generation)
+                for turns, count in zip(conversations, counts)]
+        left = for_generation
+        device = self.device
+        batch = dict(
+            input_ids=_pad([ids for ids, _ in rows], self.pad_token_id, left, device),
+            attention_mask=_pad([[1] * len(ids) for ids, _ in rows], 0, left, device))
+        # Without the token types mRoPE silently falls back to one dimension.
+        batch['mm_token_type_ids'] = (batch['input_ids'] == self.image_token_id).long()
+        if not for_generation:
+            batch['labels'] = _pad([labels for _, labels in rows], IGNORE, left, device)
+        return {**batch, **{key: value.to(device) for key, value in visual.items()}}
+
+    def _encode_row(self, turns: Turns, num_image_tokens: int,
+                    for_generation: bool) -> Tuple[List[int], List[int]]:
+        head, middle, end, tail = self._skeleton(num_image_tokens)
+        ids: List[int] = []
+        labels: List[int] = []
+
+        def add(new: List[int], train: bool) -> None:
+            ids.extend(new)
+            labels.extend(new if train else [IGNORE] * len(new))
+
+        for i, (prompt, answer) in enumerate(turns):
+            add((head if i == 0 else tail[0]) + self._ids(prompt) + middle, False)
+            if for_generation and i == len(turns) - 1:
+                break
+            add(self._ids(answer) + end, True)
+            if i == len(turns) - 1:
+                add(tail[1], False)
+        return ids, labels
+
+    def _ids(self, text: str) -> List[int]:
+        # split_special_tokens: a sentence that spells a special token stays text
+        return self.tokenizer.encode(text, add_special_tokens=False, split_special_tokens=True)
+
+    def _skeleton(self, num_image_tokens: int):
+        """Constant token runs of a conversation, from the tokenizer's own chat template.
+
+        Returns:
+            head (up to the first prompt), middle (prompt to answer), end (the end-of-turn
+            token), tail: (end to next prompt, end to the end of the conversation).
+        """
+        if not hasattr(self, '_skeletons'):
+            self._skeletons = lru_cache(maxsize=4096)(self._build_skeleton)
+        return self._skeletons(num_image_tokens)
+
+    def _build_skeleton(self, num_image_tokens: int):
+        p1, a1, p2, a2 = '<<P1>>', '<<A1>>', '<<P2>>', '<<A2>>'
+        messages = [] if self.system_prompt is None else [
+            dict(role='system', content=self.system_prompt)]
+        messages += [dict(role='user', content=self.image_markup + p1),
+                     dict(role='assistant', content=a1),
+                     dict(role='user', content=p2),
+                     dict(role='assistant', content=a2)]
+        text = self.tokenizer.apply_chat_template(messages, tokenize=False)
+        head, rest = text.split(p1)
+        middle, rest = rest.split(a1)
+        between, rest = rest.split(p2)
+        after = rest.split(a2)[1]
+        end = self.tokenizer.eos_token
+        if not (between.startswith(end) and after.startswith(end)):
+            raise ValueError(f'the chat template must end an answer with the end token {end!r}; '
+                             f'it writes {after!r}. Set the tokenizer\'s eos_token accordingly')
+
+        def tokens(part: str) -> List[int]:
+            return self.tokenizer.encode(part, add_special_tokens=False)
+
+        before, after_image = head.split(self.image_token)
+        return (tokens(before) + [self.image_token_id] * num_image_tokens + tokens(after_image),
+                tokens(middle), tokens(end),
+                (tokens(between[len(end):]), tokens(after[len(end):])))
+
+    @property
+    def device(self) -> torch.device:
+        return next(self.hf.parameters()).device
+
+    @property
+    def image_token_id(self) -> int:
+        return self.tokenizer.convert_tokens_to_ids(self.image_token)
+
+    @property
+    def pad_token_id(self) -> int:
+        pad = self.tokenizer.pad_token_id
+        return self.tokenizer.eos_token_id if pad is None else pad
+
+    @property
+    def stop_tokens(self) -> List[int]:
+        """Every id that ends an answer: the tokenizer's and the generation config's."""
+        listed = self.hf.generation_config.eos_token_id
+        listed = [] if listed is None else listed if isinstance(listed, list) else [listed]
+        size = self.hf.get_input_embeddings().num_embeddings
+        return sorted({self.tokenizer.eos_token_id, *(i for i in listed if i < size)})
+
+    # --- running ------------------------------------------------------------------------------
+    def hidden_states(self, batch: Dict[str, Tensor]) -> Tensor:
+        """Last hidden states (B, T, D) of an encoded batch, before the head."""
+        inputs = {key: value for key, value in batch.items() if key != 'labels'}
+        return self.hf.model(**inputs, use_cache=False).last_hidden_state
+
+    @property
+    def head_weight(self) -> Tensor:
+        """(V, D) weight of the language head."""
+        return self.hf.get_output_embeddings().weight
+
+    @torch.no_grad()
+    def generate(self, batch: Dict[str, Tensor], **options) -> List[Generated]:
+        """Answers to a left-padded batch.
+
+        Args:
+            batch: from :meth:`encode` with ``for_generation``.
+            options: keys of ``transformers.GenerationConfig``.
+        """
+        length = batch['input_ids'].shape[1]
+        training = self.hf.training
+        self.hf.eval()  # dropout off; gradient checkpointing would also forbid the cache
+        try:
+            output = self.hf.generate(
+                **batch, pad_token_id=self.pad_token_id, eos_token_id=self.stop_tokens,
+                suppress_tokens=self.banned_tokens, use_cache=True, **options)
+        finally:
+            self.hf.train(training)
+        return [self._read(row) for row in output[:, length:].tolist()]
+
+    def _read(self, ids: List[int]) -> Generated:
+        stops = set(self.stop_tokens)
+        end = next((i for i, token in enumerate(ids) if token in stops), None)
+        text = self.tokenizer.decode(ids[:end], skip_special_tokens=False,
+                                     clean_up_tokenization_spaces=False)
+        return Generated(text, len(ids) if end is None else end + 1, end is not None)
+
+    # --- what is trained ----------------------------------------------------------------------
+    def part_of(self, name: str) -> Optional[str]:
+        """The part that owns a parameter of the transformers model, by its name."""
+        found = [(len(prefix), part) for part, prefixes in self.parts.items()
+                 for prefix in prefixes if name.startswith(prefix)]
+        return max(found)[1] if found else None  # the longest prefix wins
+
+    def _check_parts(self, names: Sequence[str]) -> None:
+        unknown = sorted(set(names) - set(self.parts))
+        if unknown:
+            raise ValueError(f'unknown parts {unknown}; {type(self).__name__} has '
+                             f'{sorted(self.parts)}')
+
+    def _select_trainable(self, freeze: Sequence[str], lora: Optional[dict],
+                          train_with_lora: Sequence[str]) -> None:
+        if lora is not None:
+            from peft import LoraConfig, inject_adapter_in_model
+            inject_adapter_in_model(LoraConfig(**lora), self.hf)
+        for name, parameter in self.hf.named_parameters():
+            part = self.part_of(name.replace('.base_layer', ''))
+            if lora is not None:
+                parameter.requires_grad_('lora_' in name or part in train_with_lora)
+            else:
+                parameter.requires_grad_(part not in freeze)
+        trainable = sum(p.numel() for p in self.parameters() if p.requires_grad)
+        total = sum(p.numel() for p in self.parameters())
+        print_log(f'{type(self).__name__}: {trainable:,} of {total:,} parameters are trained',
+                  'current')
+
+
+def locate(folder: str) -> str:
+    """``simpleseg_mm://NAME`` -> the packaged folder; anything else as it is."""
+    scheme = 'simpleseg_mm://'
+    return str(packaged(folder[len(scheme):])) if folder.startswith(scheme) else folder
+
+
+def _load(loader, folder: str, **options):
+    try:
+        return loader(folder, **options)
+    except (OSError, ValueError) as error:
+        if Path(folder).is_dir():
+            raise ValueError(f'{folder} is a folder, but cannot be loaded: {error}') from error
+        raise FileNotFoundError(
+            f'weights {folder!r}: no such local folder, and the Hugging Face Hub did not give '
+            f'them. Fetch them with `hf download {folder} --local-dir DIR` and pass '
+            f'--cfg-options model.mllm.pretrained=DIR') from error
+
+
+def _pad(rows: List[List[int]], value: Union[int, float], left: bool,
+         device: torch.device) -> Tensor:
+    width = max(map(len, rows))
+    padded = [[value] * (width - len(row)) + row if left else row + [value] * (width - len(row))
+              for row in rows]
+    return torch.tensor(padded, device=device)

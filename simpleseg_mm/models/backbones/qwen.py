@@ -1,0 +1,47 @@
+"""Qwen-VL: Qwen2-VL, Qwen2.5-VL and Qwen3-VL share their image processor and placeholders."""
+from typing import Dict, List, Optional, Sequence, Tuple
+
+from torch import Tensor
+from transformers import Qwen2VLImageProcessor
+from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
+from transformers.utils import is_torchvision_available
+
+from ...registry import MODELS
+from .base import MLLMAdapter, _load
+
+
+@MODELS.register_module()
+class QwenVL(MLLMAdapter):
+    """Adapter for the Qwen-VL family; arguments as in :class:`MLLMAdapter`."""
+    parts = dict(vision=('model.visual.', ), projector=('model.visual.merger.', ),
+                 llm=('model.language_model.', 'lm_head.'))
+
+    def build_image_processor(self, folder: str, min_pixels: Optional[int],
+                              max_pixels: Optional[int]):
+        cls = Qwen2VLImageProcessor if is_torchvision_available() else Qwen2VLImageProcessorPil
+        processor = _load(cls.from_pretrained, folder)
+        if min_pixels is not None:
+            processor.size['shortest_edge'] = min_pixels
+        if max_pixels is not None:
+            processor.size['longest_edge'] = max_pixels
+        return processor
+
+    def encode_images(self, images: Sequence[Tensor]) -> Tuple[Dict[str, Tensor], List[int]]:
+        visual = self.image_processor(images=list(images), return_tensors='pt')
+        merge = self.image_processor.merge_size ** 2
+        return dict(visual), (visual['image_grid_thw'].prod(-1) // merge).tolist()
+
+    @property
+    def image_token(self) -> str:
+        return '<|image_pad|>'
+
+    @property
+    def image_markup(self) -> str:
+        return '<|vision_start|><|image_pad|><|vision_end|>'
+
+    @property
+    def banned_tokens(self) -> List[int]:
+        names = ['<|vision_start|>', '<|vision_end|>', '<|vision_pad|>', '<|image_pad|>',
+                 '<|video_pad|>']
+        vocabulary = self.tokenizer.get_vocab()
+        return [vocabulary[name] for name in names if name in vocabulary]

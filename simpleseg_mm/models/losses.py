@@ -1,0 +1,40 @@
+"""Token losses that never hold a whole (N, V) tensor of fp32 logits."""
+from typing import Tuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.utils.checkpoint import checkpoint
+
+
+def chunked_token_nll(hidden_ND: Tensor, weight_VD: Tensor, target_N: Tensor,
+                      chunk: int = 1024) -> Tuple[Tensor, Tensor]:
+    """Negative log-likelihood of each target token under a linear head.
+
+    The head is applied to ``chunk`` tokens at a time and again in the backward pass, so the peak
+    is ``chunk x V`` instead of ``N x V`` (at V = 152k and fp32, 0.6 GB instead of 10 GB for
+    16k tokens).
+
+    Args:
+        hidden_ND: (N, D) hidden states, in the head's dtype.
+        weight_VD: (V, D) head weight.
+        target_N: (N,) int64 token ids.
+        chunk: tokens a pass.
+
+    Returns:
+        nll (N,) float32, and whether the head's first choice is the target (N,) bool.
+    """
+    if chunk < 1:
+        raise ValueError(f'chunk={chunk}: give a positive number of tokens')
+
+    def head(hidden: Tensor, weight: Tensor, target: Tensor) -> Tuple[Tensor, Tensor]:
+        logits = (hidden @ weight.T).float()
+        return (F.cross_entropy(logits, target, reduction='none'),
+                logits.detach().argmax(-1) == target)
+
+    if target_N.numel() == 0:
+        return hidden_ND.sum(-1).float(), torch.zeros_like(target_N, dtype=torch.bool)
+    parts = [checkpoint(head, hidden, weight_VD, target, use_reentrant=False)
+             for hidden, target in zip(hidden_ND.split(chunk), target_N.split(chunk))]
+    nll, hit = zip(*parts)
+    return torch.cat(nll), torch.cat(hit)

@@ -1,0 +1,154 @@
+"""SimpleSeg: a multimodal LLM, unmodified, that writes the outline of an object as text."""
+import time
+from typing import Dict, List, Optional, Sequence
+
+import numpy as np
+import torch
+from mmengine.dist import all_reduce
+from mmengine.model import BaseModel
+from mmengine.structures import InstanceData
+from torch import Tensor
+
+from ..polygon import PolygonCodec, mask_to_box
+from ..registry import MODELS
+from .backbones.base import IGNORE, Generated
+from .losses import chunked_token_nll
+
+
+@MODELS.register_module()
+class SimpleSeg(BaseModel):
+    """Segmentation as text generation (arXiv 2601.19228).
+
+    ``loss`` teaches the answers of the data samples; ``predict`` generates answers and decodes
+    them by the codec that each sample names. There is no head, no decoder and no new token.
+
+    Args:
+        mllm: config of an :class:`MLLMAdapter`.
+        generation: keys of ``transformers.GenerationConfig`` for ``predict``; greedy with at
+            most 1024 new tokens unless told (our choice; the official 512 cut answers at
+            36 vertices).
+        loss_chunk: tokens of the vocabulary head computed at a time.
+    """
+
+    def __init__(self, mllm: dict, generation: Optional[dict] = None, loss_chunk: int = 1024,
+                 data_preprocessor: Optional[dict] = None, init_cfg: Optional[dict] = None):
+        super().__init__(data_preprocessor=data_preprocessor, init_cfg=init_cfg)
+        self.mllm = MODELS.build(mllm)
+        self.generation = {'do_sample': False, 'max_new_tokens': 1024, **(generation or {})}
+        self.loss_chunk = loss_chunk
+
+    def init_weights(self) -> None:
+        """Nothing: the adapter has loaded or drawn the weights."""
+
+    def forward(self, inputs: List[Tensor], data_samples: Optional[Sequence] = None,
+                mode: str = 'tensor'):
+        """MMEngine's entry: 'loss' -> dict of losses, 'predict' -> samples, 'tensor' -> hidden
+        states (B, T, D).
+
+        Args:
+            inputs: B uint8 tensors (3, H, W), RGB.
+            data_samples: B ``DetDataSample`` as packed by ``PackQuery``.
+        """
+        if mode == 'loss':
+            return self.loss(inputs, data_samples)
+        if mode == 'predict':
+            return self.predict(inputs, data_samples)
+        if mode == 'tensor':
+            return self.mllm.hidden_states(self._encode(inputs, data_samples))
+        raise ValueError(f"mode={mode!r}: allowed are 'loss', 'predict' and 'tensor'")
+
+    # --- training -----------------------------------------------------------------------------
+    def loss(self, inputs: List[Tensor], data_samples: Sequence) -> Dict[str, Tensor]:
+        """Cross-entropy of the answer tokens, averaged over all ranks' tokens.
+
+        Returns:
+            ``loss``; and to be logged: ``token_accuracy`` (teacher-forced), ``answer_tokens``
+            and ``sequence_tokens`` (sums over the local batch).
+        """
+        batch = self._encode(inputs, data_samples)
+        labels = batch['labels'][:, 1:]
+        learnt = labels != IGNORE
+        hidden = self.mllm.hidden_states(batch)[:, :-1][learnt]
+        nll, hit = chunked_token_nll(hidden, self.mllm.head_weight, labels[learnt],
+                                     self.loss_chunk)
+        # DDP averages gradients over ranks, so the divisor is the mean count of a rank.
+        count = learnt.sum().float()
+        all_reduce(count, 'mean')
+        return dict(loss=nll.sum() / count.clamp(min=1),
+                    token_accuracy=hit.float().mean() if len(hit) else count * 0,
+                    answer_tokens=learnt.sum().float(),
+                    sequence_tokens=batch['attention_mask'].sum().float())
+
+    def _encode(self, inputs: List[Tensor], data_samples: Sequence) -> Dict[str, Tensor]:
+        return self.mllm.encode(inputs, [sample.turns for sample in data_samples])
+
+    # --- inference ----------------------------------------------------------------------------
+    @torch.no_grad()
+    def predict(self, inputs: List[Tensor], data_samples: Sequence) -> List:
+        """Generates an answer for each sample and decodes it into ``pred_instances``.
+
+        The samples gain ``pred_text``, ``pred_num_tokens``, ``pred_finished``, ``pred_seconds``
+        (wall time of the batch over its size) and ``pred_has_mask``; ``pred_instances`` holds
+        one instance: ``masks`` (1, h, w) bool at ``ori_shape``, ``bboxes`` (1, 4) xyxy pixels,
+        ``scores`` (1,), ``labels`` (1,). What cannot be read gives an all-zero mask.
+        """
+        start = time.perf_counter()
+        answers = self.answer(inputs, [sample.prompt for sample in data_samples])
+        seconds = (time.perf_counter() - start) / len(answers)
+        for sample, answer in zip(data_samples, answers):
+            self.postprocess(sample, answer, seconds)
+        return list(data_samples)
+
+    def answer(self, images: List[Tensor], prompts: Sequence[str], **options) -> List[Generated]:
+        """Answers to one prompt a picture; ``options`` override ``generation``."""
+        batch = self.mllm.encode(images, [[(prompt, None)] for prompt in prompts],
+                                 for_generation=True)
+        return self.mllm.generate(batch, **{**self.generation, **options})
+
+    @staticmethod
+    def postprocess(sample, answer: Generated, seconds: float) -> None:
+        """Decodes one answer into ``sample.pred_instances``, in place."""
+        size = tuple(sample.ori_shape[:2])
+        decoded = PolygonCodec.from_spec(sample.codec).decode(answer.text, size)
+        if decoded.parsed.kind == 'box':
+            box = decoded.parsed.box * np.array([size[1], size[0]] * 2)
+        else:
+            box = mask_to_box(decoded.mask)
+        found = box is not None
+        sample.pred_instances = InstanceData(
+            masks=torch.from_numpy(decoded.mask)[None],
+            bboxes=torch.as_tensor(box if found else np.zeros(4), dtype=torch.float32)[None],
+            scores=torch.full((1, ), float(found)),
+            labels=torch.zeros(1, dtype=torch.long))
+        sample.set_metainfo(dict(
+            pred_text=answer.text, pred_num_tokens=answer.num_tokens,
+            pred_finished=answer.finished, pred_seconds=seconds,
+            pred_has_mask=bool(decoded.mask.any())))
+
+    # --- for people ---------------------------------------------------------------------------
+    def describe_batch(self, inputs: List[Tensor], data_samples: Sequence) -> List[str]:
+        """The batch as the model reads it: tokens that are trained on stand in ``⟦ ⟧``, runs of
+        picture tokens are counted."""
+        batch = self._encode(inputs, data_samples)
+        return [self._describe(ids[mask.bool()].tolist(), labels[mask.bool()].tolist())
+                for ids, labels, mask in zip(batch['input_ids'], batch['labels'],
+                                             batch['attention_mask'])]
+
+    def _describe(self, ids: List[int], labels: List[int]) -> str:
+        text, i = '', 0
+        while i < len(ids):
+            end = i + 1
+            while end < len(ids) and _same_run(ids, labels, i, end, self.mllm.image_token_id):
+                end += 1
+            if ids[i] == self.mllm.image_token_id:
+                text += f'{self.mllm.image_token}x{end - i}'
+            else:
+                part = self.mllm.tokenizer.decode(ids[i:end])
+                text += f'⟦{part}⟧' if labels[i] != IGNORE else part
+            i = end
+        return text
+
+
+def _same_run(ids: List[int], labels: List[int], first: int, other: int, image: int) -> bool:
+    return ((ids[first] == image) == (ids[other] == image)
+            and (labels[first] == IGNORE) == (labels[other] == IGNORE))
