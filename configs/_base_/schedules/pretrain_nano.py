@@ -16,5 +16,4 @@ param_scheduler = [
     dict(type='CosineAnnealingLR', eta_min_ratio=0.02, by_epoch=False, begin=400)
 ]
 
-default_hooks = dict(checkpoint=dict(interval=1000), samples=dict(interval=1000))
 auto_scale_lr = dict(enable=False, base_batch_size=32)

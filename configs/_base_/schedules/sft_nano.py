@@ -16,7 +16,4 @@ param_scheduler = [
     dict(type='CosineAnnealingLR', eta_min_ratio=0.02, by_epoch=False, begin=40)
 ]
 
-default_hooks = dict(
-    checkpoint=dict(interval=400, save_best='res/cIoU', rule='greater'),
-    samples=dict(interval=400))
 auto_scale_lr = dict(enable=False, base_batch_size=32)

@@ -5,7 +5,7 @@
 # any number of processes by accumulating gradients, and stretches the schedule accordingly.
 global_batch_size = 256
 
-train_cfg = dict(type='IterBasedTrainLoop', max_iters=3125, val_interval=625)
+train_cfg = dict(type='IterBasedTrainLoop', max_iters=3125, val_interval=500)
 val_cfg = dict(type='ValLoop')
 test_cfg = dict(type='TestLoop')
 
@@ -29,8 +29,5 @@ param_scheduler = [
         begin=94)
 ]
 
-default_hooks = dict(
-    checkpoint=dict(interval=625, save_best='res/cIoU', rule='greater'),
-    samples=dict(interval=625))
 # For `tools/train.py --auto-scale-lr`: change the learning rate instead of accumulating.
 auto_scale_lr = dict(enable=False, base_batch_size=256)
