@@ -13,13 +13,14 @@ from .contour import check_mask, check_reading, crop_of, signed_area
 
 # Guards pycocotools and OpenCV, which crash on or wrap around far coordinates. Our choice.
 MAX_COORDINATE = 1e5
+_BLOCK = 1 << 17
 
 
 def check_size(size) -> Tuple[int, int]:
     """Return ``(h, w)`` as positive ints or raise ValueError."""
     try:
         h, w = (int(v) for v in size)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         raise ValueError(f'size is (height, width), got {size!r}') from None
     if h < 1 or w < 1:
         raise ValueError(f'size is (height, width), both at least 1, got {size!r}')
@@ -73,21 +74,23 @@ def crossings(a: np.ndarray, b: np.ndarray, size) -> Tuple[np.ndarray, ...]:
         size: ``(h, w)``; rows outside are dropped, columns are clipped to 0..w.
 
     Returns:
-        ``(edge, row, column)``, each ``(K,) int64``: the centre of pixel ``(row, j)`` lies right
-        of the crossing exactly for ``j >= column``.
+        ``(count, row, column)``: how many rows each edge crosses ``(E,) int64``, and, edge after
+        edge, ``(sum of counts,) int64`` rows and columns: the centre of pixel ``(row, j)`` lies
+        right of the crossing exactly for ``j >= column``.
     """
     h, w = size
     ya, yb = a[:, 1], b[:, 1]
     first = np.ceil(np.minimum(ya, yb) - 0.5).clip(0, h).astype(np.int64)
     last = np.ceil(np.maximum(ya, yb) - 0.5).clip(0, h).astype(np.int64)
     count = last - first
-    edge = np.repeat(np.arange(len(a)), count)
-    row = np.arange(len(edge)) + (first - (np.cumsum(count) - count))[edge]
-    with np.errstate(divide='ignore', invalid='ignore'):
-        slope = (b[:, 0] - a[:, 0]) / (yb - ya)
-    x = a[edge, 0] + (row + (0.5 - ya[edge])) * slope[edge]
-    column = np.ceil(x - 0.5).clip(0, w).astype(np.int64)
-    return edge, row, column
+    row = np.arange(count.sum()) + np.repeat(first - (np.cumsum(count) - count), count)
+    flat = ya == yb
+    slope = (b[:, 0] - a[:, 0]) / np.where(flat, 1.0, yb - ya)
+    x = row * np.repeat(slope, count)
+    x += np.repeat(a[:, 0] + (0.5 - ya) * slope - 0.5, count)
+    np.ceil(x, out=x)
+    np.clip(x, 0, w, out=x)
+    return count, row, x.astype(np.int64)
 
 
 def _wind(rings: List[np.ndarray], size) -> np.ndarray:
@@ -102,9 +105,16 @@ def _wind(rings: List[np.ndarray], size) -> np.ndarray:
         return mask
     offset = np.array([x0, y0], np.float64)
     ch, cw = int(y1 - y0), int(x1 - x0)
-    edge, row, column = crossings(a - offset, b - offset, (ch, cw))
-    down = np.where(b[:, 1] > a[:, 1], 1.0, -1.0)
-    change = np.bincount(row * (cw + 1) + column, weights=down[edge], minlength=ch * (cw + 1))
+    a, b = a - offset, b - offset
+    sign = np.where(b[:, 1] > a[:, 1], 1.0, -1.0)
+    change = np.zeros(ch * (cw + 1))
+    block = max(1, _BLOCK // ch)  # bounds the memory, and stays in the processor's cache
+    for i in range(0, len(a), block):
+        part = slice(i, i + block)
+        count, row, column = crossings(a[part], b[part], (ch, cw))
+        row *= cw + 1
+        row += column
+        change += np.bincount(row, weights=np.repeat(sign[part], count), minlength=len(change))
     winding = np.cumsum(change.reshape(ch, cw + 1), axis=1)[:, :cw]
     mask[y0:y1, x0:x1] = winding != 0
     return mask
@@ -199,7 +209,7 @@ def segmentation_to_mask(seg, h: int, w: int) -> np.ndarray:
             raise ValueError('the segmentation is a flat list of numbers; wrap it in a list')
         try:
             flat = np.asarray(part, np.float64)
-        except (TypeError, ValueError):
+        except (TypeError, ValueError, OverflowError):
             raise ValueError(f'polygon {i} is not a flat list of numbers') from None
         if flat.ndim != 1:
             raise ValueError(f'polygon {i} is not a flat list of numbers, '
@@ -222,7 +232,7 @@ def _checked_rle(rle: dict, h: int, w: int, name: str) -> Dict:
     size = rle.get('size', (h, w))
     try:
         size = tuple(int(v) for v in size)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         raise ValueError(f'{name} has size {size!r}, expected [{h}, {w}]') from None
     if size != (h, w):
         raise ValueError(f'{name} has size {list(size)}, the image has [{h}, {w}]')
@@ -235,7 +245,7 @@ def _checked_rle(rle: dict, h: int, w: int, name: str) -> Dict:
         raise ValueError(f'{name} has counts of type {type(counts).__name__}')
     try:
         runs = np.asarray(runs, np.float64)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         raise ValueError(f'{name} has counts that are not numbers') from None
     if runs.ndim != 1 or not (np.isfinite(runs) & (runs >= 0) & (runs % 1 == 0)).all():
         raise ValueError(f'{name} has a run that is no whole number of at least 0')

@@ -14,6 +14,9 @@ MAX_CHARS = 16384
 # A share this far outside 0..1 is clipped, one farther away is dropped. Our choice.
 CLIP_MARGIN = 0.1
 
+# Malformed vertices after which the rest of an answer is given up. Our choice.
+MAX_DROPPED = 256
+
 _NAME = re.compile(r'(decimal|fixed|int)([1-9][0-9]{0,5})', re.ASCII)
 
 
@@ -119,6 +122,7 @@ class ParsedAnswer:
         truncated: the text ends inside the answer.
         dropped: points and rings left out: not two numbers, far out of range, or fewer than 3
             distinct vertices in a ring.
+        short_rings: rings among the dropped, for fewer than 3 distinct vertices.
         span: characters of the answer, ``text[start:end]``; (0, 0) where there is none.
     """
     kind: str = 'none'
@@ -128,11 +132,12 @@ class ParsedAnswer:
     valid: bool = False
     truncated: bool = False
     dropped: int = 0
+    short_rings: int = 0
     span: Tuple[int, int] = (0, 0)
 
 
 KINDS = ('rings', 'box', 'point')
-_NUMBER = r'[-+]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][-+]?[0-9]+)?'
+_NUMBER = r'[-+]?(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+)(?:[eE][-+]?[0-9]+)?'
 _PAIR = rf'\[\s*({_NUMBER})\s*,\s*({_NUMBER})\s*\]'
 _PAIRS = re.compile(_PAIR)
 _QUAD = re.compile(rf'\[\s*({_NUMBER})' + rf'\s*,\s*({_NUMBER})' * 3 + r'\s*\]')
@@ -143,7 +148,7 @@ _RING = rf'\[\s*{_VERTEX}(?:\s*,\s*{_VERTEX})*\s*\]'
 _RINGS = re.compile(rf'\[\s*{_RING}(?:\s*,\s*{_RING})*\s*\]')
 _ONE_RING = re.compile(_RING)
 _INNER = re.compile(r'\[[^\[\]]*\]')
-_FIRST_PAIR = re.compile(rf'\[[\s\[]*{_PAIR}')
+_NESTED = re.compile(r'\[\s*\[[^\[\],]*,[^\[\]]*\]')
 _EMPTY = re.compile(r'\[\s*\]')
 _BRACKETS = re.compile(r'[\s\[\],]*')
 _TAIL = re.compile(r'[\s\[\],0-9.eE+-]*')
@@ -240,32 +245,32 @@ def _is_near(shares: np.ndarray) -> np.ndarray:
 
 def _find_rings(text: str, grammar: Grammar, cut: bool) -> Optional[ParsedAnswer]:
     """The first list of rings, by the grammar or as much of one as can be told."""
-    first = _FIRST_PAIR.search(text)
-    if first is None:
+    nested = _NESTED.search(text)
+    if nested is None:
         return None
-    start = first.start()
-    strict = _RINGS.match(text, start)
+    before = text[:nested.start() + 1]
+    start = before.find('[', len(before.rstrip('[ \t\r\n')))
+    strict = _RINGS.match(text, before.rfind('[', 0, nested.start()))
     if strict is not None and _is_bare(text, *strict.span()):
         rings = [_PAIRS.findall(ring) for ring in _ONE_RING.findall(strict.group())]
         return _rings_answer(rings, grammar, True, False, 0, strict.span())
-    return _rings_answer(*_recover_rings(text, first, grammar, cut))
+    return _rings_answer(*_recover_rings(text, start, before.count('[', start), grammar, cut))
 
 
-def _recover_rings(text: str, first, grammar: Grammar, cut: bool):
-    """Rings of a malformed answer.
+def _recover_rings(text: str, start: int, depth: int, grammar: Grammar, cut: bool):
+    """Rings of a malformed answer that starts with ``depth`` brackets before its first vertex.
 
-    Innermost brackets are vertices; a gap between two with a bracket in it starts a new ring,
-    two closing brackets or words end the answer.
+    Innermost brackets are vertices; a gap between two with a bracket in it starts a new ring;
+    as many closing brackets as were opened, or words, end the answer.
     """
-    start = first.start()
-    depth = text.count('[', start, first.start(1)) - 1
     rings, dropped = [[]], 0
     end = None
     for group in _INNER.finditer(text, start):
         if end is not None:
             gap = text[end:group.start()]
-            if gap.count(']') >= depth or _BRACKETS.fullmatch(gap) is None:
+            if gap.count(']') >= depth or _TAIL.fullmatch(gap) is None or dropped > MAX_DROPPED:
                 break
+            dropped += _BRACKETS.fullmatch(gap) is None
             if ('[' in gap or ']' in gap) and rings[-1]:
                 rings.append([])
         end = group.end()
@@ -277,9 +282,8 @@ def _recover_rings(text: str, first, grammar: Grammar, cut: bool):
     tail = _TAIL.match(text, end).group()
     closed = tail.count(']') >= depth
     truncated = not closed and (cut or end + len(tail) == len(text))
-    if closed:
-        for _ in range(depth):
-            end = text.index(']', end) + 1
+    for _ in range(depth if closed else 0):
+        end = text.index(']', end) + 1
     return rings, grammar, False, truncated, dropped, (start, end)
 
 
@@ -294,16 +298,17 @@ def _rings_answer(rings, grammar: Grammar, valid: bool, truncated: bool, dropped
     valid = valid and follows and bool(((shares >= 0) & (shares <= 1)).all())
     dropped += int((~near).sum())
     shares = shares.clip(0, 1)
-    kept, at = [], 0
+    kept, at, short = [], 0, 0
     for ring in rings:
         points = shares[at:at + len(ring)][near[at:at + len(ring)]]
         at += len(ring)
-        if len(np.unique(points, axis=0)) < 3:
-            dropped += 1
+        if len(set(map(tuple, points.tolist()))) < 3:
+            short += 1
         else:
             kept.append(points)
+    dropped += short
     return ParsedAnswer('rings', rings=kept, valid=valid and not dropped, truncated=truncated,
-                        dropped=dropped, span=span)
+                        dropped=dropped, short_rings=short, span=span)
 
 
 # Runs of punctuation that Qwen's vocabulary does not hold as one token. All others that an
