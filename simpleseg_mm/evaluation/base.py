@@ -1,0 +1,164 @@
+"""What the metrics of this package share: one result a query, unique ids, masks of a sample."""
+import math
+from abc import abstractmethod
+from collections import Counter
+from typing import Any, Dict, Iterable, List, Optional, Sequence
+
+import numpy as np
+from mmengine.evaluator import BaseMetric, DumpResults
+
+from ..polygon import rle_to_mask
+
+
+class QueryMetric(BaseMetric):
+    """A metric with exactly one result a sample (query), keyed by ``img_id``.
+
+    MMEngine pads the last batch of a distributed run and cuts the collected results to the size
+    of the dataset, which is right only with one result a sample. Ids that still occur twice are
+    an error: a dataset with shared ids (one id an image, say) is scored wrongly by metrics that
+    match by id.
+
+    A subclass implements `measure` (a sample -> a small picklable result, no tensors) and
+    `summarize` (all results -> figures). Sums over samples go through `mean` or Python's
+    integers, which do not depend on the order: any number of ranks gives the same figures.
+
+    Args:
+        per_set: Whether to give every figure also for each (source, split) of a joint test set,
+            as ``refcoco_val/cIoU``, and averaged over these sets, as ``average/cIoU``: the eight
+            columns and the average of the papers from one run.
+        prefix, collect_device, collect_dir: See `mmengine.evaluator.BaseMetric`.
+    """
+
+    def __init__(self, per_set: bool = False, prefix: Optional[str] = None,
+                 collect_device: str = 'cpu', collect_dir: Optional[str] = None) -> None:
+        super().__init__(collect_device=collect_device, prefix=prefix, collect_dir=collect_dir)
+        self.per_set = per_set
+
+    @abstractmethod
+    def measure(self, sample: dict) -> Any:
+        """The result of one sample, given as a dict (``DetDataSample.to_dict()``)."""
+
+    @abstractmethod
+    def summarize(self, results: List[Any]) -> dict:
+        """Figures over the results of all samples."""
+
+    def process(self, data_batch: Any, data_samples: Sequence[dict]) -> None:
+        for sample in data_samples:
+            if 'img_id' not in sample:
+                raise ValueError(f"{type(self).__name__} got a sample without 'img_id'; pack it "
+                                 'into the metainfo, unique a (image, sentence) pair')
+            self.results.append((sample['img_id'], _set_name(sample), self.measure(sample)))
+
+    def compute_metrics(self, results: list) -> dict:
+        if not results:
+            return {}
+        self._check_unique([img_id for img_id, _, _ in results])
+        figures = self.summarize([result for _, _, result in results])
+        if self.per_set:
+            figures.update(self._figures_of_sets(results))
+        return figures
+
+    def _check_unique(self, img_ids: list) -> None:
+        counts = Counter(img_ids)
+        doubled = [img_id for img_id, count in counts.items() if count > 1]
+        if doubled:
+            raise ValueError(
+                f'{type(self).__name__}: img_id {doubled[0]!r} has {counts[doubled[0]]} results '
+                f'({len(doubled)} of {len(counts)} ids are not unique); img_id must be unique a '
+                '(image, sentence) pair, not an image')
+
+    def _figures_of_sets(self, results: list) -> dict:
+        sets: Dict[str, list] = {}
+        for _, name, result in results:
+            sets.setdefault(name, []).append(result)
+        if None in sets:
+            raise ValueError(f'{type(self).__name__}: per_set=True needs source and split in the '
+                             f'metainfo of every sample; {len(sets[None])} have none')
+        columns = {name: self.summarize(sets[name]) for name in sorted(sets)}
+        figures = {f'{name}/{figure}': value for name, column in columns.items()
+                   for figure, value in column.items()}
+        for figure in set.intersection(*(set(column) for column in columns.values())):
+            figures[f'average/{figure}'] = mean(column[figure] for column in columns.values())
+        return figures
+
+
+def true_mask(sample: dict) -> np.ndarray:
+    """(h, w) bool: the union of ``gt_masks``; all False where the target is absent."""
+    if 'gt_masks' not in sample:
+        raise ValueError(f"sample {sample.get('img_id')!r} has no 'gt_masks'; load the target's "
+                         'mask in the pipeline')
+    return _union(sample['gt_masks'].to_ndarray())
+
+
+def predicted_mask(sample: dict, size: Sequence[int]) -> np.ndarray:
+    """(h, w) bool: the union of ``pred_instances['masks']`` (a (n, h, w) tensor or array, or n
+    RLE dicts as `mmdet.DumpDetResults` leaves them).
+
+    Raises:
+        ValueError: There are no masks, or not of ``size`` (h, w).
+    """
+    masks = sample.get('pred_instances', {}).get('masks')
+    if masks is None:
+        raise ValueError(f"sample {sample.get('img_id')!r} has no pred_instances.masks; a model "
+                         'that finds nothing predicts one all-zero mask')
+    if isinstance(masks, (list, tuple)):
+        masks = np.stack([rle_to_mask(rle) for rle in masks]) if masks else np.zeros((0, *size))
+    elif not isinstance(masks, np.ndarray):
+        masks = masks.detach().cpu().numpy()
+    if masks.ndim != 3 or masks.shape[1:] != tuple(size):
+        raise ValueError(f"sample {sample.get('img_id')!r}: predicted masks have shape "
+                         f'{masks.shape}, the truth is (h, w) = {tuple(size)}; predict at '
+                         'ori_shape')
+    return _union(masks)
+
+
+def mean(values: Iterable[float]) -> Optional[float]:
+    """Mean of the values that are not None, the same in any order; None if there are none."""
+    values = [value for value in values if value is not None]
+    return math.fsum(values) / len(values) if values else None
+
+
+def percent(values: Iterable[float]) -> Optional[float]:
+    """`mean` times 100."""
+    value = mean(values)
+    return None if value is None else 100 * value
+
+
+def stated(figures: dict) -> dict:
+    """The figures that are defined (not None)."""
+    return {name: value for name, value in figures.items() if value is not None}
+
+
+def check_metric_names(metrics: Sequence[BaseMetric]) -> None:
+    """Refuses metrics whose names could clash, before the run instead of after its last sample.
+
+    Args:
+        metrics: Those of one evaluator (``runner.test_evaluator.metrics``). What returns no
+            figures (dumps) is passed over.
+
+    Raises:
+        ValueError: Two metrics have one prefix.
+    """
+    owner = {}
+    for metric in metrics:
+        if isinstance(metric, DumpResults) or getattr(metric, 'returns_nothing', False):
+            continue
+        name = type(metric).__name__
+        if metric.prefix in owner:
+            raise ValueError(
+                f'{owner[metric.prefix]} and {name} have the same prefix {metric.prefix!r}, so '
+                "their figures can take each other's names; set prefix='...' in the config of "
+                'one of them')
+        owner[metric.prefix] = name
+
+
+def _set_name(sample: dict) -> Optional[str]:
+    if sample.get('source') is None or sample.get('split') is None:
+        return None
+    return f"{sample['source']}_{sample['split']}"
+
+
+def _union(masks: np.ndarray) -> np.ndarray:
+    masks = masks != 0
+    return masks[0] if len(masks) == 1 else masks.any(axis=0)
+
