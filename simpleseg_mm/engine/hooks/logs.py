@@ -92,7 +92,8 @@ class NonFiniteGuardHook(Hook):
 
     def after_train_iter(self, runner, batch_idx: int, data_batch=None,
                          outputs: Optional[dict] = None) -> None:
-        values = {name: float(value) for name, value in (outputs or {}).items() if 'loss' in name}
+        values = {name: value.item() if torch.is_tensor(value) else float(value)
+                  for name, value in (outputs or {}).items() if 'loss' in name}
         if not hasattr(runner.optim_wrapper, 'loss_scaler') and (
                 'train/grad_norm' in runner.message_hub.log_scalars):
             values['grad_norm'] = runner.message_hub.get_scalar('train/grad_norm').current()
@@ -148,7 +149,7 @@ class ProgressBarHook(Hook):
         bar = self._bars.get(mode)
         if bar is not None:
             if mode == 'train' and outputs and 'loss' in outputs:
-                bar.set_postfix(loss=f"{float(outputs['loss']):.4f}", refresh=False)
+                bar.set_postfix(loss=f"{outputs['loss'].item():.4f}", refresh=False)
             bar.update()
 
     def after_train(self, runner) -> None:

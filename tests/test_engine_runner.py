@@ -1,0 +1,366 @@
+"""Hooks and tools in real MMEngine runs of a small stand-in model."""
+import importlib.util
+import itertools
+import json
+import os
+import random
+import subprocess
+import sys
+from pathlib import Path
+
+import engine_standin  # noqa: F401
+import numpy as np
+import pytest
+import torch
+from mmengine.config import Config
+from mmengine.runner import Runner
+
+from simpleseg_mm.engine import launch
+from simpleseg_mm.engine.hooks.randomness import preserve_rng, seed_everything
+
+COUNTER = itertools.count()
+ROOT = Path(__file__).resolve().parent.parent
+CONFIG = f"""
+_base_ = ['{ROOT}/configs/_base_/default_runtime.py',
+          '{ROOT}/configs/_base_/schedules/sft_nano.py']
+custom_imports = dict(_delete_=True, imports=['simpleseg_mm.datasets', 'simpleseg_mm.engine',
+                                             'engine_standin'])
+model = dict(type='ToyModel')
+train_dataloader = dict(
+    batch_size=4, num_workers=0, sampler=dict(type='InfiniteVisitSampler', shuffle=True),
+    collate_fn=dict(type='collate_queries'), dataset=dict(type='ToyQueries', length=10))
+val_dataloader = dict(
+    batch_size=2, num_workers=0, sampler=dict(type='DefaultSampler', shuffle=False),
+    collate_fn=dict(type='collate_queries'), dataset=dict(type='ToyQueries', length=3))
+test_dataloader = val_dataloader
+val_evaluator = dict(type='ToyMetric')
+test_evaluator = val_evaluator
+global_batch_size = 4
+train_cfg = dict(max_iters=12, val_interval=4)
+param_scheduler = [
+    dict(type='LinearLR', start_factor=0.1, by_epoch=False, begin=0, end=3),
+    dict(type='CosineAnnealingLR', eta_min_ratio=0.1, by_epoch=False, begin=3)]
+default_hooks = dict(checkpoint=dict(interval=4, save_best='res/cIoU', rule='greater'), logger=dict(interval=1),
+                     samples=dict(interval=4, num_samples=2))
+"""
+
+
+@pytest.fixture
+def config(tmp_path, monkeypatch):
+    monkeypatch.setattr(torch, 'set_num_threads', lambda n: None)
+    path = tmp_path / 'toy.py'
+    path.write_text(CONFIG)
+    return path
+
+
+def train(config, work_dir, **options):
+    """Run tools/train.py's own steps in this process; give the runner back."""
+    cfg = Config.fromfile(str(config))
+    cfg.merge_from_dict(options)
+    cfg.work_dir = str(work_dir)
+    cfg.experiment_name = f'run{next(COUNTER)}'  # MMEngine's singletons go by it
+    launch.fit_global_batch(cfg, 1)
+    runner = Runner.from_cfg(cfg)
+    runner.train()
+    return runner
+
+
+def tool(name, *args, check=True, **env):
+    result = subprocess.run(
+        [sys.executable, str(ROOT / 'tools' / name), *map(str, args)], text=True,
+        capture_output=True, cwd=ROOT, env=dict(
+            os.environ, OMP_NUM_THREADS='1', PYTHONPATH=f'{ROOT}:{ROOT}/tests', **env))
+    assert not check or result.returncode == 0, result.stdout[-3000:] + result.stderr[-3000:]
+    return result
+
+
+def load(path):
+    return torch.load(path, weights_only=False)
+
+
+def assert_same(a, b, where=''):
+    assert type(a) is type(b), where
+    if isinstance(a, dict):
+        assert list(a) == list(b), where
+        for key in a:
+            assert_same(a[key], b[key], f'{where}.{key}')
+    elif isinstance(a, (list, tuple)):
+        assert len(a) == len(b), where
+        for i, (x, y) in enumerate(zip(a, b)):
+            assert_same(x, y, f'{where}[{i}]')
+    elif torch.is_tensor(a):
+        assert a.dtype == b.dtype and torch.equal(a, b), where
+    else:
+        assert a == b, where
+
+
+def scalars(runner):
+    log = Path(runner.log_dir) / 'vis_data' / f'{runner.timestamp}.json'
+    return [json.loads(line) for line in log.read_text().splitlines()]
+
+
+# --- exact resume ---------------------------------------------------------------------------
+@pytest.mark.parametrize('options', [
+    {}, {'global_batch_size': 8, 'train_dataloader.num_workers': 1}], ids=['plain', 'accumulated'])
+def test_killed_and_resumed_equals_never_stopped(config, tmp_path, options):
+    k = options.get('global_batch_size', 4) // 4
+    whole = train(config, tmp_path / 'whole', **options)
+    killed = tmp_path / 'killed'
+    cfg_options = [f'{key}={value}' for key, value in options.items()]
+    kill = ['default_hooks.kill.type=KillHook', f'default_hooks.kill.at={6 * k + 1}']
+    result = tool('train.py', config, '--work-dir', killed, '--cfg-options', *cfg_options, *kill,
+                  check=False)
+    assert result.returncode == -9, result.stderr[-2000:]
+    assert not list(killed.glob(f'iter_{12 * k}.pth'))
+    resume = launch.find_resumable(str(killed))
+    assert resume.endswith(f'iter_{4 * k}.pth')
+
+    train(config, killed, resume=True, load_from=resume, **options)
+    first, second = (load(Path(d) / f'iter_{12 * k}.pth') for d in (whole.work_dir, killed))
+    for key in ('state_dict', 'optimizer', 'param_schedulers'):
+        assert_same(first[key], second[key], key)
+
+
+def test_pictures_and_validation_do_not_change_training(config, tmp_path):
+    common = {'default_hooks.checkpoint.interval': 99, 'default_hooks.checkpoint.save_best': None,
+              'train_cfg.max_iters': 6}
+    plain = train(config, tmp_path / 'a', val_cfg=None, val_dataloader=None, val_evaluator=None,
+                  **common)
+    busy = train(config, tmp_path / 'b', **common, **{'default_hooks.samples.interval': 1,
+                                                      'train_cfg.val_interval': 1})
+    assert_same(plain.model.state_dict(), busy.model.state_dict())
+
+
+def test_preserve_rng():
+    def draws():
+        return random.random(), np.random.rand(), torch.rand(1).item()
+    seed_everything(1, 2, 3)
+    expected = draws()
+    seed_everything(1, 2, 3)
+    with preserve_rng():
+        draws()
+    assert draws() == expected
+    seed_everything(1, 2, 4)
+    assert draws() != expected
+
+
+@pytest.mark.parametrize('options, match', [
+    ({'global_batch_size': 0, 'optim_wrapper.accumulative_counts': 3}, 'multiple of 3'),
+    ({'global_batch_size': 0, 'optim_wrapper.accumulative_counts': 2, 'train_cfg.val_interval': 3},
+     'val_interval')])
+def test_checkpoints_between_updates_are_refused(config, tmp_path, options, match):
+    with pytest.raises(ValueError, match=match):
+        train(config, tmp_path / 'run', **options)
+
+
+def test_resume_with_another_schedule_is_refused(config, tmp_path):
+    run = train(config, tmp_path / 'run', **{'train_cfg.max_iters': 4})
+    with pytest.raises(ValueError, match='end=4'):
+        train(config, tmp_path / 'run', resume=True, load_from=f'{run.work_dir}/iter_4.pth')
+
+
+def test_find_resumable_passes_over_a_half_written_file(tmp_path):
+    assert launch.find_resumable(str(tmp_path)) is None
+    for name in ('iter_4.pth', 'iter_12.pth', 'best_res_cIoU_iter_99.pth'):
+        torch.save(torch.zeros(100), tmp_path / name)
+    whole = (tmp_path / 'iter_12.pth').read_bytes()
+    assert launch.find_resumable(str(tmp_path)).endswith('iter_12.pth')
+    (tmp_path / 'iter_12.pth').write_bytes(whole[:-100])
+    assert launch.find_resumable(str(tmp_path)).endswith('iter_4.pth')
+
+
+# --- checkpoints of what is trained ---------------------------------------------------------
+def test_checkpoint_holds_what_is_trainable(config, tmp_path):
+    run = train(config, tmp_path / 'run', model=dict(freeze=['visual', 'lm_head']))
+    state = load(f'{run.work_dir}/iter_12.pth')['state_dict']
+    assert set(state) == {'projector.weight', 'projector.bias'}
+    best, = Path(run.work_dir).glob('best_*.pth')
+    assert set(load(best)['state_dict']) == set(state)
+
+
+def test_frozen_weights_that_a_checkpoint_brought_are_kept(config, tmp_path):
+    first = train(config, tmp_path / 'first')  # trains everything
+    second = train(config, tmp_path / 'second', load_from=f'{first.work_dir}/iter_12.pth',
+                   model=dict(freeze=['visual']))
+    path = f'{second.work_dir}/iter_8.pth'
+    assert 'visual.weight' in load(path)['state_dict']
+    third = train(config, tmp_path / 'second', load_from=path, resume=True,
+                  model=dict(freeze=['visual']))
+    assert torch.equal(load(f'{third.work_dir}/iter_12.pth')['state_dict']['visual.weight'],
+                       first.model.visual.weight)
+
+
+def tampered(path, how):
+    checkpoint = load(path)
+    state = checkpoint['state_dict']
+    if how == 'missing':
+        del state['projector.weight']
+    elif how == 'shape':
+        state['projector.weight'] = torch.zeros(2, 8)
+    elif how == 'unknown':
+        state['decoder.weight'] = torch.zeros(2)
+    elif how == 'other pretrained weights':
+        checkpoint['meta']['frozen_probes']['visual.weight'][0] += 0.1
+    torch.save(checkpoint, path)
+
+
+@pytest.mark.parametrize('how, match', [
+    ('missing', 'trainable, but not in the checkpoint: projector.weight'),
+    ('shape', 'of another shape: projector.weight'),
+    ('unknown', 'unknown to the model: decoder.weight'),
+    ('other pretrained weights', 'different from the weights .*: visual.weight')])
+def test_checkpoint_that_does_not_fit_is_refused(config, tmp_path, how, match):
+    model = dict(freeze=['visual'])
+    run = train(config, tmp_path / 'run', model=model, **{'train_cfg.max_iters': 4})
+    path = f'{run.work_dir}/iter_4.pth'
+    tampered(path, how)
+    for options in (dict(load_from=path), dict(load_from=path, resume=True)):
+        with pytest.raises(ValueError, match=match):
+            train(config, tmp_path / 'again', model=model, **options,
+                  **{'train_cfg.max_iters': 4})
+    if how != 'shape':
+        ignore = {'default_hooks.trainable.ignore': ['projector', 'decoder', 'visual']}
+        train(config, tmp_path / 'again', model=model, load_from=path, **ignore)
+
+
+def test_what_was_frozen_may_be_trained_from_the_same_weights(config, tmp_path):
+    run = train(config, tmp_path / 'run', model=dict(freeze=['visual']))
+    train(config, tmp_path / 'all', load_from=f'{run.work_dir}/iter_12.pth')
+
+
+# --- logs -----------------------------------------------------------------------------------
+def test_logs(config, tmp_path):
+    run = train(config, tmp_path / 'run')
+    last = [row for row in scalars(run) if 'loss' in row][-1]
+    for name in ('samples_per_s', 'tokens_per_s', 'answer_tokens_per_s', 'grad_norm',
+                 'lr'):
+        assert last[name] > 0, name
+    assert last['tokens_per_s'] == pytest.approx(10 * last['answer_tokens_per_s'], rel=1e-4)
+    assert 2 <= last['answer_tokens_per_s'] / last['samples_per_s'] <= 4
+    assert 0 <= last['token_accuracy'] <= 1
+    log = Path(run.log_dir, f'{run.timestamp}.log').read_text()
+    assert 'where is' in log and '[[answer' in log and 'eta' in log
+    assert 'Sample 1 at 12: where is 1? -> [' in log and 'Sample 0 at 0:' in log
+    assert Path(run.work_dir, 'first_batch.txt').read_text().count('[[answer') == 4
+
+
+def test_throughput_is_a_ratio_of_sums(monkeypatch):
+    from simpleseg_mm.engine import ThroughputHook
+    hub = dict(now=0.)
+
+    class Hub:
+        def get_scalar(self, name):
+            assert name == 'train/time'
+            return type('Buffer', (), dict(current=lambda self: hub['now']))()
+
+        def update_scalar(self, name, value):
+            hub[name] = value
+
+    runner = type('Runner', (), dict(message_hub=Hub()))()
+    hook = ThroughputHook(window=2)
+    for seconds, tokens in [(100., 1), (1., 30), (3., 10)]:
+        hub['now'] = seconds
+        hook.after_train_iter(runner, 0, dict(inputs=[0, 0]),
+                              dict(sequence_tokens=torch.tensor(float(tokens))))
+    assert hub['train/samples_per_s'] == 1 and hub['train/tokens_per_s'] == 10
+    assert 'train/answer_tokens_per_s' not in hub
+
+
+def test_bad_loss_stops_the_run_and_names_the_batch(config, tmp_path):
+    with pytest.raises(FloatingPointError, match='nonfinite_iter_'):
+        train(config, tmp_path / 'run', **{'train_dataloader.dataset.bad': [3]})
+    report, = (tmp_path / 'run').glob('nonfinite_iter_*_rank0.json')
+    samples = json.loads(report.read_text())['samples']
+    assert 3 in [s['img_id'] for s in samples] and samples[0]['text'].startswith('thing')
+
+
+# --- schedules ------------------------------------------------------------------------------
+def test_global_batch_is_reached_by_accumulation(config):
+    cfg = Config.fromfile(str(config))
+    cfg.global_batch_size = 24
+    assert launch.fit_global_batch(cfg, 2) == 3
+    assert cfg.optim_wrapper.accumulative_counts == 3
+    assert (cfg.train_cfg.max_iters, cfg.train_cfg.val_interval) == (36, 12)
+    assert [s.get('begin') for s in cfg.param_scheduler] == [0, 9]
+    assert cfg.param_scheduler[0].end == 9
+    assert cfg.default_hooks.checkpoint.interval == cfg.default_hooks.samples.interval == 12
+    assert launch.fit_global_batch(cfg, 2) == 1 and cfg.train_cfg.max_iters == 36  # once only
+
+
+@pytest.mark.parametrize('total, processes', [(6, 1), (4, 2), (2, 1)])
+def test_global_batch_that_cannot_be_reached_is_refused(config, total, processes):
+    cfg = Config.fromfile(str(config))
+    cfg.global_batch_size = total
+    with pytest.raises(ValueError, match='multiple'):
+        launch.fit_global_batch(cfg, processes)
+
+
+def test_paper_schedule():
+    cfg = Config.fromfile(str(ROOT / 'configs/_base_/schedules/sft_paper.py'))
+    param = torch.nn.Parameter(torch.zeros(1))
+    optimizer = torch.optim.SGD([param], lr=cfg.optim_wrapper.optimizer.lr)
+    from mmengine.registry import PARAM_SCHEDULERS
+    schedulers = [PARAM_SCHEDULERS.build(dict(end=cfg.train_cfg.max_iters) | s, default_args=dict(
+        optimizer=optimizer)) for s in cfg.param_scheduler]
+    rates = []
+    for _ in range(cfg.train_cfg.max_iters):
+        rates.append(optimizer.param_groups[0]['lr'])
+        optimizer.step()
+        for scheduler in schedulers:
+            scheduler.step()
+    assert max(rates) == pytest.approx(5e-5) and rates[94] == pytest.approx(5e-5, rel=1e-3)
+    assert rates[-1] == pytest.approx(2e-6, rel=1e-2) and min(rates[94:]) >= 2e-6 * 0.999
+    assert rates[:94] == sorted(rates[:94]) and rates[94:] == sorted(rates[94:], reverse=True)
+    assert cfg.train_cfg.max_iters * cfg.global_batch_size == 800_000
+
+
+# --- tools ----------------------------------------------------------------------------------
+def call_tool(monkeypatch, name, *args):
+    """Run a tool's main() in this process."""
+    spec = importlib.util.spec_from_file_location(f'tool_{name}', ROOT / 'tools' / f'{name}.py')
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    monkeypatch.setattr(sys, 'argv', [name, *map(str, args)])
+    module.main()
+
+
+def test_tools(config, tmp_path, monkeypatch, capsys):
+    work_dir = tmp_path / 'run'
+    call_tool(monkeypatch, 'train', config, '--work-dir', work_dir, '--resume',  # nothing yet
+              '--cfg-options', 'train_cfg.max_iters=4')
+    call_tool(monkeypatch, 'test', config, work_dir / 'iter_4.pth', '--work-dir',
+              tmp_path / 'test', '--out', tmp_path / 'out.pkl')
+    metrics = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert metrics['res/number'] == 3 and 0 < metrics['res/cIoU'] < 100
+    assert (tmp_path / 'out.pkl').is_file()
+    call_tool(monkeypatch, 'test', config, 'none', '--work-dir', tmp_path / 'test')
+    untrained = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert untrained['res/cIoU'] != metrics['res/cIoU']
+
+
+@pytest.mark.parametrize('args, what', [
+    (('train', 'CONFIG', '--resume', 'nowhere.pth'), 'nowhere.pth'),
+    (('test', 'CONFIG', 'nowhere.pth'), 'nowhere.pth'),
+    (('train', 'nowhere.py'), 'nowhere.py')])
+def test_missing_file_is_one_line(config, tmp_path, monkeypatch, capsys, args, what):
+    args = [config if arg == 'CONFIG' else arg for arg in args]
+    with pytest.raises(SystemExit) as stop:
+        call_tool(monkeypatch, *args, '--work-dir', tmp_path)
+    line, = capsys.readouterr().out.splitlines()
+    assert stop.value.code == 2 and line.startswith('ERROR: ') and what in line
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason='says what happens without a GPU')
+def test_amp_without_gpu_is_one_line(config, tmp_path, monkeypatch):
+    with pytest.raises(SystemExit, match='needs a GPU'):
+        call_tool(monkeypatch, 'train', config, '--work-dir', tmp_path, '--amp')
+
+
+def test_metrics_as_json(monkeypatch):
+    spec = importlib.util.spec_from_file_location('tool_test', ROOT / 'tools' / 'test.py')
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    values = [np.float32(0.5), torch.tensor(2), float('nan'), np.int64(3), np.array([1., 2.]), 'a',
+              None, True, {1}]
+    assert [module.jsonable(v) for v in values] == [
+        0.5, 2, None, 3, [1.0, 2.0], 'a', None, True, '{1}']
