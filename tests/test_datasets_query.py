@@ -29,6 +29,7 @@ def build(root: str, tasks: dict, test_mode: bool = False, **query) -> RefShapes
 
 @pytest.mark.parametrize('kwargs, message', [
     (dict(tasks=dict(text2text=1)), r"unknown tasks \['text2text'\]; choose from \('text2point'"),
+    (dict(tasks='text2box'), 'must map names to weights'),
     (dict(tasks=dict()), 'task weights'), (dict(tasks=dict(text2box=0)), 'task weights'),
     (dict(tasks=dict(text2box=-1, text2mask=2)), 'task weights'),
     (dict(tasks=dict(text2box=float('nan'))), 'task weights'),

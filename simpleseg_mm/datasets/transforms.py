@@ -100,7 +100,9 @@ class FormatQuery(BaseTransform):
 
     def __init__(self, tasks: Mapping[str, float] | None = None, codec: Mapping | None = None,
                  templates: str = 'default', turns: int = 1) -> None:
-        tasks = {'text2mask': 1.0} if tasks is None else dict(tasks)
+        tasks = {'text2mask': 1.0} if tasks is None else tasks
+        if not isinstance(tasks, Mapping):
+            raise ValueError(f'tasks must map names to weights, got {tasks!r}')
         if unknown := set(tasks) - set(TASKS):
             raise ValueError(f'unknown tasks {sorted(unknown)}; choose from {TASKS}')
         weights = np.array(list(tasks.values()), float)
