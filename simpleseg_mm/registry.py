@@ -27,3 +27,5 @@ OPTIMIZERS = _child('optimizer', root.OPTIMIZERS, 'engine')
 OPTIM_WRAPPER_CONSTRUCTORS = _child('optimizer wrapper constructor',
                                     root.OPTIM_WRAPPER_CONSTRUCTORS, 'engine')
 LOG_PROCESSORS = _child('log processor', root.LOG_PROCESSORS, 'engine')
+OPTIM_WRAPPERS = _child('optim_wrapper', root.OPTIM_WRAPPERS, 'engine')
+PARAM_SCHEDULERS = _child('parameter scheduler', root.PARAM_SCHEDULERS, 'engine')
