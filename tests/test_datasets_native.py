@@ -62,8 +62,9 @@ def test_python_2_byte_strings(tmp_path, raw, text):
     ('{"ref_id": 1}', 'must hold a list of references, it holds dict'),
     ('[3]', 'record 0: expected a dict'),
     (json.dumps([REF, dict(ref_id=1, ann_id=2)]), "record 1: no 'image_id'"),
-    (json.dumps([REF | dict(sentences=[dict(sent='a')])]), "needs 'sent' and 'sent_id'"),
-    (json.dumps([REF | dict(sentences=['a'])]), "needs 'sent' and 'sent_id'"),
+    (json.dumps([REF | dict(sentences=[dict(sent='a')])]), "needs 'sent' .text. and 'sent_id'"),
+    (json.dumps([REF | dict(sentences=['a'])]), "needs 'sent' .text. and 'sent_id'"),
+    (json.dumps([REF | dict(sentences=[dict(sent=3, sent_id=1)])]), 'ref_id 1'),
 ])
 def test_bad_json_references(tmp_path, content, message):
     path = tmp_path / 'refs.json'
@@ -75,6 +76,8 @@ def test_bad_json_references(tmp_path, content, message):
 
 @pytest.mark.parametrize('content, message', [
     ('[]', 'is no COCO file'), ('{"images": [], "annotations": [{}]}', 'is no COCO file'),
+    ('{"images": [3], "annotations": []}', 'is no COCO file'),
+    ('{"images": [{"id": 1, "height": 3}]}', "images, id 1: it lacks .'file_name', 'width'."),
     ('nope', 'is not readable JSON')])
 def test_bad_instances(tmp_path, content, message):
     path = tmp_path / 'instances.json'

@@ -149,6 +149,10 @@ def segmentation(value):
     return edit
 
 
+def foreign(refs, images, annotations):
+    annotations[1]['image_id'] = 103
+
+
 def no_box(refs, images, annotations):
     annotations[1]['bbox'] = [3, 3, 0, 5]
 
@@ -160,6 +164,7 @@ def no_box(refs, images, annotations):
     (segmentation([]), 'annotation 1001: empty or unknown', 2),
     (segmentation([[1, 1, 5, float('nan'), 5, 5]]), 'no finite', 2),
     (segmentation(dict(size=[5, 5], counts=[1])), r'RLE size \[5, 5\], image .*\[20, 30\]', 2),
+    (foreign, 'annotation 1001 is of image 103, not 100', 2),
     (no_box, r'annotation 1001: empty bbox \[3, 3, 0, 5\]', 2),
 ])
 def test_bad_records_are_an_error_or_counted(tmp_path, caplog, edit, message, lost):

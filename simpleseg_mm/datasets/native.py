@@ -23,6 +23,8 @@ PUBLISHED = {
 TRAIN_SPLIT = 'train'
 DEFAULT_IMG_DIR = dict(refclef='saiapr_tc-12', refshapes='images')  # else: train2014
 
+_COCO_KEYS = dict(images={'file_name', 'height', 'width'},
+                  annotations={'image_id', 'bbox', 'segmentation'})
 _HOW_TO_GET = {
     'annotations': "take the annotation archive of the 'refer' toolkit, and unpack it so that {}",
     'train2014': "take COCO's train2014 images, and unpack or link them there",
@@ -129,9 +131,10 @@ def load_refs(path: str | Path) -> list[dict]:
             if key not in ref:
                 raise ValueError(f'{path}, record {number}: no {key!r}, only {sorted(ref)}')
         for sentence in ref['sentences']:
-            if not isinstance(sentence, dict) or not {'sent', 'sent_id'} <= sentence.keys():
+            if not (isinstance(sentence, dict) and isinstance(sentence.get('sent'), str)
+                    and 'sent_id' in sentence):
                 raise ValueError(f'{path}, record {number} (ref_id {ref["ref_id"]}): a sentence '
-                                 f"needs 'sent' and 'sent_id', got {sentence!r:.80}")
+                                 f"needs 'sent' (text) and 'sent_id', got {sentence!r:.80}")
     return refs
 
 
@@ -157,12 +160,17 @@ def load_instances(path: str | Path) -> tuple[dict, dict]:
                                         f'there is no {path}'))
     content = load_json(path)
     try:
-        images = {image['id']: image for image in content['images']}
-        annotations = {ann['id']: ann for ann in content['annotations']}
-    except (KeyError, TypeError) as error:
+        tables = {}
+        for table, keys in _COCO_KEYS.items():
+            tables[table] = {record['id']: record for record in content[table]}
+            for record in content[table]:
+                if lacking := keys - record.keys():
+                    raise ValueError(f'{path}, {table}, id {record["id"]!r}: it lacks '
+                                     f'{sorted(lacking)}')
+    except (KeyError, TypeError, AttributeError) as error:
         raise ValueError(f'{path} is no COCO file: it needs lists of images and annotations, '
                          f'each with an id ({error!r})') from None
-    return images, annotations
+    return tables['images'], tables['annotations']
 
 
 def annotation_ids(ref: dict) -> list:
@@ -209,6 +217,34 @@ def segmentation_fault(segmentation, height: int, width: int) -> str | None:
             if not finite:
                 return 'polygon with coordinates that are no finite numbers'
     return None
+
+
+def reference_instances(ref: dict, image: dict, annotations: dict,
+                        path: Path) -> tuple[list[dict], str | None]:
+    """Instances of a reference in MMDetection's form, and what is wrong with them, if anything.
+
+    Returns:
+        ``dict(bbox=[x1, y1, x2, y2] pixels, bbox_label=0, ignore_flag=0, mask=segmentation)`` for
+        each annotation, as far as no fault is found without decoding; and the fault or None.
+    """
+    height, width = image['height'], image['width']
+    instances = []
+    for ann_id in annotation_ids(ref):
+        annotation = annotations.get(ann_id)
+        if annotation is None:
+            return [], f'ann_id {ann_id!r} is not in {path}'
+        if annotation['image_id'] != ref['image_id']:
+            return [], (f'{path}, annotation {ann_id!r} is of image {annotation["image_id"]}, not '
+                        f'{ref["image_id"]}')
+        fault = segmentation_fault(annotation['segmentation'], height, width)
+        if fault is not None:
+            return [], f'{path}, annotation {ann_id!r}: {fault}'
+        x, y, w, h = annotation['bbox']
+        if not (w > 0 and h > 0):
+            return [], f'{path}, annotation {ann_id!r}: empty bbox {annotation["bbox"]}'
+        instances.append(dict(bbox=[x, y, x + w, y + h], bbox_label=0, ignore_flag=0,
+                              mask=plain_segmentation(annotation['segmentation'])))
+    return instances, None
 
 
 def image_family(name: str) -> str:

@@ -228,7 +228,8 @@ class RefCOCODataset(BaseDataset):
             fault, label = faults[path], 'image file missing or empty'
             instances = []
             if fault is None:
-                instances, fault = _instances(ref, image, annotations, instances_path)
+                instances, fault = native.reference_instances(ref, image, annotations,
+                                                              instances_path)
                 label = 'bad annotation'
             if fault is not None:
                 self._bad(f'{record}: {fault}', label, len(ref['sentences']))
@@ -295,23 +296,3 @@ def _file_fault(path: Path) -> str | None:
         return None if path.stat().st_size else f'{path} is an empty file'
     except OSError:
         return native.missing_images(path.parent, f'there is no image {path}')
-
-
-def _instances(ref: dict, image: dict, annotations: dict,
-               path: Path) -> tuple[list[dict], str | None]:
-    """Instances of a reference in MMDetection's form, and what is wrong with them, if anything."""
-    height, width = image['height'], image['width']
-    instances = []
-    for ann_id in native.annotation_ids(ref):
-        annotation = annotations.get(ann_id)
-        if annotation is None:
-            return [], f'ann_id {ann_id!r} is not in {path}'
-        fault = native.segmentation_fault(annotation['segmentation'], height, width)
-        if fault is not None:
-            return [], f'{path}, annotation {ann_id!r}: {fault}'
-        x, y, w, h = annotation['bbox']
-        if not (w > 0 and h > 0):
-            return [], f'{path}, annotation {ann_id!r}: empty bbox {annotation["bbox"]}'
-        instances.append(dict(bbox=[x, y, x + w, y + h], bbox_label=0, ignore_flag=0,
-                              mask=native.plain_segmentation(annotation['segmentation'])))
-    return instances, None

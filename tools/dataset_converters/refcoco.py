@@ -88,35 +88,25 @@ def count_faults(data_root: Path, name: str, split_by: str, refs: list[dict]) ->
                    f'expected {wanted}')
 
 
-def annotation_faults(refs: list[dict], images: dict, annotations: dict,
+def annotation_faults(refs: list[dict], images: dict, annotations: dict, path: Path,
                       label: str) -> Iterator[str]:
     """References without image or annotation, degenerate and empty masks."""
-    checked = set()
     for ref in tqdm(refs, desc=f'{label} annotations', unit='ref'):
         record = f'{label} ref_id {ref["ref_id"]}'
         image = images.get(ref['image_id'])
         if image is None:
-            yield f'{record}: image_id {ref["image_id"]} is not in instances.json'
+            yield f'{record}: image_id {ref["image_id"]} is not in {path}'
             continue
-        for ann_id in native.annotation_ids(ref):
-            if ann_id in checked:
-                continue
-            checked.add(ann_id)
-            annotation = annotations.get(ann_id)
-            if annotation is None:
-                yield f'{record}: ann_id {ann_id!r} is not in instances.json'
-                continue
-            size = image['height'], image['width']
-            fault = native.segmentation_fault(annotation['segmentation'], *size)
-            if fault is None:
-                try:
-                    mask = segmentation_to_mask(
-                        native.plain_segmentation(annotation['segmentation']), *size)
-                    fault = None if mask.any() else 'empty mask'
-                except ValueError as error:
-                    fault = str(error)
-            if fault is not None:
-                yield f'{record}, annotation {ann_id!r}: {fault}'
+        instances, fault = native.reference_instances(ref, image, annotations, path)
+        for ann_id, instance in zip(native.annotation_ids(ref), instances):
+            try:
+                mask = segmentation_to_mask(instance['mask'], image['height'], image['width'])
+                if not mask.any():
+                    fault = fault or f'{path}, annotation {ann_id!r}: empty mask'
+            except ValueError as error:
+                fault = fault or f'{path}, annotation {ann_id!r}: {error}'
+        if fault is not None:
+            yield f'{record}: {fault}'
 
 
 def image_fault(path: Path, image: dict) -> str | None:
@@ -141,10 +131,12 @@ def verify(args: argparse.Namespace) -> dict:
     for name, split_by in find_sets(args.data_root, args.sets):
         label = f'{name} {split_by}'
         refs = native.load_refs(native.find_refs(args.data_root, name, split_by))
-        images, annotations = native.load_instances(args.data_root / name / 'instances.json')
+        instances_path = args.data_root / name / 'instances.json'
+        images, annotations = native.load_instances(instances_path)
         sizes[f'{name}:{split_by}'] = native.split_sizes(refs)
         faults['counts'] += count_faults(args.data_root, name, split_by, refs)
-        faults['annotations'] += annotation_faults(refs, images, annotations, label)
+        faults['annotations'] += annotation_faults(refs, images, annotations, instances_path,
+                                                    label)
         folder = args.data_root / (args.img_dir
                                    or native.DEFAULT_IMG_DIR.get(name, 'train2014'))
         for image_id in {ref['image_id'] for ref in refs} & images.keys():
