@@ -19,7 +19,8 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('checkpoint',
                         help="checkpoint file, or 'none' for the weights that the config names")
     parser.add_argument('--work-dir', help='logs (default: work_dirs/CONFIG)')
-    parser.add_argument('--out', help='write the predictions to this .pkl file')
+    parser.add_argument('--out', help='write the predictions to this .pkl file, or the '
+                        'answers as text to this .jsonl file')
     parser.add_argument('--show', action='store_true', help='show pictures of the predictions')
     parser.add_argument('--show-dir', help='write pictures of the predictions into this folder')
     parser.add_argument('--cfg-options', nargs='+', action=DictAction,
@@ -28,8 +29,8 @@ def parse_args() -> argparse.Namespace:
     # torch.distributed.launch of old passes --local_rank
     parser.add_argument('--local_rank', '--local-rank', type=int, default=0)
     args = parser.parse_args()
-    if args.out and not args.out.endswith(('.pkl', '.pickle')):
-        parser.error(f'--out {args.out}: give a .pkl file')
+    if args.out and not args.out.endswith(('.pkl', '.pickle', '.jsonl')):
+        parser.error(f'--out {args.out}: give a .pkl or a .jsonl file')
     os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
     return args
 
@@ -55,7 +56,9 @@ def load_config(args: argparse.Namespace) -> Config:
     if args.out:
         evaluators = cfg.test_evaluator
         evaluators = evaluators if isinstance(evaluators, (list, tuple)) else [evaluators]
-        cfg.test_evaluator = [*evaluators, dict(type='DumpResults', out_file_path=args.out)]
+        cfg.test_evaluator = [*evaluators, (
+            dict(type='TextDump', out_file=args.out) if args.out.endswith('.jsonl')
+            else dict(type='DumpResults', out_file_path=args.out))]
     return cfg
 
 

@@ -21,6 +21,8 @@ default_hooks = dict(
     nonfinite=dict(type='NonFiniteGuardHook'),
     first_batch=dict(type='FirstBatchHook'),
     progress=dict(type='ProgressBarHook'),
+    # tools/test.py --show and --show-dir
+    visualization=dict(type='PredictionVisualizationHook'),
     # pictures of the answers to the same few validation queries; interval=-1: none
     samples=dict(type='SampleGenerationHook', interval=500, num_samples=4))
 
@@ -36,7 +38,7 @@ env_cfg = dict(
 randomness = dict(seed=0, deterministic=False)
 
 vis_backends = [dict(type='LocalVisBackend')]  # add dict(type='TensorboardVisBackend')
-visualizer = dict(type='Visualizer', vis_backends=vis_backends)
+visualizer = dict(type='SimpleSegVisualizer', vis_backends=vis_backends)
 
 load_from = None
 resume = False

@@ -3,8 +3,10 @@ from .checkpoint import TrainableCheckpointHook
 from .logs import NonFiniteGuardHook, ProgressBarHook, ReduceLogsHook, ThroughputHook
 from .randomness import ExactResumeHook
 from .samples import FirstBatchHook, SampleGenerationHook
+from .visualization_hook import PredictionVisualizationHook
 
 __all__ = [
-    'ExactResumeHook', 'FirstBatchHook', 'NonFiniteGuardHook', 'ProgressBarHook', 'ReduceLogsHook',
-    'SampleGenerationHook', 'ThroughputHook', 'TrainableCheckpointHook'
+    'ExactResumeHook', 'FirstBatchHook', 'NonFiniteGuardHook', 'PredictionVisualizationHook',
+    'ProgressBarHook', 'ReduceLogsHook', 'SampleGenerationHook', 'ThroughputHook',
+    'TrainableCheckpointHook'
 ]
