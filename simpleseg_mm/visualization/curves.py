@@ -1,0 +1,103 @@
+"""Curves of a run: losses, learning rate and metrics as MMEngine's local backend logs them."""
+import json
+from pathlib import Path
+from typing import Dict, List, Optional, Sequence, Tuple, Union
+
+import numpy as np
+from mmengine.utils import mkdir_or_exist
+
+_MAIN = ('loss', 'lr', 'res/gIoU', 'res/cIoU', 'health/valid_parse')
+
+Series = Dict[str, Tuple[List[float], List[float]]]
+
+
+def read_scalars(path: Union[str, Path]) -> Series:
+    """Values by name from a ``vis_data/scalars.json``: name -> (steps, values).
+
+    A line that was being written when the run was killed is passed over.
+
+    Raises:
+        FileNotFoundError: There is no such file.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f'no scalars at {path}; it is written by LocalVisBackend into '
+                                'work_dirs/NAME/TIMESTAMP/vis_data')
+    series: Series = {}
+    for line in path.read_text().splitlines():
+        try:
+            row = json.loads(line)
+        except ValueError:
+            continue
+        for name, value in row.items():
+            if name != 'step' and isinstance(value, (int, float)) and np.isfinite(value):
+                steps, values = series.setdefault(name, ([], []))
+                steps.append(row.get('step', len(steps)))
+                values.append(value)
+    return series
+
+
+def plot_curves(scalars: Union[str, Path, Sequence[Union[str, Path]]], out_file: Union[str, Path],
+                names: Optional[Sequence[str]] = None) -> None:
+    """Draws one panel a scalar, all runs in it.
+
+    Args:
+        scalars: One or more ``vis_data/scalars.json``. A run is named after its work directory.
+        out_file: PNG, SVG or PDF; folders are made.
+        names: Scalars to draw. Unless told: loss, lr, gIoU, cIoU, valid_parse, and the rewards
+            of reinforcement learning, as far as they occur.
+
+    Raises:
+        FileNotFoundError: A file is missing.
+        ValueError: None of the names occurs; the message lists what does.
+    """
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+    paths = [scalars] if isinstance(scalars, (str, Path)) else list(scalars)
+    runs = {_label(path, paths): read_scalars(path) for path in paths}
+    known = sorted({name for run in runs.values() for name in run})
+    wanted = names or [*_MAIN, *(name for name in known if name.startswith('reward'))]
+    drawn = [name for name in wanted if name in known]
+    if not drawn:
+        raise ValueError(f'nothing to draw: none of {list(wanted)} is in {known}')
+    columns = min(3, len(drawn))
+    rows = -(-len(drawn) // columns)
+    figure = Figure(figsize=(4.6 * columns, 3.1 * rows), layout='constrained')
+    FigureCanvasAgg(figure)
+    for axes, name in zip(figure.subplots(rows, columns, squeeze=False).flat, drawn):
+        for number, (label, run) in enumerate(runs.items()):
+            if name in run:
+                _draw(axes, *run[name], label=label, color=f'C{number}')
+        axes.set_title(name, fontsize=11)
+        axes.set_xlabel('step')
+        axes.grid(alpha=0.3)
+    for axes in figure.axes[len(drawn):]:
+        axes.remove()
+    if len(runs) > 1:
+        figure.axes[0].legend(fontsize=8)
+    mkdir_or_exist(Path(out_file).parent)
+    figure.savefig(out_file, dpi=110)
+
+
+def _draw(axes, steps: List[float], values: List[float], label: str, color: str) -> None:
+    """Few values as dots on a line; many faintly, under their running mean."""
+    if len(values) <= 40:
+        axes.plot(steps, values, marker='o', markersize=3, label=label, color=color)
+        return
+    window = max(3, len(values) // 30)
+    padded = np.pad(values, (window // 2, window - 1 - window // 2), mode='edge')
+    smooth = np.convolve(padded, np.ones(window) / window, mode='valid')
+    axes.plot(steps, values, alpha=0.3, linewidth=0.8, color=color)
+    axes.plot(steps, smooth, label=label, color=color)
+
+
+def _label(path: Union[str, Path], paths: Sequence[Union[str, Path]]) -> str:
+    """Shortest tail of the run's folder that tells the runs apart."""
+    parts = Path(path).resolve().parts[:-1]
+    if parts[-1:] == ('vis_data', ):
+        parts = parts[:-1]
+    others = [Path(other).resolve().parts for other in paths if str(other) != str(path)]
+    for name in reversed(parts[-2:]):
+        if not any(name in other for other in others):
+            return name
+    return str(path)

@@ -1,0 +1,227 @@
+"""Pictures of queries: true and predicted polygons with their vertices, and the text."""
+from pathlib import Path
+from typing import List, Optional, Tuple, Union
+
+import cv2
+import numpy as np
+from mmdet.structures import DetDataSample
+from mmengine.dist import master_only
+from mmengine.utils import mkdir_or_exist
+from mmengine.visualization import Visualizer
+
+from ..polygon import PolygonCodec, box_iou, mask_iou, mask_to_rings, parse_answer
+from ..registry import VISUALIZERS
+from . import draw
+
+LAYOUTS = ('overlay', 'side_by_side')
+_KIND_OF_TARGET = dict(mask='rings', box='box', point='point')
+_DASH = (9, 6)
+
+
+@VISUALIZERS.register_module()
+class SimpleSegVisualizer(Visualizer):
+    """Draws a query: the truth dashed in green, the prediction in pink with its vertices in order
+    (yellow to red; the first has a white rim and an arrow), prompt and answer underneath.
+
+    Args:
+        layout: 'overlay', or 'side_by_side' (truth left, prediction right).
+        side: Smaller images are enlarged until their longer side has this many pixels.
+        **kwargs: Of `mmengine.visualization.Visualizer`.
+    """
+
+    def __init__(self, name: str = 'visualizer', layout: str = 'overlay', side: int = 560,
+                 **kwargs) -> None:
+        if layout not in LAYOUTS:
+            raise ValueError(f'layout must be one of {LAYOUTS}, got {layout!r}')
+        super().__init__(name=name, **kwargs)
+        self.layout = layout
+        self.side = side
+
+    def draw_query(self, image: np.ndarray, data_sample: Optional[DetDataSample] = None,
+                   draw_gt: bool = True, draw_pred: bool = True) -> np.ndarray:
+        """The picture of one query.
+
+        Args:
+            image: (H, W, 3) uint8, RGB, at the sample's ``ori_shape``.
+            data_sample: As the dataset packs it, with predictions or not. What it lacks is not
+                drawn.
+
+        Returns:
+            RGB picture, (H', W', 3) uint8.
+        """
+        sample = DetDataSample() if data_sample is None else data_sample
+        draw_gt = draw_gt and ('gt_masks' in sample or 'answer' in sample)
+        draw_pred = draw_pred and ('pred_text' in sample or 'pred_instances' in sample)
+        canvas, scale = draw.enlarge(image, self.side)
+        if self.layout == 'side_by_side' and draw_gt and draw_pred:
+            panels = [draw.add_title(self._panel(canvas, scale, sample, *what), title, color)
+                      for what, title, color in (((True, False), 'truth', draw.TRUTH),
+                                                 ((False, True), 'prediction', draw.PREDICTION))]
+            picture = draw.contact_sheet(panels, columns=2, gap=6, background=draw.PAPER)
+        else:
+            picture = self._panel(canvas, scale, sample, draw_gt, draw_pred)
+        lines = _caption(sample, draw_gt, draw_pred)
+        return draw.add_caption(picture, lines) if lines else picture
+
+    @master_only
+    def add_datasample(self, name: str, image: np.ndarray,
+                       data_sample: Optional[DetDataSample] = None, draw_gt: bool = True,
+                       draw_pred: bool = True, show: bool = False, wait_time: float = 0,
+                       out_file: Optional[str] = None, pred_score_thr: float = 0.3,
+                       step: int = 0) -> None:
+        """Draws a query and shows it, writes it, or hands it to the backends.
+
+        Args:
+            name: Of the picture in the backends and of the window.
+            image, data_sample, draw_gt, draw_pred: See `draw_query`.
+            show: Whether to open a window.
+            wait_time: Seconds that it stays; 0: until a key is pressed.
+            out_file: Path of the picture; folders are made. None: the backends get it.
+            pred_score_thr: Taken for compatibility with MMDetection's visualizer; not used.
+            step: Of the backends.
+        """
+        picture = self.draw_query(image, data_sample, draw_gt, draw_pred)
+        self.set_image(picture)
+        if show:
+            self.show(picture, win_name=name, wait_time=wait_time)
+        if out_file is not None:
+            write_image(picture, out_file)
+        elif not show:
+            self.add_image(name, picture, step)
+
+    @staticmethod
+    def _panel(canvas: np.ndarray, scale: float, sample: DetDataSample, truth: bool,
+               prediction: bool) -> np.ndarray:
+        canvas = canvas.copy()
+        if prediction:
+            _draw_prediction(canvas, scale, sample)
+        if truth:
+            _draw_truth(canvas, scale, sample)
+        _draw_given(canvas, scale, sample)
+        if prediction:
+            for ring in _predicted_rings(sample):
+                draw.draw_vertices(canvas, ring * scale, _radius(canvas, len(ring)))
+        return canvas
+
+
+def write_image(image: np.ndarray, path: Union[str, Path]) -> None:
+    """Writes an RGB image by the suffix of its path; folders are made."""
+    mkdir_or_exist(Path(path).parent)
+    if not cv2.imwrite(str(path), cv2.cvtColor(image, cv2.COLOR_RGB2BGR)):
+        raise ValueError(f'could not write an image to {path}')
+
+
+def _size(sample: DetDataSample) -> Tuple[int, int]:
+    return tuple(sample.ori_shape[:2])
+
+
+def _wanted(sample: DetDataSample) -> str:
+    return (sample.get('task') or 'text2mask').rpartition('2')[2]
+
+
+def _truth(sample: DetDataSample) -> Optional[np.ndarray]:
+    return sample.gt_masks.to_ndarray().any(axis=0) if 'gt_masks' in sample else None
+
+
+def _predicted_mask(sample: DetDataSample) -> Optional[np.ndarray]:
+    masks = sample.get('pred_instances', {}).get('masks')
+    if masks is None or not len(masks):
+        return None
+    return (masks if isinstance(masks, np.ndarray) else masks.cpu().numpy()).any(axis=0)
+
+
+def _predicted_rings(sample: DetDataSample) -> List[np.ndarray]:
+    """Rings in pixels, from the text where there is one."""
+    if _wanted(sample) != 'mask' or 'pred_text' not in sample or 'codec' not in sample:
+        return []
+    return PolygonCodec.from_spec(sample.codec).decode(sample.pred_text, _size(sample)).rings
+
+
+def _read(sample: DetDataSample, text: str, target: str) -> Optional[np.ndarray]:
+    """A point (2,) or box (4,) in pixels from a text; None where there is none."""
+    if 'codec' not in sample or target not in ('point', 'box'):
+        return None
+    parsed = parse_answer(text, PolygonCodec.from_spec(sample.codec).grammar, target)
+    height, width = _size(sample)
+    shares = parsed.point if target == 'point' else parsed.box
+    return None if shares is None else shares * np.array([width, height] * (len(shares) // 2))
+
+
+def _draw_prediction(canvas: np.ndarray, scale: float, sample: DetDataSample) -> None:
+    wanted = _wanted(sample)
+    if wanted in ('box', 'point'):
+        _draw_mark(canvas, scale, _read(sample, sample.get('pred_text', ''), wanted),
+                   draw.PREDICTION)
+        return
+    mask = _predicted_mask(sample)
+    if mask is None:
+        return
+    draw.tint(canvas, mask, draw.PREDICTION)
+    for ring in _predicted_rings(sample) or mask_to_rings(mask, 'edges'):
+        draw.draw_ring(canvas, ring * scale, draw.PREDICTION)
+
+
+def _draw_truth(canvas: np.ndarray, scale: float, sample: DetDataSample) -> None:
+    mask, wanted = _truth(sample), _wanted(sample)
+    if mask is not None:
+        for ring in mask_to_rings(mask, 'edges'):
+            draw.draw_ring(canvas, ring * scale, draw.TRUTH, dash=_DASH)
+    if wanted in ('box', 'point'):
+        _draw_mark(canvas, scale, _read(sample, sample.get('answer', ''), wanted), draw.TRUTH,
+                   _DASH)
+
+
+def _draw_given(canvas: np.ndarray, scale: float, sample: DetDataSample) -> None:
+    """The point or box that the prompt names."""
+    given = (sample.get('task') or '').partition('2')[0]
+    _draw_mark(canvas, scale, _read(sample, sample.get('prompt', ''), given), draw.GIVEN)
+
+
+def _draw_mark(canvas: np.ndarray, scale: float, mark: Optional[np.ndarray], color: draw.Color,
+               dash: Optional[Tuple[int, int]] = None) -> None:
+    if mark is not None and len(mark) == 4:
+        draw.draw_box(canvas, mark * scale, color, dash=dash)
+    elif mark is not None:
+        draw.draw_point(canvas, mark * scale, color)
+
+
+def _radius(canvas: np.ndarray, vertices: int) -> int:
+    """Smaller dots where there are many, so that they do not hide the outline."""
+    return int(np.clip(max(canvas.shape[:2]) / (6 * max(vertices, 1)), 2, 4))
+
+
+def _caption(sample: DetDataSample, truth: bool, prediction: bool) -> list:
+    lines = []
+    if sample.get('prompt') or sample.get('text'):
+        lines.append((f"? {sample.get('prompt') or sample.get('text')}", draw.INK))
+    if prediction:
+        if 'pred_text' in sample:
+            lines.append((f'> {sample.pred_text}', draw.PREDICTION))
+        lines.append((_score(sample, both=truth), draw.FAINT))
+    elif truth and 'answer' in sample:
+        lines.append((f'= {sample.answer}', draw.TRUTH))
+    return lines
+
+
+def _score(sample: DetDataSample, both: bool) -> str:
+    words = []
+    wanted, mask, truth = _wanted(sample), _predicted_mask(sample), _truth(sample)
+    if wanted == 'mask' and mask is not None and truth is not None:
+        words.append(f'IoU {100 * mask_iou(mask, truth):.1f} %')
+    if wanted == 'box':
+        boxes = [_read(sample, sample.get(key, ''), 'box') for key in ('pred_text', 'answer')]
+        if all(box is not None for box in boxes):
+            words.append(f'box IoU {100 * box_iou(*boxes):.1f} %')
+    rings = _predicted_rings(sample)
+    if rings:
+        parts = f' in {len(rings)} rings' if len(rings) > 1 else ''
+        words.append(f'{sum(map(len, rings))} vertices{parts}')
+    if sample.get('pred_num_tokens') is not None:
+        words.append(f'{sample.pred_num_tokens} tokens')
+    if sample.get('pred_finished') is False:
+        words.append('cut off')
+    if truth is not None and not truth.any():
+        words.append('the target is absent')
+    elif both:
+        words.append('truth: dashed green')
+    return ' · '.join(words)
