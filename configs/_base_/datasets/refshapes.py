@@ -12,7 +12,8 @@ train_dataloader = dict(
         type='RefShapesDataset',
         data_root=data_root,
         split='train',
-        query=dict(type='FormatQuery', codec=codec, tasks=dict(text2mask=1.0))))
+        # tasks: text2mask unless a child config names some
+        query=dict(type='FormatQuery', codec=codec)))
 val_dataloader = dict(
     batch_size=32,
     num_workers=1,
