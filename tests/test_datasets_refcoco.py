@@ -86,6 +86,13 @@ def test_sample_as_the_evaluators_need_it(tmp_path):
     assert data.codec == 'int1000/default'
 
 
+def test_text_coordinates_are_shares_of_width_and_height(tmp_path):
+    query = dict(tasks=dict(text2box=1), templates='single')
+    data = build(make_set(tmp_path), query=query)[3]['data_samples']
+    assert data.answer == '[533,250,867,750]'  # 16/30, 5/20, 26/30, 15/20
+    assert data.prompt == 'Output the bounding box of refcoco 100 1 1 in the image.'
+
+
 def test_joint_sets_keep_their_own_images(tmp_path):
     make_set(tmp_path)
     make_set(tmp_path, 'refcocog', 'umd', first_image=200)

@@ -57,6 +57,11 @@ def test_same_seed_same_bytes_other_seed_other_bytes(root, tmp_path):
     assert files(tmp_path / 'b')[name] != files(root)[name]
 
 
+def test_splits_and_scenes_differ(root):
+    images = [path.read_bytes() for path in (root / 'images').iterdir()]
+    assert len(set(images)) == len(images) == sum(SCENES.values())
+
+
 def test_a_larger_set_contains_the_smaller(root, tmp_path):
     refshapes.generate(tmp_path, dict(train=5), SEED)
     for path in (tmp_path / 'images').iterdir():
