@@ -121,7 +121,9 @@ def add_title(canvas: np.ndarray, title: str, color: Color = INK, size: int = 15
 def wrap(text: str, columns: int, max_lines: int) -> List[str]:
     """Lines of at most ``columns`` characters; what does not fit is cut from the middle."""
     room = columns * max_lines
-    text = ' '.join(text[:4 * room].split()) + ('…' if len(text) > 4 * room else '')
+    if len(text) > 4 * room:
+        text = f'{text[:2 * room]}…{text[-2 * room:]}'
+    text = ' '.join(text.split())
     lines = _lines(text, columns)
     while len(lines) > max_lines:
         room -= max(1, columns // 8)

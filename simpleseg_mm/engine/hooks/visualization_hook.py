@@ -2,10 +2,10 @@
 from pathlib import Path
 from typing import Optional, Sequence
 
-from mmcv import imfrombytes
 from mmengine.fileio import get
 from mmengine.hooks import Hook
 
+from simpleseg_mm.datasets.transforms import decode_image
 from simpleseg_mm.registry import HOOKS
 
 
@@ -56,8 +56,7 @@ class PredictionVisualizationHook(Hook):
             self._seen += 1
 
     def _draw(self, runner, sample) -> None:
-        image = imfrombytes(get(sample.img_path, backend_args=self.backend_args),
-                            flag='color_ignore_orientation', channel_order='rgb')
+        image = decode_image(get(sample.img_path, backend_args=self.backend_args))
         out_file = None
         if self.test_out_dir is not None:
             out_file = str(Path(self.test_out_dir) / f'{sample.img_id}.png')

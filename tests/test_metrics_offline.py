@@ -1,0 +1,130 @@
+"""Texts scored offline give the figures of the run that dumped them."""
+import importlib.util
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from mmengine.config import Config
+from mmengine.evaluator import Evaluator
+from mmengine.registry import DefaultScope
+
+from simpleseg_mm.datasets.refshapes import generate
+from simpleseg_mm.models import SimpleSeg
+from simpleseg_mm.models.backbones.base import Generated
+from simpleseg_mm.polygon import PolygonCodec
+from simpleseg_mm.registry import DATASETS
+
+ROOT = Path(__file__).parents[1]
+
+
+@pytest.fixture(scope='module')
+def tool():
+    spec = importlib.util.spec_from_file_location(
+        'eval_text', ROOT / 'tools/analysis_tools/eval_text.py')
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture(scope='module')
+def config_file(tmp_path_factory):
+    """A config with RefShapes val, absent targets among it."""
+    folder = tmp_path_factory.mktemp('offline')
+    generate(folder / 'data', dict(train=1, val=8), seed=3, absent=0.5)
+    path = folder / 'config.py'
+    path.write_text(f"""
+_base_ = ['{ROOT}/configs/_base_/datasets/refshapes.py',
+          '{ROOT}/configs/_base_/evaluators/res.py', '{ROOT}/configs/_base_/default_runtime.py']
+test_dataloader = dict(dataset=dict(data_root='{folder / 'data'}'))
+test_evaluator = _base_.test_evaluator + [
+    dict(type='TextDump', out_file='{folder / 'answers.jsonl'}'),
+    dict(type='mmdet.RefSegMetric'), dict(type='RESMetric', protocol='rela', prefix='rela')]
+""")
+    return path
+
+
+def write_answers(dataset):
+    """Texts as a model might write them: good, shifted, cut off, nonsense, empty."""
+    rng = np.random.default_rng(0)
+    for i in range(len(dataset)):
+        sample = dataset[i]['data_samples']
+        size = sample.ori_shape
+        mask = np.roll(sample.gt_masks.masks[0], rng.integers(-6, 7, 2), axis=(0, 1))
+        text = PolygonCodec.from_spec(sample.codec).encode(mask)
+        text = [text, text, text, text[:len(text) // 2], 'no idea', '[]'][i % 6]
+        answer = Generated(text, len(text) // 3, finished=i % 6 != 3)
+        SimpleSeg.postprocess(sample, answer, float(rng.random()))
+        assert sample.pred_instances.masks.shape == (1, *size)
+        yield sample
+
+
+@pytest.fixture(scope='module')
+def run(config_file):
+    """Figures of the run, its dump, and the dataset."""
+    config = Config.fromfile(config_file)
+    with DefaultScope.overwrite_default_scope('simpleseg_mm'):
+        dataset = DATASETS.build(config.test_dataloader.dataset)
+        evaluator = Evaluator(config.test_evaluator)
+        evaluator.dataset_meta = dataset.metainfo
+        samples = list(write_answers(dataset))
+        for start in range(0, len(samples), 4):
+            evaluator.process(samples[start:start + 4])
+        figures = evaluator.evaluate(len(samples))
+    figures = {name: value.item() if hasattr(value, 'item') else value
+               for name, value in figures.items()}
+    return figures, config_file.parent / 'answers.jsonl', dataset
+
+
+def last_line(capsys):
+    return json.loads(capsys.readouterr().out.strip().splitlines()[-1])
+
+
+def test_a_dump_is_scored_as_the_run_was(run, tool, config_file, capsys):
+    figures, dump, _ = run
+    before = dump.read_bytes()
+    tool.main([str(config_file), str(dump)])
+    assert last_line(capsys) == figures
+    assert dump.read_bytes() == before
+    assert 0 < figures['res/gIoU'] < 100 and figures['health/truncated'] > 0
+    assert figures['res/N-acc'] != figures['rela/N-acc']      # 'no idea' is no empty answer there
+
+
+def test_rows_of_another_model(run, tool, config_file, capsys, tmp_path):
+    """Matched by reference, in another grammar, in another order, without anything else."""
+    figures, dump, dataset = run
+    rows = []
+    for line in dump.read_text().splitlines():
+        row = json.loads(line)
+        sample = dataset[row['img_id']]['data_samples']
+        codec = PolygonCodec(grammar='fixed3', tokens=None)
+        rows.append(dict(ref_id=row['ref_id'], sent_id=row['sent_id'], codec=codec.spec,
+                         pred_text=codec.encode(sample.gt_masks.masks[0])))
+    path = tmp_path / 'other.jsonl'
+    path.write_text('\n'.join(json.dumps(row) for row in rows[::-1]))
+    tool.main([str(config_file), str(path), '--metrics', 'RESMetric', 'OutputHealthMetric'])
+    result = last_line(capsys)
+    assert result['res/gIoU'] == result['res/cIoU'] == 100
+    assert result['health/valid_parse'] == 100
+    assert not {'health/tokens', 'health/seconds', 'health/vertex_ratio',
+                'rela/gIoU'} & set(result)
+
+
+@pytest.mark.parametrize('edit, message', [
+    (lambda rows: rows[:-2], '2 of .* queries have no row'),
+    (lambda rows: rows + rows[:1], '1 rows of a query that has one already'),
+    (lambda rows: rows + [dict(img_id=10 ** 6, pred_text='[]')], '1 rows of unknown queries'),
+    (lambda rows: [dict(img_id=0)], "line 1: .*'pred_text'"),
+])
+def test_rows_that_do_not_fit_end_the_tool_with_one_line(run, tool, config_file, tmp_path, edit,
+                                                         message):
+    rows = [json.loads(line) for line in run[1].read_text().splitlines()]
+    path = tmp_path / 'rows.jsonl'
+    path.write_text('\n'.join(json.dumps(row) for row in edit(rows)))
+    with pytest.raises(SystemExit, match=message):
+        tool.main([str(config_file), str(path)])
+
+
+def test_clashing_metrics_are_refused_before_scoring(run, tool, config_file):
+    with pytest.raises(SystemExit, match="same prefix 'res'"):
+        tool.main([str(config_file), str(run[1]), '--metrics', 'RESMetric', 'RESMetric'])
