@@ -1,4 +1,4 @@
-"""The native files of the RefCOCO family: references, instances, published sizes, split leakage."""
+"""Native files of the RefCOCO family: references, instances, published sizes, leakage."""
 import io
 import json
 import math
@@ -22,13 +22,14 @@ PUBLISHED = {
 }
 TRAIN_SPLIT = 'train'
 DEFAULT_IMG_DIR = dict(refclef='saiapr_tc-12', refshapes='images')  # else: train2014
+DEFAULT_SPLIT_BY = dict(refcocog='umd', refshapes='refshapes')  # else: unc
 
 _COCO_KEYS = dict(images={'file_name', 'height', 'width'},
                   annotations={'image_id', 'bbox', 'segmentation'})
 _HOW_TO_GET = {
     'annotations': "take the annotation archive of the 'refer' toolkit, and unpack it so that {}",
     'train2014': "take COCO's train2014 images, and unpack or link them there",
-    'saiapr_tc-12': "take the 'refer' toolkit's saiapr_tc-12 images, and unpack or link them there",
+    'saiapr_tc-12': "take the saiapr_tc-12 images that 'refer' names, and unpack them there",
     'refshapes': 'generate the set: python tools/dataset_converters/generate_refshapes.py {}',
 }
 
@@ -106,7 +107,7 @@ def missing(data_root: str | Path, name: str, what: str) -> str:
 
 def missing_images(folder: str | Path, what: str) -> str:
     """One line: what is missing in an image folder, and how to get it."""
-    advice = _HOW_TO_GET.get(Path(folder).name, 'set img_dir of the source to the folder of images')
+    advice = _HOW_TO_GET.get(Path(folder).name, 'set img_dir of the source to the images')
     return f'{what}. To get it, {advice}'
 
 

@@ -162,8 +162,8 @@ class RefCOCODataset(BaseDataset):
         if not {'name', 'split'} <= set(source):
             raise ValueError(f"a source needs 'name' and 'split', got {dict(source)}")
         name, split = source['name'], source['split']
-        default_split_by = {'refcocog': 'umd', 'refshapes': 'refshapes'}.get(name, 'unc')
-        return dict(name=name, split_by=source.get('split_by', default_split_by),
+        return dict(name=name,
+                    split_by=source.get('split_by', native.DEFAULT_SPLIT_BY.get(name, 'unc')),
                     splits=[split] if isinstance(split, str) else list(split),
                     img_dir=source.get('img_dir',
                                        native.DEFAULT_IMG_DIR.get(name, 'train2014')))

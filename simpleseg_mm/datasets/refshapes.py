@@ -217,7 +217,7 @@ def make_scene(seed: int, split: str, index: int, size: int = 224, absent: float
 def generate(out_dir: str | Path, scenes: dict[str, int], seed: int = 0, size: int = 224,
              absent: float = 0.0,
              progress: Callable[[Iterable, int], Iterable] = lambda items, total: items) -> dict:
-    """Write a RefShapes set: ``refshapes/{refs(refshapes).p,instances.json,card.json}``, ``images``.
+    """Write a RefShapes set: ``images/`` and ``refshapes/`` with references and instances.
 
     Args:
         out_dir: Folder to write to; files of an earlier run with the same names are replaced.

@@ -3,9 +3,9 @@
     python tools/analysis_tools/browse_dataset.py configs/_base_/datasets/refshapes.py \\
         --out-dir work_dirs/browse --num 12
 
-Writes one picture a sample and ``contact_sheet.png``. Green stripes: the true mask. Red: what the answer
-says, decoded from its text. Blue: what the prompt gives. Samples come in the order of the config's
-sampler.
+Writes one picture a sample and ``contact_sheet.png``. Green stripes: the true mask. Red: what the
+answer says, decoded from its text. Blue: what the prompt gives. Samples come in the order of the
+config's sampler.
 """
 import argparse
 import json

@@ -60,14 +60,14 @@ def convert(data_root: Path) -> dict:
 def find_sets(data_root: Path, wanted: list[str] | None) -> list[tuple[str, str]]:
     """(name, split_by) of the sets to check."""
     if wanted:
-        return [(name, split_by or 'unc')
+        return [(name, split_by or native.DEFAULT_SPLIT_BY.get(name, 'unc'))
                 for name, _, split_by in (item.partition(':') for item in wanted)]
     found = set()
     for path in data_root.glob('*/*'):
         if match := _REFS.fullmatch(path.name):
             found.add((path.parent.name, match[1]))
         elif path.name == 'refs.json':
-            found.add((path.parent.name, 'umd' if path.parent.name == 'refcocog' else 'unc'))
+            found.add((path.parent.name, native.DEFAULT_SPLIT_BY.get(path.parent.name, 'unc')))
     if not found:
         raise FileNotFoundError(f'{data_root} holds no */refs(*).p, */refs(*).json or */refs.json')
     return sorted(found)
