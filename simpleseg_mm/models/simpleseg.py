@@ -9,7 +9,7 @@ from mmengine.model import BaseModel
 from mmengine.structures import InstanceData
 from torch import Tensor
 
-from ..polygon import PolygonCodec, mask_to_box
+from ..polygon import PolygonCodec, mask_to_box, parse_answer
 from ..registry import MODELS
 from .backbones.base import IGNORE, Generated
 from .losses import chunked_token_nll
@@ -90,7 +90,8 @@ class SimpleSeg(BaseModel):
         The samples gain ``pred_text``, ``pred_num_tokens``, ``pred_finished``, ``pred_seconds``
         (wall time of the batch over its size) and ``pred_has_mask``; ``pred_instances`` holds
         one instance: ``masks`` (1, h, w) bool at ``ori_shape``, ``bboxes`` (1, 4) xyxy pixels,
-        ``scores`` (1,), ``labels`` (1,). What cannot be read gives an all-zero mask.
+        ``scores`` (1,), ``labels`` (1,). What cannot be read gives an all-zero mask. The box is
+        the mask's, or, where there is no mask, the box that the answer states.
         """
         start = time.perf_counter()
         answers = self.answer(inputs, [sample.prompt for sample in data_samples])
@@ -109,21 +110,22 @@ class SimpleSeg(BaseModel):
     def postprocess(sample, answer: Generated, seconds: float) -> None:
         """Decodes one answer into ``sample.pred_instances``, in place."""
         size = tuple(sample.ori_shape[:2])
-        decoded = PolygonCodec.from_spec(sample.codec).decode(answer.text, size)
-        if decoded.parsed.kind == 'box':
-            box = decoded.parsed.box * np.array([size[1], size[0]] * 2)
-        else:
-            box = mask_to_box(decoded.mask)
+        codec = PolygonCodec.from_spec(sample.codec)
+        mask = codec.decode(answer.text, size).mask
+        box = mask_to_box(mask)
+        if box is None:
+            stated = parse_answer(answer.text, codec.grammar, 'box').box
+            box = None if stated is None else stated * np.array([size[1], size[0]] * 2)
         found = box is not None
         sample.pred_instances = InstanceData(
-            masks=torch.from_numpy(decoded.mask)[None],
+            masks=torch.from_numpy(mask)[None],
             bboxes=torch.as_tensor(box if found else np.zeros(4), dtype=torch.float32)[None],
             scores=torch.full((1, ), float(found)),
             labels=torch.zeros(1, dtype=torch.long))
         sample.set_metainfo(dict(
             pred_text=answer.text, pred_num_tokens=answer.num_tokens,
             pred_finished=answer.finished, pred_seconds=seconds,
-            pred_has_mask=bool(decoded.mask.any())))
+            pred_has_mask=bool(mask.any())))
 
     # --- for people ---------------------------------------------------------------------------
     def describe_batch(self, inputs: List[Tensor], data_samples: Sequence) -> List[str]:
