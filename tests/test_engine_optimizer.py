@@ -256,7 +256,7 @@ def test_constructor_serves_other_optimizers():
     (dict(type='OptimWrapper'), None, 'optimizer'),
     (dict(optimizer=dict(type='MuonAdamW')), dict(norm_decay_mult=0.), 'norm_decay_mult'),
     (dict(optimizer=dict(type='MuonAdamW')), dict(lora='adam'), 'lora'),
-    (dict(optimizer=dict(type='MuonAdamW')), dict(custom_keys=dict(visual=dict(lr=1))), 'lr_mult'),
+    (dict(optimizer=dict(type='MuonAdamW')), dict(custom_keys=dict(a=dict(lr=1))), 'lr_mult'),
     (dict(optimizer=dict(type='NoSuchOptimizer')), None, 'NoSuchOptimizer')])
 def test_constructor_refuses(wrapper_cfg, paramwise, match):
     with pytest.raises(ValueError, match=match):

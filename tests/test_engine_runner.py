@@ -40,7 +40,8 @@ train_cfg = dict(max_iters=12, val_interval=4)
 param_scheduler = [
     dict(type='LinearLR', start_factor=0.1, by_epoch=False, begin=0, end=3),
     dict(type='CosineAnnealingLR', eta_min_ratio=0.1, by_epoch=False, begin=3)]
-default_hooks = dict(checkpoint=dict(interval=4, save_best='res/cIoU', rule='greater'), logger=dict(interval=1),
+default_hooks = dict(checkpoint=dict(interval=4, save_best='res/cIoU', rule='greater'),
+                     logger=dict(interval=1),
                      samples=dict(interval=4, num_samples=2))
 """
 

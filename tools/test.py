@@ -11,6 +11,7 @@ from mmengine.registry import RUNNERS
 from mmengine.runner import Runner
 
 from simpleseg_mm.engine import launch
+from simpleseg_mm.evaluation import check_metric_names
 
 
 def parse_args() -> argparse.Namespace:
@@ -77,9 +78,11 @@ def main() -> None:
         cfg = load_config(args)
         launch.prepare_launcher(cfg, args.launcher)
         runner = RUNNERS.build(cfg) if 'runner_type' in cfg else Runner.from_cfg(cfg)
+        check_metric_names(runner.test_evaluator.metrics)
         metrics = runner.test()
-    if is_main_process():
-        print(json.dumps({key: jsonable(value) for key, value in metrics.items()}), flush=True)
+        if is_main_process():
+            print(json.dumps({key: jsonable(value) for key, value in metrics.items()}), flush=True)
+        launch.leave_processes()
 
 
 if __name__ == '__main__':

@@ -8,6 +8,7 @@ from mmengine.registry import RUNNERS
 from mmengine.runner import Runner
 
 from simpleseg_mm.engine import launch
+from simpleseg_mm.evaluation import check_metric_names
 
 
 def parse_args() -> argparse.Namespace:
@@ -65,7 +66,10 @@ def main() -> None:
         launch.prepare_launcher(cfg, args.launcher)
         launch.fit_global_batch(cfg, launch.world_size(args.launcher))
         runner = RUNNERS.build(cfg) if 'runner_type' in cfg else Runner.from_cfg(cfg)
+        if runner.val_loop is not None:
+            check_metric_names(runner.val_evaluator.metrics)
         runner.train()
+        launch.leave_processes()
 
 
 if __name__ == '__main__':

@@ -33,6 +33,13 @@ def prepare_launcher(cfg: Config, launcher: str) -> None:
         torch.distributed.init_process_group('gloo')
 
 
+def leave_processes() -> None:
+    """Leave the group of processes together; one that exits early aborts the others."""
+    if torch.distributed.is_initialized():
+        torch.distributed.barrier()
+        torch.distributed.destroy_process_group()
+
+
 def fit_global_batch(cfg: Config, processes: int) -> int:
     """Reach ``cfg.global_batch_size`` by accumulating gradients.
 
@@ -94,8 +101,8 @@ def find_resumable(work_dir: str) -> Optional[str]:
     A file that was being written when the run was killed is passed over.
     """
     folder = Path(work_dir)
-    paths = [p for p in folder.glob('iter_*.pth') if re.fullmatch(r'iter_\d+', p.stem)]
-    for path in sorted(paths, key=lambda p: int(p.stem[5:]), reverse=True):
+    paths = [p for p in folder.glob('*.pth') if re.fullmatch(r'(iter|epoch)_\d+', p.stem)]
+    for path in sorted(paths, key=lambda p: int(p.stem.split('_')[1]), reverse=True):
         if zipfile.is_zipfile(path):
             return str(path)
         print_log(f'{path} is incomplete and passed over.', logger='current')

@@ -76,15 +76,16 @@ class MuonConstructor:
         groups, frozen = self._groups(model, lr, decay)
         if not groups:
             raise ValueError(
-                f'None of the {frozen} parameters of {type(model).__name__} is trainable: unfreeze '
-                'a part of the model or add LoRA.')
+                f'None of the {frozen} parameters of {type(model).__name__} is trainable: '
+                'unfreeze a part of the model or add LoRA.')
         has_muon = optimizer_class.__name__ == 'MuonAdamW'
         cfg['params'] = [group if has_muon else {k: v for k, v in group.items() if k != 'muon'}
                          for group in groups]
         self._log(groups, frozen, has_muon)
         wrapper_cfg = dict(self.wrapper_cfg)
         wrapper_cfg.setdefault('type', 'OptimWrapper')
-        return OPTIM_WRAPPERS.build(wrapper_cfg, default_args=dict(optimizer=OPTIMIZERS.build(cfg)))
+        optimizer = OPTIMIZERS.build(cfg)
+        return OPTIM_WRAPPERS.build(wrapper_cfg, default_args=dict(optimizer=optimizer))
 
     def _groups(self, model: nn.Module, lr: float, decay: float) -> Tuple[list, int]:
         owners = defaultdict(list)
