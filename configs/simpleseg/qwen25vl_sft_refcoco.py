@@ -1,0 +1,6 @@
+# SimpleSeg-Qwen2.5-VL-7B, SFT on RefCOCO (unc).
+_base_ = [
+    '../_base_/models/qwen25vl_7b.py', '../_base_/datasets/refcoco.py',
+    '../_base_/evaluators/res.py', '../_base_/schedules/sft_paper.py',
+    '../_base_/default_runtime.py'
+]

@@ -1,0 +1,62 @@
+"""Every config loads, every dataset query and schedule in it is buildable, ablations are small."""
+from pathlib import Path
+
+import pytest
+from mmengine.config import Config
+
+import simpleseg_mm.datasets  # noqa: F401
+import simpleseg_mm.engine  # noqa: F401
+import simpleseg_mm.evaluation  # noqa: F401
+import simpleseg_mm.models  # noqa: F401
+from simpleseg_mm.registry import (DATASETS, HOOKS, METRICS, MODELS, OPTIM_WRAPPER_CONSTRUCTORS,
+                                   TRANSFORMS)
+
+ROOT = Path(__file__).resolve().parent.parent / 'configs' / 'simpleseg'
+CONFIGS = sorted(ROOT.rglob('*.py'))
+
+
+@pytest.mark.parametrize('path', CONFIGS, ids=lambda p: str(p.relative_to(ROOT)))
+def test_config(path):
+    cfg = Config.fromfile(path)
+    for loader in (cfg.train_dataloader, cfg.val_dataloader, cfg.test_dataloader):
+        assert DATASETS.get(loader.dataset.type)
+        TRANSFORMS.build(dict(loader.dataset.query))
+    evaluators = cfg.val_evaluator if isinstance(cfg.val_evaluator, list) else [cfg.val_evaluator]
+    for metric in evaluators:
+        METRICS.build(dict(metric))
+    assert MODELS.get(cfg.model.mllm.type) and MODELS.get(cfg.model.type)
+    assert OPTIM_WRAPPER_CONSTRUCTORS.get(cfg.optim_wrapper.constructor)
+    assert all(HOOKS.get(hook.type) for hook in cfg.default_hooks.values())
+
+
+@pytest.mark.parametrize('path', sorted((ROOT / 'ablations').glob('*.py')), ids=lambda p: p.stem)
+def test_an_ablation_is_its_parent_but_for_one_thing(path):
+    child, parent = Config.fromfile(path), Config.fromfile(ROOT / 'qwen25vl_sft_refcoco.py')
+    differing = set(_differences(child.to_dict(), parent.to_dict())) - {('query', ), ('tasks', )}
+    kinds = {key[3:5] for key in differing if key[:3] == ('train_dataloader', 'dataset', 'query')}
+    assert len({kind[0] for kind in kinds}) == 1, kinds
+    assert len([line for line in path.read_text().splitlines() if line]) <= 8
+
+
+def test_the_tasks_of_nanos_base_hold_no_polygon():
+    cfg = Config.fromfile(ROOT / 'nano_pretrain_refshapes.py')
+    assert not [task for task, weight in cfg.train_dataloader.dataset.query.tasks.items()
+                if 'mask' in task and weight]
+
+
+def test_the_paper_s_schedule():
+    cfg = Config.fromfile(ROOT / 'qwen25vl_sft_refcoco-all.py')
+    optimizer, (warmup, cosine) = cfg.optim_wrapper.optimizer, cfg.param_scheduler
+    assert cfg.global_batch_size * cfg.train_cfg.max_iters == 800_000
+    assert optimizer.lr == 5e-5 and optimizer.lr * cosine.eta_min_ratio == pytest.approx(2e-6)
+    assert warmup.end == round(0.03 * cfg.train_cfg.max_iters) == cosine.begin
+    assert [s.name for s in cfg.train_dataloader.dataset.sources] == [
+        'refcoco', 'refcoco+', 'refcocog', 'refclef']
+
+
+def _differences(a, b, path=()):
+    if isinstance(a, dict) and isinstance(b, dict):
+        for key in {*a, *b}:
+            yield from _differences(a.get(key), b.get(key), (*path, key))
+    elif a != b:
+        yield path

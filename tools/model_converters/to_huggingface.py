@@ -1,0 +1,52 @@
+"""Checkpoint -> Hugging Face folder that transformers, vLLM or TRL load; LoRA is merged.
+
+    python tools/model_converters/to_huggingface.py CONFIG CHECKPOINT OUT
+"""
+import argparse
+
+import torch
+from mmengine.config import Config, DictAction
+from mmengine.registry import init_default_scope
+from mmengine.runner import load_checkpoint
+from peft.tuners.tuners_utils import BaseTunerLayer
+
+from simpleseg_mm.registry import MODELS
+
+
+def merge_lora(model: torch.nn.Module) -> int:
+    """Folds every adapter into its layer, in place; the number of layers."""
+    wrapped = [(name, module) for name, module in model.named_modules()
+               if isinstance(module, BaseTunerLayer)]
+    for name, module in wrapped:
+        module.merge()
+        parent, _, child = name.rpartition('.')
+        setattr(model.get_submodule(parent), child, module.get_base_layer())
+    return len(wrapped)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument('config', help='config that the checkpoint was trained with')
+    parser.add_argument('checkpoint', help='.pth file of a run')
+    parser.add_argument('out', help='folder to write')
+    parser.add_argument('--dtype', help='of the written weights, such as bfloat16')
+    parser.add_argument('--cfg-options', nargs='+', action=DictAction)
+    args = parser.parse_args()
+    cfg = Config.fromfile(args.config)
+    cfg.merge_from_dict(args.cfg_options or {})
+    init_default_scope(cfg.get('default_scope', 'simpleseg_mm'))
+    model = MODELS.build(cfg.model)
+    load_checkpoint(model, args.checkpoint, map_location='cpu')
+    adapter = model.mllm
+    merged = merge_lora(adapter.hf)
+    if args.dtype:
+        adapter.hf.to(getattr(torch, args.dtype))
+    adapter.hf.save_pretrained(args.out)
+    adapter.tokenizer.save_pretrained(args.out)
+    adapter.image_processor.save_pretrained(args.out)
+    print(f'{args.out}: {type(adapter.hf).__name__}, {adapter.hf.num_parameters():,} parameters, '
+          f'{merged} LoRA layers merged')
+
+
+if __name__ == '__main__':
+    main()

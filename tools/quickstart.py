@@ -1,0 +1,82 @@
+"""The whole way in one command: data, base model, SFT, test, pictures.
+
+    python tools/quickstart.py [--work-dir work_dirs/quickstart]
+
+Runs the project's own tools on nano and RefShapes and leaves, in the work dir, ``summary.json``,
+``report.png`` (true and written polygons), ``curves.png`` and the logs.
+"""
+import argparse
+import json
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import cv2
+
+from simpleseg_mm.visualization import contact_sheet, plot_curves
+
+ROOT = Path(__file__).resolve().parent.parent
+CONFIG = 'configs/simpleseg/nano_sft_refshapes.py'
+COLUMNS = {'gIoU': 'res/gIoU', 'cIoU': 'res/cIoU', 'P@0.5': 'res/P@0.5', 'Acc@0.5': 'rec/Acc@0.5',
+           'valid_parse': 'health/valid_parse'}
+
+
+def run(*command: str) -> None:
+    """One tool of the project; ends this program where it fails."""
+    print(f'\n$ python {" ".join(command)}', flush=True)
+    if subprocess.run([sys.executable, *command], cwd=ROOT).returncode:
+        raise SystemExit(f'quickstart stopped: `python {" ".join(command)}` failed')
+
+
+def test(checkpoint: str, work_dir: Path, data: Path) -> dict:
+    """Figures of a checkpoint, as fractions; pictures go to ``work_dir/pictures``."""
+    run('tools/test.py', CONFIG, checkpoint, '--work-dir', str(work_dir),
+        '--out', str(work_dir / 'answers.jsonl'), '--show-dir', str(work_dir / 'pictures'),
+        '--cfg-options', f'test_dataloader.dataset.data_root={data}',
+        'default_hooks.visualization.interval=24')
+    newest = max(work_dir.glob('*/*.json'), key=lambda path: path.stat().st_mtime)
+    metrics = json.loads(newest.read_text().splitlines()[-1])
+    return {name: round(metrics[key] / 100, 4) for name, key in COLUMNS.items()}
+
+
+def train(work_dir: Path, data: Path) -> str:
+    """SFT from nano's base; the path of the last checkpoint."""
+    run('tools/train.py', CONFIG, '--work-dir', str(work_dir), '--cfg-options',
+        *(f'{part}_dataloader.dataset.data_root={data}' for part in ('train', 'val')))
+    return (work_dir / 'last_checkpoint').read_text().strip()
+
+
+def report(work_dir: Path, rows: dict) -> None:
+    """Pictures for a person: answers of the trained model, and the curves of its training."""
+    pictures = [cv2.imread(str(path)) for path in sorted((work_dir / 'sft/pictures').glob('*.png'))]
+    cv2.imwrite(str(work_dir / 'report.png'), contact_sheet(pictures[:12], columns=4))
+    scalars = sorted((work_dir / 'sft').glob('*/vis_data/scalars.json'))
+    plot_curves(scalars[-1:], work_dir / 'curves.png')
+    print(f'\n{"":8}' + ''.join(f'{name:>13}' for name in COLUMNS))
+    for name, row in rows.items():
+        print(f'{name:8}' + ''.join(f'{value:13.3f}' for value in row.values()))
+    print(f'\npictures: {work_dir}/report.png   curves: {work_dir}/curves.png')
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument('--work-dir', type=Path, default=ROOT / 'work_dirs/quickstart')
+    parser.add_argument('--data', type=Path, default=ROOT / 'data/refshapes',
+                        help='folder of RefShapes; generated where it is absent')
+    args = parser.parse_args()
+    start = time.time()
+    if not (args.data / 'refshapes/instances.json').is_file():
+        run('tools/dataset_converters/generate_refshapes.py', str(args.data),
+            '--scenes-train', '5000', '--scenes-val', '220')
+    rows = {'base': test('none', args.work_dir / 'base', args.data)}
+    checkpoint = train(args.work_dir / 'sft', args.data)
+    rows['sft'] = test(checkpoint, args.work_dir / 'sft', args.data)
+    report(args.work_dir, rows)
+    summary = {**rows, 'seconds': round(time.time() - start)}
+    (args.work_dir / 'summary.json').write_text(json.dumps(summary, indent=2) + '\n')
+    print(json.dumps(summary))
+
+
+if __name__ == '__main__':
+    main()
