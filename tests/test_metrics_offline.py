@@ -8,6 +8,7 @@ import pytest
 from mmengine.config import Config
 from mmengine.evaluator import Evaluator
 from mmengine.registry import DefaultScope
+from pycocotools import mask as coco_mask
 
 from simpleseg_mm.datasets.refshapes import generate
 from simpleseg_mm.models import SimpleSeg
@@ -128,3 +129,57 @@ def test_rows_that_do_not_fit_end_the_tool_with_one_line(run, tool, config_file,
 def test_clashing_metrics_are_refused_before_scoring(run, tool, config_file):
     with pytest.raises(SystemExit, match="same prefix 'res'"):
         tool.main([str(config_file), str(run[1]), '--metrics', 'RESMetric', 'RESMetric'])
+
+
+def test_box_answers(run, tool, config_file, tmp_path):
+    """A box answer reaches RECMetric and mmdet.CocoMetric; what is no box is a miss."""
+    config = Config.fromfile(config_file)
+    config.test_dataloader.dataset.query.tasks = dict(text2box=1.0)
+    config.test_evaluator = [dict(type='RECMetric', source='box'),
+                             dict(type='RECMetric', source='box', protocol='polyformer',
+                                  prefix='polyformer'),
+                             dict(type='OutputHealthMetric')]
+    dataset = run[2]
+    present = [i for i in range(len(dataset)) if dataset.get_data_info(i)['instances']]
+    config.test_dataloader.dataset.indices = present
+    with DefaultScope.overwrite_default_scope('simpleseg_mm'):
+        boxes = DATASETS.build(config.test_dataloader.dataset)
+        rows = [dict(img_id=present[i], pred_text=boxes[i]['data_samples'].answer)
+                for i in range(len(boxes))]
+        rows[0]['pred_text'] = '[[[1,1],[1,9],[9,9]]]'
+        path = tmp_path / 'boxes.jsonl'
+        path.write_text('\n'.join(map(json.dumps, rows)))
+        figures = tool.score(config, path)
+    right = 100 * (len(rows) - 1) / len(rows)
+    assert figures['rec/Acc@0.5'] == figures['polyformer/Acc@0.5'] == right
+    assert figures['health/valid_parse'] == right
+
+
+def test_real_references(real_data, tool, tmp_path):
+    """Joint real sets: rows matched by (source, ref_id, sent_id), IoU as pycocotools has it."""
+    config = Config.fromfile(ROOT / 'configs/_base_/datasets/refcoco_mini.py')
+    config.test_dataloader.dataset.data_root = str(real_data / 'refcoco_mini')
+    config.test_dataloader.dataset.indices = list(range(0, 65, 5))
+    config.test_evaluator = [dict(type='RESMetric', per_set=True), dict(type='RECMetric')]
+    with DefaultScope.overwrite_default_scope('simpleseg_mm'):
+        dataset = DATASETS.build(config.test_dataloader.dataset)
+        rows, ious = [], []
+        for i in range(len(dataset)):
+            info, sample = dataset.get_data_info(i), dataset[i]['data_samples']
+            height, width = sample.ori_shape
+            rows.append(dict(source=info['source'], ref_id=info['ref_id'],
+                             sent_id=info['sent_id'], pred_text=sample.answer))
+            decoded = PolygonCodec.from_spec(sample.codec).decode(sample.answer, (height, width))
+            truth = coco_mask.merge(coco_mask.frPyObjects(info['instances'][0]['mask'], height,
+                                                          width))
+            prediction = coco_mask.encode(np.asfortranarray(decoded.mask.astype(np.uint8)))
+            ious.append(coco_mask.iou([prediction], [truth], [0])[0, 0])
+        path = tmp_path / 'truth.jsonl'
+        path.write_text('\n'.join(map(json.dumps, rows)))
+        figures = tool.score(config, path)
+    assert figures['res/gIoU'] == pytest.approx(100 * np.mean(ious), abs=1e-9) and (
+        figures['res/gIoU'] > 94)
+    assert figures['rec/Acc@0.5'] == 100
+    sets = {(row['source']) for row in rows}
+    assert {key.split('/')[1].split('_')[0] for key in figures if key.count('/') == 2} == (
+        sets | {'average'})
