@@ -509,8 +509,8 @@ def test_perfect_answers_are_perfect_in_every_column():
 def test_process_is_cheap():
     samples = [sample.to_dict() for sample in random_samples(50, size=(224, 224))]
     metrics = [RESMetric(), RECMetric(), OutputHealthMetric()]
-    start = time.perf_counter()
+    start = time.process_time()
     for metric in metrics:
         metric.process(None, samples)
         metric.evaluate(len(samples))
-    assert time.perf_counter() - start < 1.0     # 0.3 s for 50 samples on an idle core at most
+    assert time.process_time() - start < 0.5     # 0.08 s for 50 samples on an idle core

@@ -1,5 +1,5 @@
 """Output health: is what the model writes well-formed, short, and right in kind?"""
-from typing import List, Optional, Tuple
+from typing import List, Tuple
 
 import cv2
 import numpy as np

@@ -1,5 +1,5 @@
 """Referring expression segmentation: cIoU, gIoU, P@X, boundary metrics, size bins."""
-from typing import List, Optional, Sequence, Tuple
+from typing import List, Sequence, Tuple
 
 import cv2
 import numpy as np

@@ -97,9 +97,9 @@ def match_rows(rows: Iterable[dict], samples: Iterable[dict]) -> Dict[int, dict]
         for key in _keys(sample):
             index.setdefault(key, []).append(total - 1)
     found: Dict[int, dict] = {}
-    faults: Dict[str, List[Any]] = {'of unknown queries': [], 'of a query that has one already': [],
-                                    "that fit several queries (add 'source')": []}
-    unknown, doubled, ambiguous = faults.values()
+    unknown, doubled, ambiguous = [], [], []
+    faults = {'of unknown queries': unknown, 'of a query that has one already': doubled,
+              "that fit several queries (add 'source')": ambiguous}
     for row in rows:
         key = _keys(row)[0]
         fits = index.get(key, [])
