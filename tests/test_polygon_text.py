@@ -168,9 +168,9 @@ def test_huge_texts_are_fast(prefix):
         best = 1.0
         for kind in (None, 'rings', 'box', 'point'):
             for _ in range(3):
-                start = time.perf_counter()
+                start = time.process_time()
                 parse_answer(text, 'int1000', kind)
-                best = min(best, time.perf_counter() - start)
+                best = min(best, time.process_time() - start)
             assert best < 0.02, (part[:20], kind, best)
 
 

@@ -5,10 +5,11 @@ from typing import List, Optional, Sequence
 
 import numpy as np
 
-from .contour import canonical_start, mask_to_rings, signed_area
-from .raster import check_size, coco_fill, mask_iou, rings_to_mask
+from .contour import mask_to_rings
+from .fit import fit_rings, rate_of, thin_rings
+from .raster import check_size, coco_fill, rings_to_mask
 from .simplify import arc_length, simplify_dp
-from .text import Grammar, ParsedAnswer, count_tokens, parse_answer
+from .text import Grammar, ParsedAnswer, parse_answer
 
 PRESETS = ('default', 'paper')
 RING_ORDERS = ('opencv', 'reversed', 'shuffled')
@@ -97,40 +98,17 @@ class PolygonCodec:
         if self.preset == 'paper':
             rings = mask_to_rings(mask, 'centres', holes=False)
             rings = [simplify_dp(ring, self.epsilon * arc_length(ring)) for ring in rings]
-            steps = [self.grammar.to_steps(ring, mask.shape) for ring in rings]
+            steps = self.grammar.rings_to_steps(rings, mask.shape)
         else:
             steps = self._steps(mask)
         return self.grammar.format_steps(self._ordered(steps))
 
     def _steps(self, mask) -> List[np.ndarray]:
-        rings = mask_to_rings(mask, 'edges')
+        if self.epsilon is None and not self.lossless:
+            return fit_rings(mask, self.grammar, rate_of(self.tokens, self.grammar))
         if self.lossless:
-            return [self.grammar.to_steps(ring, mask.shape) for ring in rings]
-        if self.epsilon is not None:
-            return self._at_tolerance(rings, mask.shape, [self.epsilon * arc_length(ring)
-                                                          for ring in rings])
-        best, best_score = [], -np.inf
-        for tolerance in 0.3 * 1.5**np.arange(12):
-            steps = self._at_tolerance(rings, mask.shape, [tolerance] * len(rings))
-            if not steps:
-                continue
-            text = self.grammar.format_steps(steps)
-            score = mask_iou(self.decode(text, mask.shape).mask, mask)
-            score -= 0.03 / self.tokens * count_tokens(text)
-            if score > best_score:
-                best, best_score = steps, score
-        return best
-
-    def _at_tolerance(self, rings, shape, tolerances) -> List[np.ndarray]:
-        """Douglas-Peucker on the middles of the border's steps, snapped to the grid."""
-        kept = []
-        for ring, tolerance in zip(rings, tolerances):
-            middle = (ring + np.roll(ring, -1, axis=0)) / 2
-            points = self.grammar.to_steps(simplify_dp(middle, tolerance), shape)
-            points = points[np.any(points != np.roll(points, 1, axis=0), axis=1)]
-            if len(points) > 2 and signed_area(points):
-                kept.append(canonical_start(points))
-        return kept
+            return self.grammar.rings_to_steps(mask_to_rings(mask, 'edges'), mask.shape)
+        return thin_rings(mask, self.grammar, self.epsilon)
 
     def _ordered(self, rings: Sequence[np.ndarray]) -> List[np.ndarray]:
         if self.ring_order == 'reversed':

@@ -14,6 +14,9 @@ from .contour import check_mask, check_reading, crop_of, signed_area
 # Guards pycocotools and OpenCV, which crash on or wrap around far coordinates. Our choice.
 MAX_COORDINATE = 1e5
 _BLOCK = 1 << 17
+# A pixel's centre, and a hair more: a border that runs through centres is decided alike however
+# its coordinates were rounded.
+TIE = 0.5 + 1e-6
 
 
 def check_size(size) -> Tuple[int, int]:
@@ -80,14 +83,14 @@ def crossings(a: np.ndarray, b: np.ndarray, size) -> Tuple[np.ndarray, ...]:
     """
     h, w = size
     ya, yb = a[:, 1], b[:, 1]
-    first = np.ceil(np.minimum(ya, yb) - 0.5).clip(0, h).astype(np.int64)
-    last = np.ceil(np.maximum(ya, yb) - 0.5).clip(0, h).astype(np.int64)
+    first = np.ceil(np.minimum(ya, yb) - TIE).clip(0, h).astype(np.int64)
+    last = np.ceil(np.maximum(ya, yb) - TIE).clip(0, h).astype(np.int64)
     count = last - first
     row = np.arange(count.sum()) + np.repeat(first - (np.cumsum(count) - count), count)
-    flat = ya == yb
-    slope = (b[:, 0] - a[:, 0]) / np.where(flat, 1.0, yb - ya)
+    dy = yb - ya
+    slope = (b[:, 0] - a[:, 0]) / np.where(np.abs(dy) > 1e-9, dy, np.inf)
     x = row * np.repeat(slope, count)
-    x += np.repeat(a[:, 0] + (0.5 - ya) * slope - 0.5, count)
+    x += np.repeat(a[:, 0] + (0.5 - ya) * slope - TIE, count)
     np.ceil(x, out=x)
     np.clip(x, 0, w, out=x)
     return count, row, x.astype(np.int64)
@@ -97,7 +100,9 @@ def _wind(rings: List[np.ndarray], size) -> np.ndarray:
     """Pixels whose centre has a non-zero winding number over all rings."""
     h, w = size
     a = np.concatenate(rings)
-    b = np.concatenate([np.roll(ring, -1, axis=0) for ring in rings])
+    b = np.concatenate([a[1:], a[:1]])
+    last = np.cumsum([len(ring) for ring in rings]) - 1
+    b[last] = a[np.concatenate([[0], last[:-1] + 1])]  # every ring closes at its own start
     x0, y0 = np.floor(a.min(axis=0)).clip(0, [w, h]).astype(int)
     x1, y1 = np.ceil(a.max(axis=0)).clip(0, [w, h]).astype(int)
     mask = np.zeros(size, bool)

@@ -1,0 +1,109 @@
+"""What the text itself costs: ground truth -> text -> mask over a COCO file, no model involved.
+
+    python tools/analysis_tools/codec_ceiling.py instances.json
+    python tools/analysis_tools/codec_ceiling.py instances.json --tokens 250
+    python tools/analysis_tools/codec_ceiling.py instances.json --preset paper --epsilon 0.005
+
+Prints a table, and one JSON object on the last line.
+"""
+import argparse
+import json
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+
+from simpleseg_mm.polygon import (PolygonCodec, count_tokens, mask_iou, mask_to_rings,
+                                  segmentation_to_mask, signed_area)
+
+
+def parse_args():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument('annotations', help='a COCO instances file')
+    parser.add_argument('--preset', default='default', choices=['default', 'paper'])
+    parser.add_argument('--tokens', type=float, default=150,
+                        help='mean tokens a mask asked for (default preset)')
+    parser.add_argument('--epsilon', type=float, help='tolerance of Douglas-Peucker instead')
+    parser.add_argument('--grammar', help="'int1000', and 'decimal3' for the paper preset")
+    parser.add_argument('--min-area', type=int, default=20, help='skip smaller objects, pixels')
+    parser.add_argument('--limit', type=int, help='only the first so many objects')
+    return parser.parse_args()
+
+
+def load_masks(path, min_area, limit=None):
+    """Yield (annotation, mask) of the non-crowd objects; faults are reported and counted."""
+    data = json.loads(Path(path).read_text())
+    images = {image['id']: image for image in data['images']}
+    taken = skipped = 0
+    for ann in data['annotations']:
+        if ann.get('iscrowd'):
+            continue
+        image = images[ann['image_id']]
+        try:
+            mask = segmentation_to_mask(ann['segmentation'], image['height'], image['width'])
+        except ValueError as error:
+            skipped += 1
+            print(f'{path}: annotation {ann["id"]}: {error}', file=sys.stderr)
+            continue
+        if mask.sum() < min_area:
+            continue
+        yield ann, mask
+        taken += 1
+        if taken == limit:
+            break
+    if skipped:
+        print(f'{skipped} annotations could not be read', file=sys.stderr)
+
+
+def measure(codec, items):
+    """One row an object: IoU, tokens, vertices, encode ms, decode ms, area, parts, holes."""
+    rows = []
+    for _, mask in items:
+        start = time.perf_counter()
+        text = codec.encode(mask)
+        middle = time.perf_counter()
+        decoded = codec.decode(text, mask.shape)
+        end = time.perf_counter()
+        areas = [signed_area(ring) for ring in mask_to_rings(mask, 'edges')]
+        rows.append((mask_iou(decoded.mask, mask), count_tokens(text), sum(map(len, decoded.rings)),
+                     1e3 * (middle - start), 1e3 * (end - middle), mask.sum(),
+                     sum(area < 0 for area in areas), sum(area > 0 for area in areas)))
+    return np.array(rows, np.float64).reshape(-1, 8).T
+
+
+def summarise(rows) -> dict:
+    """The figures of ``measure`` as plain numbers; a group without objects is null."""
+    iou, tokens, vertices, encode, decode, area, parts, holes = rows
+
+    def mean(values):
+        return round(float(values.mean()), 5) if len(values) else None
+
+    return dict(
+        objects=len(iou), mean_iou=mean(iou), mean_tokens=mean(tokens), holes_iou=mean(iou[holes > 0]),
+        holes=int((holes > 0).sum()), multipart_iou=mean(iou[parts > 1]),
+        multipart=int((parts > 1).sum()), small_iou=mean(iou[area < 32**2]),
+        medium_iou=mean(iou[(area >= 32**2) & (area < 96**2)]), large_iou=mean(iou[area >= 96**2]),
+        mean_vertices=mean(vertices), p95_tokens=round(float(np.percentile(tokens, 95)), 1),
+        min_iou=round(float(iou.min()), 5), encode_ms_mean=mean(encode),
+        encode_ms_median=round(float(np.median(encode)), 3),
+        encode_ms_p95=round(float(np.percentile(encode, 95)), 3), decode_ms_mean=mean(decode))
+
+
+def main():
+    args = parse_args()
+    grammar = args.grammar or ('decimal3' if args.preset == 'paper' else 'int1000')
+    codec = PolygonCodec(args.preset, grammar, tokens=args.tokens, epsilon=args.epsilon)
+    rows = measure(codec, load_masks(args.annotations, args.min_area, args.limit))
+    if not rows.size:
+        raise SystemExit(f'{args.annotations} has no object of at least {args.min_area} px')
+    report = summarise(rows)
+    print(codec)
+    for key, value in report.items():
+        print(f'  {key:18} {value}')
+    print(json.dumps(dict(report, preset=args.preset, grammar=grammar, tokens=args.tokens,
+                          epsilon=codec.epsilon)))
+
+
+if __name__ == '__main__':
+    main()
