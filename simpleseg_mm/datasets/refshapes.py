@@ -1,6 +1,6 @@
 """RefShapes: generated referring segmentation in RefCOCO's own file formats.
 
-A scene holds two to four coloured shapes that do not touch, on a soft pale background. Every
+A scene holds two to four coloured shapes (unless told) that do not touch, on a soft pale background. Every
 reference has three sentences, each of which fits exactly one object of its scene by construction.
 Scene ``i`` of a split depends on ``(seed, split, i)`` alone, so a larger set contains the smaller
 one. All sizes, colours, words and frequencies are our choice.
@@ -28,6 +28,7 @@ COLOURS = {
 SHAPES = ('circle', 'square', 'triangle', 'star', 'cross', 'ring', 'frame', 'split disc')
 SIZES = {'small': (44 / 224, 64 / 224), 'large': (76 / 224, 110 / 224)}
 SENTENCES = 3
+OBJECTS = (2, 4)
 FAMILIES = {'attribute': 0.70, 'position': 0.14, 'superlative': 0.08, 'relation': 0.08}
 
 _SUPERSAMPLING = 4
@@ -104,12 +105,14 @@ def outlines(shape: str, rng: np.random.Generator) -> list[tuple[np.ndarray, int
     return [((ring - (low + high) / 2) / (high - low).max(), paint) for ring, paint in rings]
 
 
-def draw_scene(rng: np.random.Generator, size: int = 224) -> tuple[np.ndarray, list[Shape]]:
+def draw_scene(rng: np.random.Generator, size: int = 224,
+               objects_range: tuple[int, int] = OBJECTS) -> tuple[np.ndarray, list[Shape]]:
     """Draw one scene.
 
     Args:
         rng: Source of all choices.
         size: Side of the square image in pixels, at least 64.
+        objects_range: Fewest and most objects; fewer than the most where they do not fit.
 
     Returns:
         (size, size, 3) uint8 RGB image and its objects, in drawing order.
@@ -118,9 +121,10 @@ def draw_scene(rng: np.random.Generator, size: int = 224) -> tuple[np.ndarray, l
     taken = np.zeros((size, size), np.uint8)
     margin = max(1, round(_GAP * size))
     kernel = np.ones((2 * margin + 1, 2 * margin + 1), np.uint8)
-    count = int(rng.integers(2, 5))
+    fewest, most = objects_range
+    count = int(rng.integers(fewest, most + 1))
     objects: list[Shape] = []
-    while len(objects) < 2:
+    while len(objects) < fewest:
         for shape, colour, size_name in _choose_kinds(rng, count - len(objects), objects):
             diameter = int(round(rng.uniform(*SIZES[size_name]) * size))
             alpha, solid = _paint(outlines(shape, rng), diameter)
@@ -177,7 +181,8 @@ def describe_absent(objects: list[Shape], rng: np.random.Generator,
     return [phrases[i] for i in rng.permutation(len(phrases))[:count]]
 
 
-def make_scene(seed: int, split: str, index: int, size: int = 224, absent: float = 0.0) -> dict:
+def make_scene(seed: int, split: str, index: int, size: int = 224, absent: float = 0.0,
+               objects_range: tuple[int, int] = OBJECTS) -> dict:
     """Image, annotations and references of one scene, in the native formats.
 
     Args:
@@ -187,6 +192,7 @@ def make_scene(seed: int, split: str, index: int, size: int = 224, absent: float
         size: Side of the image in pixels.
         absent: Probability that a scene has one more reference, to nothing (gRefCOCO's form:
             ``ann_id [-1]``, and lists in every reference).
+        objects_range: See :func:`draw_scene`.
 
     Returns:
         ``dict(pixels=(size, size, 3) uint8 RGB, image=..., annotations=[...], refs=[...])``, where
@@ -194,7 +200,7 @@ def make_scene(seed: int, split: str, index: int, size: int = 224, absent: float
     """
     number = SPLITS.index(split)
     rng = np.random.default_rng([seed, number, index])
-    pixels, objects = draw_scene(rng, size)
+    pixels, objects = draw_scene(rng, size, objects_range)
     image_id = number * _IMAGE_ID_STRIDE + index
     name = f'{NAME}_{split}_{index:07d}'
     image = dict(id=image_id, file_name=f'{name}.jpg', height=size, width=size)
@@ -215,7 +221,7 @@ def make_scene(seed: int, split: str, index: int, size: int = 224, absent: float
 
 
 def generate(out_dir: str | Path, scenes: dict[str, int], seed: int = 0, size: int = 224,
-             absent: float = 0.0,
+             absent: float = 0.0, objects_range: tuple[int, int] = OBJECTS,
              progress: Callable[[Iterable, int], Iterable] = lambda items, total: items) -> dict:
     """Write a RefShapes set: ``images/`` and ``refshapes/`` with references and instances.
 
@@ -225,14 +231,15 @@ def generate(out_dir: str | Path, scenes: dict[str, int], seed: int = 0, size: i
         seed: Seed of the set. Equal arguments give byte-identical files (with the same OpenCV).
         size: Side of the images in pixels, at least 64.
         absent: See :func:`make_scene`.
+        objects_range: See :func:`draw_scene`.
         progress: Wraps the scenes to come, given their number.
 
     Returns:
         The card: seed, version and counts.
 
     Raises:
-        ValueError: For an unknown split, a negative count, a size below 64 or an absent share
-            outside 0..1.
+        ValueError: For an unknown split, a negative count, a size below 64, an absent share
+            outside 0..1 or an objects_range outside 1..6.
     """
     if unknown := set(scenes) - set(SPLITS):
         raise ValueError(f'unknown splits {sorted(unknown)}; choose from {SPLITS}')
@@ -242,6 +249,8 @@ def generate(out_dir: str | Path, scenes: dict[str, int], seed: int = 0, size: i
         raise ValueError(f'size must be in 64..4096 pixels, got {size}')
     if not 0 <= absent <= 1:
         raise ValueError(f'absent must be in 0..1, got {absent}')
+    if not 1 <= objects_range[0] <= objects_range[1] <= 6:
+        raise ValueError(f'objects_range must be (fewest, most) in 1..6, got {objects_range}')
     out_dir = Path(out_dir)
     for folder in (out_dir / 'images', out_dir / NAME):
         folder.mkdir(parents=True, exist_ok=True)
@@ -249,7 +258,7 @@ def generate(out_dir: str | Path, scenes: dict[str, int], seed: int = 0, size: i
     images, annotations, refs = [], [], []
     sent_id = 0
     for split, index in progress(todo, len(todo)):
-        scene = make_scene(seed, split, index, size, absent)
+        scene = make_scene(seed, split, index, size, absent, objects_range)
         path = out_dir / 'images' / scene['image']['file_name']
         if not cv2.imwrite(str(path), scene['pixels'][..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, 95]):
             raise OSError(f'could not write {path}')
@@ -267,7 +276,7 @@ def generate(out_dir: str | Path, scenes: dict[str, int], seed: int = 0, size: i
                           sentences=sum(len(ref['sentences']) for ref in refs
                                         if ref['split'] == split)) for split in SPLITS}
     card = dict(name='RefShapes', version=VERSION, seed=seed, size=size, absent=absent,
-                counts=counts, annotations=len(annotations), shapes=list(SHAPES),
+                objects_range=list(objects_range), counts=counts, annotations=len(annotations), shapes=list(SHAPES),
                 colours=list(COLOURS), licence='CC0-1.0')
     categories = [dict(id=i + 1, name=name, supercategory='shape')
                   for i, name in enumerate(SHAPES)]

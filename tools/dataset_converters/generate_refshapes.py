@@ -6,7 +6,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from simpleseg_mm.datasets.refshapes import generate
+from simpleseg_mm.datasets.refshapes import OBJECTS, generate
 
 
 def parse_args() -> argparse.Namespace:
@@ -18,6 +18,8 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('--size', type=int, default=224, help='side of the images in pixels')
     parser.add_argument('--absent', type=float, default=0.0,
                         help='share of scenes with one more reference, to nothing')
+    parser.add_argument('--objects', type=int, nargs=2, default=OBJECTS, metavar=('MIN', 'MAX'),
+                        help='fewest and most objects of a scene (default: %(default)s)')
     return parser.parse_args()
 
 
@@ -26,7 +28,7 @@ def main() -> None:
     start = time.perf_counter()
     try:
         card = generate(args.out, dict(train=args.scenes_train, val=args.scenes_val),
-                        args.seed, args.size, args.absent,
+                        args.seed, args.size, args.absent, tuple(args.objects),
                         lambda items, total: tqdm(items, total=total, unit='scene'))
     except ValueError as error:
         raise SystemExit(f'generate_refshapes: {error}') from None

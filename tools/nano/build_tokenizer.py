@@ -73,8 +73,8 @@ def main() -> None:
     tokenizer = build(args.vocab_size, args.scenes, args.seed)
     tokenizer.save_pretrained(args.out)
     Qwen2VLImageProcessorPil(
-        patch_size=8, merge_size=2, temporal_patch_size=1,
-        size=dict(shortest_edge=32 * 32, longest_edge=112 * 112)).save_pretrained(args.out)
+        patch_size=14, merge_size=2, temporal_patch_size=1,
+        size=dict(shortest_edge=28 * 28, longest_edge=112 * 112)).save_pretrained(args.out)
     print(f'{len(tokenizer)} tokens written to {args.out}')
 
 

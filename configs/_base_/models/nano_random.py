@@ -1,4 +1,5 @@
-# nano's shape with random weights. Every number is our choice.
+# nano's shape with random weights: pictures of 112 x 112 pixels are 4 x 4 tokens. Every number is
+# our choice.
 model = dict(
     type='SimpleSeg',
     mllm=dict(
@@ -21,23 +22,21 @@ model = dict(
                 num_attention_heads=4,
                 num_key_value_heads=4,
                 max_position_embeddings=4096,
-                # Pictures are 7 x 7 tokens: with theta 1e6 the height and width sections would
-                # hardly turn over them.
                 rope_parameters=dict(
-                    rope_type='default', rope_theta=10.0, mrope_section=[4, 6, 6]),
+                    rope_type='default', rope_theta=1e4, mrope_section=[4, 6, 6]),
                 tie_word_embeddings=True,
                 bos_token_id=0,
                 eos_token_id=2,
                 pad_token_id=0),
             vision_config=dict(
-                depth=3,
-                hidden_size=96,
+                depth=4,
+                hidden_size=128,
                 intermediate_size=256,
-                num_heads=3,
-                patch_size=8,
+                num_heads=4,
+                patch_size=14,
                 spatial_merge_size=2,
                 temporal_patch_size=1,
                 window_size=112,
-                fullatt_block_indexes=[0, 1, 2],
+                fullatt_block_indexes=[0, 1, 2, 3],
                 out_hidden_size=128))),
     generation=dict(max_new_tokens=160))

@@ -1,14 +1,14 @@
 # Training of the small built-in model from random weights. Every number is our choice.
 global_batch_size = 32
 
-train_cfg = dict(type='IterBasedTrainLoop', max_iters=4000, val_interval=500)
+train_cfg = dict(type='IterBasedTrainLoop', max_iters=5500, val_interval=500)
 val_cfg = dict(type='ValLoop')
 test_cfg = dict(type='TestLoop')
 
 optim_wrapper = dict(
     type='OptimWrapper',
     constructor='MuonConstructor',
-    optimizer=dict(type='MuonAdamW', lr=2e-3, weight_decay=0.05, betas=(0.9, 0.95)),
+    optimizer=dict(type='MuonAdamW', lr=4e-3, weight_decay=0.05, betas=(0.9, 0.95)),
     clip_grad=dict(max_norm=1.0))
 
 param_scheduler = [
