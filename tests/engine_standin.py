@@ -1,18 +1,50 @@
 """A model, a data set and a metric in SimpleSeg's interfaces that train in milliseconds."""
+import itertools
 import os
 import signal
+import subprocess
+import sys
+from pathlib import Path
 
 import numpy as np
 import torch
+from mmengine.config import Config
 from mmengine.dist import all_reduce
 from mmengine.evaluator import BaseMetric
 from mmengine.hooks import Hook
 from mmengine.model import BaseModel
+from mmengine.runner import Runner
 from mmengine.structures import BaseDataElement
 from torch import nn
 from torch.utils.data import Dataset
 
+from simpleseg_mm.engine import launch
 from simpleseg_mm.registry import DATASETS, HOOKS, METRICS, MODELS
+
+ROOT = Path(__file__).resolve().parent.parent
+BASE = ROOT / 'configs' / '_base_'
+COUNTER = itertools.count()
+
+
+def train(config, work_dir, **options):
+    """The steps of tools/train.py in this process; gives the runner back."""
+    cfg = Config.fromfile(str(config))
+    cfg.merge_from_dict(options)
+    cfg.work_dir = str(work_dir)
+    cfg.experiment_name = f'run{next(COUNTER)}'  # MMEngine's singletons go by it
+    launch.fit_global_batch(cfg, 1)
+    runner = Runner.from_cfg(cfg)
+    runner.train()
+    return runner
+
+
+def run_tool(name, *args, processes=0):
+    """A tool in one process of its own, or in several by torchrun."""
+    torchrun = ['-m', 'torch.distributed.run', '--standalone', f'--nproc_per_node={processes}']
+    return subprocess.run(
+        [sys.executable, *(torchrun if processes else []), str(ROOT / 'tools' / name),
+         *map(str, args)], text=True, capture_output=True, cwd=ROOT, env=dict(
+             os.environ, OMP_NUM_THREADS='1', PYTHONPATH=f'{ROOT}:{ROOT}/tests'))
 
 
 @DATASETS.register_module()

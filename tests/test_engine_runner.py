@@ -1,28 +1,21 @@
 """Hooks and tools in real MMEngine runs of a small stand-in model."""
 import importlib.util
-import itertools
 import json
-import os
 import random
-import subprocess
 import sys
 from pathlib import Path
 
-import engine_standin  # noqa: F401
 import numpy as np
 import pytest
 import torch
+from engine_standin import BASE, ROOT, run_tool, train
 from mmengine.config import Config
-from mmengine.runner import Runner
 
 from simpleseg_mm.engine import launch
 from simpleseg_mm.engine.hooks.randomness import preserve_rng, seed_everything
 
-COUNTER = itertools.count()
-ROOT = Path(__file__).resolve().parent.parent
 CONFIG = f"""
-_base_ = ['{ROOT}/configs/_base_/default_runtime.py',
-          '{ROOT}/configs/_base_/schedules/sft_nano.py']
+_base_ = ['{BASE}/default_runtime.py', '{BASE}/schedules/sft_nano.py']
 custom_imports = dict(_delete_=True, imports=['simpleseg_mm.datasets', 'simpleseg_mm.engine',
                                              'engine_standin'])
 model = dict(type='ToyModel')
@@ -47,32 +40,10 @@ default_hooks = dict(checkpoint=dict(interval=4, save_best='res/cIoU', rule='gre
 
 
 @pytest.fixture
-def config(tmp_path, monkeypatch):
-    monkeypatch.setattr(torch, 'set_num_threads', lambda n: None)
+def config(tmp_path):
     path = tmp_path / 'toy.py'
     path.write_text(CONFIG)
     return path
-
-
-def train(config, work_dir, **options):
-    """Run tools/train.py's own steps in this process; give the runner back."""
-    cfg = Config.fromfile(str(config))
-    cfg.merge_from_dict(options)
-    cfg.work_dir = str(work_dir)
-    cfg.experiment_name = f'run{next(COUNTER)}'  # MMEngine's singletons go by it
-    launch.fit_global_batch(cfg, 1)
-    runner = Runner.from_cfg(cfg)
-    runner.train()
-    return runner
-
-
-def tool(name, *args, check=True, **env):
-    result = subprocess.run(
-        [sys.executable, str(ROOT / 'tools' / name), *map(str, args)], text=True,
-        capture_output=True, cwd=ROOT, env=dict(
-            os.environ, OMP_NUM_THREADS='1', PYTHONPATH=f'{ROOT}:{ROOT}/tests', **env))
-    assert not check or result.returncode == 0, result.stdout[-3000:] + result.stderr[-3000:]
-    return result
 
 
 def load(path):
@@ -109,8 +80,8 @@ def test_killed_and_resumed_equals_never_stopped(config, tmp_path, options):
     killed = tmp_path / 'killed'
     cfg_options = [f'{key}={value}' for key, value in options.items()]
     kill = ['default_hooks.kill.type=KillHook', f'default_hooks.kill.at={6 * k + 1}']
-    result = tool('train.py', config, '--work-dir', killed, '--cfg-options', *cfg_options, *kill,
-                  check=False)
+    result = run_tool('train.py', config, '--work-dir', killed, '--cfg-options', *cfg_options,
+                      *kill)
     assert result.returncode == -9, result.stderr[-2000:]
     assert not list(killed.glob(f'iter_{12 * k}.pth'))
     resume = launch.find_resumable(str(killed))
@@ -230,7 +201,7 @@ def test_what_was_frozen_may_be_trained_from_the_same_weights(config, tmp_path):
 
 
 # --- logs -----------------------------------------------------------------------------------
-def test_logs(config, tmp_path):
+def test_logs(config, tmp_path, monkeypatch, capsys):
     run = train(config, tmp_path / 'run')
     last = [row for row in scalars(run) if 'loss' in row][-1]
     for name in ('samples_per_s', 'tokens_per_s', 'answer_tokens_per_s', 'grad_norm',
@@ -243,6 +214,26 @@ def test_logs(config, tmp_path):
     assert 'where is' in log and '[[answer' in log and 'eta' in log
     assert 'Sample 1 at 12: where is 1? -> [' in log and 'Sample 0 at 0:' in log
     assert Path(run.work_dir, 'first_batch.txt').read_text().count('[[answer') == 4
+    assert len(list(Path(run.log_dir, 'vis_data/vis_image').glob('sample_*.png'))) == 2 * 4
+
+    call_tool(monkeypatch, 'analysis_tools/analyze_logs', 'plot_curve', run.work_dir, '--out',
+              tmp_path / 'curves.png')
+    call_tool(monkeypatch, 'analysis_tools/analyze_logs', 'cal_train_time', run.work_dir)
+    summary, = json.loads(capsys.readouterr().out.splitlines()[-1])['runs']
+    assert summary['logged'] == 12 and summary['samples_per_s'] > 0
+    assert (tmp_path / 'curves.png').is_file()
+    with pytest.raises(SystemExit):
+        call_tool(monkeypatch, 'analysis_tools/analyze_logs', 'cal_train_time', tmp_path / 'none')
+
+
+def test_progress_bar_is_for_terminals(config, tmp_path, monkeypatch, capsys):
+    short = {'train_cfg.max_iters': 4, 'default_hooks.checkpoint.interval': 99}
+    train(config, tmp_path / 'run', **short)
+    assert 'train:' not in capsys.readouterr().err
+    monkeypatch.setattr(sys.stderr, 'isatty', lambda: True)
+    train(config, tmp_path / 'run', **short)
+    err = capsys.readouterr().err
+    assert 'train: 100%' in err and '4/4' in err and 'val: 100%' in err and 'loss=' in err
 
 
 def test_throughput_is_a_ratio_of_sums(monkeypatch):
@@ -297,7 +288,7 @@ def test_global_batch_that_cannot_be_reached_is_refused(config, total, processes
 
 
 def test_paper_schedule():
-    cfg = Config.fromfile(str(ROOT / 'configs/_base_/schedules/sft_paper.py'))
+    cfg = Config.fromfile(str(BASE / 'schedules/sft_paper.py'))
     param = torch.nn.Parameter(torch.zeros(1))
     optimizer = torch.optim.SGD([param], lr=cfg.optim_wrapper.optimizer.lr)
     from mmengine.registry import PARAM_SCHEDULERS
@@ -316,11 +307,16 @@ def test_paper_schedule():
 
 
 # --- tools ----------------------------------------------------------------------------------
-def call_tool(monkeypatch, name, *args):
-    """Run a tool's main() in this process."""
-    spec = importlib.util.spec_from_file_location(f'tool_{name}', ROOT / 'tools' / f'{name}.py')
+def load_tool(name):
+    spec = importlib.util.spec_from_file_location('a_tool', ROOT / 'tools' / f'{name}.py')
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
+    return module
+
+
+def call_tool(monkeypatch, name, *args):
+    """Run a tool's main() in this process."""
+    module = load_tool(name)
     monkeypatch.setattr(sys, 'argv', [name, *map(str, args)])
     module.main()
 
@@ -357,11 +353,8 @@ def test_amp_without_gpu_is_one_line(config, tmp_path, monkeypatch):
         call_tool(monkeypatch, 'train', config, '--work-dir', tmp_path, '--amp')
 
 
-def test_metrics_as_json(monkeypatch):
-    spec = importlib.util.spec_from_file_location('tool_test', ROOT / 'tools' / 'test.py')
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
+def test_metrics_as_json():
     values = [np.float32(0.5), torch.tensor(2), float('nan'), np.int64(3), np.array([1., 2.]), 'a',
               None, True, {1}]
-    assert [module.jsonable(v) for v in values] == [
+    assert [load_tool('test').jsonable(v) for v in values] == [
         0.5, 2, None, 3, [1.0, 2.0], 'a', None, True, '{1}']

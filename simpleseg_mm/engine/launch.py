@@ -2,6 +2,7 @@
 import os
 import os.path as osp
 import re
+import warnings
 import zipfile
 from contextlib import contextmanager
 from pathlib import Path
@@ -73,6 +74,8 @@ def fit_global_batch(cfg: Config, processes: int) -> int:
             _stretch(scheduler, ('begin', 'end', 'T_max'), count)
     for name in ('checkpoint', 'samples'):
         _stretch(cfg.get('default_hooks', {}).get(name) or {}, ('interval',), count)
+    if count > 1:  # true, and meant, of batches that only add to the gradient
+        warnings.filterwarnings('ignore', message='Detected call of `scheduler.step')
     cfg.global_batch_size = 0  # done: a dumped config is not stretched twice
     print_log(f'{total} samples an update = {processes} process(es) x {batch_size} x {count} '
               'accumulated batches; the schedule counts batches.', logger='current')

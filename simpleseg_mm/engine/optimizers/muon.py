@@ -10,6 +10,7 @@ from itertools import islice
 from typing import Dict, Iterable, Iterator, List, Optional, Sequence, Tuple
 
 import torch
+import torch.distributed as dist
 from torch import Tensor
 from torch.optim import Optimizer
 from torch.optim.adamw import adamw
@@ -88,6 +89,8 @@ class MuonAdamW(Optimizer):
             instructions (twice as fast), and float32 on other CPUs (bfloat16 is emulated there,
             and slower than the model).
         fused: torch's fused AdamW kernel.
+        share: let each process of a data-parallel run orthogonalise a part of the matrices and
+            send them to the others, instead of all doing all.
     """
 
     def __init__(self,
@@ -100,7 +103,8 @@ class MuonAdamW(Optimizer):
                  betas: Tuple[float, float] = (0.9, 0.95),
                  eps: float = 1e-8,
                  ns_dtype: Optional[str] = None,
-                 fused: bool = True):
+                 fused: bool = True,
+                 share: bool = True):
         for name, value, high in [('lr', lr, math.inf), ('weight_decay', weight_decay, math.inf),
                                   ('momentum', momentum, 1), ('betas[0]', betas[0], 1),
                                   ('betas[1]', betas[1], 1), ('eps', eps, math.inf)]:
@@ -109,6 +113,7 @@ class MuonAdamW(Optimizer):
         if ns_dtype not in (None, 'bfloat16', 'float32'):
             raise ValueError(f"ns_dtype={ns_dtype!r}: give 'bfloat16', 'float32' or None.")
         self._ns_dtype = ns_dtype
+        self._share = share
         defaults = dict(lr=lr, weight_decay=weight_decay, momentum=momentum, nesterov=nesterov,
                         ns_steps=ns_steps, betas=tuple(betas), eps=eps, fused=fused, muon=False)
         super().__init__(params, defaults)
@@ -150,23 +155,34 @@ class MuonAdamW(Optimizer):
         return state['low_bits']
 
     def _muon_step(self, params: List[Tensor], group: dict) -> None:
-        grads = [p.grad for p in params]
         for p in params:
             if 'momentum_buffer' not in self.state[p]:
                 self.state[p]['momentum_buffer'] = torch.zeros_like(p.grad)
-        buffers = [self.state[p]['momentum_buffer'] for p in params]
-        torch._foreach_lerp_(buffers, grads, 1 - group['momentum'])
-        updates = (torch._foreach_lerp(grads, buffers, group['momentum'])
-                   if group['nesterov'] else buffers)
+        torch._foreach_lerp_([self.state[p]['momentum_buffer'] for p in params],
+                             [p.grad for p in params], 1 - group['momentum'])
+        buckets: Dict[tuple, List[Tensor]] = defaultdict(list)
+        for p in params:
+            buckets[min(p.shape), max(p.shape), p.dtype, p.device].append(p)
+        chunks = [chunk for (rows, columns, *_), bucket in buckets.items()
+                  for chunk in _chunks(bucket, max(1, _MAX_STACK // (rows * columns)))]
+        chunks.sort(key=lambda chunk: sum(p.numel() * min(p.shape) for p in chunk), reverse=True)
+        # Each process orthogonalises one chunk of a round and sends it to the others.
+        for chunks_of_round in _chunks(chunks, self._processes()):
+            stacks = [self._stack(chunk, group) for chunk in chunks_of_round]
+            self._orthogonalize(stacks, group['ns_steps'])
+            for chunk, stack in zip(chunks_of_round, stacks):
+                self._apply_muon(chunk, stack, group)
 
-        buckets: Dict[tuple, list] = defaultdict(list)
-        for param, update in zip(params, updates):
-            shape = (min(param.shape), max(param.shape))
-            buckets[(*shape, param.dtype, param.device)].append((param, update))
-        for (rows, columns, _, device), bucket in buckets.items():
-            size = max(1, _MAX_STACK // (rows * columns))
-            for chunk in _chunks(bucket, size):
-                self._apply_muon(chunk, self._dtype(device), columns, group)
+    def _processes(self) -> int:
+        return dist.get_world_size() if self._share and dist.is_initialized() else 1
+
+    def _stack(self, params: Sequence[Tensor], group: dict) -> Tensor:
+        """(n, r, c) momenta, r <= c, in the type of the Newton-Schulz iteration."""
+        updates = [self.state[p]['momentum_buffer'] for p in params]
+        if group['nesterov']:
+            updates = [p.grad.lerp(u, group['momentum']) for p, u in zip(params, updates)]
+        dtype = self._dtype(params[0].device)
+        return torch.stack([(u.mT if u.shape[0] > u.shape[1] else u).to(dtype) for u in updates])
 
     def _dtype(self, device: torch.device) -> torch.dtype:
         if self._ns_dtype is not None:
@@ -174,15 +190,19 @@ class MuonAdamW(Optimizer):
         emulated = device.type == 'cpu' and not torch.cpu._is_avx512_bf16_supported()
         return torch.float32 if emulated else torch.bfloat16
 
-    def _apply_muon(self, chunk: Sequence[Tuple[Tensor, Tensor]], dtype: torch.dtype,
-                    columns: int, group: dict) -> None:
-        tall = [p.shape[0] > p.shape[1] for p, _ in chunk]
-        stack = torch.stack([(u.mT if t else u).to(dtype) for (_, u), t in zip(chunk, tall)])
-        stack = orthogonalize(stack, group['ns_steps'])
-        updates = [u.mT if t else u for u, t in zip(stack.unbind(), tall)]
-        params = [p for p, _ in chunk]
+    def _orthogonalize(self, stacks: List[Tensor], steps: int) -> None:
+        shared = self._processes() > 1
+        for i in range(len(stacks)):
+            if not shared or i == dist.get_rank():
+                stacks[i] = orthogonalize(stacks[i], steps)
+        if shared:
+            for work in [dist.broadcast(s, i, async_op=True) for i, s in enumerate(stacks)]:
+                work.wait()
+
+    def _apply_muon(self, params: Sequence[Tensor], stack: Tensor, group: dict) -> None:
+        updates = [u if u.shape == p.shape else u.mT for u, p in zip(stack.unbind(), params)]
         decay = 1 - group['lr'] * group['weight_decay']
-        alpha = -group['lr'] * 0.2 * math.sqrt(columns)
+        alpha = -group['lr'] * 0.2 * math.sqrt(stack.shape[-1])
         if params[0].dtype != torch.bfloat16:
             torch._foreach_mul_(params, decay)
             torch._foreach_add_(params, [u.to(params[0].dtype) for u in updates], alpha=alpha)
