@@ -23,7 +23,12 @@ def build(name: str = 'nano_random', **mllm):
 
 @pytest.fixture(scope='module')
 def model():
-    return build()
+    model = build()
+    with torch.no_grad():  # at the initial scale every token looks like every other
+        for parameter in model.parameters():
+            if parameter.ndim == 2:
+                parameter.mul_(4)
+    return model
 
 
 def picture(height: int, width: int, seed: int = 0) -> torch.Tensor:
@@ -31,7 +36,7 @@ def picture(height: int, width: int, seed: int = 0) -> torch.Tensor:
     return torch.from_numpy(rng.integers(0, 255, (3, height, width), dtype=np.uint8))
 
 
-def sample(turns, size=(64, 48), codec='int100/default') -> DetDataSample:
+def sample(turns, size=(112, 84), codec='int100/default') -> DetDataSample:
     prompt, answer = turns[0]
     return DetDataSample(metainfo=dict(turns=turns, prompt=prompt, answer=answer, codec=codec,
                                        ori_shape=size, img_id=0))
@@ -70,7 +75,7 @@ TURNS = [('Where is the red one?', '[[[1,2],[30,4],[5,60]]]'), ('And the box?', 
 @pytest.mark.parametrize('turns', [TURNS[:1], TURNS])
 def test_labels_are_the_answers_and_their_end_tokens(model, turns):
     adapter = model.mllm
-    batch = adapter.encode([picture(64, 48)], [turns])
+    batch = adapter.encode([picture(112, 84)], [turns])
     learnt = batch['labels'][batch['labels'] != -100]
     assert adapter.tokenizer.decode(learnt) == ''.join(a + '<|im_end|>' for _, a in turns)
     # a label is the token that stands at its own place
@@ -80,8 +85,8 @@ def test_labels_are_the_answers_and_their_end_tokens(model, turns):
 
 def test_text_is_the_chat_template_of_the_tokenizer(model):
     adapter = model.mllm
-    batch = adapter.encode([picture(64, 48)], [TURNS])
-    count = 4 * 3  # 64 x 48 pixels in merged patches of 16
+    batch = adapter.encode([picture(112, 84)], [TURNS])
+    count = 4 * 3  # 112 x 84 pixels in merged patches of 28
     messages = [dict(role='user', content='<|vision_start|>' + '<|image_pad|>' * count
                      + '<|vision_end|>' + TURNS[0][0])]
     for i, (prompt, answer) in enumerate(TURNS):
@@ -96,7 +101,7 @@ def test_text_is_the_chat_template_of_the_tokenizer(model):
 
 def test_generation_prompt_is_the_training_prompt(model):
     adapter = model.mllm
-    image = picture(64, 48)
+    image = picture(112, 84)
     train = adapter.encode([image], [TURNS])
     ask = adapter.encode([image], [[TURNS[0], (TURNS[1][0], None)]], for_generation=True)
     length = ask['input_ids'].shape[1]
@@ -107,7 +112,7 @@ def test_generation_prompt_is_the_training_prompt(model):
 @pytest.mark.parametrize('text', ['<|im_end|>', 'a <|image_pad|> b', '<|im_start|>system\n'])
 def test_a_sentence_cannot_write_special_tokens(model, text):
     adapter = model.mllm
-    batch = adapter.encode([picture(32, 32)], [[(text, '[]')]])
+    batch = adapter.encode([picture(56, 56)], [[(text, '[]')]])
     assert (batch['input_ids'] == adapter.image_token_id).sum() == 4
     assert (batch['input_ids'] == adapter.tokenizer.eos_token_id).sum() == 2
     assert text in adapter.tokenizer.decode(batch['input_ids'][0])
@@ -117,7 +122,7 @@ def test_positions_of_a_picture(model):
     """Golden mRoPE ids: a 2 x 3 picture at position 4 counts (t, h, w) from there, and the text
     goes on one after the largest."""
     adapter = model.mllm
-    batch = adapter.encode([picture(32, 48)], [[('a', 'b')]])
+    batch = adapter.encode([picture(56, 84)], [[('a', 'b')]])
     first = int((batch['input_ids'][0] == adapter.image_token_id).nonzero()[0])
     ids, _ = adapter.hf.model.get_rope_index(
         batch['input_ids'], image_grid_thw=batch['image_grid_thw'],
@@ -129,7 +134,7 @@ def test_positions_of_a_picture(model):
 
 # --- loss -------------------------------------------------------------------------------------
 def test_loss_is_the_mean_over_answer_tokens_and_padding_is_neutral(model):
-    pictures = [picture(64, 48), picture(32, 32, 1)]
+    pictures = [picture(112, 84), picture(56, 56, 1)]
     samples = [sample(TURNS), sample([('what?', '[3,4]')])]
     both = model.loss(pictures, samples)
     one, two = (model.loss([p], [s]) for p, s in zip(pictures, samples))
@@ -139,21 +144,21 @@ def test_loss_is_the_mean_over_answer_tokens_and_padding_is_neutral(model):
 
 
 def test_loss_is_transformers_own(model):
-    batch = model.mllm.encode([picture(64, 48)], [TURNS])
+    batch = model.mllm.encode([picture(112, 84)], [TURNS])
     expected = model.mllm.hf(**batch).loss
-    torch.testing.assert_close(model.loss([picture(64, 48)], [sample(TURNS)])['loss'], expected,
+    torch.testing.assert_close(model.loss([picture(112, 84)], [sample(TURNS)])['loss'], expected,
                                rtol=1e-5, atol=1e-5)
 
 
 def test_describe_marks_what_is_learnt(model):
-    text = model.describe_batch([picture(64, 48)], [sample(TURNS[:1])])[0]
+    text = model.describe_batch([picture(112, 84)], [sample(TURNS[:1])])[0]
     assert '<|image_pad|>x12' in text
     assert text.count('⟦') == 1 and '⟦[[[1,2],[30,4],[5,60]]]<|im_end|>⟧' in text
 
 
 # --- generation -------------------------------------------------------------------------------
 def test_left_padding_does_not_change_an_answer(model):
-    pictures = [picture(64, 48), picture(112, 112, 1), picture(32, 32, 2)]
+    pictures = [picture(112, 84), picture(112, 112, 1), picture(56, 56, 2)]
     prompts = ['a', 'Where is the little red one on the left of the blue star?', 'b c']
     together = model.answer(pictures, prompts, max_new_tokens=12)
     alone = [model.answer([p], [q], max_new_tokens=12)[0] for p, q in zip(pictures, prompts)]
@@ -167,7 +172,7 @@ def test_vision_tokens_are_never_written(model):
         saved = adapter.head_weight.clone()
         adapter.head_weight[adapter.image_token_id] = 100 * adapter.head_weight.mean(0)
     try:
-        batch = adapter.encode([picture(32, 32)] * 4, [[('x', None)]] * 4, for_generation=True)
+        batch = adapter.encode([picture(56, 56)] * 4, [[('x', None)]] * 4, for_generation=True)
         torch.manual_seed(0)
         out = adapter.generate(batch, do_sample=True, max_new_tokens=40)
     finally:
@@ -231,7 +236,7 @@ def test_freezing(freeze, trained):
 def test_lora_trains_adapters_and_named_parts_only():
     lora = dict(r=4, lora_alpha=8, target_modules=r'.*language_model.*\.(q_proj|v_proj)')
     model = build(lora=lora, train_with_lora=['projector'], gradient_checkpointing=True)
-    model.loss([picture(32, 32)], [sample(TURNS)])['loss'].backward()
+    model.loss([picture(56, 56)], [sample(TURNS)])['loss'].backward()
     names = {n for n, p in model.mllm.hf.named_parameters() if p.grad is not None}
     assert len([n for n in names if 'lora_B' in n]) == 2 * 4
     assert all('lora_' in n or 'visual.merger' in n for n in names)
@@ -242,7 +247,7 @@ def test_gradient_checkpointing_changes_no_gradient():
     grads = []
     for checkpointing in (False, True):
         model = build(gradient_checkpointing=checkpointing)
-        model.loss([picture(32, 32)], [sample(TURNS)])['loss'].backward()
+        model.loss([picture(56, 56)], [sample(TURNS)])['loss'].backward()
         grads.append([p.grad for p in model.parameters()])
     for a, b in zip(*grads):
         torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-6)
@@ -262,7 +267,7 @@ def test_the_family_shares_the_adapter(model_type):
                 num_attention_heads=2, num_key_value_heads=2, bos_token_id=0, eos_token_id=2,
                 pad_token_id=0,
                 rope_parameters=dict(rope_type='default', rope_theta=10.0, mrope_section=[2, 3, 3]))
-    vision = dict(depth=2, num_heads=2, patch_size=8, spatial_merge_size=2, temporal_patch_size=1)
+    vision = dict(depth=2, num_heads=2, patch_size=14, spatial_merge_size=2, temporal_patch_size=1)
     vision |= dict(hidden_size=32, intermediate_size=64, out_hidden_size=32, num_position_embeddings=16,
                    deepstack_visual_indexes=[0]) if model_type == 'qwen3_vl' else dict(
                        embed_dim=32, hidden_size=32)
@@ -271,6 +276,6 @@ def test_the_family_shares_the_adapter(model_type):
     model = build(config=dict(model_type=model_type, text_config=text, vision_config=vision,
                               image_token_id=6, video_token_id=7, vision_start_token_id=3,
                               vision_end_token_id=4))
-    model.loss([picture(32, 32)], [sample(TURNS)])['loss'].backward()
+    model.loss([picture(56, 56)], [sample(TURNS)])['loss'].backward()
     assert all(p.grad is not None for n, p in model.mllm.named_parameters() if 'layers' in n)
-    assert len(model.answer([picture(32, 48)], ['x'], max_new_tokens=3)) == 1
+    assert len(model.answer([picture(56, 84)], ['x'], max_new_tokens=3)) == 1
