@@ -1,5 +1,9 @@
 """Mask to text to mask: presets, budgets, ring orders, any text."""
 import json
+import os
+import subprocess
+import sys
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -8,8 +12,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pycocotools import mask as coco_mask
 
-from simpleseg_mm.polygon import (PolygonCodec, count_tokens, mask_iou, parse_answer,
-                                  segmentation_to_mask, signed_area)
+from simpleseg_mm.polygon import (Grammar, PolygonCodec, count_tokens, mask_iou, parse_answer,
+                                  rate_of, rings_to_mask, segmentation_to_mask, signed_area)
+from simpleseg_mm.polygon.fit import _Table
 from test_polygon_raster import disk, masks
 
 FRAME = disk((200, 240), (100, 120), 80) & ~disk((200, 240), (100, 120), 40)
@@ -72,8 +77,8 @@ def test_exact_inverse_of_real_objects(real_data):
     dict(preset='paper'), dict(preset='paper', grammar='decimal3'),
     dict(ring_order='reversed'), dict(ring_order='shuffled'),
 ])
-@settings(max_examples=40, deadline=None)
-@given(mask=masks(30))
+@settings(max_examples=25, deadline=None)
+@given(mask=masks(20))
 def test_any_mask(kwargs, mask):
     """Never an exception, valid text, a pure function, '[]' exactly for the empty mask."""
     codec = PolygonCodec(**kwargs)
@@ -100,6 +105,45 @@ def test_default_preset_is_close_at_any_budget(grammar, size, tokens, least):
         mask = blob(size, seed, size[0] / 3)
         found.append(mask_iou(codec.decode(codec.encode(mask), size).mask, mask))
     assert np.mean(found) >= least
+
+
+TOOL = Path(__file__).parent.parent / 'tools' / 'analysis_tools' / 'codec_ceiling.py'
+
+
+@pytest.mark.parametrize('args, iou, tokens, holes', [
+    ([], (0.992, 1), (140, 155), 0.98),
+    (['--tokens', '250'], (0.998, 1), (240, 265), 0.99),
+    (['--preset', 'paper'], (0.86, 0.87), (280, 290), 0.85),
+])
+def test_ceiling_on_real_objects(args, iou, tokens, holes, real_data):
+    """The tool's last line: the first 200 objects of the photos."""
+    path = real_data / 'coco_photos' / 'instances.json'
+    env = dict(os.environ, PYTHONPATH=str(TOOL.parent.parent.parent))
+    out = subprocess.run([sys.executable, str(TOOL), str(path), '--limit', '200', *args],
+                         check=True, capture_output=True, text=True, env=env).stdout
+    report = json.loads(out.splitlines()[-1])
+    assert report['objects'] == 200
+    assert iou[0] <= report['mean_iou'] <= iou[1]
+    assert tokens[0] <= report['mean_tokens'] <= tokens[1]
+    assert report['holes_iou'] >= holes
+
+
+@settings(max_examples=60, deadline=None)
+@given(mask=masks(60), seed=st.integers(0, 5))
+def test_price_of_a_ring_is_exact(mask, seed):
+    """Wrong pixels by the sum over edges equal wrong pixels by filling, for simple rings."""
+    grammar = Grammar.from_name('int1000')
+    rng = np.random.default_rng(seed)
+    angle = -np.linspace(0, 2 * np.pi, 7, endpoint=False)
+    size = np.array(mask.shape[::-1])
+    radius = rng.uniform(0.1, 0.6, (7, 1))
+    points = size * (rng.uniform(0.3, 0.7, 2) + radius * np.stack([np.cos(angle), np.sin(angle)], 1))
+    steps = grammar.to_steps(points, mask.shape)
+    table = _Table(mask.view(np.uint8), (0, 0, *size), grammar.steps)
+    ends = table.from_steps(steps)
+    price = table.price(ends, np.roll(ends, -1, axis=0))[0].sum()
+    filled = rings_to_mask([steps / 1000 * size], mask.shape, 'edges')
+    assert mask.sum() + price == (filled ^ mask).sum()
 
 
 @pytest.mark.parametrize('mask', [FRAME, PARTS, FRAME[:, ::-1] | PARTS])
@@ -198,3 +242,11 @@ def test_specs():
     for spec in ('', 'int1000', 'int1000/best', 'xml/default', 'int1000/default/x', None):
         with pytest.raises(ValueError):
             PolygonCodec.from_spec(spec)
+
+
+def test_rates_fall_with_the_budget():
+    grammars = [Grammar.from_name(name) for name in ('int1000', 'int100', 'decimal3')]
+    for grammar in grammars:
+        rates = [rate_of(tokens, grammar) for tokens in (1, 40, 80, 150, 250, 1e6)]
+        assert rates == sorted(rates, reverse=True) and 0 < rates[-1] < rates[0] < 1
+    assert rate_of(264, grammars[2]) == pytest.approx(rate_of(149, grammars[0]) * 0.565, rel=0.02)

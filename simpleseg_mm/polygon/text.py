@@ -248,9 +248,15 @@ def _find_empty(text: str, cut: bool) -> ParsedAnswer:
 
 
 def _is_bare(text: str, start: int, end: int) -> bool:
-    """Whether no further bracket encloses ``text[start:end]`` directly."""
-    return text[:start].rstrip()[-1:] not in ('[', ',') and \
-        text[end:].lstrip()[:1] not in (']', ',')
+    """Whether ``text[start:end]`` is not itself an item of a list."""
+    head, tail = text[:start].rstrip(), text[end:].lstrip()
+    if head.endswith(','):
+        nested = head[:-1].rstrip().endswith(']')
+    else:
+        nested = head.endswith('[')
+    if tail.startswith(','):
+        return not nested and not tail[1:].lstrip().startswith('[')
+    return not nested and not tail.startswith(']')
 
 
 def _find_numbers(text: str, grammar: Grammar, pattern, kind: str) -> Optional[ParsedAnswer]:
