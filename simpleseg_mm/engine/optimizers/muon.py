@@ -143,10 +143,11 @@ class MuonAdamW(Optimizer):
         """Load a state with its own dtypes (torch would cast every tensor to its parameter's)."""
         super().load_state_dict(state_dict)
         ids = [i for group in state_dict['param_groups'] for i in group['params']]
-        params = [p for group in self.param_groups for p in group['params']]
-        for i, param in zip(ids, params):
+        params = [(p, group) for group in self.param_groups for p in group['params']]
+        for i, (param, group) in zip(ids, params):
             for key, value in state_dict['state'].get(i, {}).items():
-                self.state[param][key] = value.to(param.device, copy=True)
+                on_cpu = key == 'step' and not group['fused']
+                self.state[param][key] = value.to('cpu' if on_cpu else param.device, copy=True)
 
     def _low_bits(self, param: Tensor) -> Tensor:
         state = self.state[param]
