@@ -202,7 +202,7 @@ def test_any_text(text, grammar, kind):
                             ''.join(text[start:end].split()))
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(rings=st.lists(st.lists(st.tuples(st.integers(0, 1000), st.integers(0, 1000)), min_size=3,
                                max_size=8, unique=True), min_size=1, max_size=4),
        name=st.sampled_from(['int1000', 'decimal3', 'fixed3']),

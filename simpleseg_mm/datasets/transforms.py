@@ -1,4 +1,5 @@
 """Transforms of one query: read the image and mask, write prompt and answer, pack."""
+import hashlib
 import io
 from collections.abc import Mapping
 
@@ -14,6 +15,8 @@ from simpleseg_mm.polygon import PolygonCodec, mask_to_point, segmentation_to_ma
 from simpleseg_mm.registry import TRANSFORMS
 
 from .templates import ANSWERS, QUESTIONS, SUBJECTS, TASKS, TEMPLATE_SETS
+
+_MAX_TEXTS = 100_000  # texts of masks that a worker keeps, some 30 MB
 
 _META_KEYS = ('img_id', 'image_id', 'ref_id', 'sent_id', 'ann_id', 'img_path', 'ori_shape',
               'img_shape', 'text', 'task', 'prompt', 'answer', 'turns', 'codec', 'gt_masks',
@@ -117,6 +120,7 @@ class FormatQuery(BaseTransform):
         self.codec = PolygonCodec(**dict(codec or {}))
         self.templates = templates
         self.turns = turns
+        self._texts: dict[bytes, str] = {}
 
     def transform(self, results: dict) -> dict:
         rng, test_mode = results['rng'], results['test_mode']
@@ -190,12 +194,21 @@ class FormatQuery(BaseTransform):
             return grammar.format_box(box, size)
         mask = info['gt_masks'].masks[0] > 0 if 'gt_masks' in info else target_mask(info)
         if kind == 'mask':
-            return self.codec.encode(mask)
+            return self._encode(mask)
         if asked and not test_mode:
             inside = np.flatnonzero(mask)
             y, x = divmod(int(inside[rng.integers(len(inside))]), mask.shape[1])
             return grammar.format_point((x + 0.5, y + 0.5), size)
         return grammar.format_point(mask_to_point(mask, mode='inside'), size)
+
+    def _encode(self, mask: np.ndarray) -> str:
+        """Text of a mask, written once: sentences share targets, and epochs repeat them."""
+        key = hashlib.blake2b(np.packbits(mask), digest_size=16).digest() + str(mask.shape).encode()
+        if key not in self._texts:
+            if len(self._texts) >= _MAX_TEXTS:
+                self._texts.clear()
+            self._texts[key] = self.codec.encode(mask)
+        return self._texts[key]
 
 
 @TRANSFORMS.register_module()
