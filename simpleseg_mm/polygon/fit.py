@@ -88,7 +88,7 @@ class _Table:
     def price(self, a: np.ndarray, b: np.ndarray) -> np.ndarray:
         """Wrong pixels that each edge from a to b adds, and its share of the area, ``(2, E)``."""
         both = np.zeros((2, len(a)))
-        both[1] = (a[:, 0] * b[:, 1] - a[:, 1] * b[:, 0]) * (self.stride / 2)
+        both[1] = self.area(a, b)
         first = np.ceil(a[:, 1]).clip(0, self.h)
         last = np.ceil(b[:, 1]).clip(0, self.h)
         count = np.abs(last - first).astype(np.int64)
@@ -111,11 +111,18 @@ class _Table:
         both[0, live] = np.where(last > first, -wrong, wrong) * self.stride
         return both
 
+    def area(self, a: np.ndarray, b: np.ndarray) -> np.ndarray:
+        """Share of each edge in the signed area of its ring, pixels squared."""
+        return (a[..., 0] * b[..., 1] - a[..., 1] * b[..., 0]) * (self.stride / 2)
+
+    def slack(self, a: np.ndarray, b: np.ndarray) -> np.ndarray:
+        """How far area and counted pixels of an edge may differ by rounding, pixels."""
+        return self.stride * (np.abs(b - a).sum(axis=-1) + 3)
+
     def excess(self, gap: np.ndarray, a: np.ndarray, b: np.ndarray) -> np.ndarray:
         """What edges from a to b get wrong; ``gap`` is their price less that of the outline."""
         wrong, area = gap[0], np.abs(gap[1])
-        slack = self.stride * (np.abs(b - a).sum(axis=-1) + 3)
-        return np.where(area > wrong + slack, area, np.maximum(wrong, 0))
+        return np.where(area > wrong + self.slack(a, b), area, np.maximum(wrong, 0))
 
 
 class _Outline:
@@ -207,8 +214,14 @@ def _cheapest_ring(table: _Table, tied: _Tied, tokens: np.ndarray, start: int) -
     wrap = to >= m
     to[wrap] -= m
     a, b = points[of], points[to]
-    gap = table.price(a, b) - (reach[:, to] - reach[:, of] + tied.around[:, None] * wrap)
-    edge = np.empty((m, k))  # edge[i, k - skip]: from i - skip to i
+    replaced = reach[:, to] - reach[:, of] + tied.around[:, None] * wrap
+    # An edge that leaves out more area than the vertices passed over would cost is not worth
+    # its lookups.
+    area = np.abs(table.area(a, b) - replaced[1]) - table.slack(a, b)
+    live = np.flatnonzero(area <= skip * (tokens.max() + 2 * table.stride))
+    a, b, of, to, skip = a[live], b[live], of[live], to[live], skip[live]
+    gap = table.price(a, b) - replaced[:, live]
+    edge = np.full((m, k), np.inf)  # edge[i, k - skip]: from i - skip to i
     edge[to, k - skip] = table.excess(gap, a, b)
     edge += tokens[:, None]
     edge = np.roll(edge, -start - 1, axis=0)
