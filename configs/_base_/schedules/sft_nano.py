@@ -1,14 +1,14 @@
 # SFT of the small built-in model. Every number is our choice.
 global_batch_size = 32
 
-train_cfg = dict(type='IterBasedTrainLoop', max_iters=800, val_interval=400)
+train_cfg = dict(type='IterBasedTrainLoop', max_iters=750, val_interval=375)
 val_cfg = dict(type='ValLoop')
 test_cfg = dict(type='TestLoop')
 
 optim_wrapper = dict(
     type='OptimWrapper',
     constructor='MuonConstructor',
-    optimizer=dict(type='MuonAdamW', lr=5e-4, weight_decay=0.05, betas=(0.9, 0.95)),
+    optimizer=dict(type='MuonAdamW', lr=2e-3, weight_decay=0.05, betas=(0.9, 0.95)),
     clip_grad=dict(max_norm=1.0))
 
 param_scheduler = [
