@@ -67,9 +67,10 @@ def measure(codec, items):
         decoded = codec.decode(text, mask.shape)
         end = time.process_time()
         areas = [signed_area(ring) for ring in mask_to_rings(mask, 'edges')]
-        rows.append((mask_iou(decoded.mask, mask), count_tokens(text), sum(map(len, decoded.rings)),
-                     1e3 * (middle - start), 1e3 * (end - middle), mask.sum(),
-                     sum(area < 0 for area in areas), sum(area > 0 for area in areas)))
+        rows.append((mask_iou(decoded.mask, mask), count_tokens(text),
+                     sum(map(len, decoded.rings)), 1e3 * (middle - start), 1e3 * (end - middle),
+                     mask.sum(), sum(area < 0 for area in areas),
+                     sum(area > 0 for area in areas)))
     return np.array(rows, np.float64).reshape(-1, 8).T
 
 
