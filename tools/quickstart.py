@@ -7,6 +7,7 @@ Runs the project's own tools on nano and RefShapes and leaves, in the work dir, 
 """
 import argparse
 import json
+import re
 import subprocess
 import sys
 import time
@@ -16,34 +17,43 @@ import cv2
 
 from simpleseg_mm.visualization import contact_sheet, plot_curves
 
+#: what of MMEngine's log lines is shown: where it is, the time left, the loss
+PROGRESS = re.compile(r'(Iter\(\w+\) *\[ *\d+/ *\d+\])(?=.*?(eta: \S+)|)(?=.*? (loss: [\d.]+)|)')
 ROOT = Path(__file__).resolve().parent.parent
 CONFIG = 'configs/simpleseg/nano_sft_refshapes.py'
 COLUMNS = {'gIoU': 'res/gIoU', 'cIoU': 'res/cIoU', 'P@0.5': 'res/P@0.5', 'Acc@0.5': 'rec/Acc@0.5',
            'valid_parse': 'health/valid_parse'}
 
 
-def run(*command: str) -> None:
-    """One tool of the project; ends this program where it fails."""
-    print(f'\n$ python {" ".join(command)}', flush=True)
-    if subprocess.run([sys.executable, *command], cwd=ROOT).returncode:
-        raise SystemExit(f'quickstart stopped: `python {" ".join(command)}` failed')
+def run(log: Path, *command: str) -> None:
+    """One tool of the project: its output goes to ``log``, its progress to the screen."""
+    print(f'\n$ python {" ".join(command)}\n  (log: {log})', flush=True)
+    log.parent.mkdir(parents=True, exist_ok=True)
+    with log.open('w') as file, subprocess.Popen(
+            [sys.executable, *command], cwd=ROOT, stdout=subprocess.PIPE, text=True) as process:
+        for line in process.stdout:
+            file.write(line)
+            if found := PROGRESS.search(line):
+                print('  ' + '  '.join(part for part in found.groups() if part), flush=True)
+    if process.returncode:
+        tail = ''.join(log.read_text().splitlines(keepends=True)[-15:])
+        raise SystemExit(f'{tail}\nquickstart stopped: the command above failed, see {log}')
 
 
 def test(checkpoint: str, work_dir: Path, data: Path) -> dict:
     """Figures of a checkpoint, as fractions; pictures go to ``work_dir/pictures``."""
-    run('tools/test.py', CONFIG, checkpoint, '--work-dir', str(work_dir),
+    run(work_dir / 'test.log', 'tools/test.py', CONFIG, checkpoint, '--work-dir', str(work_dir),
         '--out', str(work_dir / 'answers.jsonl'), '--show-dir', str(work_dir / 'pictures'),
         '--cfg-options', f'test_dataloader.dataset.data_root={data}',
         'default_hooks.visualization.interval=24')
-    newest = max(work_dir.glob('*/*.json'), key=lambda path: path.stat().st_mtime)
-    metrics = json.loads(newest.read_text().splitlines()[-1])
+    metrics = json.loads((work_dir / 'test.log').read_text().splitlines()[-1])
     return {name: round(metrics[key] / 100, 4) for name, key in COLUMNS.items()}
 
 
 def train(work_dir: Path, data: Path) -> str:
     """SFT from nano's base; the path of the last checkpoint."""
-    run('tools/train.py', CONFIG, '--work-dir', str(work_dir), '--cfg-options',
-        *(f'{part}_dataloader.dataset.data_root={data}' for part in ('train', 'val')))
+    run(work_dir / 'train.log', 'tools/train.py', CONFIG, '--work-dir', str(work_dir),
+        '--cfg-options', *(f'{part}_dataloader.dataset.data_root={data}' for part in ('train', 'val')))
     return (work_dir / 'last_checkpoint').read_text().strip()
 
 
@@ -61,14 +71,14 @@ def report(work_dir: Path, rows: dict) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument('--work-dir', type=Path, default=ROOT / 'work_dirs/quickstart')
-    parser.add_argument('--data', type=Path, default=ROOT / 'data/refshapes',
+    parser.add_argument('--work-dir', type=lambda text: Path(text).resolve(), default=ROOT / 'work_dirs/quickstart')
+    parser.add_argument('--data', type=lambda text: Path(text).resolve(), default=ROOT / 'data/refshapes',
                         help='folder of RefShapes; generated where it is absent')
     args = parser.parse_args()
     start = time.time()
     if not (args.data / 'refshapes/instances.json').is_file():
-        run('tools/dataset_converters/generate_refshapes.py', str(args.data),
-            '--scenes-train', '3000', '--scenes-val', '220')
+        run(args.work_dir / 'data.log', 'tools/dataset_converters/generate_refshapes.py',
+            str(args.data), '--scenes-train', '3000', '--scenes-val', '220')
     rows = {'base': test('none', args.work_dir / 'base', args.data)}
     checkpoint = train(args.work_dir / 'sft', args.data)
     rows['sft'] = test(checkpoint, args.work_dir / 'sft', args.data)
