@@ -1,7 +1,7 @@
 # SFT of the small built-in model. Every number is our choice.
-global_batch_size = 32
+global_batch_size = 16  # small: at this length, steps teach more than samples
 
-train_cfg = dict(type='IterBasedTrainLoop', max_iters=750, val_interval=375)
+train_cfg = dict(type='IterBasedTrainLoop', max_iters=1250, val_interval=625)
 val_cfg = dict(type='ValLoop')
 test_cfg = dict(type='TestLoop')
 
@@ -16,4 +16,4 @@ param_scheduler = [
     dict(type='CosineAnnealingLR', eta_min_ratio=0.02, by_epoch=False, begin=40)
 ]
 
-auto_scale_lr = dict(enable=False, base_batch_size=32)
+auto_scale_lr = dict(enable=False, base_batch_size=16)
