@@ -78,7 +78,7 @@ def main() -> None:
     start = time.time()
     if not (args.data / 'refshapes/instances.json').is_file():
         run(args.work_dir / 'data.log', 'tools/dataset_converters/generate_refshapes.py',
-            str(args.data), '--scenes-train', '2000', '--scenes-val', '220')
+            str(args.data), '--scenes-train', '2000', '--scenes-val', '80')
     rows = {'base': test('none', args.work_dir / 'base', args.data)}
     checkpoint = train(args.work_dir / 'sft', args.data)
     rows['sft'] = test(checkpoint, args.work_dir / 'sft', args.data)

@@ -1,7 +1,7 @@
 # SFT of the small built-in model. Every number is our choice.
 global_batch_size = 16  # small: at this length, steps teach more than samples
 
-train_cfg = dict(type='IterBasedTrainLoop', max_iters=1250, val_interval=625)
+train_cfg = dict(type='IterBasedTrainLoop', max_iters=1400, val_interval=700)
 val_cfg = dict(type='ValLoop')
 test_cfg = dict(type='TestLoop')
 
