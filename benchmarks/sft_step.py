@@ -36,7 +36,7 @@ def fake_batch(batch_size: int, width: int, height: int):
 
 
 def counted_flops(model, patches: int, tokens: int) -> float:
-    """6 FLOPs a parameter for each patch (vision tower) or token (language model, no embedding)."""
+    """6 FLOPs a parameter a patch (vision tower) or token (language model, no embedding)."""
     parts = {'vision': 0, 'projector': 0, 'llm': 0}
     for name, parameter in model.mllm.hf.named_parameters():
         if 'embed_tokens' not in name:

@@ -218,7 +218,8 @@ def test_constructor_splits_by_kind():
         'visual.patch_embed.bias', 'visual.blocks.bias', 'visual.norm.weight', 'visual.norm.bias',
         'layers.bias'}
     assert set(groups) == {n for n, p in model.named_parameters() if p.requires_grad}
-    assert sum(len(g['params']) for g in wrapper.optimizer.param_groups) == len(groups)  # tied once
+    # a tied parameter counts once
+    assert sum(len(g['params']) for g in wrapper.optimizer.param_groups) == len(groups)
 
 
 def test_constructor_multipliers_take_the_longest_key():

@@ -266,13 +266,15 @@ def test_the_family_shares_the_adapter(model_type):
     text = dict(vocab_size=1024, hidden_size=32, intermediate_size=64, num_hidden_layers=2,
                 num_attention_heads=2, num_key_value_heads=2, bos_token_id=0, eos_token_id=2,
                 pad_token_id=0,
-                rope_parameters=dict(rope_type='default', rope_theta=10.0, mrope_section=[2, 3, 3]))
+                rope_parameters=dict(rope_type='default', rope_theta=10.0,
+                                     mrope_section=[2, 3, 3]))
     vision = dict(depth=2, num_heads=2, patch_size=14, spatial_merge_size=2, temporal_patch_size=1)
-    vision |= dict(hidden_size=32, intermediate_size=64, out_hidden_size=32, num_position_embeddings=16,
-                   deepstack_visual_indexes=[0]) if model_type == 'qwen3_vl' else dict(
-                       embed_dim=32, hidden_size=32)
     if model_type == 'qwen3_vl':
         text |= dict(head_dim=16)
+        vision |= dict(hidden_size=32, intermediate_size=64, out_hidden_size=32,
+                       num_position_embeddings=16, deepstack_visual_indexes=[0])
+    else:
+        vision |= dict(embed_dim=32, hidden_size=32)
     model = build(config=dict(model_type=model_type, text_config=text, vision_config=vision,
                               image_token_id=6, video_token_id=7, vision_start_token_id=3,
                               vision_end_token_id=4))

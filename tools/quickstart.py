@@ -53,13 +53,15 @@ def test(checkpoint: str, work_dir: Path, data: Path) -> dict:
 def train(work_dir: Path, data: Path) -> str:
     """SFT from nano's base; the path of the last checkpoint."""
     run(work_dir / 'train.log', 'tools/train.py', CONFIG, '--work-dir', str(work_dir),
-        '--cfg-options', *(f'{part}_dataloader.dataset.data_root={data}' for part in ('train', 'val')))
+        '--cfg-options',
+        *(f'{part}_dataloader.dataset.data_root={data}' for part in ('train', 'val')))
     return (work_dir / 'last_checkpoint').read_text().strip()
 
 
 def report(work_dir: Path, rows: dict) -> None:
     """Pictures for a person: answers of the trained model, and the curves of its training."""
-    pictures = [cv2.imread(str(path)) for path in sorted((work_dir / 'sft/pictures').glob('*.png'))]
+    files = sorted((work_dir / 'sft/pictures').glob('*.png'))
+    pictures = [cv2.imread(str(path)) for path in files]
     cv2.imwrite(str(work_dir / 'report.png'), contact_sheet(pictures[:12], columns=4))
     scalars = sorted((work_dir / 'sft').glob('*/vis_data/scalars.json'))
     plot_curves(scalars[-1:], work_dir / 'curves.png')
@@ -71,10 +73,11 @@ def report(work_dir: Path, rows: dict) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument('--work-dir', type=lambda text: Path(text).resolve(), default=ROOT / 'work_dirs/quickstart')
-    parser.add_argument('--data', type=lambda text: Path(text).resolve(), default=ROOT / 'data/refshapes',
+    parser.add_argument('--work-dir', type=Path, default=ROOT / 'work_dirs/quickstart')
+    parser.add_argument('--data', type=Path, default=ROOT / 'data/refshapes',
                         help='folder of RefShapes; generated where it is absent')
     args = parser.parse_args()
+    args.work_dir, args.data = args.work_dir.resolve(), args.data.resolve()
     start = time.time()
     if not (args.data / 'refshapes/instances.json').is_file():
         run(args.work_dir / 'data.log', 'tools/dataset_converters/generate_refshapes.py',

@@ -1,7 +1,8 @@
 """RefShapes: generated referring segmentation in RefCOCO's own file formats.
 
-A scene holds two to four coloured shapes (unless told) that do not touch, on a soft pale background. Every
-reference has three sentences, each of which fits exactly one object of its scene by construction.
+A scene holds two to four coloured shapes (unless told) that do not touch, on a soft pale
+background. Every reference has three sentences, each of which fits exactly one object of its scene
+by construction.
 Scene ``i`` of a split depends on ``(seed, split, i)`` alone, so a larger set contains the smaller
 one. All sizes, colours, words and frequencies are our choice.
 
@@ -276,7 +277,8 @@ def generate(out_dir: str | Path, scenes: dict[str, int], seed: int = 0, size: i
                           sentences=sum(len(ref['sentences']) for ref in refs
                                         if ref['split'] == split)) for split in SPLITS}
     card = dict(name='RefShapes', version=VERSION, seed=seed, size=size, absent=absent,
-                objects_range=list(objects_range), counts=counts, annotations=len(annotations), shapes=list(SHAPES),
+                objects_range=list(objects_range), counts=counts,
+                annotations=len(annotations), shapes=list(SHAPES),
                 colours=list(COLOURS), licence='CC0-1.0')
     categories = [dict(id=i + 1, name=name, supercategory='shape')
                   for i, name in enumerate(SHAPES)]

@@ -203,7 +203,8 @@ class FormatQuery(BaseTransform):
 
     def _encode(self, mask: np.ndarray) -> str:
         """Text of a mask, written once: sentences share targets, and epochs repeat them."""
-        key = hashlib.blake2b(np.packbits(mask), digest_size=16).digest() + str(mask.shape).encode()
+        content = hashlib.blake2b(np.packbits(mask), digest_size=16).digest()
+        key = content + str(mask.shape).encode()
         if key not in self._texts:
             if len(self._texts) >= _MAX_TEXTS:
                 self._texts.clear()

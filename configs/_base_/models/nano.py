@@ -1,5 +1,6 @@
-# nano: a real Qwen2.5-VL of 1.5 M parameters that ships with the package. It grounds (points and
-# boxes on RefShapes) and has not seen a polygon. Made by configs/simpleseg/nano_pretrain_refshapes.py
+# nano: a real Qwen2.5-VL of 2 M parameters that ships with the package. It grounds (points and
+# boxes on RefShapes) and has not seen a polygon. Made by
+# configs/simpleseg/nano_pretrain_refshapes.py
 model = dict(
     type='SimpleSeg',
     mllm=dict(type='QwenVL', pretrained='simpleseg_mm://nano'),

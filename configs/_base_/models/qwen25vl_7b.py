@@ -1,4 +1,5 @@
-# Qwen2.5-VL-7B, trained in full. The paper names the backbone; pixels and what is trained are ours.
+# Qwen2.5-VL-7B, trained in full. The paper names the backbone; pixels and what is trained are
+# ours.
 model = dict(
     type='SimpleSeg',
     mllm=dict(

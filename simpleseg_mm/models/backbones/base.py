@@ -76,7 +76,8 @@ class MLLMAdapter(nn.Module):
             raise ValueError('give `pretrained`, or `processor` for the tokenizer and the image '
                              'processor of a model with random weights')
         if config is not None and init == 'pretrained':
-            raise ValueError("`config` builds another network than the folder's: set init='random'")
+            raise ValueError("`config` builds another network than the folder's: "
+                             "set init='random'")
         processor = locate(processor or pretrained)
         self.system_prompt = system_prompt
         self.tokenizer = _load(AutoTokenizer.from_pretrained, processor)
