@@ -5,7 +5,6 @@ _base_ = [
 ]
 train_dataloader = dict(batch_size=16, dataset=dict(query=dict(templates='single')))
 val_dataloader = dict(dataset=dict(indices=128))
-test_dataloader = dict(dataset=dict(indices=None))
 default_hooks = dict(
     checkpoint=dict(interval=700, save_best='res/gIoU', rule='greater'),
     samples=dict(interval=700))

@@ -13,7 +13,6 @@ from mmengine.config import Config
 from mmengine.logging import print_log
 
 
-
 def world_size(launcher: str) -> int:
     """Number of processes that ``launcher`` ('none', 'pytorch', 'slurm' or 'mpi') has started."""
     names = dict(pytorch='WORLD_SIZE', slurm='SLURM_NTASKS', mpi='OMPI_COMM_WORLD_SIZE')

@@ -1,6 +1,6 @@
 """What every multimodal LLM must offer to SimpleSeg: tokens in, hidden states or text out."""
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property
 from pathlib import Path
 from typing import Dict, List, Optional, Sequence, Tuple, Union
 
@@ -154,7 +154,8 @@ class MLLMAdapter(nn.Module):
 
     def _encode_row(self, turns: Turns, num_image_tokens: int,
                     for_generation: bool) -> Tuple[List[int], List[int]]:
-        head, middle, end, tail = self._skeleton(num_image_tokens)
+        before, after, middle, end, between, close = self._skeleton
+        head = before + [self.image_token_id] * num_image_tokens + after
         ids: List[int] = []
         labels: List[int] = []
 
@@ -163,30 +164,23 @@ class MLLMAdapter(nn.Module):
             labels.extend(new if train else [IGNORE] * len(new))
 
         for i, (prompt, answer) in enumerate(turns):
-            add((head if i == 0 else tail[0]) + self._ids(prompt) + middle, False)
+            add((between if i else head) + self._ids(prompt) + middle, False)
             if for_generation and i == len(turns) - 1:
                 break
             add(self._ids(answer) + end, True)
             if i == len(turns) - 1:
-                add(tail[1], False)
+                add(close, False)
         return ids, labels
 
     def _ids(self, text: str) -> List[int]:
         # split_special_tokens: a sentence that spells a special token stays text
         return self.tokenizer.encode(text, add_special_tokens=False, split_special_tokens=True)
 
-    def _skeleton(self, num_image_tokens: int):
-        """Constant token runs of a conversation, from the tokenizer's own chat template.
-
-        Returns:
-            head (up to the first prompt), middle (prompt to answer), end (the end-of-turn
-            token), tail: (end to next prompt, end to the end of the conversation).
-        """
-        if not hasattr(self, '_skeletons'):
-            self._skeletons = lru_cache(maxsize=4096)(self._build_skeleton)
-        return self._skeletons(num_image_tokens)
-
-    def _build_skeleton(self, num_image_tokens: int):
+    @cached_property
+    def _skeleton(self) -> Tuple[List[int], ...]:
+        """Constant token runs of a conversation, from the tokenizer's own chat template: up to
+        the picture's tokens, from there to the first prompt, prompt to answer, the end of an
+        answer, from there to the next prompt, and to the end of the conversation."""
         p1, a1, p2, a2 = '<<P1>>', '<<A1>>', '<<P2>>', '<<A2>>'
         messages = [] if self.system_prompt is None else [
             dict(role='system', content=self.system_prompt)]
@@ -204,13 +198,8 @@ class MLLMAdapter(nn.Module):
             raise ValueError(f'the chat template must end an answer with the end token {end!r}; '
                              f'it writes {after!r}. Set the tokenizer\'s eos_token accordingly')
 
-        def tokens(part: str) -> List[int]:
-            return self.tokenizer.encode(part, add_special_tokens=False)
-
-        before, after_image = head.split(self.image_token)
-        return (tokens(before) + [self.image_token_id] * num_image_tokens + tokens(after_image),
-                tokens(middle), tokens(end),
-                (tokens(between[len(end):]), tokens(after[len(end):])))
+        parts = (*head.split(self.image_token), middle, end, between[len(end):], after[len(end):])
+        return tuple(self.tokenizer.encode(part, add_special_tokens=False) for part in parts)
 
     @property
     def device(self) -> torch.device:
