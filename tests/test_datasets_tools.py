@@ -34,8 +34,8 @@ BROWSE = 'analysis_tools/browse_dataset.py'
 
 @pytest.fixture
 def shapes(run, tmp_path) -> Path:
-    code, card, _ = run(GENERATE, tmp_path, '--scenes-train', 6, '--scenes-val', 3, '--seed', 4,
-                        '--absent', 0.5)
+    code, card, _ = run(GENERATE, tmp_path, '--scenes-train', 6, '--scenes-val', 3,
+                        '--scenes-test', 0, '--seed', 4, '--absent', 0.5)
     assert code == 0 and card['counts']['val']['images'] == 3 and card['seed'] == 4
     return tmp_path
 
@@ -63,7 +63,7 @@ def test_verify_lists_what_is_wrong(run, shapes):
     card.write_text(card.read_text().replace('"sentences": ', '"sentences": 1'))
     code, report, out = run(REFCOCO, 'verify', shapes, '--bad-images', shapes / 'bad.txt')
     assert code == 1 and not report['ok']
-    assert report['faults'] == dict(counts=2, annotations=3, images=3)
+    assert report['faults'] == dict(counts=3, annotations=3, images=3)
     for text in (f'missing image {images[0]}', f'broken image {images[1]}', 'has (h, w) (10, 10)',
                  'degenerate polygon of 4', 'empty mask', f'annotation {first["id"]}'):
         assert text in out

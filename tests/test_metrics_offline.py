@@ -30,9 +30,9 @@ def tool():
 
 @pytest.fixture(scope='module')
 def config_file(tmp_path_factory):
-    """A config with RefShapes val, absent targets among it."""
+    """A config with RefShapes test, absent targets among it."""
     folder = tmp_path_factory.mktemp('offline')
-    generate(folder / 'data', dict(train=1, val=5), seed=3, size=112, absent=0.5)
+    generate(folder / 'data', dict(train=1, test=5), seed=4, size=112, absent=0.5)
     path = folder / 'config.py'
     path.write_text(f"""
 _base_ = ['{ROOT}/configs/_base_/datasets/refshapes.py',

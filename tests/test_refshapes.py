@@ -34,7 +34,7 @@ def files(root: Path) -> dict[str, bytes]:
 
 
 @pytest.mark.parametrize('change, message', [
-    (dict(scenes=dict(test=1)), "unknown splits \\['test'\\]"),
+    (dict(scenes=dict(testA=1)), "unknown splits \\['testA'\\]"),
     (dict(scenes=dict(train=-1)), 'must not be negative'),
     (dict(size=8), 'size must be in 64'),
     (dict(absent=1.5), 'absent must be in 0..1'),

@@ -20,7 +20,7 @@ from pycocotools import mask as coco_mask
 
 VERSION = 1
 NAME = 'refshapes'
-SPLITS = ('train', 'val')
+SPLITS = ('train', 'val', 'test')
 COLOURS = {
     'red': (214, 36, 40), 'orange': (245, 136, 20), 'yellow': (236, 212, 20),
     'green': (40, 160, 66), 'blue': (36, 84, 220), 'purple': (134, 50, 178),
@@ -188,7 +188,7 @@ def make_scene(seed: int, split: str, index: int, size: int = 224, absent: float
 
     Args:
         seed: Seed of the set.
-        split: 'train' or 'val'.
+        split: 'train', 'val' or 'test'.
         index: Number of the scene in its split.
         size: Side of the image in pixels.
         absent: Probability that a scene has one more reference, to nothing (gRefCOCO's form:

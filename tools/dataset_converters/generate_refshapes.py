@@ -14,6 +14,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('out', type=Path, help='folder to write to')
     parser.add_argument('--scenes-train', type=int, default=20000)
     parser.add_argument('--scenes-val', type=int, default=500)
+    parser.add_argument('--scenes-test', type=int, default=500)
     parser.add_argument('--seed', type=int, default=0)
     parser.add_argument('--size', type=int, default=224, help='side of the images in pixels')
     parser.add_argument('--absent', type=float, default=0.0,
@@ -27,8 +28,8 @@ def main() -> None:
     args = parse_args()
     start = time.perf_counter()
     try:
-        card = generate(args.out, dict(train=args.scenes_train, val=args.scenes_val),
-                        args.seed, args.size, args.absent, tuple(args.objects),
+        scenes = dict(train=args.scenes_train, val=args.scenes_val, test=args.scenes_test)
+        card = generate(args.out, scenes, args.seed, args.size, args.absent, tuple(args.objects),
                         lambda items, total: tqdm(items, total=total, unit='scene'))
     except ValueError as error:
         raise SystemExit(f'generate_refshapes: {error}') from None

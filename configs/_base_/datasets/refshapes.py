@@ -27,4 +27,4 @@ val_dataloader = dict(
         split='val',
         query=dict(type='FormatQuery', codec=codec, tasks=dict(text2mask=1.0)),
         test_mode=True))
-test_dataloader = val_dataloader
+test_dataloader = dict(val_dataloader, dataset=dict(val_dataloader['dataset'], split='test'))
