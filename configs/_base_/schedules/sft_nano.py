@@ -1,7 +1,7 @@
 # SFT of the small built-in model. Every number is our choice.
-global_batch_size = 16  # small: at this length, steps teach more than samples
+global_batch_size = 8  # small: at this length, steps teach more than samples
 
-train_cfg = dict(type='IterBasedTrainLoop', max_iters=1400, val_interval=700)
+train_cfg = dict(type='IterBasedTrainLoop', max_iters=1800, val_interval=1800)
 val_cfg = dict(type='ValLoop')
 test_cfg = dict(type='TestLoop')
 
@@ -9,6 +9,8 @@ optim_wrapper = dict(
     type='OptimWrapper',
     constructor='MuonConstructor',
     optimizer=dict(type='MuonAdamW', lr=2e-3, weight_decay=0.05, betas=(0.9, 0.95)),
+    # the projector's 512 x 512 matrix would cost Muon as much as all others together
+    paramwise_cfg=dict(adamw_keys=('lm_head', 'embed', 'merger')),
     clip_grad=dict(max_norm=1.0))
 
 param_scheduler = [
@@ -16,4 +18,4 @@ param_scheduler = [
     dict(type='CosineAnnealingLR', eta_min_ratio=0.02, by_epoch=False, begin=40)
 ]
 
-auto_scale_lr = dict(enable=False, base_batch_size=16)
+auto_scale_lr = dict(enable=False, base_batch_size=8)

@@ -85,9 +85,8 @@ class MuonAdamW(Optimizer):
         ns_steps: Newton-Schulz iterations.
         betas: of AdamW (ours).
         eps: of AdamW.
-        ns_dtype: 'bfloat16' or 'float32'; None takes bfloat16 on a GPU and on a CPU with bfloat16
-            instructions (twice as fast), and float32 on other CPUs (bfloat16 is emulated there,
-            and slower than the model).
+        ns_dtype: 'bfloat16' or 'float32'; None takes bfloat16 on a GPU and on a CPU with matrix
+            instructions (AMX; twice as fast), and float32 on other CPUs, where it is faster.
         fused: torch's fused AdamW kernel.
         share: let each process of a data-parallel run orthogonalise a part of the matrices and
             send them to the others, instead of all doing all.
@@ -188,8 +187,8 @@ class MuonAdamW(Optimizer):
     def _dtype(self, device: torch.device) -> torch.dtype:
         if self._ns_dtype is not None:
             return getattr(torch, self._ns_dtype)
-        emulated = device.type == 'cpu' and not torch.cpu._is_avx512_bf16_supported()
-        return torch.float32 if emulated else torch.bfloat16
+        slow = device.type == 'cpu' and not torch.cpu._is_amx_tile_supported()
+        return torch.float32 if slow else torch.bfloat16
 
     def _orthogonalize(self, stacks: List[Tensor], steps: int) -> None:
         shared = self._processes() > 1
