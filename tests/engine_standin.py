@@ -1,15 +1,18 @@
-"""A model, a data set and a metric in SimpleSeg's interfaces that train in milliseconds."""
+"""Stand-ins: a model, data and a metric that train in milliseconds; rollouts, rewards, hooks."""
 import itertools
+import json
 import os
 import signal
 import subprocess
 import sys
+import zlib
+from operator import attrgetter
 from pathlib import Path
 
 import numpy as np
 import torch
 from mmengine.config import Config
-from mmengine.dist import all_reduce
+from mmengine.dist import all_reduce, get_rank
 from mmengine.evaluator import BaseMetric
 from mmengine.hooks import Hook
 from mmengine.model import BaseModel
@@ -19,21 +22,28 @@ from torch import nn
 from torch.utils.data import Dataset
 
 from simpleseg_mm.engine import launch
-from simpleseg_mm.registry import DATASETS, HOOKS, METRICS, MODELS
+from simpleseg_mm.engine.rollout import InProcessRollout
+from simpleseg_mm.models.backbones.base import Generated
+from simpleseg_mm.registry import DATASETS, HOOKS, METRICS, MODELS, REWARDS, ROLLOUTS
 
 ROOT = Path(__file__).resolve().parent.parent
 BASE = ROOT / 'configs' / '_base_'
 COUNTER = itertools.count()
 
 
-def train(config, work_dir, **options):
-    """The steps of tools/train.py in this process; gives the runner back."""
+def build(config, work_dir, **options):
+    """The steps of tools/train.py in this process up to the runner."""
     cfg = Config.fromfile(str(config))
     cfg.merge_from_dict(options)
     cfg.work_dir = str(work_dir)
     cfg.experiment_name = f'run{next(COUNTER)}'  # MMEngine's singletons go by it
     launch.fit_global_batch(cfg, 1)
-    runner = Runner.from_cfg(cfg)
+    return Runner.from_cfg(cfg)
+
+
+def train(config, work_dir, **options):
+    """The steps of tools/train.py in this process; gives the runner back."""
+    runner = build(config, work_dir, **options)
     runner.train()
     return runner
 
@@ -120,11 +130,115 @@ class ToyMetric(BaseMetric):
 
 @HOOKS.register_module()
 class KillHook(Hook):
-    """SIGKILL this process in the middle of an iteration."""
+    """SIGKILL this process in an iteration: at its start, or at a call of a method.
 
-    def __init__(self, at):
-        self.at = at
+    ``at`` is the iteration from 0, ``method`` is named from the runner on, ``call`` counts its
+    calls in that iteration from 1.
+    """
+
+    def __init__(self, at, method=None, call=1):
+        self.at, self.method, self.call = at, method, call
 
     def before_train_iter(self, runner, batch_idx, data_batch=None):
-        if runner.iter == self.at:
+        if runner.iter != self.at:
+            return
+        if self.method is None:
             os.kill(os.getpid(), signal.SIGKILL)
+        owner, name = self.method.rsplit('.', 1)
+        owner = attrgetter(owner)(runner)
+        method, calls = getattr(owner, name), itertools.count(1)
+
+        def deadly(*args, **kwargs):
+            if next(calls) == self.call:
+                os.kill(os.getpid(), signal.SIGKILL)
+            return method(*args, **kwargs)
+
+        setattr(owner, name, deadly)
+
+
+# --- reinforcement learning -----------------------------------------------------------------
+@ROLLOUTS.register_module()
+class ScriptedRollout(InProcessRollout):
+    """Answers that depend on the picture and the place in the group alone, good and bad ones.
+
+    ``sampled`` of each group are sampled from the model instead. In rollout i, the prompts at
+    the places ``alike[i]`` of all ranks' batch get the answer ``text`` G times; every group's
+    second answer has no token where ``silent``.
+    """
+
+    def __init__(self, sampled=0, alike=(), text='[[[20,20],[80,20],[50,80]]]', silent=False,
+                 **sampling):
+        super().__init__(**sampling)
+        self.sampled, self.alike, self.text, self.silent = sampled, alike, text, silent
+
+    def generate(self, model, images, prompts, group_size, seeds):
+        few = [seed for seed in seeds if seed[-1] < self.sampled]
+        groups = [[] for _ in images]
+        if self.sampled:
+            groups = super().generate(model, images, prompts, self.sampled, few)
+        for group, image, seed in zip(groups, images, seeds[::group_size]):
+            iteration, place = seed[1:3]
+            key = zlib.crc32(image.cpu().numpy().tobytes())
+            group += [self.script(model, key, g) for g in range(self.sampled, group_size)]
+            if iteration < len(self.alike) and place in self.alike[iteration]:
+                group[:] = [self.written(model, self.text)] * group_size
+        return groups
+
+    def script(self, model, key, g):
+        if self.silent and g == 1:
+            return Generated('', 0, False)
+        rng = np.random.default_rng([key, g])
+        angle = np.sort(rng.uniform(0, 2 * np.pi, rng.integers(3, 9)))
+        x, y = rng.uniform(20, 80, (2, 1)) + rng.uniform(5, 60) * np.stack([
+            np.cos(angle), np.sin(angle)])
+        ring = np.stack([x, y], 1).clip(0, 100).round().astype(int).tolist()
+        text = str([ring]).replace(' ', '')
+        return self.written(model, text if g % 3 else text[:-4], finished=g % 3 > 0)
+
+    @staticmethod
+    def written(model, text, finished=True):
+        ids = model.mllm.tokenizer.encode(text, add_special_tokens=False)
+        ids += model.mllm.stop_tokens[:1] if finished else []
+        return Generated(text, len(ids), finished, tuple(ids))
+
+
+@REWARDS.register_module()
+def vowels(answer):
+    """A reward that a model with random weights gets, and can learn to get."""
+    return sum(letter in 'aeiou' for letter in answer.text) / max(len(answer.text), 1)
+
+
+@REWARDS.register_module()
+def broken(answer):
+    return 1 / 0
+
+
+@HOOKS.register_module()
+class RecordHook(Hook):
+    """Keep every rollout's answers and the gradient of every update; write the answers down."""
+
+    priority = 'LOWEST'
+
+    def before_train(self, runner):
+        self.rollouts, self.gradients = [], []
+        names = {id(p): name for name, p in runner.model.named_parameters()}
+        runner.optim_wrapper.optimizer.register_step_pre_hook(
+            lambda optimizer, *_: self.gradients.append(
+                {names[id(p)]: p.grad.clone() for group in optimizer.param_groups
+                 for p in group['params']}))
+
+    def after_train_iter(self, runner, batch_idx, data_batch=None, outputs=None):
+        self.rollouts.append(runner.train_loop.experience.rows())
+
+    def after_train(self, runner):
+        Path(runner.work_dir, f'record_rank{get_rank()}.json').write_text(
+            json.dumps(self.rollouts))
+
+
+@HOOKS.register_module()
+class NothingMeantHook(Hook):
+    """The targets of a batch lose their pixels: they are absent from the pictures."""
+
+    def before_train_iter(self, runner, batch_idx, data_batch=None):
+        for sample in data_batch['data_samples']:
+            sample.gt_masks.masks[:] = 0

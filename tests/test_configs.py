@@ -9,7 +9,8 @@ import simpleseg_mm.engine  # noqa: F401
 import simpleseg_mm.evaluation  # noqa: F401
 import simpleseg_mm.models  # noqa: F401
 from simpleseg_mm.registry import (DATASETS, HOOKS, METRICS, MODELS, OPTIM_WRAPPER_CONSTRUCTORS,
-                                   TRANSFORMS)
+                                   REWARDS, ROLLOUTS, TRANSFORMS)
+from simpleseg_mm.rl import PolicyObjective
 
 ROOT = Path(__file__).resolve().parent.parent / 'configs' / 'simpleseg'
 CONFIGS = sorted(ROOT.rglob('*.py'))
@@ -26,15 +27,20 @@ def test_config(path):
         METRICS.build(dict(metric))
     assert MODELS.get(cfg.model.mllm.type) and MODELS.get(cfg.model.type)
     assert OPTIM_WRAPPER_CONSTRUCTORS.get(cfg.optim_wrapper.constructor)
+    if cfg.train_cfg.type == 'RLTrainLoop':
+        REWARDS.build(cfg.train_cfg.reward)
+        ROLLOUTS.build(cfg.train_cfg.rollout)
+        PolicyObjective(**cfg.train_cfg.objective)
     assert all(HOOKS.get(hook.type) for hook in cfg.default_hooks.values())
 
 
 @pytest.mark.parametrize('path', sorted((ROOT / 'ablations').glob('*.py')), ids=lambda p: p.stem)
 def test_an_ablation_is_its_parent_but_for_one_thing(path):
-    child, parent = Config.fromfile(path), Config.fromfile(ROOT / 'qwen25vl_sft_refcoco.py')
-    differing = set(_differences(child.to_dict(), parent.to_dict())) - {('query', ), ('tasks', )}
-    kinds = {key[3:5] for key in differing if key[:3] == ('train_dataloader', 'dataset', 'query')}
-    assert len({kind[0] for kind in kinds}) == 1, kinds
+    parent = ROOT / f"qwen25vl_{path.stem.split('_')[0]}_refcoco.py"
+    child, parent = (Config.fromfile(file).to_dict() for file in (path, parent))
+    differing = set(_differences(child, parent)) - {('query', ), ('tasks', )}
+    places = {key[3] if key[0].endswith('_dataloader') else key[:2] for key in differing}
+    assert len(places) == 1, places
     assert len([line for line in path.read_text().splitlines() if line]) <= 8
 
 
@@ -42,6 +48,13 @@ def test_the_tasks_of_nanos_base_hold_no_polygon():
     cfg = Config.fromfile(ROOT / 'nano_pretrain_refshapes.py')
     assert not [task for task, weight in cfg.train_dataloader.dataset.query.tasks.items()
                 if 'mask' in task and weight]
+
+
+def test_the_paper_s_rl_prompts():
+    cfg = Config.fromfile(ROOT / 'qwen25vl_gspo_refcoco-all.py')
+    assert cfg.global_batch_size * cfg.train_cfg.max_iters == 400_000
+    assert cfg.train_cfg.mini_batches == 4 and cfg.train_cfg.objective.level == 'sequence'
+    assert dict(cfg.train_dataloader.dataset.query.tasks) == dict(text2mask=1.0)
 
 
 def test_the_paper_s_schedule():

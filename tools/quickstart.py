@@ -1,9 +1,9 @@
-"""The whole way in one command: data, base model, SFT, test, pictures.
+"""The whole way in one command: data, base model, SFT, reinforcement learning, test, pictures.
 
     python tools/quickstart.py [--work-dir work_dirs/quickstart]
 
 Runs the project's own tools on nano and RefShapes and leaves, in the work dir, ``summary.json``,
-``report.png`` (true and written polygons), ``curves.png`` and the logs.
+``report.png`` (true and written polygons), ``curves_sft.png``, ``curves_gspo.png`` and the logs.
 """
 import argparse
 import json
@@ -20,7 +20,8 @@ from simpleseg_mm.visualization import contact_sheet, plot_curves
 #: what of MMEngine's log lines is shown: where it is, the time left, the loss
 PROGRESS = re.compile(r'(Iter\(\w+\) *\[ *\d+/ *\d+\])(?=.*?(eta: \S+)|)(?=.*? (loss: [\d.]+)|)')
 ROOT = Path(__file__).resolve().parent.parent
-CONFIG = 'configs/simpleseg/nano_sft_refshapes.py'
+CONFIGS = {'sft': 'configs/simpleseg/nano_sft_refshapes.py',
+           'gspo': 'configs/simpleseg/nano_gspo_refshapes.py'}
 COLUMNS = {'gIoU': 'res/gIoU', 'cIoU': 'res/cIoU', 'P@0.5': 'res/P@0.5', 'Acc@0.5': 'rec/Acc@0.5',
            'valid_parse': 'health/valid_parse'}
 
@@ -42,7 +43,7 @@ def run(log: Path, *command: str) -> None:
 
 def test(checkpoint: str, work_dir: Path, data: Path) -> dict:
     """Figures of a checkpoint, as fractions; pictures go to ``work_dir/pictures``."""
-    run(work_dir / 'test.log', 'tools/test.py', CONFIG, checkpoint, '--work-dir', str(work_dir),
+    run(work_dir / 'test.log', 'tools/test.py', CONFIGS['sft'], checkpoint, '--work-dir', str(work_dir),
         '--out', str(work_dir / 'answers.jsonl'), '--show-dir', str(work_dir / 'pictures'),
         '--cfg-options', f'test_dataloader.dataset.data_root={data}',
         'default_hooks.visualization.interval=24')
@@ -50,25 +51,27 @@ def test(checkpoint: str, work_dir: Path, data: Path) -> dict:
     return {name: round(metrics[key] / 100, 4) for name, key in COLUMNS.items()}
 
 
-def train(work_dir: Path, data: Path) -> str:
-    """SFT from nano's base; the path of the last checkpoint."""
-    run(work_dir / 'train.log', 'tools/train.py', CONFIG, '--work-dir', str(work_dir),
-        '--cfg-options',
+def train(stage: str, work_dir: Path, data: Path, *options: str) -> str:
+    """One stage of training; the path of its best checkpoint on val, or of its last."""
+    run(work_dir / 'train.log', 'tools/train.py', CONFIGS[stage], '--work-dir', str(work_dir),
+        '--cfg-options', *options,
         *(f'{part}_dataloader.dataset.data_root={data}' for part in ('train', 'val')))
-    return (work_dir / 'last_checkpoint').read_text().strip()
+    best = sorted(work_dir.glob('best_*.pth'), key=lambda path: path.stat().st_mtime)
+    return str(best[-1]) if best else (work_dir / 'last_checkpoint').read_text().strip()
 
 
 def report(work_dir: Path, rows: dict) -> None:
-    """Pictures for a person: answers of the trained model, and the curves of its training."""
-    files = sorted((work_dir / 'sft/pictures').glob('*.png'))
+    """Pictures for a person: answers of the trained model, and the curves of both stages."""
+    files = sorted((work_dir / 'gspo/pictures').glob('*.png'))
     pictures = [cv2.imread(str(path)) for path in files]
     cv2.imwrite(str(work_dir / 'report.png'), contact_sheet(pictures[:12], columns=4))
-    scalars = sorted((work_dir / 'sft').glob('*/vis_data/scalars.json'))
-    plot_curves(scalars[-1:], work_dir / 'curves.png')
+    for stage in CONFIGS:
+        scalars = sorted((work_dir / stage).glob('*/vis_data/scalars.json'))
+        plot_curves(scalars[-1:], work_dir / f'curves_{stage}.png')
     print(f'\n{"":8}' + ''.join(f'{name:>13}' for name in COLUMNS))
     for name, row in rows.items():
         print(f'{name:8}' + ''.join(f'{value:13.3f}' for value in row.values()))
-    print(f'\npictures: {work_dir}/report.png   curves: {work_dir}/curves.png')
+    print(f'\npictures: {work_dir}/report.png   curves: {work_dir}/curves_*.png')
 
 
 def main() -> None:
@@ -81,10 +84,14 @@ def main() -> None:
     start = time.time()
     if not (args.data / 'refshapes/instances.json').is_file():
         run(args.work_dir / 'data.log', 'tools/dataset_converters/generate_refshapes.py',
-            str(args.data), '--scenes-train', '2000', '--scenes-val', '80')
+            str(args.data), '--scenes-train', '1500', '--scenes-val', '40', '--scenes-test', '80')
     rows = {'base': test('none', args.work_dir / 'base', args.data)}
-    checkpoint = train(args.work_dir / 'sft', args.data)
-    rows['sft'] = test(checkpoint, args.work_dir / 'sft', args.data)
+    start_from: list = []
+    for stage in CONFIGS:
+        folder = args.work_dir / stage
+        checkpoint = train(stage, folder, args.data, *start_from)
+        rows[stage] = test(checkpoint, folder, args.data)
+        start_from = [f'load_from={checkpoint}']
     report(args.work_dir, rows)
     summary = {**rows, 'seconds': round(time.time() - start)}
     (args.work_dir / 'summary.json').write_text(json.dumps(summary, indent=2) + '\n')

@@ -46,7 +46,8 @@ def fit_global_batch(cfg: Config, processes: int) -> int:
     The iterations of a config count updates of ``global_batch_size`` samples; MMEngine's count
     batches of one process. With k = global_batch_size / (processes x batch_size) batches an
     update, the loop, the learning rate schedule and the intervals of checkpoints and samples are
-    stretched by k here, once.
+    stretched by k here, once. In reinforcement learning ``global_batch_size`` is the prompts of
+    a rollout, and ``batch_size`` becomes each process's share of them.
 
     Returns:
         k; 1 where the config has no ``global_batch_size``.
@@ -57,6 +58,8 @@ def fit_global_batch(cfg: Config, processes: int) -> int:
     total = cfg.get('global_batch_size')
     if not total:
         return 1
+    if cfg.train_cfg.get('type') == 'RLTrainLoop':
+        return _fit_prompts(cfg, total, processes)
     batch_size = cfg.train_dataloader.batch_size
     count, rest = divmod(total, processes * batch_size)
     if rest or not count:
@@ -79,6 +82,17 @@ def fit_global_batch(cfg: Config, processes: int) -> int:
     print_log(f'{total} samples an update = {processes} process(es) x {batch_size} x {count} '
               'accumulated batches; the schedule counts batches.', logger='current')
     return count
+
+
+def _fit_prompts(cfg: Config, total: int, processes: int) -> int:
+    """Prompts of a rollout: each process takes its share; the loop splits it by itself."""
+    share, rest = divmod(total, processes)
+    if rest:
+        raise ValueError(f'global_batch_size={total} prompts a rollout do not divide among '
+                         f'{processes} processes')
+    cfg.train_dataloader.batch_size = share
+    cfg.global_batch_size = 0
+    return 1
 
 
 def _stretch(section: dict, keys: Sequence[str], count: int) -> None:

@@ -38,3 +38,37 @@ def chunked_token_nll(hidden_ND: Tensor, weight_VD: Tensor, target_N: Tensor,
              for hidden, target in zip(hidden_ND.split(chunk), target_N.split(chunk))]
     nll, hit = zip(*parts)
     return torch.cat(nll), torch.cat(hit)
+
+
+def chunked_token_logp(hidden_ND: Tensor, weight_VD: Tensor, target_N: Tensor,
+                       temperature: float = 1.0, chunk: int = 1024) -> Tuple[Tensor, Tensor]:
+    """Log-probability of each target token under a linear head in fp32, for policy gradients.
+
+    GSPO's clip band is narrower than the noise of a bf16 head, so states and weight are raised
+    to fp32 before the product. Chunks and peak as in :func:`chunked_token_nll`.
+
+    Args:
+        hidden_ND, weight_VD, target_N, chunk: as in :func:`chunked_token_nll`, of any dtype.
+        temperature: of sampling; logits are divided by it.
+
+    Returns:
+        log-probabilities (N,) float32, and the entropies (N,) float32 of the distributions they
+        were drawn from, without gradient, in nats.
+    """
+    if chunk < 1:
+        raise ValueError(f'chunk={chunk}: give a positive number of tokens')
+
+    def head(hidden: Tensor, weight: Tensor, target: Tensor) -> Tuple[Tensor, Tensor]:
+        logp = F.log_softmax(hidden.float() @ weight.T / temperature, -1)
+        with torch.no_grad():
+            entropy = -(logp.exp() * logp).sum(-1)
+        return logp.gather(1, target[:, None]).squeeze(1), entropy
+
+    if target_N.numel() == 0:
+        return hidden_ND.sum(-1).float(), hidden_ND.new_zeros(0, dtype=torch.float32)
+    weight_VD = weight_VD.float()
+    with torch.autocast(hidden_ND.device.type, enabled=False):
+        parts = [checkpoint(head, hidden, weight_VD, target, use_reentrant=False)
+                 for hidden, target in zip(hidden_ND.split(chunk), target_N.split(chunk))]
+    logp, entropy = zip(*parts)
+    return torch.cat(logp), torch.cat(entropy)

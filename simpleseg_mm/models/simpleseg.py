@@ -1,6 +1,6 @@
 """SimpleSeg: a multimodal LLM, unmodified, that writes the outline of an object as text."""
 import time
-from typing import Dict, List, Optional, Sequence
+from typing import Dict, List, Optional, Sequence, Tuple
 
 import numpy as np
 import torch
@@ -12,7 +12,8 @@ from torch import Tensor
 from ..polygon import PolygonCodec, mask_to_box, parse_answer
 from ..registry import MODELS
 from .backbones.base import IGNORE, Generated
-from .losses import chunked_token_nll
+from .losses import chunked_token_logp, chunked_token_nll
+from .sampling import Sampling
 
 
 @MODELS.register_module()
@@ -41,13 +42,15 @@ class SimpleSeg(BaseModel):
         """Nothing: the adapter has loaded or drawn the weights."""
 
     def forward(self, inputs: List[Tensor], data_samples: Optional[Sequence] = None,
-                mode: str = 'tensor'):
+                mode: str = 'tensor', **options):
         """MMEngine's entry: 'loss' -> dict of losses, 'predict' -> samples, 'tensor' -> hidden
-        states (B, T, D).
+        states (B, T, D), 'log_probs' -> :meth:`log_probs`.
 
         Args:
             inputs: B uint8 tensors (3, H, W), RGB.
-            data_samples: B ``DetDataSample`` as packed by ``PackQuery``.
+            data_samples: B ``DetDataSample`` as packed by ``PackQuery``; for 'log_probs', B
+                conversations.
+            options: of 'log_probs'.
         """
         if mode == 'loss':
             return self.loss(inputs, data_samples)
@@ -55,7 +58,10 @@ class SimpleSeg(BaseModel):
             return self.predict(inputs, data_samples)
         if mode == 'tensor':
             return self.mllm.hidden_states(self._encode(inputs, data_samples))
-        raise ValueError(f"mode={mode!r}: allowed are 'loss', 'predict' and 'tensor'")
+        if mode == 'log_probs':
+            return self.log_probs(inputs, data_samples, **options)
+        raise ValueError(f"mode={mode!r}: allowed are 'loss', 'predict', 'tensor' and "
+                         "'log_probs'")
 
     # --- training -----------------------------------------------------------------------------
     def loss(self, inputs: List[Tensor], data_samples: Sequence) -> Dict[str, Tensor]:
@@ -78,6 +84,29 @@ class SimpleSeg(BaseModel):
                     token_accuracy=hit.float().mean() if len(hit) else count * 0,
                     answer_tokens=learnt.sum().float(),
                     sequence_tokens=batch['attention_mask'].sum().float())
+
+    def log_probs(self, images: List[Tensor], conversations: Sequence,
+                  temperature: float = 1.0) -> Tuple[Tensor, Tensor, Tensor]:
+        """Log-probabilities of the answers' tokens, with gradient, head in fp32.
+
+        Args:
+            images: B uint8 tensors (3, H, W), RGB. Rows that hold the same tensor object share
+                one pass of the vision tower.
+            conversations: B lists of (prompt, answer) turns, an answer as token ids.
+            temperature: of sampling.
+
+        Returns:
+            log-probs (B, T - 1) and entropies (B, T - 1) in nats, float32, 0 outside the answers;
+            mask (B, T - 1) bool of the answers' tokens.
+        """
+        batch = self.mllm.encode(images, conversations, share_images=True)
+        labels = batch['labels'][:, 1:]
+        mask = labels != IGNORE
+        hidden = self.mllm.hidden_states(batch)[:, :-1][mask]
+        logp, entropy = chunked_token_logp(hidden, self.mllm.head_weight, labels[mask],
+                                           temperature, self.loss_chunk)
+        blank = logp.new_zeros(mask.shape)
+        return blank.masked_scatter(mask, logp), blank.masked_scatter(mask, entropy), mask
 
     def _encode(self, inputs: List[Tensor], data_samples: Sequence) -> Dict[str, Tensor]:
         return self.mllm.encode(inputs, [sample.turns for sample in data_samples])
@@ -105,6 +134,13 @@ class SimpleSeg(BaseModel):
         batch = self.mllm.encode(images, [[(prompt, None)] for prompt in prompts],
                                  for_generation=True)
         return self.mllm.generate(batch, **{**self.generation, **options})
+
+    def sample(self, images: List[Tensor], prompts: Sequence[str], group_size: int,
+               seeds: Sequence[Sequence[int]], sampling: Sampling) -> List[List[Generated]]:
+        """``group_size`` sampled answers to one prompt a picture; see ``MLLMAdapter.sample``."""
+        batch = self.mllm.encode(images, [[(prompt, None)] for prompt in prompts],
+                                 for_generation=True)
+        return self.mllm.sample(batch, group_size, seeds, sampling)
 
     @staticmethod
     def postprocess(sample, answer: Generated, seconds: float) -> None:

@@ -6,7 +6,8 @@ from typing import Dict, List, Optional, Sequence, Tuple, Union
 import numpy as np
 from mmengine.utils import mkdir_or_exist
 
-_MAIN = ('loss', 'lr', 'res/gIoU', 'res/cIoU', 'health/valid_parse')
+_MAIN = ('loss', 'lr', 'res/gIoU', 'res/cIoU', 'health/valid_parse', 'valid_parse', 'length',
+         'entropy', 'kl', 'clipped', 'dropped_groups')
 
 Series = Dict[str, Tuple[List[float], List[float]]]
 
@@ -44,8 +45,9 @@ def plot_curves(scalars: Union[str, Path, Sequence[Union[str, Path]]], out_file:
     Args:
         scalars: One or more ``vis_data/scalars.json``. A run is named after its work directory.
         out_file: PNG, SVG or PDF; folders are made.
-        names: Scalars to draw. Unless told: loss, lr, gIoU, cIoU, valid_parse, and the rewards
-            of reinforcement learning, as far as they occur.
+        names: Scalars to draw. Unless told: loss, lr, gIoU, cIoU, valid_parse, and of
+            reinforcement learning its rewards, length, entropy, KL, clip share and dropped
+            groups, as far as they occur.
 
     Raises:
         FileNotFoundError: A file is missing.

@@ -2,11 +2,12 @@
 from .checkpoint import TrainableCheckpointHook
 from .logs import NonFiniteGuardHook, ProgressBarHook, ReduceLogsHook, ThroughputHook
 from .randomness import ExactResumeHook
+from .rollouts import RolloutTableHook
 from .samples import FirstBatchHook, SampleGenerationHook
 from .visualization_hook import PredictionVisualizationHook
 
 __all__ = [
     'ExactResumeHook', 'FirstBatchHook', 'NonFiniteGuardHook', 'PredictionVisualizationHook',
-    'ProgressBarHook', 'ReduceLogsHook', 'SampleGenerationHook', 'ThroughputHook',
-    'TrainableCheckpointHook'
+    'ProgressBarHook', 'ReduceLogsHook', 'RolloutTableHook', 'SampleGenerationHook',
+    'ThroughputHook', 'TrainableCheckpointHook'
 ]

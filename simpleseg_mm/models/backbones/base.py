@@ -1,8 +1,9 @@
 """What every multimodal LLM must offer to SimpleSeg: tokens in, hidden states or text out."""
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Dict, List, Optional, Sequence, Tuple, Union
+from typing import Dict, Iterator, List, Optional, Sequence, Tuple, Union
 
 import torch
 from mmengine.logging import print_log
@@ -10,9 +11,11 @@ from torch import Tensor, nn
 from transformers import AutoConfig, AutoModelForImageTextToText, AutoTokenizer
 
 from ..resources import packaged
+from ..sampling import Sampling, sample_tokens
 
 IGNORE = -100
-Turns = Sequence[Tuple[str, Optional[str]]]
+#: (prompt, answer) pairs; an answer may be given as the token ids that were written
+Turns = Sequence[Tuple[str, Union[str, Sequence[int], None]]]
 
 
 @dataclass(frozen=True)
@@ -23,10 +26,12 @@ class Generated:
         text: the answer without its end token.
         num_tokens: tokens written, the end token included.
         finished: whether an end token was written; False means cut at ``max_new_tokens``.
+        token_ids: the tokens themselves.
     """
     text: str
     num_tokens: int
     finished: bool
+    token_ids: Tuple[int, ...] = ()
 
 
 class MLLMAdapter(nn.Module):
@@ -124,23 +129,32 @@ class MLLMAdapter(nn.Module):
 
     # --- encoding -----------------------------------------------------------------------------
     def encode(self, images: Sequence[Tensor], conversations: Sequence[Turns],
-               for_generation: bool = False) -> Dict[str, Tensor]:
+               for_generation: bool = False,
+               share_images: bool = False) -> Dict[str, Tensor]:
         """Pictures and conversations -> a padded batch.
 
         Args:
             images: B uint8 tensors (3, H, W), RGB; sizes may differ.
-            conversations: B lists of (prompt, answer) turns about the picture.
+            conversations: B lists of (prompt, answer) turns about the picture. An answer given
+                as token ids is taken as it is: it ends with an end token, or was cut.
             for_generation: stop after the last prompt and pad on the left; else keep the
                 answers, pad on the right and give labels.
+            share_images: encode a picture object that stands in several rows once.
 
         Returns:
             The model's keyword tensors: ``input_ids``, ``attention_mask`` and
             ``mm_token_type_ids`` (B, T), those of :meth:`encode_images`, and for training
-            ``labels`` (B, T): the ids of answers and their end tokens, -100 elsewhere.
+            ``labels`` (B, T): the ids of answers and their end tokens, -100 elsewhere. Where
+            rows share a picture, ``image_index`` (B,) says which one is whose.
         """
-        visual, counts = self.encode_images(images)
-        rows = [self._encode_row(turns, count, for_generation)
-                for turns, count in zip(conversations, counts)]
+        images = list(images)
+        places: Dict[int, int] = {}
+        index = [places.setdefault(id(image) if share_images else i, len(places))
+                 for i, image in enumerate(images)]
+        unique = {place: image for place, image in zip(index, images)}
+        visual, counts = self.encode_images(list(unique.values()))
+        rows = [self._encode_row(turns, counts[place], for_generation)
+                for turns, place in zip(conversations, index)]
         left = for_generation
         device = self.device
         batch = dict(
@@ -150,7 +164,10 @@ class MLLMAdapter(nn.Module):
         batch['mm_token_type_ids'] = (batch['input_ids'] == self.image_token_id).long()
         if not for_generation:
             batch['labels'] = _pad([labels for _, labels in rows], IGNORE, left, device)
-        return {**batch, **{key: value.to(device) for key, value in visual.items()}}
+        batch.update((key, value.to(device)) for key, value in visual.items())
+        if len(unique) < len(index):
+            batch['image_index'] = torch.tensor(index, device=device)
+        return batch
 
     def _encode_row(self, turns: Turns, num_image_tokens: int,
                     for_generation: bool) -> Tuple[List[int], List[int]]:
@@ -167,7 +184,7 @@ class MLLMAdapter(nn.Module):
             add((between if i else head) + self._ids(prompt) + middle, False)
             if for_generation and i == len(turns) - 1:
                 break
-            add(self._ids(answer) + end, True)
+            add(self._ids(answer) + end if isinstance(answer, str) else list(answer), True)
             if i == len(turns) - 1:
                 add(close, False)
         return ids, labels
@@ -225,8 +242,72 @@ class MLLMAdapter(nn.Module):
     # --- running ------------------------------------------------------------------------------
     def hidden_states(self, batch: Dict[str, Tensor]) -> Tensor:
         """Last hidden states (B, T, D) of an encoded batch, before the head."""
-        inputs = {key: value for key, value in batch.items() if key != 'labels'}
-        return self.hf.model(**inputs, use_cache=False).last_hidden_state
+        return self._run(batch, use_cache=False).last_hidden_state
+
+    def _run(self, batch: Dict[str, Tensor], **options):
+        inputs = {key: value for key, value in batch.items()
+                  if key not in ('labels', 'image_index')}
+        if 'image_index' not in batch:
+            return self.hf.model(**inputs, **options)
+        with self.share_images(inputs, batch['image_index']):
+            return self.hf.model(**inputs, **options)
+
+    @contextmanager
+    def share_images(self, inputs: Dict[str, Tensor], index: Tensor) -> Iterator[None]:
+        """Within, the vision tower runs once a picture; row b reads picture ``index[b]``.
+
+        Changes ``inputs`` where the network counts pictures by rows.
+        """
+        raise NotImplementedError
+
+    # --- sampling, step by step ---------------------------------------------------------------
+    def prefill(self, batch: Dict[str, Tensor]):
+        """Read left-padded prompts.
+
+        Returns:
+            hidden state of each last token (B, D), the cache, and the position (B,) of the next
+            token.
+        """
+        output = self._run(batch, use_cache=True)
+        position = batch['attention_mask'].sum(1)
+        deltas = getattr(self.hf.model, 'rope_deltas', None)
+        if deltas is not None:
+            position = position + deltas.view(-1).to(position)
+        return output.last_hidden_state[:, -1], output.past_key_values, position
+
+    def decode(self, tokens: Tensor, mask: Tensor, position: Tensor, cache) -> Tensor:
+        """Hidden states (R, D) after one more token a row; the cache grows by it.
+
+        Args:
+            tokens: (R,) ids.
+            mask: (R, L) attention mask, the new token included.
+            position: (R,) of the new token.
+        """
+        position_ids = position[:, None]
+        if hasattr(self.hf.model, 'rope_deltas'):  # mRoPE: time, height, width
+            position_ids = position_ids.expand(3, *position_ids.shape)
+        output = self.hf.model(input_ids=tokens[:, None], attention_mask=mask,
+                               position_ids=position_ids, past_key_values=cache, use_cache=True)
+        return output.last_hidden_state[:, -1]
+
+    def logits(self, hidden: Tensor) -> Tensor:
+        """(..., V) float32 of hidden states (..., D)."""
+        return (hidden @ self.head_weight.T).float()
+
+    def sample(self, batch: Dict[str, Tensor], group_size: int,
+               seeds: Sequence[Sequence[int]], sampling: Sampling) -> List[List[Generated]]:
+        """``group_size`` sampled answers to each prompt of a left-padded batch.
+
+        Args:
+            batch: from :meth:`encode` with ``for_generation``.
+            group_size: answers a prompt.
+            seeds: B * group_size tuples of non-negative integers, one an answer.
+            sampling: how tokens are drawn.
+        """
+        with self.generating():
+            rows = sample_tokens(self, batch, group_size, seeds, sampling)
+        answers = [self._read(row) for row in rows]
+        return [answers[i:i + group_size] for i in range(0, len(answers), group_size)]
 
     @property
     def head_weight(self) -> Tensor:
@@ -242,22 +323,29 @@ class MLLMAdapter(nn.Module):
             options: keys of ``transformers.GenerationConfig``.
         """
         length = batch['input_ids'].shape[1]
-        training = self.hf.training
-        self.hf.eval()  # dropout off; gradient checkpointing would also forbid the cache
-        try:
+        with self.generating():
             output = self.hf.generate(
                 **batch, pad_token_id=self.pad_token_id, eos_token_id=self.stop_tokens,
                 suppress_tokens=self.banned_tokens, use_cache=True, **options)
+        return [self._read(row) for row in output[:, length:].tolist()]
+
+    @contextmanager
+    def generating(self) -> Iterator[None]:
+        """Dropout off; gradient checkpointing would also forbid the cache."""
+        training = self.hf.training
+        self.hf.eval()
+        try:
+            yield
         finally:
             self.hf.train(training)
-        return [self._read(row) for row in output[:, length:].tolist()]
 
     def _read(self, ids: List[int]) -> Generated:
         stops = set(self.stop_tokens)
         end = next((i for i, token in enumerate(ids) if token in stops), None)
         text = self.tokenizer.decode(ids[:end], skip_special_tokens=False,
                                      clean_up_tokenization_spaces=False)
-        return Generated(text, len(ids) if end is None else end + 1, end is not None)
+        written = tuple(ids if end is None else ids[:end + 1])
+        return Generated(text, len(written), end is not None, written)
 
     # --- what is trained ----------------------------------------------------------------------
     def part_of(self, name: str) -> Optional[str]:

@@ -1,0 +1,382 @@
+"""Reinforcement learning on a rule reward: the whole algorithm, top to bottom.
+
+An iteration is one rollout batch: prompts -> G sampled answers each -> rewards -> advantages of
+the groups -> mini-batches -> one update each. The paper gives GSPO, the rewards and four
+mini-batches a rollout batch; every other number is our choice.
+"""
+import json
+import logging
+import math
+import os.path as osp
+import time
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
+from typing import Dict, Iterator, List, Optional, Sequence, Tuple
+
+import torch
+from mmengine.dist import all_reduce, get_rank, get_world_size, is_main_process
+from mmengine.logging import print_log
+from mmengine.model import is_model_wrapper
+from mmengine.runner import IterBasedTrainLoop
+from torch import Tensor
+
+from ..models.backbones.base import Generated
+from ..registry import LOOPS, REWARDS, ROLLOUTS
+from ..rl import PolicyObjective, Rewards, group_advantages
+
+
+@dataclass
+class Experience:
+    """P prompts of this rank, G answers each, and what they were worth.
+
+    Attributes:
+        images: P uint8 tensors (3, H, W), RGB.
+        samples: P data samples.
+        answers: P lists of G answers.
+        rewards: of the P * G answers, prompt by prompt.
+        advantage_PG: of each answer, 0 in dropped groups.
+        kept_P: bool, groups that are learnt from.
+    """
+    images: List[Tensor]
+    samples: Sequence
+    answers: List[List[Generated]]
+    rewards: Rewards
+    advantage_PG: Tensor
+    kept_P: Tensor
+
+    @property
+    def reward_PG(self) -> Tensor:
+        return torch.from_numpy(self.rewards.total).view(self.advantage_PG.shape)
+
+    def rows(self) -> List[dict]:
+        """One row an answer: prompt, text, every reward, advantage."""
+        size = self.advantage_PG.shape[1]
+        rows = []
+        for p, (sample, group) in enumerate(zip(self.samples, self.answers)):
+            for g, answer in enumerate(group):
+                i = p * size + g
+                rows.append(dict(
+                    img_id=sample.get('img_id'), prompt=sample.prompt, answer=answer.text,
+                    finished=answer.finished, tokens=answer.num_tokens,
+                    reward=float(self.rewards.total[i]),
+                    **{name: float(values[i])
+                       for name, values in self.rewards.components.items()},
+                    advantage=float(self.advantage_PG[p, g]),
+                    kept=bool(self.kept_P[p])))
+        return rows
+
+
+@dataclass(frozen=True)
+class _MicroBatch:
+    """Answers that are computed together; rows are padded to the longest."""
+    images: List[Tensor]
+    conversations: List[List[Tuple[str, Tuple[int, ...]]]]
+    advantage_B: Tensor
+
+
+@LOOPS.register_module()
+class RLTrainLoop(IterBasedTrainLoop):
+    """GSPO (or GRPO) with MMEngine's hooks, schedulers, validation and checkpoints around it.
+
+    The dataloader's batch is the prompts of one rank and rollout; ``max_iters``, ``val_interval``
+    and the hooks' intervals count rollouts, and so do learning rate schedules.
+
+    Args:
+        reward: config of a reward, such as ``dict(type='PolygonReward', weights=...)``.
+        rollout: config of a :class:`RolloutEngine`.
+        objective: arguments of :class:`simpleseg_mm.rl.PolicyObjective`.
+        group_size: answers a prompt, G.
+        mini_batches: updates a rollout; 1 is fully on-policy.
+        micro_batch_size: answers that are computed at a time. It does not change the result.
+        min_std: groups whose rewards deviate less are dropped.
+        runner, dataloader, **kwargs: as for ``IterBasedTrainLoop``.
+
+    Raises:
+        ValueError: at construction, for settings that cannot work together.
+        FloatingPointError: a loss or gradient is not finite; nothing was updated, and the batch
+            is in the named file.
+        RuntimeError: before the first update of a rollout, the policy's log-probabilities differ
+            from its own by more than a third of the clip band.
+    """
+
+    def __init__(self, runner, dataloader, reward: dict, rollout: dict,
+                 objective: Optional[dict] = None, group_size: int = 8, mini_batches: int = 4,
+                 micro_batch_size: int = 8, min_std: float = 0.01, **kwargs) -> None:
+        super().__init__(runner, dataloader, **kwargs)
+        prompts = self.dataloader.batch_size
+        if group_size < 2:
+            raise ValueError(f'group_size={group_size}: an advantage needs at least 2 answers')
+        if micro_batch_size < 1:
+            raise ValueError(f'micro_batch_size={micro_batch_size}: at least 1 answer')
+        if mini_batches < 1 or prompts % mini_batches:
+            raise ValueError(f'{prompts} prompts a process (train_dataloader.batch_size) do not '
+                             f'make mini_batches={mini_batches} of equal size')
+        self.reward = REWARDS.build(reward)
+        self.rollout = ROLLOUTS.build(rollout)
+        self.objective = PolicyObjective(**(objective or {}))
+        self.group_size = group_size
+        self.mini_batches = mini_batches
+        self.micro_batch_size = micro_batch_size
+        self.min_std = min_std
+        self.reference: Optional[_Reference] = None
+        #: the last rollout, for hooks that show it
+        self.experience: Optional[Experience] = None
+
+    @property
+    def model(self):
+        """SimpleSeg, unwrapped."""
+        model = self.runner.model
+        return model.module if is_model_wrapper(model) else model
+
+    def run(self):
+        if getattr(self.runner.optim_wrapper, '_accumulative_counts', 1) != 1:
+            raise ValueError('RLTrainLoop sums over micro-batches itself: leave '
+                             'optim_wrapper.accumulative_counts out and set micro_batch_size')
+        if self.objective.beta:
+            self.reference = _Reference(self.model, self.runner.work_dir, fresh=self._iter == 0)
+        return super().run()
+
+    def run_iter(self, data_batch: dict) -> None:
+        """One rollout and its updates."""
+        self.runner.call_hook('before_train_iter', batch_idx=self._iter, data_batch=data_batch)
+        data = self.model.data_preprocessor(data_batch, True)
+        start = time.perf_counter()
+        self.experience = self.collect(data['inputs'], data['data_samples'])
+        middle = time.perf_counter()
+        outputs = {**_describe(self.experience), **self.update(self.experience)}
+        end = time.perf_counter()
+        outputs.update(rollout_seconds=middle - start, update_seconds=end - middle)
+        if outputs['dropped_groups'] == 1:
+            print_log(f'Rollout {self._iter + 1} teaches nothing: in every group the rewards '
+                      f'deviate less than min_std={self.min_std}. Where this goes on, start from '
+                      'an SFT checkpoint (load_from), or raise group_size or the temperature.',
+                      'current', logging.WARNING)
+        self.runner.call_hook('after_train_iter', batch_idx=self._iter, data_batch=data_batch,
+                              outputs=outputs)
+        self._iter += 1
+
+    # --- rollout ------------------------------------------------------------------------------
+    def collect(self, images: List[Tensor], samples: Sequence) -> Experience:
+        """Sampled answers, their rewards and advantages."""
+        self.rollout.sync(self.model)
+        # The place of a prompt in all ranks' batch: draws do not depend on the number of ranks.
+        places = [i * get_world_size() + get_rank() for i in range(len(samples))]
+        seeds = [(self.runner.seed, self._iter, place, g)
+                 for place in places for g in range(self.group_size)]
+        answers = self.rollout.generate(self.model, images, [s.prompt for s in samples],
+                                        self.group_size, seeds)
+        flat = [answer for group in answers for answer in group]
+        rewards = self.reward(
+            [answer.text for answer in flat],
+            [truth for sample in samples
+             for truth in [sample.gt_masks.masks[0]] * self.group_size],
+            finished=[answer.finished for answer in flat],
+            num_tokens=[answer.num_tokens for answer in flat],
+            codecs=[sample.codec for sample in samples for _ in range(self.group_size)])
+        advantage_PG, kept_P = group_advantages(
+            torch.from_numpy(rewards.total).view(len(samples), self.group_size), self.min_std)
+        return Experience(images, samples, answers, rewards, advantage_PG.float(), kept_P)
+
+    # --- update -------------------------------------------------------------------------------
+    def update(self, experience: Experience) -> Dict[str, Tensor]:
+        """One update a mini-batch; figures for the log, means over all ranks' answers."""
+        prompts = len(experience.samples)
+        size = prompts // self.mini_batches
+        parts = [self._micro_batches(experience, range(i, i + size))
+                 for i in range(0, prompts, size)]
+        on_policy = self.mini_batches == 1
+        old = [[None if on_policy else self._log_probs(micro)[0] for micro in part]
+               for part in parts]
+        sums = _Sums(['clipped', 'log_ratio', 'abs_log_ratio', 'kl', 'entropy']
+                     + ['ref_kl'] * (self.reference is not None))
+        for part, old_logp in zip(parts, old):
+            self._step(experience, part, old_logp, sums, check=not (on_policy or sums.updates))
+        return sums.means()
+
+    def _micro_batches(self, experience: Experience, places: Sequence[int]) -> List[_MicroBatch]:
+        """The kept answers of some prompts, longest first, in micro-batches."""
+        rows = [(p, g) for p in places if experience.kept_P[p] for g in range(self.group_size)
+                if experience.answers[p][g].token_ids]  # else nothing was decided
+        rows.sort(key=lambda row: -experience.answers[row[0]][row[1]].num_tokens)
+        device = self.model.mllm.device
+        return [
+            _MicroBatch(
+                [experience.images[p] for p, _ in chunk],
+                [[(experience.samples[p].prompt, experience.answers[p][g].token_ids)]
+                 for p, g in chunk],
+                torch.stack([experience.advantage_PG[p, g] for p, g in chunk]).to(device))
+            for chunk in (rows[i:i + self.micro_batch_size]
+                          for i in range(0, len(rows), self.micro_batch_size))]
+
+    @torch.no_grad()
+    def _log_probs(self, micro: _MicroBatch) -> Tuple[Tensor, Tensor, Tensor]:
+        """The training forward without a gradient: GSPO's band is narrower than the noise
+        between two kernels or two paddings."""
+        return self._forward(self.model, micro)
+
+    def _forward(self, model, micro: _MicroBatch) -> Tuple[Tensor, Tensor, Tensor]:
+        with self.runner.optim_wrapper.optim_context(model):
+            return model(micro.images, micro.conversations, mode='log_probs',
+                         temperature=self.rollout.temperature)
+
+    def _step(self, experience: Experience, part: List[_MicroBatch], old_logp: List[Tensor],
+              sums: '_Sums', check: bool) -> None:
+        """Gradients of one mini-batch over its micro-batches and all ranks, and the update."""
+        counts = torch.tensor([sum(len(m.advantage_B) for m in part), -len(part)],
+                              dtype=torch.float64, device=self.model.mllm.device)
+        total = counts[0].clone()
+        all_reduce(total)
+        if not total:  # no group of any rank has anything to teach
+            return
+        passes = counts[1].clone()
+        all_reduce(passes, 'min')  # the most of any rank: each must take part in the reduction
+        wrapper, model = self.runner.optim_wrapper, self.runner.model
+        share = float(total) / get_world_size()  # DDP averages gradients over ranks
+        last = int(-passes) - 1
+        losses = []
+        for i in range(last + 1):
+            sync = nullcontext() if i == last or not hasattr(model, 'no_sync') else model.no_sync()
+            with sync:
+                if i < len(part):
+                    loss = self._loss(part[i], old_logp[i], share, sums, check)
+                else:
+                    loss = self._no_loss(experience)
+                losses.append(loss.detach())
+                wrapper.backward(loss)
+        self._guard(experience, torch.stack(losses))
+        wrapper.step()
+        wrapper.zero_grad()
+        loss = torch.stack(losses).sum()
+        all_reduce(loss, 'mean')
+        sums.updates.append(loss)
+
+    def _loss(self, micro: _MicroBatch, old_logp: Optional[Tensor], share: float, sums: '_Sums',
+              check: bool) -> Tensor:
+        logp, entropy, mask = self._forward(self.runner.model, micro)
+        reference = None
+        if self.reference is not None:
+            with self.reference.applied(self.model):
+                reference = self._log_probs(micro)[0]
+        old = logp.detach() if old_logp is None else old_logp
+        loss, figures = self.objective(logp, old, micro.advantage_B, mask, share, reference)
+        figures['entropy'] = (entropy.sum(1) / mask.sum(1).clamp(min=1)).sum()
+        sums.add(figures, mask)
+        if check:
+            self._check_same(logp, old, mask)
+        return loss
+
+    def _no_loss(self, experience: Experience) -> Tensor:
+        """Zero, through the whole network: other ranks have a micro-batch more."""
+        answer = experience.answers[0][0].token_ids[:1] or (0, )
+        logp, _, _ = self._forward(self.runner.model, _MicroBatch(
+            experience.images[:1], [[(experience.samples[0].prompt, answer)]], None))
+        return logp.sum() * 0
+
+    def _check_same(self, logp: Tensor, old: Tensor, mask: Tensor) -> None:
+        """Before the first update of a rollout the policy must agree with itself."""
+        difference = ((logp.detach() - old) * mask).sum(1).abs()
+        if self.objective.level != 'token':
+            difference = difference / mask.sum(1).clamp(min=1)
+        worst = float(difference.max())
+        band = min(self.objective.clip_low, self.objective.clip_high)
+        if worst > band / 3:  # what is not a number is left to _guard
+            raise RuntimeError(
+                f'The policy differs from itself: |log ratio| is {worst:.2e} before any update, '
+                f'a third of the clip band is {band / 3:.2e}, so that noise would be clipped. '
+                'Two forward passes with the same weights must agree: switch dropout off '
+                '(model.mllm.lora.lora_dropout=0), train in float32 or widen the band '
+                '(train_cfg.objective.clip_low, clip_high), or set train_cfg.mini_batches=1.')
+
+    def _guard(self, experience: Experience, losses: Tensor) -> None:
+        """Refuse to update by numbers that are not finite; DDP has spread them to all ranks."""
+        grads = [p.grad for p in self.model.parameters() if p.grad is not None]
+        norm = torch.nn.utils.get_total_norm(grads) if grads else losses.new_zeros(())
+        values = dict(loss=float(losses.sum()), grad_norm=float(norm))
+        finite = torch.tensor(float(all(map(math.isfinite, values.values()))),
+                              device=losses.device)
+        all_reduce(finite, 'min')
+        if finite:
+            return
+        path = osp.join(self.runner.work_dir,
+                        f'nonfinite_rollout_{self._iter + 1}_rank{get_rank()}.json')
+        with open(path, 'w') as file:
+            json.dump(dict(iter=self._iter + 1, values={k: str(v) for k, v in values.items()},
+                           rollout=experience.rows()), file, indent=1)
+        raise FloatingPointError(
+            f'{values} in rollout {self._iter + 1}: nothing was updated; its answers and rewards '
+            f'are in {path}. Try a lower learning rate, clip_grad, or float32.')
+
+
+class _Sums:
+    """Figures summed over this rank's answers, averaged over all ranks'."""
+
+    def __init__(self, names: Sequence[str]) -> None:
+        self.figures = dict.fromkeys(names, 0.0)  # the same on all ranks, kept groups or not
+        self.count = 0
+        self.answer_tokens = 0
+        self.updates: List[Tensor] = []
+
+    def add(self, figures: Dict[str, Tensor], mask_BT: Tensor) -> None:
+        for name, value in figures.items():
+            self.figures[name] += float(value)
+        self.count += len(mask_BT)
+        self.answer_tokens += int(mask_BT.sum())
+
+    def means(self) -> Dict[str, Tensor]:
+        row = torch.tensor([*self.figures.values(), self.count], dtype=torch.float64)
+        all_reduce(row)
+        means = dict(zip(self.figures, row / row[-1].clamp(min=1)))
+        loss = torch.stack(self.updates).mean() if self.updates else torch.zeros(())
+        return dict(loss=loss, **means, answer_tokens=torch.tensor(float(self.answer_tokens)))
+
+
+class _Reference:
+    """The trainable weights as they were when the run began; the others never change.
+
+    They are kept in ``work_dir/reference.pth``, so that a resumed run has the same reference.
+    """
+
+    def __init__(self, model, work_dir: str, fresh: bool) -> None:
+        path = osp.join(work_dir, 'reference.pth')
+        trained = {name: p for name, p in model.named_parameters() if p.requires_grad}
+        if fresh:
+            self.weights = {name: p.detach().clone() for name, p in trained.items()}
+            if is_main_process():
+                torch.save(self.weights, path)
+            return
+        if not osp.isfile(path):
+            raise FileNotFoundError(f'no {path}: a run with beta > 0 resumes with the reference '
+                                    'that it wrote at its start')
+        saved = torch.load(path, map_location='cpu', weights_only=True)
+        self.weights = {name: saved[name].to(p) for name, p in trained.items()}
+
+    @contextmanager
+    def applied(self, model) -> Iterator[None]:
+        """Within, the model has the reference's weights."""
+        trained = [(p, self.weights[name]) for name, p in model.named_parameters()
+                   if name in self.weights]
+        present = [p.data for p, _ in trained]
+        for p, weight in trained:
+            p.data = weight
+        try:
+            yield
+        finally:
+            for (p, _), data in zip(trained, present):
+                p.data = data
+
+
+def _describe(experience: Experience) -> Dict[str, Tensor]:
+    """Figures of a rollout, means over all ranks: rewards, lengths, shares of answers."""
+    answers = [answer for group in experience.answers for answer in group]
+    read = experience.rewards.answers
+    columns = dict(
+        reward=experience.rewards.total,
+        **{f'reward_{name}': values for name, values in experience.rewards.components.items()},
+        reward_std=experience.reward_PG.std(1).numpy(),
+        length=[answer.num_tokens for answer in answers],
+        truncated=[not answer.finished for answer in answers],
+        valid_parse=[answer.well_formed for answer in read],
+        dropped_groups=~experience.kept_P.numpy())
+    means = torch.stack([torch.as_tensor(values).double().mean() for values in columns.values()])
+    all_reduce(means, 'mean')  # every rank has as many prompts
+    return dict(zip(columns, means))

@@ -1,0 +1,61 @@
+"""Rollouts: who writes the answers that reinforcement learning learns from."""
+from abc import ABC, abstractmethod
+from typing import List, Optional, Sequence
+
+from torch import Tensor
+
+from ..models.backbones.base import Generated
+from ..models.sampling import Sampling
+from ..registry import ROLLOUTS
+
+
+class RolloutEngine(ABC):
+    """Writes G answers to each prompt with the policy's present weights.
+
+    An engine in another process (vLLM, SGLang) takes over the weights in :meth:`sync`; the loop
+    works out the log-probabilities of whatever it gets with the training forward, so an engine
+    need not give any.
+    """
+    #: temperature that the answers are drawn at; the loop's log-probabilities divide by it
+    temperature: float = 1.0
+
+    def sync(self, model) -> None:
+        """Called before each rollout; ``model`` is the unwrapped SimpleSeg."""
+
+    @abstractmethod
+    def generate(self, model, images: Sequence[Tensor], prompts: Sequence[str], group_size: int,
+                 seeds: Sequence[Sequence[int]]) -> List[List[Generated]]:
+        """Answers, ``group_size`` to each of P prompts, with their token ids.
+
+        Args:
+            model: the unwrapped SimpleSeg.
+            images: P uint8 tensors (3, H, W), RGB.
+            prompts: P prompts.
+            group_size: G.
+            seeds: P * G tuples of non-negative integers, one an answer, prompt by prompt.
+        """
+
+
+@ROLLOUTS.register_module()
+class InProcessRollout(RolloutEngine):
+    """Samples from the model that is being trained: no copy of the weights, no other engine.
+
+    Args:
+        batch_size: prompts that are decoded at a time; ``None``: all.
+        sampling: arguments of :class:`simpleseg_mm.models.sampling.Sampling`.
+    """
+
+    def __init__(self, batch_size: Optional[int] = None, **sampling) -> None:
+        if batch_size is not None and batch_size < 1:
+            raise ValueError(f'batch_size={batch_size}: a positive number of prompts, or None')
+        self.batch_size = batch_size
+        self.sampling = Sampling(**sampling)
+        self.temperature = self.sampling.temperature
+
+    def generate(self, model, images, prompts, group_size, seeds):
+        step = self.batch_size or len(prompts)
+        answers: List[List[Generated]] = []
+        for i in range(0, len(prompts), step):
+            answers += model.sample(images[i:i + step], prompts[i:i + step], group_size,
+                                    seeds[i * group_size:(i + step) * group_size], self.sampling)
+        return answers

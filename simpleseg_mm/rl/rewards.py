@@ -1,0 +1,264 @@
+"""Rule rewards of a polygon written as text: components, and their weighted sum.
+
+Pure: numpy, OpenCV and ``simpleseg_mm.polygon`` only, so that any trainer can call them.
+"""
+import math
+from dataclasses import dataclass
+from functools import cached_property, lru_cache
+from typing import Callable, Dict, List, Mapping, Optional, Sequence, Union
+
+import cv2
+import numpy as np
+
+from ..polygon import ParsedAnswer, PolygonCodec, count_tokens, mask_iou, mask_to_box, rle_to_mask
+from ..polygon.metrics import boundary_iou
+
+
+@dataclass
+class Answer:
+    """One answer beside its target; what several components need is worked out once.
+
+    Attributes:
+        text: what the model wrote.
+        truth: (h, w) bool, the target at the raster's size; all False for an absent one.
+        codec: reads the text.
+        finished: whether an end token was written.
+        num_tokens: tokens written; ``None``: counted by Qwen's digit rule.
+    """
+    text: str
+    truth: np.ndarray
+    codec: PolygonCodec
+    finished: bool = True
+    num_tokens: Optional[int] = None
+
+    @cached_property
+    def _decoded(self):
+        return self.codec.decode(self.text, self.truth.shape)
+
+    @property
+    def parsed(self) -> ParsedAnswer:
+        return self._decoded.parsed
+
+    @property
+    def mask(self) -> np.ndarray:
+        """(h, w) bool; all False where nothing could be read."""
+        return self._decoded.mask
+
+    @property
+    def well_formed(self) -> bool:
+        """The whole answer follows the grammar, is in range, and ends with an end token."""
+        return self.parsed.valid and self.finished
+
+    @cached_property
+    def says_absent_rightly(self) -> Optional[bool]:
+        """For an absent target, whether the answer is '[]'; None for a present one."""
+        return None if self.truth.any() else self.parsed.kind == 'empty' and self.parsed.valid
+
+    @cached_property
+    def iou(self) -> float:
+        if self.says_absent_rightly is not None:
+            return float(self.says_absent_rightly)
+        return mask_iou(self.mask, self.truth)
+
+
+# Components: an answer -> a number. Those of COMPONENTS can be named in configs.
+def mask_iou_reward(answer: Answer) -> float:
+    """IoU of the masks, 0..1 (paper). An absent target: 1 for '[]', else 0."""
+    return answer.iou
+
+
+def iou_squared_reward(answer: Answer) -> float:
+    """IoU squared, 0..1: the last tenths count most (ablation, ours)."""
+    return answer.iou ** 2
+
+
+def boundary_iou_reward(answer: Answer) -> float:
+    """Boundary IoU, 0..1 (ablation, ours)."""
+    if answer.says_absent_rightly is not None:
+        return answer.iou
+    return boundary_iou(answer.mask, answer.truth)
+
+
+def centroid_reward(answer: Answer) -> float:
+    """1 - distance of the masks' centroids / half the diagonal of the target's box, at least 0.
+
+    The paper rewards the centroid distance; this form of it is our choice.
+    """
+    if answer.says_absent_rightly is not None:
+        return answer.iou
+    if not answer.mask.any():
+        return 0.0
+    x0, y0, x1, y1 = mask_to_box(answer.truth)
+    distance = math.dist(_centroid(answer.mask), _centroid(answer.truth))
+    return max(0.0, 1 - distance / (0.5 * math.hypot(x1 - x0, y1 - y0)))
+
+
+def format_reward(answer: Answer) -> float:
+    """1 where the whole text is one answer by the grammar, in range, at least 3 distinct vertices
+    a ring, with an end token; else 0 (paper; what counts is our choice)."""
+    start, end = answer.parsed.span
+    around = answer.text[:start] + answer.text[end:]  # else any chatter would be rewarded
+    return float(answer.well_formed and answer.parsed.kind in ('rings', 'empty')
+                 and not around.strip())
+
+
+def length_reward(answer: Answer, budget: int = 200) -> float:
+    """-tokens / budget, at least -1: a penalty of length (the paper's ablation; our form)."""
+    tokens = count_tokens(answer.text) if answer.num_tokens is None else answer.num_tokens
+    return -min(1.0, tokens / budget)
+
+
+Component = Callable[[Answer], float]
+COMPONENTS: Dict[str, Component] = dict(
+    mask_iou=mask_iou_reward, iou_squared=iou_squared_reward, boundary_iou=boundary_iou_reward,
+    centroid=centroid_reward, format=format_reward, length=length_reward)
+
+
+@dataclass(frozen=True)
+class Rewards:
+    """Rewards of N answers.
+
+    Attributes:
+        total: (N,) float64, the weighted sum.
+        components: each component by itself, unweighted, (N,) float64.
+        answers: the N answers as they were read.
+    """
+    total: np.ndarray
+    components: Dict[str, np.ndarray]
+    answers: List[Answer]
+
+
+class RewardError(RuntimeError):
+    """A component raised, or gave no finite number; names it and its input."""
+
+
+class PolygonReward:
+    """Weighted sum of rule rewards over texts and ground truths.
+
+    Args:
+        weights: component -> weight. A component is a name of ``COMPONENTS``; weights are finite
+            and not all 0. A component of weight 0 is worked out and logged, and changes nothing.
+        extra: further components by name, for those that ``weights`` names beside the known.
+        codec: spec of the codec that reads the texts ('int1000/default'), unless a call names
+            one.
+        max_side: targets with a longer side are scaled down to it, in pixels; answers are
+            rasterised at that size (our choice: IoU at 512 differs from full size by less than
+            its raster noise).
+
+    Raises:
+        ValueError: an unknown component, or weights that are not finite or all 0.
+    """
+
+    def __init__(self, weights: Mapping[str, float], codec: str = 'int1000/default',
+                 max_side: int = 512, extra: Optional[Mapping[str, Component]] = None) -> None:
+        known = {**COMPONENTS, **(extra or {})}
+        if unknown := sorted(set(weights) - set(known)):
+            raise ValueError(f'unknown reward components {unknown}; choose from {sorted(known)}')
+        values = np.array(list(weights.values()), np.float64)
+        if not (np.isfinite(values).all() and values.any()):
+            raise ValueError(f'reward weights must be finite and not all 0, got {dict(weights)}')
+        if max_side < 1:
+            raise ValueError(f'max_side={max_side}: give a positive number of pixels')
+        self.weights = dict(weights)
+        self.components = {name: known[name] for name in weights}
+        self.codec = codec
+        self.max_side = max_side
+        _codec(codec)  # a wrong spec is refused here
+
+    def __call__(self, texts: Sequence[str], truths: Sequence[Union[np.ndarray, dict]],
+                 finished: Optional[Sequence[bool]] = None,
+                 num_tokens: Optional[Sequence[int]] = None,
+                 codecs: Optional[Sequence[str]] = None) -> Rewards:
+        """Rewards of N answers.
+
+        Args:
+            texts: N answers, anything: model text never raises.
+            truths: N targets, (H, W) masks or COCO RLE dicts; empty ones are absent targets.
+            finished: whether each answer ended by itself; ``None``: all did.
+            num_tokens: of each answer.
+            codecs: spec of the codec of each; ``None``: ``self.codec``.
+
+        Raises:
+            ValueError: lists of different lengths, or a target that cannot be used.
+            RewardError: a component raised, or gave no finite number.
+        """
+        count = len(texts)
+        columns = [[default] * count if column is None else list(column) for column, default in (
+            (truths, None), (finished, True), (num_tokens, None), (codecs, self.codec))]
+        if any(len(column) != count for column in columns):
+            raise ValueError(f'{count} texts, but {[len(column) for column in columns]} truths, '
+                             'finished flags, token counts and codecs')
+        rasters: Dict[int, np.ndarray] = {}  # answers of a group share their target
+        answers = []
+        for text, truth, end, tokens, spec in zip(texts, *columns):
+            if id(truth) not in rasters:
+                rasters[id(truth)] = self._raster(truth)
+            answers.append(Answer(text if isinstance(text, str) else '', rasters[id(truth)],
+                                  _codec(spec), bool(end), tokens))
+        parts = {name: np.array([_apply(name, component, answer) for answer in answers])
+                 for name, component in self.components.items()}
+        total = sum(self.weights[name] * parts[name] for name in parts)
+        return Rewards(np.asarray(total, np.float64), parts, answers)
+
+    def _raster(self, truth: Union[np.ndarray, dict]) -> np.ndarray:
+        mask = rle_to_mask(truth) if isinstance(truth, Mapping) else np.asarray(truth)
+        if mask.ndim != 2 or 0 in mask.shape:
+            raise ValueError(f'a target is a (H, W) mask or a COCO RLE, got shape {mask.shape}')
+        mask = mask > 0
+        scale = self.max_side / max(mask.shape)
+        if scale >= 1:
+            return mask
+        size = tuple(max(1, round(side * scale)) for side in mask.shape[::-1])
+        small = cv2.resize(mask.astype(np.float32), size, interpolation=cv2.INTER_AREA) >= 0.5
+        if mask.any() and not small.any():  # a thin target stays a target
+            small = cv2.resize(mask.astype(np.float32), size, interpolation=cv2.INTER_AREA) > 0
+        return small
+
+
+def trl_reward(reward: PolygonReward, truth: str = 'mask', codec: str = 'codec') -> Callable:
+    """``reward`` as a reward function of TRL's ``GRPOTrainer``.
+
+    Args:
+        reward: the reward.
+        truth: column of the dataset with the targets: masks or COCO RLE dicts.
+        codec: column with the codec's spec, where the dataset has one.
+
+    Returns:
+        A function ``(prompts, completions, **columns) -> [float]``. Completions may be texts or
+        conversations (lists of messages).
+    """
+
+    def simpleseg_polygon(prompts: Optional[Sequence] = None, completions: Sequence = (),
+                          **columns) -> List[float]:
+        if truth not in columns:
+            raise ValueError(f'the dataset has no column {truth!r}, only {sorted(columns)}')
+        texts = [item if isinstance(item, str) else item[-1]['content'] for item in completions]
+        return reward(texts, columns[truth], codecs=columns.get(codec)).total.tolist()
+
+    return simpleseg_polygon
+
+
+@lru_cache(maxsize=64)
+def _codec(spec: str) -> PolygonCodec:
+    return PolygonCodec.from_spec(spec)
+
+
+def _centroid(mask: np.ndarray):
+    y, x = np.nonzero(mask)
+    return x.mean(), y.mean()
+
+
+def _apply(name: str, component: Component, answer: Answer) -> float:
+    try:
+        value = float(component(answer))
+    except Exception as error:
+        raise RewardError(f'reward {name!r} raised {type(error).__name__}: {error}; '
+                          f'{_describe(answer)}') from error
+    if not math.isfinite(value):
+        raise RewardError(f'reward {name!r} gave {value}; {_describe(answer)}')
+    return value
+
+
+def _describe(answer: Answer) -> str:
+    return (f'answer {answer.text[:500]!r}, target {answer.truth.shape} with '
+            f'{int(answer.truth.sum())} pixels, codec {answer.codec.spec}')

@@ -1,0 +1,402 @@
+"""Reinforcement learning on the real model: runs of a few rollouts of four prompts."""
+import copy
+import json
+import math
+from pathlib import Path
+
+import pytest
+import torch
+from engine_standin import BASE, RecordHook, build, run_tool, train
+from mmengine.config import Config
+
+from simpleseg_mm.datasets.refshapes import generate
+from simpleseg_mm.engine import launch
+from simpleseg_mm.engine import rl_loop as rl_loop_module
+from simpleseg_mm.engine.rl_loop import RLTrainLoop
+from simpleseg_mm.rl import RewardError
+
+SCRIPT = {'train_cfg.rollout.type': 'ScriptedRollout'}
+RECORD = {'default_hooks.record.type': 'RecordHook'}
+SGD = {'optim_wrapper.optimizer': dict(_delete_=True, type='SGD', lr=0.1),
+       'optim_wrapper.clip_grad': None, 'param_scheduler': []}
+NO_VAL = dict(val_cfg=None, val_dataloader=None, val_evaluator=None)
+ONE_ROLLOUT = {'train_cfg.max_iters': 1, **NO_VAL}
+GROUP, PROMPTS, TEMPERATURE = 4, 4, 0.8
+
+
+@pytest.fixture(scope='module', autouse=True)
+def one_thread():
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)  # the order of a sum may depend on it
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture(scope='module')
+def config(tmp_path_factory):
+    folder = tmp_path_factory.mktemp('rl')
+    generate(folder / 'refshapes', dict(train=6, val=2))
+    loader = ('num_workers=0, persistent_workers=False, '
+              f"dataset=dict(data_root='{folder}/refshapes'")
+    path = folder / 'rl.py'
+    # The band is wide, so that the second update of a rollout is not clipped away.
+    path.write_text(f"""
+_base_ = ['{BASE}/models/nano_random.py', '{BASE}/datasets/refshapes.py',
+          '{BASE}/evaluators/res.py', '{BASE}/schedules/gspo_nano.py', '{BASE}/rl_runtime.py']
+custom_imports = dict(imports=['simpleseg_mm.datasets', 'simpleseg_mm.models',
+    'simpleseg_mm.engine', 'simpleseg_mm.evaluation', 'simpleseg_mm.visualization',
+    'engine_standin'])
+model = dict(generation=dict(max_new_tokens=3))
+train_dataloader = dict({loader}, query=dict(templates='single')))
+val_dataloader = dict(batch_size=2, {loader}, indices=2))
+test_dataloader = val_dataloader
+global_batch_size = {PROMPTS}
+train_cfg = dict(
+    max_iters=6, val_interval=2, group_size={GROUP}, mini_batches=2, micro_batch_size=3,
+    objective=dict(clip_low=0.2, clip_high=0.2), rollout=dict(max_new_tokens=6, temperature={TEMPERATURE}),
+    reward=dict(max_side=64))
+optim_wrapper = dict(optimizer=dict(lr=1e-3))
+param_scheduler = [dict(type='LinearLR', start_factor=0.1, by_epoch=False, begin=0, end=4)]
+default_hooks = dict(checkpoint=dict(interval=2), rollouts=dict(interval=-1))
+""")
+    return path
+
+
+def recorded(runner):
+    return next(hook for hook in runner.hooks if isinstance(hook, RecordHook))
+
+
+def logged(work_dir):
+    log = sorted(Path(work_dir).glob('*/vis_data/scalars.json'))[-1]
+    return [json.loads(line) for line in log.read_text().splitlines()]
+
+
+def weights(runner):
+    return copy.deepcopy(runner.model.state_dict())
+
+
+def assert_same(first, second):
+    """Nested states, bit for bit."""
+    if isinstance(first, dict):
+        assert first.keys() == second.keys()
+        for key in first:
+            assert_same(first[key], second[key])
+    elif torch.is_tensor(first):
+        assert torch.equal(first, second)
+    else:
+        assert first == second
+
+
+def distance(first, second):
+    """Largest difference of two sets of tensors, in units of the largest value."""
+    assert first.keys() == second.keys()
+    return max(float((first[k] - second[k]).abs().max()) for k in first) / max(
+        float(value.abs().max()) for value in first.values())
+
+
+# --- settings that cannot work -----------------------------------------------------------------
+@pytest.fixture(scope='module')
+def runner(config, tmp_path_factory):
+    """A runner that is never run."""
+    return build(config, tmp_path_factory.mktemp('runner'), **NO_VAL)
+
+
+@pytest.mark.parametrize('options, match', [
+    (dict(group_size=1), 'group_size=1.*at least 2'),
+    (dict(mini_batches=3), '4 prompts.*mini_batches=3'),
+    (dict(mini_batches=0), 'mini_batches=0'),
+    (dict(mini_batches=8), 'mini_batches=8'),
+    (dict(micro_batch_size=0), 'micro_batch_size=0'),
+    (dict(reward=dict(type='PolygonReward', weights=dict(iou=1.0))), "unknown.*'iou'.*mask_iou"),
+    (dict(reward=dict(type='PolygonReward', weights=dict(mask_iou=0, format=0))), 'not all 0'),
+    (dict(reward=dict(type='PolygonReward', weights=dict(mask_iou=math.nan))), 'finite'),
+    (dict(objective=dict(level='word')), "level='word'.*sequence"),
+    (dict(rollout=dict(type='InProcessRollout', temperature=0)), 'temperature=0'),
+    (dict(rollout=dict(type='InProcessRollout', batch_size=0)), 'batch_size=0'),
+])
+def test_settings_that_cannot_work_are_refused(runner, options, match):
+    arguments = {**runner.cfg.train_cfg.to_dict(), **options}
+    del arguments['type']
+    with pytest.raises(ValueError, match=match):
+        RLTrainLoop(runner, runner.cfg.train_dataloader.to_dict(), **arguments)
+
+
+def test_accumulated_gradients_are_refused(config, tmp_path):
+    with pytest.raises(ValueError, match='micro_batch_size'):
+        train(config, tmp_path, **NO_VAL, **{'optim_wrapper.accumulative_counts': 2,
+                                             'global_batch_size': 0,
+                                             'train_dataloader.batch_size': PROMPTS})
+
+
+def test_prompts_are_shared_among_processes(config):
+    cfg = Config.fromfile(str(config))
+    before = copy.deepcopy([cfg.train_cfg, cfg.param_scheduler, cfg.default_hooks])
+    assert launch.fit_global_batch(cfg, 2) == 1
+    assert cfg.train_dataloader.batch_size == 2
+    assert [cfg.train_cfg, cfg.param_scheduler, cfg.default_hooks] == before
+    assert 'accumulative_counts' not in cfg.optim_wrapper
+    assert launch.fit_global_batch(cfg, 2) == 1 and cfg.train_dataloader.batch_size == 2
+    with pytest.raises(ValueError, match='global_batch_size=4 prompts.*3 processes'):
+        launch.fit_global_batch(Config.fromfile(str(config)), 3)
+
+
+# --- what an update is ------------------------------------------------------------------------
+def test_updates_are_the_policy_gradients_of_their_answers(config, tmp_path):
+    """Worked out here from log-probabilities, answer by answer; those without a token are left
+    out of sum and count. The weights stay, so that the ratios are 1 in both mini-batches."""
+    run = train(config, tmp_path, **SCRIPT, **RECORD, **SGD, **ONE_ROLLOUT, **{
+        'train_cfg.rollout.silent': True, 'optim_wrapper.optimizer.lr': 0.0})
+    experience = run.train_loop.experience
+    losses = []
+    for part, gradient in zip(([0, 1], [2, 3]), recorded(run).gradients, strict=True):
+        rows = [(p, answer, experience.advantage_PG[p, g]) for p in part
+                for g, answer in enumerate(experience.answers[p])
+                if answer.token_ids and experience.kept_P[p]]
+        assert 0 < len(rows) < len(part) * GROUP
+        run.model.zero_grad()
+        losses.append(0.0)
+        for p, answer, advantage in rows:
+            logp, _, mask = run.model.log_probs(
+                [experience.images[p]], [[(experience.samples[p].prompt, answer.token_ids)]],
+                TEMPERATURE)
+            assert int(mask.sum()) == answer.num_tokens
+            score = (logp * mask).sum() / answer.num_tokens
+            (-score * advantage / len(rows)).backward()
+            losses[-1] -= float(advantage) / len(rows)
+        expected = {name: p.grad for name, p in run.model.named_parameters()}
+        assert distance(expected, gradient) < 1e-5
+    assert logged(tmp_path)[0]['loss'] == pytest.approx(sum(losses) / 2, abs=1e-5)
+
+
+def test_micro_batches_change_nothing(config, tmp_path):
+    """Neither loss nor gradients, of the rollout's first update and of its second, beyond the
+    rounding of a head in float32 (1.8e-6 measured)."""
+    runs = []
+    for size in (8, 1, 2):
+        run = train(config, tmp_path / str(size), **SCRIPT, **RECORD, **SGD, **ONE_ROLLOUT,
+                    **{'train_cfg.micro_batch_size': size})
+        runs.append((logged(tmp_path / str(size))[0], recorded(run).gradients))
+    (log, (first, second)), *others = runs
+    assert distance(first, second) > 0.1  # there is a second, other one
+    for other_log, gradients in others:
+        assert other_log['loss'] == pytest.approx(log['loss'], abs=1e-6)
+        for name in ('entropy', 'kl', 'clipped', 'answer_tokens'):
+            assert other_log[name] == pytest.approx(log[name], rel=1e-4), name
+        assert distance(first, gradients[0]) < 5e-6
+        assert distance(second, gradients[1]) < 5e-6
+
+
+def test_two_processes_equal_one(config, tmp_path):
+    """Two answers of each group are sampled. In the first rollout one group of the second process
+    is dropped, in the second rollout all of them, in the third every group."""
+    options = {**SCRIPT, **RECORD, **NO_VAL, 'train_cfg.max_iters': 4,
+               'train_cfg.rollout.sampled': 2, 'train_cfg.objective.beta': 0.1,
+               'train_cfg.rollout.alike': [[1], [1, 3], [0, 1, 2, 3]],
+               'optim_wrapper.optimizer.lr': 1e-4}
+    one = train(config, tmp_path / 'one', **options)
+    result = run_tool('train.py', config, '--work-dir', tmp_path / 'two', '--launcher', 'pytorch',
+                      '--cfg-options', *as_arguments(options), processes=2)
+    assert result.returncode == 0, result.stdout[-2000:] + result.stderr[-4000:]
+
+    logs = logged(tmp_path / 'one'), logged(tmp_path / 'two')
+    assert [len(log) for log in logs] == [4, 4]
+    assert [row['dropped_groups'] for row in logs[0]] == [0.25, 0.5, 1.0, 0.0]
+    differ = ('time', 'data_time', 'rollout_seconds', 'update_seconds')
+    for a, b in zip(*logs):
+        assert a.keys() == b.keys()
+        for name in a:
+            if name not in differ and not name.endswith('_per_s'):
+                assert b[name] == pytest.approx(a[name], rel=1e-5, abs=1e-6), name
+
+    ranks = [json.loads((tmp_path / f'two/record_rank{r}.json').read_text()) for r in range(2)]
+    for alone, first, second in zip(recorded(one).rollouts, *ranks):
+        pairs = [rows[p * GROUP:(p + 1) * GROUP] for p in range(PROMPTS // 2)
+                 for rows in (first, second)]
+        for a, b in zip(alone, [row for rows in pairs for row in rows], strict=True):
+            assert a.keys() == b.keys()
+            for name, value in a.items():
+                assert b[name] == (value if isinstance(value, str) else pytest.approx(
+                    value, rel=1e-5)), name
+
+
+def as_arguments(options):
+    """--cfg-options of a dictionary."""
+    return [f'{key}={value}'.replace(' ', '') for key, value in options.items()]
+
+
+# --- a whole run, and one that is killed ------------------------------------------------------
+# Vowels are what random weights can learn to write; of few likely tokens they learn it in a blink.
+WHOLE = {'train_cfg.reward.weights.vowels': 1.0, 'train_cfg.rollout.top_k': 16}
+
+
+@pytest.fixture(scope='module')
+def whole(config, tmp_path_factory):
+    """The run that nothing disturbs."""
+    return train(config, tmp_path_factory.mktemp('whole'), **WHOLE, **RECORD,
+                 **{'default_hooks.rollouts.interval': 6})
+
+
+def test_log_of_a_run(whole):
+    rows = [row for row in logged(whole.work_dir) if 'reward' in row]
+    assert [row['step'] for row in rows] == [1, 2, 3, 4, 5, 6]
+    names = {'loss', 'grad_norm', 'lr', 'reward', 'reward_mask_iou', 'reward_centroid',
+             'reward_format', 'reward_vowels', 'reward_std', 'length', 'truncated', 'valid_parse',
+             'dropped_groups', 'entropy', 'kl', 'clipped', 'rollout_seconds', 'update_seconds',
+             'answer_tokens', 'samples_per_s'}
+    for row in rows:
+        assert names <= set(row), names - set(row)
+        assert 0 < row['reward_std'] and 0 < row['entropy'] <= math.log(1024)
+        assert row['reward'] == pytest.approx(
+            row['reward_mask_iou'] + 0.2 * row['reward_centroid'] + 0.2 * row['reward_format']
+            + row['reward_vowels'])
+        assert 1 <= row['length'] <= 6 and row['rollout_seconds'] > 0 < row['update_seconds']
+        assert row['kl'] > 0  # the second update of a rollout is off-policy
+
+
+def test_reward_rises(whole):
+    rows = [row['reward_vowels'] for row in logged(whole.work_dir) if 'reward' in row]
+    assert rows[-1] > rows[0] + 0.1
+
+
+def test_validation_and_best_checkpoint(whole):
+    values = [row for row in logged(whole.work_dir) if 'res/gIoU' in row]
+    assert [row['step'] for row in values] == [2, 4, 6]
+    best, = Path(whole.work_dir).glob('best_res_gIoU_iter_*.pth')
+    assert torch.load(best, weights_only=False)['state_dict']
+
+
+def test_rollout_table(whole):
+    for step, rows in [(1, recorded(whole).rollouts[0]), (6, recorded(whole).rollouts[-1])]:
+        table = Path(whole.work_dir, 'rollouts', f'rollout_{step}.jsonl').read_text()
+        assert [json.loads(line) for line in table.splitlines()] == rows
+        assert len(rows) == PROMPTS * GROUP and len({row['answer'] for row in rows}) > GROUP
+
+
+@pytest.mark.parametrize('method, call', [
+    ('model.mllm.decode', 3), ('optim_wrapper.backward', 4)], ids=['rollout', 'update'])
+def test_killed_and_resumed_equals_never_stopped(config, whole, tmp_path, method, call):
+    """SIGKILL while answers are written, and between the updates of a rollout."""
+    killed = run_tool('train.py', config, '--work-dir', tmp_path, '--cfg-options',
+                      *as_arguments(WHOLE), 'default_hooks.kill.type=KillHook',
+                      'default_hooks.kill.at=3', f'default_hooks.kill.method={method}',
+                      f'default_hooks.kill.call={call}')
+    assert killed.returncode == -9, killed.stderr[-2000:]
+    checkpoint = launch.find_resumable(str(tmp_path))
+    assert checkpoint.endswith('iter_2.pth')
+    resumed = train(config, tmp_path, resume=True, load_from=checkpoint, **WHOLE, **RECORD)
+    assert recorded(resumed).rollouts == recorded(whole).rollouts[2:]
+    first, second = (torch.load(Path(folder, 'iter_6.pth'), weights_only=False)
+                     for folder in (whole.work_dir, tmp_path))
+    for key in ('state_dict', 'optimizer', 'param_schedulers'):
+        assert_same(first[key], second[key])
+
+
+# --- nothing to learn -------------------------------------------------------------------------
+EVERY_GROUP_ALIKE = {**SCRIPT, 'train_cfg.rollout.alike': [[0, 1, 2, 3]] * 2}
+
+
+@pytest.mark.parametrize('text', ['[[[20,20],[80,20],[50,80]]]', 'over there [[[1,', '', '[]'])
+def test_groups_without_a_difference_change_nothing(config, tmp_path, text):
+    run = build(config, tmp_path, **EVERY_GROUP_ALIKE, **NO_VAL,
+                **{'train_cfg.max_iters': 2, 'train_cfg.rollout.text': text})
+    before = weights(run)
+    run.train()
+    assert_same(before, weights(run))
+    assert not run.optim_wrapper.optimizer.state
+    for row in logged(tmp_path):
+        assert row['dropped_groups'] == 1 and row['reward_std'] == row['loss'] == 0
+
+
+def test_target_without_a_pixel(config, tmp_path):
+    """'[]' is right, every polygon is wrong; the other groups differ in their format."""
+    run = train(config, tmp_path, **SCRIPT, **RECORD, **ONE_ROLLOUT, **{
+        'train_cfg.rollout.alike': [[0]], 'train_cfg.rollout.text': '[]',
+        'default_hooks.nothing.type': 'NothingMeantHook'})
+    rows, = recorded(run).rollouts
+    assert [row['reward'] for row in rows[:GROUP]] == pytest.approx([1.4] * GROUP)
+    assert [row['reward'] for row in rows[GROUP:]] == pytest.approx(
+        [0.2 * row['format'] for row in rows[GROUP:]])
+    assert logged(tmp_path)[0]['dropped_groups'] == 1 / PROMPTS
+    assert len(recorded(run).gradients) == 2
+
+
+# --- what stops a run -------------------------------------------------------------------------
+def poison(run, what, monkeypatch):
+    if what == 'weight':
+        next(run.model.parameters()).data[:] = math.nan
+    elif what == 'gradient':
+        next(run.model.parameters()).register_hook(lambda gradient: gradient * math.nan)
+    else:
+        original = rl_loop_module.group_advantages
+
+        def poisoned(*args):
+            advantage_PG, kept_P = original(*args)
+            advantage_PG[0, 0] = math.nan
+            return advantage_PG, kept_P
+
+        monkeypatch.setattr(rl_loop_module, 'group_advantages', poisoned)
+
+
+@pytest.mark.parametrize('what', ['weight', 'gradient', 'advantage'])
+def test_what_is_not_finite_stops_before_an_update(config, tmp_path, monkeypatch, what):
+    run = build(config, tmp_path, **SCRIPT, **ONE_ROLLOUT)
+    poison(run, what, monkeypatch)
+    before = weights(run)
+    with pytest.raises(FloatingPointError, match='nothing was updated') as error:
+        run.train()
+    for name, value in weights(run).items():
+        assert torch.equal(value.nan_to_num(), before[name].nan_to_num()), name
+    report, = tmp_path.glob('nonfinite_*.json')
+    assert str(report) in str(error.value)
+    content = json.loads(report.read_text())
+    assert 'nan' in content['values'].values() and len(content['rollout']) == PROMPTS * GROUP
+    for row in content['rollout']:
+        assert row['prompt'] and row['answer'].startswith('[[[')
+        assert 0 <= row['mask_iou'] <= 1
+
+
+def test_a_reward_that_raises_is_named(config, tmp_path):
+    with pytest.raises(RewardError, match="'broken' raised ZeroDivisionError.*answer"):
+        train(config, tmp_path, **ONE_ROLLOUT, **{'train_cfg.reward.weights.broken': 1.0})
+
+
+DROPOUT = {'model.mllm.config.text_config.attention_dropout': 0.1,
+           'train_cfg.objective.clip_low': 3e-4, 'train_cfg.objective.clip_high': 4e-4}
+
+
+@pytest.mark.parametrize('level, alike', [
+    ('sequence', []), ('token', []), ('sequence', [[0, 1]])], ids=['answer', 'token', 'skipped'])
+def test_dropout_is_found(config, tmp_path, level, alike):
+    """At the first update that is made, though the first mini-batch may have been skipped."""
+    run = build(config, tmp_path, **SCRIPT, **ONE_ROLLOUT, **DROPOUT, **{
+        'train_cfg.objective.level': level, 'train_cfg.rollout.alike': alike})
+    before = weights(run)
+    with pytest.raises(RuntimeError, match='dropout'):
+        run.train()
+    assert_same(before, weights(run))
+
+
+def test_dropout_does_not_matter_on_policy(config, tmp_path):
+    train(config, tmp_path, **SCRIPT, **ONE_ROLLOUT, **DROPOUT, **{'train_cfg.mini_batches': 1})
+    assert logged(tmp_path)[0]['clipped'] == logged(tmp_path)[0]['kl'] == 0
+
+
+# --- the reference ----------------------------------------------------------------------------
+def test_reference_is_the_start_also_after_a_resume(config, tmp_path):
+    options = {**SCRIPT, **NO_VAL, 'train_cfg.max_iters': 2, 'train_cfg.mini_batches': 1,
+               'train_cfg.objective.beta': 0.5, 'default_hooks.checkpoint.interval': 1}
+    run = build(config, tmp_path / 'run', **options)
+    start = {name: p.detach().clone() for name, p in run.model.named_parameters()}
+    run.train()
+    first, second = (row['ref_kl'] for row in logged(tmp_path / 'run'))
+    assert first == 0 < second
+    path = tmp_path / 'run' / 'reference.pth'
+    assert_same(start, torch.load(path))
+
+    resume = dict(resume=True, load_from=str(tmp_path / 'run/iter_1.pth'))
+    again = train(config, tmp_path / 'run', **options, **resume)
+    assert_same(weights(run), weights(again))
+    assert logged(tmp_path / 'run')[-1]['ref_kl'] == second
+    path.unlink()
+    with pytest.raises(FileNotFoundError, match='reference.pth'):
+        train(config, tmp_path / 'run', **options, **resume)
