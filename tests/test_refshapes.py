@@ -49,8 +49,9 @@ def test_unknown_shape():
         refshapes.outlines('blob', np.random.default_rng(0))
 
 
-def test_same_seed_same_bytes_other_seed_other_bytes(root, tmp_path):
-    refshapes.generate(tmp_path / 'a', SCENES, SEED)
+@pytest.mark.parametrize('workers', [1, 2])
+def test_same_seed_same_bytes_other_seed_other_bytes(root, tmp_path, workers):
+    refshapes.generate(tmp_path / 'a', SCENES, SEED, workers=workers)
     assert files(tmp_path / 'a') == files(root)
     refshapes.generate(tmp_path / 'b', SCENES, SEED + 1)
     name = 'images/refshapes_train_0000000.jpg'

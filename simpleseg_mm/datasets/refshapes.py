@@ -11,7 +11,10 @@ Directions and margins are in units of the image side, x to the right and y down
 import json
 import pickle
 from collections.abc import Callable, Iterable
+from contextlib import nullcontext
 from dataclasses import dataclass
+from functools import partial
+from multiprocessing import Pool
 from pathlib import Path
 
 import cv2
@@ -222,7 +225,7 @@ def make_scene(seed: int, split: str, index: int, size: int = 224, absent: float
 
 
 def generate(out_dir: str | Path, scenes: dict[str, int], seed: int = 0, size: int = 224,
-             absent: float = 0.0, objects_range: tuple[int, int] = OBJECTS,
+             absent: float = 0.0, objects_range: tuple[int, int] = OBJECTS, workers: int = 1,
              progress: Callable[[Iterable, int], Iterable] = lambda items, total: items) -> dict:
     """Write a RefShapes set: ``images/`` and ``refshapes/`` with references and instances.
 
@@ -233,6 +236,7 @@ def generate(out_dir: str | Path, scenes: dict[str, int], seed: int = 0, size: i
         size: Side of the images in pixels, at least 64.
         absent: See :func:`make_scene`.
         objects_range: See :func:`draw_scene`.
+        workers: Processes that draw; the files do not depend on it.
         progress: Wraps the scenes to come, given their number.
 
     Returns:
@@ -256,22 +260,22 @@ def generate(out_dir: str | Path, scenes: dict[str, int], seed: int = 0, size: i
     for folder in (out_dir / 'images', out_dir / NAME):
         folder.mkdir(parents=True, exist_ok=True)
     todo = [(split, i) for split in SPLITS for i in range(scenes.get(split, 0))]
+    draw = partial(_write_scene, out_dir / 'images', seed=seed, size=size, absent=absent,
+                   objects_range=objects_range)
     images, annotations, refs = [], [], []
     sent_id = 0
-    for split, index in progress(todo, len(todo)):
-        scene = make_scene(seed, split, index, size, absent, objects_range)
-        path = out_dir / 'images' / scene['image']['file_name']
-        if not cv2.imwrite(str(path), scene['pixels'][..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, 95]):
-            raise OSError(f'could not write {path}')
-        images.append(scene['image'])
-        annotations += scene['annotations']
-        for ref in scene['refs']:
-            ref['ref_id'] = len(refs)
-            ref['sent_ids'] = list(range(sent_id, sent_id + len(ref['sentences'])))
-            for sentence in ref['sentences']:
-                sentence['sent_id'] = sent_id
-                sent_id += 1
-            refs.append(ref)
+    with Pool(workers) if workers > 1 else nullcontext() as pool:
+        scenes_in_order = pool.imap(draw, todo, chunksize=16) if pool else map(draw, todo)
+        for scene in progress(scenes_in_order, len(todo)):
+            images.append(scene['image'])
+            annotations += scene['annotations']
+            for ref in scene['refs']:
+                ref['ref_id'] = len(refs)
+                ref['sent_ids'] = list(range(sent_id, sent_id + len(ref['sentences'])))
+                for sentence in ref['sentences']:
+                    sentence['sent_id'] = sent_id
+                    sent_id += 1
+                refs.append(ref)
     counts = {split: dict(images=scenes.get(split, 0),
                           refs=sum(ref['split'] == split for ref in refs),
                           sentences=sum(len(ref['sentences']) for ref in refs
@@ -284,10 +288,22 @@ def generate(out_dir: str | Path, scenes: dict[str, int], seed: int = 0, size: i
                   for i, name in enumerate(SHAPES)]
     instances = dict(info=dict(description='RefShapes', version=str(VERSION)), images=images,
                      annotations=annotations, categories=categories)
+    refs = json.loads(json.dumps(refs))  # a pickle's bytes depend on which strings are one object
     (out_dir / NAME / f'refs({NAME}).p').write_bytes(pickle.dumps(refs, protocol=2))
     (out_dir / NAME / 'instances.json').write_text(json.dumps(instances, separators=(',', ':')))
     (out_dir / NAME / 'card.json').write_text(json.dumps(card, indent=2) + '\n')
     return card
+
+
+def _write_scene(folder: Path, place: tuple[str, int], **options) -> dict:
+    """Write the picture of scene ``place`` (split, index) and give its records."""
+    split, index = place
+    scene = make_scene(split=split, index=index, **options)
+    path = folder / scene['image']['file_name']
+    pixels = scene.pop('pixels')
+    if not cv2.imwrite(str(path), pixels[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, 95]):
+        raise OSError(f'could not write {path}')
+    return scene
 
 
 # Drawing

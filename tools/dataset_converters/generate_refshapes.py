@@ -1,6 +1,7 @@
 """Generate RefShapes: ``python tools/dataset_converters/generate_refshapes.py data/refshapes``."""
 import argparse
 import json
+import os
 import time
 from pathlib import Path
 
@@ -21,6 +22,8 @@ def parse_args() -> argparse.Namespace:
                         help='share of scenes with one more reference, to nothing')
     parser.add_argument('--objects', type=int, nargs=2, default=OBJECTS, metavar=('MIN', 'MAX'),
                         help='fewest and most objects of a scene (default: %(default)s)')
+    parser.add_argument('--workers', type=int, default=os.cpu_count(),
+                        help='processes that draw (default: all cores, %(default)s)')
     return parser.parse_args()
 
 
@@ -30,6 +33,7 @@ def main() -> None:
     try:
         scenes = dict(train=args.scenes_train, val=args.scenes_val, test=args.scenes_test)
         card = generate(args.out, scenes, args.seed, args.size, args.absent, tuple(args.objects),
+                        args.workers,
                         lambda items, total: tqdm(items, total=total, unit='scene'))
     except ValueError as error:
         raise SystemExit(f'generate_refshapes: {error}') from None
