@@ -107,6 +107,8 @@ def runner(config, tmp_path_factory):
     (dict(mini_batches=0), 'mini_batches=0'),
     (dict(mini_batches=8), 'mini_batches=8'),
     (dict(micro_batch_size=0), 'micro_batch_size=0'),
+    (dict(down_sample=1), 'down_sample=1: 2 to group_size=4'),
+    (dict(down_sample=5), 'down_sample=5'),
     (dict(reward=dict(type='PolygonReward', weights=dict(iou=1.0))), "unknown.*'iou'.*mask_iou"),
     (dict(reward=dict(type='PolygonReward', weights=dict(mask_iou=0, format=0))), 'not all 0'),
     (dict(reward=dict(type='PolygonReward', weights=dict(mask_iou=math.nan))), 'finite'),
@@ -151,7 +153,7 @@ def test_updates_are_the_policy_gradients_of_their_answers(config, tmp_path):
     for part, gradient in zip(([0, 1], [2, 3]), recorded(run).gradients, strict=True):
         rows = [(p, answer, experience.advantage_PG[p, g]) for p in part
                 for g, answer in enumerate(experience.answers[p])
-                if answer.token_ids and experience.kept_P[p]]
+                if answer.token_ids and experience.learnt_PG[p, g]]
         assert 0 < len(rows) < len(part) * GROUP
         run.model.zero_grad()
         losses.append(0.0)
@@ -166,6 +168,26 @@ def test_updates_are_the_policy_gradients_of_their_answers(config, tmp_path):
         expected = {name: p.grad for name, p in run.model.named_parameters()}
         assert distance(expected, gradient) < 1e-5
     assert logged(tmp_path)[0]['loss'] == pytest.approx(sum(losses) / 2, abs=1e-5)
+
+
+def test_only_the_chosen_answers_are_learnt_from(config, tmp_path):
+    """Down-sampled from 8 to 4, a rollout gives the update of those 4 alone, with advantages
+    among themselves."""
+    run = train(config, tmp_path, **SCRIPT, **RECORD, **SGD, **ONE_ROLLOUT, **{
+        'train_cfg.group_size': 8, 'train_cfg.down_sample': 4, 'train_cfg.mini_batches': 1})
+    experience, = [run.train_loop.experience]
+    assert experience.learnt_PG.sum(1).tolist() == [4] * PROMPTS
+    for p in range(PROMPTS):
+        learnt = experience.learnt_PG[p]
+        chosen, rest = experience.reward_PG[p][learnt], experience.reward_PG[p][~learnt]
+        assert not ((rest < chosen.min()) | (rest > chosen.max())).any()
+        expected = (chosen - chosen.mean()) / (chosen.std() + 1e-4)
+        assert experience.advantage_PG[p][learnt].tolist() == pytest.approx(
+            expected.tolist(), rel=1e-5)
+        assert not experience.advantage_PG[p][~learnt].any()
+    answers = [answer.num_tokens for p, group in enumerate(experience.answers)
+               for g, answer in enumerate(group) if experience.learnt_PG[p, g]]
+    assert logged(tmp_path)[0]['answer_tokens'] == sum(answers)
 
 
 def test_micro_batches_change_nothing(config, tmp_path):

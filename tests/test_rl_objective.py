@@ -2,6 +2,7 @@
 
 Answers are ragged rows of per-token numbers; ``pad`` makes a (B, T) batch of them.
 """
+import itertools
 import math
 import random
 
@@ -10,7 +11,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from simpleseg_mm.rl import LEVELS, PolicyObjective, group_advantages
+from simpleseg_mm.rl import LEVELS, PolicyObjective, group_advantages, max_variance_subset
 
 GRPO = dict(clip_low=0.2, clip_high=0.2)
 SEQUENCE = ('sequence', 'sequence_token')
@@ -162,6 +163,38 @@ def test_equal_rewards_are_dropped_whatever_the_threshold(dtype):
         values = torch.tensor([0, .1, 1 / 3, .7, -2 / 7, 1e6 + .1, 1e-30], dtype=dtype)
         advantage, kept = group_advantages(values[:, None].repeat(1, size), min_std=0.)
         assert not kept.any() and (advantage == 0).all()
+
+
+@pytest.mark.parametrize('rewards, size, chosen', [
+    ([.1, .9, .5, .4], 2, [1, 1, 0, 0]),
+    ([.9, .1, .4, .5], 4, [1, 1, 1, 1]),
+    ([0, 0, 0, 1], 2, [1, 0, 0, 1]),
+    ([0, .1, .2, 1], 3, [1, 1, 0, 1]),          # two low ones differ more from the high one
+    ([1, .9, .8, 0], 3, [1, 1, 0, 1]),
+    ([3, 3, 3, 3], 2, [1, 0, 0, 1]),            # nothing differs: the even split
+    ([5, 1], 1, [0, 1]),
+])
+def test_subset_by_hand(rewards, size, chosen):
+    got = max_variance_subset(torch.tensor([rewards, rewards[::-1]], dtype=torch.float64), size)
+    assert got[0].int().tolist() == chosen and got.dtype == torch.bool
+    assert got.sum(1).tolist() == [size, size]
+
+
+@given(st.lists(st.floats(-3, 3), min_size=2, max_size=8), st.integers(1, 8))
+@settings(deadline=None)
+def test_no_subset_differs_more(rewards, size):
+    size = min(size, len(rewards))
+    values = torch.tensor([rewards], dtype=torch.float64)
+    best = max(torch.tensor(subset, dtype=torch.float64).var(correction=0).item()
+               for subset in itertools.combinations(rewards, size))
+    chosen = values[max_variance_subset(values, size)]
+    assert chosen.var(correction=0).item() == pytest.approx(best, abs=1e-12)
+
+
+@pytest.mark.parametrize('size', [0, 4, -1])
+def test_subset_of_impossible_size(size):
+    with pytest.raises(ValueError, match=f'size={size}: choose 1 to 3'):
+        max_variance_subset(torch.zeros(2, 3), size)
 
 
 # --- golden vectors ---------------------------------------------------------------------------

@@ -22,7 +22,7 @@ from torch import Tensor
 
 from ..models.backbones.base import Generated
 from ..registry import LOOPS, REWARDS, ROLLOUTS
-from ..rl import PolicyObjective, Rewards, group_advantages
+from ..rl import PolicyObjective, Rewards, group_advantages, max_variance_subset
 
 
 @dataclass
@@ -34,19 +34,24 @@ class Experience:
         samples: P data samples.
         answers: P lists of G answers.
         rewards: of the P * G answers, prompt by prompt.
-        advantage_PG: of each answer, 0 in dropped groups.
-        kept_P: bool, groups that are learnt from.
+        advantage_PG: of each answer, 0 where it is not learnt from.
+        learnt_PG: bool, answers that are learnt from; none of a dropped group.
     """
     images: List[Tensor]
     samples: Sequence
     answers: List[List[Generated]]
     rewards: Rewards
     advantage_PG: Tensor
-    kept_P: Tensor
+    learnt_PG: Tensor
 
     @property
     def reward_PG(self) -> Tensor:
         return torch.from_numpy(self.rewards.total).view(self.advantage_PG.shape)
+
+    @property
+    def dropped_P(self) -> Tensor:
+        """Bool, groups that teach nothing."""
+        return ~self.learnt_PG.any(1)
 
     def rows(self) -> List[dict]:
         """One row an answer: prompt, text, every reward, advantage."""
@@ -62,7 +67,7 @@ class Experience:
                     **{name: float(values[i])
                        for name, values in self.rewards.components.items()},
                     advantage=float(self.advantage_PG[p, g]),
-                    kept=bool(self.kept_P[p])))
+                    learnt=bool(self.learnt_PG[p, g])))
         return rows
 
 
@@ -89,6 +94,8 @@ class RLTrainLoop(IterBasedTrainLoop):
         mini_batches: updates a rollout; 1 is fully on-policy.
         micro_batch_size: answers that are computed at a time. It does not change the result.
         min_std: groups whose rewards deviate less are dropped.
+        down_sample: learn from so many answers of each group, those whose rewards differ most
+            (PODS); ``None``: from all. Sampling is cheap beside an update.
         runner, dataloader, **kwargs: as for ``IterBasedTrainLoop``.
 
     Raises:
@@ -101,11 +108,15 @@ class RLTrainLoop(IterBasedTrainLoop):
 
     def __init__(self, runner, dataloader, reward: dict, rollout: dict,
                  objective: Optional[dict] = None, group_size: int = 8, mini_batches: int = 4,
-                 micro_batch_size: int = 8, min_std: float = 0.01, **kwargs) -> None:
+                 micro_batch_size: int = 8, min_std: float = 0.01,
+                 down_sample: Optional[int] = None, **kwargs) -> None:
         super().__init__(runner, dataloader, **kwargs)
         prompts = self.dataloader.batch_size
         if group_size < 2:
             raise ValueError(f'group_size={group_size}: an advantage needs at least 2 answers')
+        if down_sample is not None and not 2 <= down_sample <= group_size:
+            raise ValueError(f'down_sample={down_sample}: 2 to group_size={group_size} answers, or '
+                             'None for all')
         if micro_batch_size < 1:
             raise ValueError(f'micro_batch_size={micro_batch_size}: at least 1 answer')
         if mini_batches < 1 or prompts % mini_batches:
@@ -118,6 +129,7 @@ class RLTrainLoop(IterBasedTrainLoop):
         self.mini_batches = mini_batches
         self.micro_batch_size = micro_batch_size
         self.min_std = min_std
+        self.down_sample = down_sample or group_size
         self.reference: Optional[_Reference] = None
         #: the last rollout, for hooks that show it
         self.experience: Optional[Experience] = None
@@ -173,9 +185,13 @@ class RLTrainLoop(IterBasedTrainLoop):
             finished=[answer.finished for answer in flat],
             num_tokens=[answer.num_tokens for answer in flat],
             codecs=[sample.codec for sample in samples for _ in range(self.group_size)])
-        advantage_PG, kept_P = group_advantages(
-            torch.from_numpy(rewards.total).view(len(samples), self.group_size), self.min_std)
-        return Experience(images, samples, answers, rewards, advantage_PG.float(), kept_P)
+        reward_PG = torch.from_numpy(rewards.total).view(len(samples), self.group_size)
+        chosen_PG = max_variance_subset(reward_PG, self.down_sample)
+        advantage_PN, kept_P = group_advantages(
+            reward_PG[chosen_PG].view(len(samples), self.down_sample), self.min_std)
+        advantage_PG = torch.zeros_like(reward_PG).masked_scatter(chosen_PG, advantage_PN)
+        return Experience(images, samples, answers, rewards, advantage_PG.float(),
+                          chosen_PG & kept_P[:, None])
 
     # --- update -------------------------------------------------------------------------------
     def update(self, experience: Experience) -> Dict[str, Tensor]:
@@ -194,9 +210,10 @@ class RLTrainLoop(IterBasedTrainLoop):
         return sums.means()
 
     def _micro_batches(self, experience: Experience, places: Sequence[int]) -> List[_MicroBatch]:
-        """The kept answers of some prompts, longest first, in micro-batches."""
-        rows = [(p, g) for p in places if experience.kept_P[p] for g in range(self.group_size)
-                if experience.answers[p][g].token_ids]  # else nothing was decided
+        """The answers of some prompts to learn from, longest first, in micro-batches."""
+        rows = [(p, g) for p in places for g in range(self.group_size)
+                if experience.learnt_PG[p, g]
+                and experience.answers[p][g].token_ids]  # else nothing was decided
         rows.sort(key=lambda row: -experience.answers[row[0]][row[1]].num_tokens)
         device = self.model.mllm.device
         return [
@@ -376,7 +393,7 @@ def _describe(experience: Experience) -> Dict[str, Tensor]:
         length=[answer.num_tokens for answer in answers],
         truncated=[not answer.finished for answer in answers],
         valid_parse=[answer.well_formed for answer in read],
-        dropped_groups=~experience.kept_P.numpy())
+        dropped_groups=experience.dropped_P)
     means = torch.stack([torch.as_tensor(values).double().mean() for values in columns.values()])
     all_reduce(means, 'mean')  # every rank has as many prompts
     return dict(zip(columns, means))

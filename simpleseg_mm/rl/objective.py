@@ -41,6 +41,33 @@ def group_advantages(reward_PG: Tensor, min_std: float = 0.01,
     return advantage_PG * kept_P[:, None], kept_P
 
 
+def max_variance_subset(reward_PG: Tensor, size: int) -> Tensor:
+    """The answers of each group whose rewards differ most (PODS, arXiv 2504.13818).
+
+    The subset of greatest variance is made of the lowest and the highest rewards; every split of
+    ``size`` between the two is tried.
+
+    Args:
+        reward_PG: (P, G) rewards.
+        size: answers to choose of each group, 1 to G.
+
+    Returns:
+        (P, G) bool, ``size`` times True in each row. Of equal rewards the earlier answers count
+        as the lower ones; of equal variances the most even split wins.
+    """
+    count, group = reward_PG.shape
+    if not 1 <= size <= group:
+        raise ValueError(f'size={size}: choose 1 to {group} answers of a group of {group}')
+    value_PG, order_PG = reward_PG.sort(dim=1, stable=True)
+    splits = sorted(range(size + 1), key=lambda high: abs(2 * high - size))
+    chosen_SN = torch.stack([torch.cat([torch.arange(size - high),
+                                        torch.arange(group - high, group)]) for high in splits])
+    variance_PS = value_PG[:, chosen_SN.to(value_PG.device)].var(2, correction=0)
+    best_P = variance_PS.argmax(1).cpu()
+    chosen_PN = order_PG.gather(1, chosen_SN[best_P].to(order_PG.device))
+    return torch.zeros_like(reward_PG, dtype=torch.bool).scatter(1, chosen_PN, True)
+
+
 @dataclass(frozen=True)
 class PolicyObjective:
     """The clipped surrogate loss of a batch of answers (GSPO, arXiv 2507.18071, eq. 5 and 13).
