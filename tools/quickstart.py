@@ -22,6 +22,8 @@ PROGRESS = re.compile(r'(Iter\(\w+\) *\[ *\d+/ *\d+\])(?=.*?(eta: \S+)|)(?=.*? (
 ROOT = Path(__file__).resolve().parent.parent
 CONFIGS = {'sft': 'configs/simpleseg/nano_sft_refshapes.py',
            'gspo': 'configs/simpleseg/nano_gspo_refshapes.py'}
+SCENES = dict(train=6000, val=40, test=80)
+SHORTER = {'sft': (), 'gspo': ('train_cfg.max_iters=80', )}  # than the config; for the clock
 COLUMNS = {'gIoU': 'res/gIoU', 'cIoU': 'res/cIoU', 'P@0.5': 'res/P@0.5', 'Acc@0.5': 'rec/Acc@0.5',
            'valid_parse': 'health/valid_parse'}
 
@@ -41,11 +43,19 @@ def run(log: Path, *command: str) -> None:
         raise SystemExit(f'{tail}\nquickstart stopped: the command above failed, see {log}')
 
 
+def has_data(folder: Path) -> bool:
+    """Whether a RefShapes set with all splits is there, of whatever size."""
+    card = folder / 'refshapes/card.json'
+    counts = json.loads(card.read_text())['counts'] if card.is_file() else {}
+    return all(counts.get(split, {}).get('images') for split in SCENES)
+
+
 def test(checkpoint: str, work_dir: Path, data: Path) -> dict:
     """Figures of a checkpoint, as fractions; pictures go to ``work_dir/pictures``."""
-    run(work_dir / 'test.log', 'tools/test.py', CONFIGS['sft'], checkpoint, '--work-dir', str(work_dir),
-        '--out', str(work_dir / 'answers.jsonl'), '--show-dir', str(work_dir / 'pictures'),
-        '--cfg-options', f'test_dataloader.dataset.data_root={data}',
+    run(work_dir / 'test.log', 'tools/test.py', CONFIGS['sft'], checkpoint,
+        '--work-dir', str(work_dir), '--out', str(work_dir / 'answers.jsonl'),
+        '--show-dir', str(work_dir / 'pictures'), '--cfg-options',
+        f'test_dataloader.dataset.data_root={data}',
         'default_hooks.visualization.interval=24')
     metrics = json.loads((work_dir / 'test.log').read_text().splitlines()[-1])
     return {name: round(metrics[key] / 100, 4) for name, key in COLUMNS.items()}
@@ -54,7 +64,7 @@ def test(checkpoint: str, work_dir: Path, data: Path) -> dict:
 def train(stage: str, work_dir: Path, data: Path, *options: str) -> str:
     """One stage of training; the path of its best checkpoint on val, or of its last."""
     run(work_dir / 'train.log', 'tools/train.py', CONFIGS[stage], '--work-dir', str(work_dir),
-        '--cfg-options', *options,
+        '--cfg-options', *SHORTER[stage], *options,
         *(f'{part}_dataloader.dataset.data_root={data}' for part in ('train', 'val')))
     best = sorted(work_dir.glob('best_*.pth'), key=lambda path: path.stat().st_mtime)
     return str(best[-1]) if best else (work_dir / 'last_checkpoint').read_text().strip()
@@ -82,9 +92,10 @@ def main() -> None:
     args = parser.parse_args()
     args.work_dir, args.data = args.work_dir.resolve(), args.data.resolve()
     start = time.time()
-    if not (args.data / 'refshapes/instances.json').is_file():
+    if not has_data(args.data):
         run(args.work_dir / 'data.log', 'tools/dataset_converters/generate_refshapes.py',
-            str(args.data), '--scenes-train', '1500', '--scenes-val', '40', '--scenes-test', '80')
+            str(args.data), *(word for split, count in SCENES.items()
+                              for word in (f'--scenes-{split}', str(count))))
     rows = {'base': test('none', args.work_dir / 'base', args.data)}
     start_from: list = []
     for stage in CONFIGS:

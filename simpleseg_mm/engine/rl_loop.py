@@ -149,7 +149,10 @@ class RLTrainLoop(IterBasedTrainLoop):
         return super().run()
 
     def run_iter(self, data_batch: dict) -> None:
-        """One rollout and its updates."""
+        """One rollout and its updates; before the first, a validation of what it starts from."""
+        if self._iter == 0 and self.runner.val_loop is not None:
+            self.runner.val_loop.run()
+            self.runner.model.train()
         self.runner.call_hook('before_train_iter', batch_idx=self._iter, data_batch=data_batch)
         data = self.model.data_preprocessor(data_batch, True)
         start = time.perf_counter()

@@ -45,28 +45,29 @@ def chunked_token_logp(hidden_ND: Tensor, weight_VD: Tensor, target_N: Tensor,
     """Log-probability of each target token under a linear head in fp32, for policy gradients.
 
     GSPO's clip band is narrower than the noise of a bf16 head, so states and weight are raised
-    to fp32 before the product. Chunks and peak as in :func:`chunked_token_nll`.
+    to fp32 before the product (fp64 stays). Chunks and peak as in :func:`chunked_token_nll`.
 
     Args:
         hidden_ND, weight_VD, target_N, chunk: as in :func:`chunked_token_nll`, of any dtype.
         temperature: of sampling; logits are divided by it.
 
     Returns:
-        log-probabilities (N,) float32, and the entropies (N,) float32 of the distributions they
-        were drawn from, without gradient, in nats.
+        log-probabilities (N,), and the entropies (N,) of the distributions they were drawn from,
+        without gradient, in nats; float32, or float64.
     """
     if chunk < 1:
         raise ValueError(f'chunk={chunk}: give a positive number of tokens')
 
     def head(hidden: Tensor, weight: Tensor, target: Tensor) -> Tuple[Tensor, Tensor]:
-        logp = F.log_softmax(hidden.float() @ weight.T / temperature, -1)
+        logp = F.log_softmax(hidden.to(weight) @ weight.T / temperature, -1)
         with torch.no_grad():
             entropy = -(logp.exp() * logp).sum(-1)
         return logp.gather(1, target[:, None]).squeeze(1), entropy
 
+    dtype = torch.promote_types(weight_VD.dtype, torch.float32)
     if target_N.numel() == 0:
-        return hidden_ND.sum(-1).float(), hidden_ND.new_zeros(0, dtype=torch.float32)
-    weight_VD = weight_VD.float()
+        return hidden_ND.sum(-1).to(dtype), hidden_ND.new_zeros(0, dtype=dtype)
+    weight_VD = weight_VD.to(dtype)
     with torch.autocast(hidden_ND.device.type, enabled=False):
         parts = [checkpoint(head, hidden, weight_VD, target, use_reentrant=False)
                  for hidden, target in zip(hidden_ND.split(chunk), target_N.split(chunk))]
