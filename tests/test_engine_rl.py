@@ -405,6 +405,24 @@ def test_dropout_does_not_matter_on_policy(config, tmp_path):
     assert logged(tmp_path)[0]['clipped'] == logged(tmp_path)[0]['kl'] == 0
 
 
+# --- LoRA -------------------------------------------------------------------------------------
+def test_lora_learns_and_the_rest_stays(config, tmp_path):
+    """With gradient checkpointing, off-policy and with a reference; the second update of a
+    rollout needs the first to have changed the policy."""
+    run = build(config, tmp_path, **SCRIPT, **ONE_ROLLOUT, **{
+        'model.mllm.lora': dict(r=4, lora_alpha=8, target_modules=r'.*language_model.*_proj'),
+        'model.mllm.gradient_checkpointing': True, 'train_cfg.objective.beta': 0.1})
+    before = weights(run)
+    run.train()
+    changed = {name for name, value in weights(run).items()
+               if not torch.equal(value, before[name])}
+    assert changed and all('lora_' in name for name in changed)
+    assert set(torch.load(tmp_path / 'reference.pth')) == {name for name in before
+                                                           if 'lora_' in name}
+    row, = logged(tmp_path)
+    assert row['kl'] > 0 and row['ref_kl'] > 0 and math.isfinite(row['grad_norm'])
+
+
 # --- the reference ----------------------------------------------------------------------------
 def test_reference_is_the_start_also_after_a_resume(config, tmp_path):
     options = {**SCRIPT, **NO_VAL, 'train_cfg.max_iters': 2, 'train_cfg.mini_batches': 1,
