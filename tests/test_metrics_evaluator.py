@@ -1,5 +1,4 @@
 """RES, REC, pointing and output health: hand-computed values, and other implementations."""
-import json
 import math
 
 import numpy as np

@@ -115,8 +115,8 @@ class RLTrainLoop(IterBasedTrainLoop):
         if group_size < 2:
             raise ValueError(f'group_size={group_size}: an advantage needs at least 2 answers')
         if down_sample is not None and not 2 <= down_sample <= group_size:
-            raise ValueError(f'down_sample={down_sample}: 2 to group_size={group_size} answers, or '
-                             'None for all')
+            raise ValueError(f'down_sample={down_sample}: 2 to group_size={group_size} answers, '
+                             'or None for all')
         if micro_batch_size < 1:
             raise ValueError(f'micro_batch_size={micro_batch_size}: at least 1 answer')
         if mini_batches < 1 or prompts % mini_batches:

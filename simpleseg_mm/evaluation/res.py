@@ -7,7 +7,7 @@ import numpy as np
 from ..polygon.metrics import boundary_f, boundary_iou
 from ..registry import METRICS
 from .answers import says_nothing
-from .base import QueryMetric, mean, percent, predicted_mask, stated, true_mask
+from .base import QueryMetric, percent, predicted_mask, stated, true_mask
 from .protocols import REGION_PROTOCOLS, get_protocol
 
 SIZE_BINS = dict(small=(1, 32 ** 2), medium=(32 ** 2, 96 ** 2), large=(96 ** 2, float('inf')))
