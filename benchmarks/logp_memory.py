@@ -52,7 +52,7 @@ def main() -> None:
     parser.add_argument('--answers', type=int, default=8)
     parser.add_argument('--tokens', type=int, default=512)
     parser.add_argument('--hidden', type=int, default=512)
-    parser.add_argument('--chunk', type=int, default=512)
+    parser.add_argument('--chunk', type=int, default=512, help="tokens; the model's default")
     parser.add_argument('--way', choices=['plain', 'chunked'], help='one way only')
     args = parser.parse_args()
     if args.way:

@@ -8,7 +8,7 @@ from torch.utils.checkpoint import checkpoint
 
 
 def chunked_token_nll(hidden_ND: Tensor, weight_VD: Tensor, target_N: Tensor,
-                      chunk: int = 1024) -> Tuple[Tensor, Tensor]:
+                      chunk: int = 512) -> Tuple[Tensor, Tensor]:
     """Negative log-likelihood of each target token under a linear head.
 
     The head is applied to ``chunk`` tokens at a time and again in the backward pass, so the peak
@@ -41,7 +41,7 @@ def chunked_token_nll(hidden_ND: Tensor, weight_VD: Tensor, target_N: Tensor,
 
 
 def chunked_token_logp(hidden_ND: Tensor, weight_VD: Tensor, target_N: Tensor,
-                       temperature: float = 1.0, chunk: int = 1024) -> Tuple[Tensor, Tensor]:
+                       temperature: float = 1.0, chunk: int = 512) -> Tuple[Tensor, Tensor]:
     """Log-probability of each target token under a linear head in fp32, for policy gradients.
 
     GSPO's clip band is narrower than the noise of a bf16 head, so states and weight are raised

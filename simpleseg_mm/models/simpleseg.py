@@ -31,7 +31,7 @@ class SimpleSeg(BaseModel):
         loss_chunk: tokens of the vocabulary head computed at a time.
     """
 
-    def __init__(self, mllm: dict, generation: Optional[dict] = None, loss_chunk: int = 1024,
+    def __init__(self, mllm: dict, generation: Optional[dict] = None, loss_chunk: int = 512,
                  data_preprocessor: Optional[dict] = None, init_cfg: Optional[dict] = None):
         super().__init__(data_preprocessor=data_preprocessor, init_cfg=init_cfg)
         self.mllm = MODELS.build(mllm)
