@@ -13,6 +13,7 @@ from mmengine.structures import InstanceData
 
 from simpleseg_mm.engine.hooks.visualization_hook import PredictionVisualizationHook
 from simpleseg_mm.polygon import PolygonCodec
+from simpleseg_mm.visualization import curves
 from simpleseg_mm.visualization import (SimpleSegVisualizer, contact_sheet, draw, plot_curves,
                                         read_scalars, write_image)
 
@@ -202,6 +203,15 @@ def write_scalars(folder, runs=('20260101_000000', ), offset=0.0):
         path.write_text('\n'.join(map(json.dumps, lines)) + '\n{"loss": 1')
         paths.append(path)
     return paths
+
+
+@pytest.mark.parametrize('paths, names', [
+    (['a/1/vis_data/x.json', 'b/2/vis_data/x.json'], ['a', 'b']),
+    (['a/1/vis_data/x.json', 'a/2/vis_data/x.json'], ['1', '2']),
+    (['a/x.json', 'b/x.json'], ['a', 'b']),
+])
+def test_a_run_is_named_after_its_work_directory(paths, names):
+    assert [curves._label(path, paths) for path in paths] == names
 
 
 def test_curves(tmp_path):

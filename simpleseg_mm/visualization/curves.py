@@ -94,12 +94,11 @@ def _draw(axes, steps: List[float], values: List[float], label: str, color: str)
 
 
 def _label(path: Union[str, Path], paths: Sequence[Union[str, Path]]) -> str:
-    """Shortest tail of the run's folder that tells the runs apart."""
+    """The work directory of a run, or else its time, whichever tells it from the others."""
     parts = Path(path).resolve().parts[:-1]
-    if parts[-1:] == ('vis_data', ):
-        parts = parts[:-1]
+    parts = parts[:-1][-2:] if parts[-1:] == ('vis_data', ) else parts[-1:]
     others = [Path(other).resolve().parts for other in paths if str(other) != str(path)]
-    for name in reversed(parts[-2:]):
+    for name in parts:
         if not any(name in other for other in others):
             return name
     return str(path)
