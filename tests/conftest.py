@@ -3,6 +3,7 @@ import os
 from pathlib import Path
 
 import pytest
+import torch
 
 
 @pytest.fixture(scope='session')
@@ -15,3 +16,12 @@ def real_data() -> Path:
     if not path.is_dir():
         raise FileNotFoundError(f'SIMPLESEG_DATA={root} is not a folder')
     return path
+
+
+@pytest.fixture(scope='module')
+def one_thread():
+    """For tests that compare bit for bit: the order of a sum may depend on the threads."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)

@@ -9,13 +9,7 @@ from engine_standin import BASE, run_tool, train
 from simpleseg_mm.datasets.refshapes import generate
 from simpleseg_mm.engine import launch
 
-
-@pytest.fixture(scope='module', autouse=True)
-def one_thread():
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)  # the order of a sum may depend on it
-    yield
-    torch.set_num_threads(threads)
+pytestmark = pytest.mark.usefixtures('one_thread')
 
 
 @pytest.fixture(scope='module')

@@ -23,13 +23,7 @@ NO_VAL = dict(val_cfg=None, val_dataloader=None, val_evaluator=None)
 ONE_ROLLOUT = {'train_cfg.max_iters': 1, **NO_VAL}
 GROUP, PROMPTS, TEMPERATURE = 4, 4, 0.8
 
-
-@pytest.fixture(scope='module', autouse=True)
-def one_thread():
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)  # the order of a sum may depend on it
-    yield
-    torch.set_num_threads(threads)
+pytestmark = pytest.mark.usefixtures('one_thread')
 
 
 @pytest.fixture(scope='module')
