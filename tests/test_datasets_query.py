@@ -7,7 +7,7 @@ import pytest
 from simpleseg_mm.datasets import FormatQuery, RefShapesDataset, templates
 from simpleseg_mm.datasets.refshapes import generate
 from simpleseg_mm.polygon import (Grammar, PolygonCodec, box_iou, mask_iou, mask_to_box,
-                                  parse_answer)
+                                  mask_to_extreme, parse_answer)
 from simpleseg_mm.registry import TRANSFORMS
 
 ALL_TASKS = {task: 1.0 for task in templates.TASKS}
@@ -41,8 +41,8 @@ def test_bad_arguments(kwargs, message):
         FormatQuery(**kwargs)
 
 
-def test_twelve_families_with_templates():
-    assert len(templates.TASKS) == 12 == len(set(templates.TASKS))
+def test_families_with_templates():
+    assert len(templates.TASKS) == 16 == len(set(templates.TASKS))  # 4 of them ask for extremes
     assert TRANSFORMS.get('FormatQuery') is FormatQuery
     for question in sum(templates.QUESTIONS.values(), ()):
         assert question.count('{subject}') == 1
@@ -80,7 +80,7 @@ def check(kind: str, text: str, data, strict: bool = True) -> None:
         return
     parsed = parse_answer(text, grammar='int1000')
     assert parsed.valid or not strict
-    if kind == 'point':
+    if kind in ('point', 'extreme'):
         x, y = parsed.point * (w, h)
         assert mask[max(0, int(y) - 1):int(y) + 2, max(0, int(x) - 1):int(x) + 2].any()
     elif kind == 'box':
@@ -102,6 +102,22 @@ def test_prompt_and_answer_are_true(root, task, test_mode):
                                                            prompt.rindex(']') + 1], data)
         check(wanted, data.answer, data)
         assert (wanted == 'text') == (data.answer == data.text)
+
+
+def test_extreme_points_are_those_of_the_named_direction(root):
+    dataset = build(root, dict(text2extreme=1), turns=8)
+    seen = set()
+    for index in range(0, 3 * len(dataset), 5):
+        data = dataset[index]['data_samples']
+        prompt, answer = data.turns[0]
+        direction, = [name for name in templates.DIRECTIONS
+                      if prompt.endswith((f'towards the {name} in the image.',
+                                          f'farthest to the {name}?'))]
+        seen.add(direction)
+        point = mask_to_extreme(data.gt_masks.masks[0] > 0, templates.DIRECTIONS[direction])
+        assert answer == '[{:.0f},{:.0f}]'.format(*(point * 1000 / 224))
+        assert len(data.turns) > 3  # one object is asked about several times
+    assert seen == set(templates.DIRECTIONS)
 
 
 def test_hand_computed_answer(root):

@@ -8,9 +8,9 @@ from hypothesis import strategies as st
 from pycocotools import mask as coco_mask
 from shapely.geometry import Point, Polygon
 
-from simpleseg_mm.polygon import (box_iou, mask_iou, mask_to_box, mask_to_point, mask_to_rings,
-                                  mask_to_rle, rings_to_mask, rle_to_mask, segmentation_to_mask,
-                                  signed_area)
+from simpleseg_mm.polygon import (box_iou, mask_iou, mask_to_box, mask_to_extreme, mask_to_point,
+                                  mask_to_rings, mask_to_rle, rings_to_mask, rle_to_mask,
+                                  segmentation_to_mask, signed_area)
 
 READINGS = ('centres', 'edges')
 
@@ -277,6 +277,31 @@ def test_inside_point_of_a_ring_is_not_its_centroid():
     assert mask[int(y), int(x)]
     with pytest.raises(ValueError, match='inside'):
         mask_to_point(mask, 'middle')
+
+
+@pytest.mark.parametrize('direction', [(0, 0), (1, float('nan')), (1, ), 'top'])
+def test_extreme_points_want_a_direction(direction):
+    with pytest.raises(ValueError):
+        mask_to_extreme(np.ones((2, 2), bool), direction)
+
+
+def test_extreme_points_by_hand():
+    mask = np.zeros((5, 6), bool)
+    mask[1, 2] = mask[2, 1:5] = mask[3, 4] = True
+    assert mask_to_extreme(np.zeros((3, 3), bool), (0, 1)) is None
+    for direction, expected in {
+            (0, -1): (2.5, 1), (0, 1): (4.5, 4), (-1, 0): (1, 2.5), (1, 0): (5, 2.5 + 1),
+            (1, 1): (5, 4), (-1, -1): (1, 2), (1, -1): (5, 2)}.items():
+        assert mask_to_extreme(mask, direction).tolist() == list(expected), direction
+
+
+@settings(max_examples=60, deadline=None)
+@given(mask=masks(25))
+def test_extreme_points_touch_the_box(mask):
+    if mask.any():
+        x1, y1, x2, y2 = mask_to_box(mask)
+        assert mask_to_extreme(mask, (0, -1))[1] == y1 and mask_to_extreme(mask, (0, 1))[1] == y2
+        assert mask_to_extreme(mask, (-1, 0))[0] == x1 and mask_to_extreme(mask, (1, 0))[0] == x2
 
 
 def test_iou():

@@ -1,12 +1,17 @@
 """Prompt and answer templates, as plain data.
 
-A task ``<given>2<wanted>`` recombines two of text, point, box and mask. Its prompt is a question
-of ``QUESTIONS[wanted]`` about a subject of ``SUBJECTS[given]``. The first template of each list is
+A task ``<given>2<wanted>`` recombines two of text, point, box and mask, or asks for an extreme
+point, towards one of ``DIRECTIONS``, of what is given in one of these ways. Its prompt is a
+question of ``QUESTIONS[wanted]`` about a subject of ``SUBJECTS[given]``. The first template of each list is
 the one of evaluation. The subjects and questions marked 'paper' are quoted there; the others are
 our choice.
 """
 KINDS = ('text', 'point', 'box', 'mask')
-TASKS = tuple(f'{given}2{wanted}' for given in KINDS for wanted in KINDS if given != wanted)
+TASKS = tuple(f'{given}2{wanted}' for given in KINDS for wanted in (*KINDS, 'extreme')
+              if given != wanted)
+#: x to the right, y down
+DIRECTIONS = {'top': (0, -1), 'top right': (1, -1), 'right': (1, 0), 'bottom right': (1, 1),
+              'bottom': (0, 1), 'bottom left': (-1, 1), 'left': (-1, 0), 'top left': (-1, -1)}
 
 SUBJECTS = {
     'text': ('{given}',),
@@ -31,6 +36,8 @@ QUESTIONS = {
               'Where is {subject} in the image?',
               'Point at {subject}.',
               'Give the coordinates of one point inside {subject}.'),
+    'extreme': ('Output the extreme point of {subject} towards the {direction} in the image.',
+                'Which point of {subject} is farthest to the {direction}?'),
     'text': ('Describe {subject} in the image with a short phrase.',
              'What is {subject}?',
              'Give a phrase that refers to {subject}.'),

@@ -11,10 +11,10 @@ from mmdet.structures.mask import BitmapMasks
 from mmengine import fileio
 from PIL import Image
 
-from simpleseg_mm.polygon import PolygonCodec, mask_to_point, segmentation_to_mask
+from simpleseg_mm.polygon import PolygonCodec, mask_to_extreme, mask_to_point, segmentation_to_mask
 from simpleseg_mm.registry import TRANSFORMS
 
-from .templates import ANSWERS, QUESTIONS, SUBJECTS, TASKS, TEMPLATE_SETS
+from .templates import ANSWERS, DIRECTIONS, QUESTIONS, SUBJECTS, TASKS, TEMPLATE_SETS
 
 _MAX_TEXTS = 100_000  # texts of masks that a worker keeps, some 30 MB
 
@@ -75,9 +75,10 @@ class LoadTargetMask(BaseTransform):
 class FormatQuery(BaseTransform):
     """Write what the user asks and what the model should answer.
 
-    A task ``<given>2<wanted>`` recombines two of text, point, box and mask (all twelve of
-    ``templates.TASKS``); it is drawn by weight, and so are prompts, from ``results['rng']``. With
-    ``results['test_mode']`` the first template is taken and a given point is the mask's innermost.
+    A task ``<given>2<wanted>`` recombines two of text, point, box and mask, or asks for an extreme
+    point (``templates.TASKS`` has all sixteen). It is drawn by weight, and so are prompts, from
+    ``results['rng']``. With ``results['test_mode']`` the first template is taken, a given point is
+    the mask's innermost and an extreme point the topmost.
 
     Points and boxes are pixels of the target; boxes come from the annotation. A task that starts
     from a point, box or mask falls back to its text form where the target is absent; an absent
@@ -156,7 +157,7 @@ class FormatQuery(BaseTransform):
                 break
             task = self._draw_task(info, rng)
             key = (info['ref_id'], task.split('2')[1])
-            if key not in asked:
+            if key not in asked or key[1] == 'extreme':  # of eight directions
                 asked.add(key)
                 turns.append(self._write(info, task, rng, test_mode=False))
         return turns
@@ -174,7 +175,13 @@ class FormatQuery(BaseTransform):
         subject = pick(SUBJECTS[given]).replace(
             '{given}', self._express(given, info, rng, asked=True, test_mode=test_mode))
         prompt = pick(QUESTIONS[wanted]).replace('{subject}', subject)
-        answer = self._express(wanted, info, rng, asked=False, test_mode=test_mode)
+        if wanted == 'extreme':
+            names = tuple(DIRECTIONS)
+            direction = names[0 if test_mode else int(rng.integers(len(names)))]
+            prompt = prompt.replace('{direction}', direction)
+            answer = self._extreme(info, direction)
+        else:
+            answer = self._express(wanted, info, rng, asked=False, test_mode=test_mode)
         if wanted != 'text':
             answer = pick(ANSWERS[answers]).replace('{answer}', answer)
         return prompt, answer
@@ -192,7 +199,7 @@ class FormatQuery(BaseTransform):
             boxes = np.array([instance['bbox'] for instance in info['instances']], float)
             box = np.concatenate([boxes[:, :2].min(0), boxes[:, 2:].max(0)])
             return grammar.format_box(box, size)
-        mask = info['gt_masks'].masks[0] > 0 if 'gt_masks' in info else target_mask(info)
+        mask = _mask_of(info)
         if kind == 'mask':
             return self._encode(mask)
         if asked and not test_mode:
@@ -200,6 +207,13 @@ class FormatQuery(BaseTransform):
             y, x = divmod(int(inside[rng.integers(len(inside))]), mask.shape[1])
             return grammar.format_point((x + 0.5, y + 0.5), size)
         return grammar.format_point(mask_to_point(mask, mode='inside'), size)
+
+    def _extreme(self, info: dict, direction: str) -> str:
+        """Text of the target's extreme point."""
+        if not info['instances']:
+            return '[]'
+        point = mask_to_extreme(_mask_of(info), DIRECTIONS[direction])
+        return self.codec.grammar.format_point(point, (info['height'], info['width']))
 
     def _encode(self, mask: np.ndarray) -> str:
         """Text of a mask, written once: sentences share targets, and epochs repeat them."""
@@ -252,6 +266,11 @@ def target_mask(info: dict) -> np.ndarray:
         raise ValueError(f'{_record(info)}: the mask is empty. Leave the sample out, or mend its '
                          'annotation (refcoco.py verify lists all such records)')
     return mask
+
+
+def _mask_of(info: dict) -> np.ndarray:
+    """The target's mask, which the pipeline may have read already."""
+    return info['gt_masks'].masks[0] > 0 if 'gt_masks' in info else target_mask(info)
 
 
 def _record(info: dict) -> str:

@@ -323,6 +323,28 @@ def mask_to_point(mask, mode: str = 'inside') -> Optional[np.ndarray]:
     return np.array([x + x0 + 0.5, y + y0 + 0.5])
 
 
+def mask_to_extreme(mask, direction: Sequence[float]) -> Optional[np.ndarray]:
+    """The mask's extreme point in a direction, ``(2,) float64`` x, y on its outer edge.
+
+    Extreme points are those of Papadopoulos et al., Extreme clicking, ICCV 2017, in any direction.
+    None for an empty mask; of several equally far pixels, the middle one in reading order.
+
+    Args:
+        mask: ``(H, W)``.
+        direction: x, y, with y down: (0, -1) is the topmost point.
+    """
+    y, x = np.nonzero(check_mask(mask))
+    if not len(x):
+        return None
+    way = np.asarray(direction, np.float64)
+    if way.shape != (2,) or not (np.isfinite(way).all() and way.any()):
+        raise ValueError(f'direction is {direction!r}; give x and y, not both 0')
+    far = x * way[0] + y * way[1]
+    ties = np.flatnonzero(far >= far.max() - 1e-9)
+    middle = ties[len(ties) // 2]
+    return np.array([x[middle], y[middle]]) + 0.5 + 0.5 * np.sign(way)
+
+
 def mask_iou(a, b) -> float:
     """Intersection over union of two masks of one shape; 1.0 when both are empty."""
     a, b = np.asarray(a, bool), np.asarray(b, bool)
