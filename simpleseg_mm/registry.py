@@ -22,6 +22,7 @@ MODELS = _child('model', root.MODELS, 'models')
 METRICS = _child('metric', root.METRICS, 'evaluation')
 VISUALIZERS = _child('visualizer', root.VISUALIZERS, 'visualization')
 HOOKS = _child('hook', root.HOOKS, 'engine')
+STRATEGIES = _child('strategy', root.STRATEGIES, 'engine')
 LOOPS = _child('loop', root.LOOPS, 'engine')
 OPTIMIZERS = _child('optimizer', root.OPTIMIZERS, 'engine')
 OPTIM_WRAPPER_CONSTRUCTORS = _child('optimizer wrapper constructor',

@@ -204,7 +204,8 @@ def test_micro_batches_change_nothing(config, tmp_path, dtype, tolerance):
         assert distance(second, gradients[1]) < tolerance
 
 
-def test_two_processes_equal_one(config, tmp_path):
+@pytest.mark.parametrize('strategy', [None, 'fsdp'])
+def test_two_processes_equal_one(config, tmp_path, strategy):
     """Two answers of each group are sampled. In the first rollout one group of the second process
     is dropped, in the second rollout all of them, in the third every group."""
     options = {**SCRIPT, **RECORD, **NO_VAL, 'train_cfg.max_iters': 4,
@@ -212,6 +213,10 @@ def test_two_processes_equal_one(config, tmp_path):
                'train_cfg.rollout.alike': [[1], [1, 3], [0, 1, 2, 3]],
                'optim_wrapper.optimizer.lr': 1e-4}
     one = train(config, tmp_path / 'one', **options)
+    if strategy:  # weights split over the processes
+        path = tmp_path / 'split.py'
+        path.write_text(f"_base_ = ['{config}', '{BASE}/strategies/{strategy}.py']\n")
+        config = path
     result = run_tool('train.py', config, '--work-dir', tmp_path / 'two', '--launcher', 'pytorch',
                       '--cfg-options', *as_arguments(options), processes=2)
     assert result.returncode == 0, result.stdout[-2000:] + result.stderr[-4000:]

@@ -43,7 +43,7 @@ def load_config(args: argparse.Namespace) -> Config:
     cfg.work_dir = args.work_dir or cfg.get('work_dir') or launch.default_work_dir(args.config)
     cfg.resume, cfg.load_from = False, None
     if args.checkpoint.lower() != 'none':
-        if not osp.isfile(args.checkpoint):
+        if not osp.exists(args.checkpoint):
             raise FileNotFoundError(f"no checkpoint {args.checkpoint}: give a file, or 'none' for "
                                     'the weights that the config names')
         cfg.load_from = args.checkpoint

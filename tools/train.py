@@ -53,7 +53,7 @@ def load_config(args: argparse.Namespace) -> Config:
         if checkpoint:
             cfg.resume, cfg.load_from = True, checkpoint
     elif args.resume:
-        if not os.path.isfile(args.resume):
+        if not os.path.exists(args.resume):
             raise FileNotFoundError(f'no checkpoint {args.resume} to resume from')
         cfg.resume, cfg.load_from = True, args.resume
     return cfg

@@ -12,6 +12,8 @@ import torch
 from mmengine.config import Config
 from mmengine.logging import print_log
 
+from .sharded_checkpoint import is_complete
+
 
 def world_size(launcher: str) -> int:
     """Number of processes that ``launcher`` ('none', 'pytorch', 'slurm' or 'mpi') has started."""
@@ -114,12 +116,12 @@ def scale_learning_rate(cfg: Config) -> None:
 def find_resumable(work_dir: str) -> Optional[str]:
     """The newest complete checkpoint of ``work_dir``; None where there is none.
 
-    A file that was being written when the run was killed is passed over.
+    One that was being written when the run was killed, file or folder, is passed over.
     """
     folder = Path(work_dir)
     paths = [p for p in folder.glob('*.pth') if re.fullmatch(r'(iter|epoch)_\d+', p.stem)]
     for path in sorted(paths, key=lambda p: int(p.stem.split('_')[1]), reverse=True):
-        if zipfile.is_zipfile(path):
+        if is_complete(str(path)) if path.is_dir() else zipfile.is_zipfile(path):
             return str(path)
         print_log(f'{path} is incomplete and passed over.', logger='current')
     return None

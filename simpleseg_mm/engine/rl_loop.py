@@ -23,6 +23,7 @@ from torch import Tensor
 from ..models.backbones.base import Generated
 from ..registry import LOOPS, REWARDS, ROLLOUTS
 from ..rl import PolicyObjective, Rewards, group_advantages, max_variance_subset
+from .sharding import split_like, whole, whole_weights
 
 
 @dataclass
@@ -73,10 +74,14 @@ class Experience:
 
 @dataclass(frozen=True)
 class _MicroBatch:
-    """Answers that are computed together; rows are padded to the longest."""
+    """Answers that are computed together; rows are padded to the longest.
+
+    A filler is computed because other ranks have a micro-batch more: it teaches nothing.
+    """
     images: List[Tensor]
     conversations: List[List[Tuple[str, Tuple[int, ...]]]]
     advantage_B: Tensor
+    filler: bool = False
 
 
 @LOOPS.register_module()
@@ -173,13 +178,14 @@ class RLTrainLoop(IterBasedTrainLoop):
     # --- rollout ------------------------------------------------------------------------------
     def collect(self, images: List[Tensor], samples: Sequence) -> Experience:
         """Sampled answers, their rewards and advantages."""
-        self.rollout.sync(self.model)
         # The place of a prompt in all ranks' batch: draws do not depend on the number of ranks.
         places = [i * get_world_size() + get_rank() for i in range(len(samples))]
         seeds = [(self.runner.seed, self._iter, place, g)
                  for place in places for g in range(self.group_size)]
-        answers = self.rollout.generate(self.model, images, [s.prompt for s in samples],
-                                        self.group_size, seeds)
+        with whole_weights(self.model):
+            self.rollout.sync(self.model)
+            answers = self.rollout.generate(self.model, images, [s.prompt for s in samples],
+                                            self.group_size, seeds)
         flat = [answer for group in answers for answer in group]
         rewards = self.reward(
             [answer.text for answer in flat],
@@ -219,7 +225,7 @@ class RLTrainLoop(IterBasedTrainLoop):
                 and experience.answers[p][g].token_ids]  # else nothing was decided
         rows.sort(key=lambda row: -experience.answers[row[0]][row[1]].num_tokens)
         device = self.model.mllm.device
-        return [
+        micros = [
             _MicroBatch(
                 [experience.images[p] for p, _ in chunk],
                 [[(experience.samples[p].prompt, experience.answers[p][g].token_ids)]
@@ -227,6 +233,12 @@ class RLTrainLoop(IterBasedTrainLoop):
                 torch.stack([experience.advantage_PG[p, g] for p, g in chunk]).to(device))
             for chunk in (rows[i:i + self.micro_batch_size]
                           for i in range(0, len(rows), self.micro_batch_size))]
+        most = torch.tensor(float(-len(micros)), device=device)
+        all_reduce(most, 'min')  # as many on each rank: each must take part in every reduction
+        answer = experience.answers[0][0].token_ids[:1] or (0, )
+        filler = _MicroBatch(experience.images[:1], [[(experience.samples[0].prompt, answer)]],
+                             torch.zeros(1, device=device), filler=True)
+        return micros + [filler] * (int(-most) - len(micros))
 
     @torch.no_grad()
     def _log_probs(self, micro: _MicroBatch) -> Tuple[Tensor, Tensor, Tensor]:
@@ -242,25 +254,18 @@ class RLTrainLoop(IterBasedTrainLoop):
     def _step(self, experience: Experience, part: List[_MicroBatch], old_logp: List[Tensor],
               sums: '_Sums', check: bool) -> None:
         """Gradients of one mini-batch over its micro-batches and all ranks, and the update."""
-        counts = torch.tensor([sum(len(m.advantage_B) for m in part), -len(part)],
-                              dtype=torch.float64, device=self.model.mllm.device)
-        total = counts[0].clone()
+        total = torch.tensor(float(sum(len(m.advantage_B) for m in part if not m.filler)),
+                             dtype=torch.float64, device=self.model.mllm.device)
         all_reduce(total)
         if not total:  # no group of any rank has anything to teach
             return
-        passes = counts[1].clone()
-        all_reduce(passes, 'min')  # the most of any rank: each must take part in the reduction
         wrapper, model = self.runner.optim_wrapper, self.runner.model
         share = float(total) / get_world_size()  # DDP averages gradients over ranks
-        last = int(-passes) - 1
         losses = []
-        for i in range(last + 1):
-            sync = nullcontext() if i == last or not hasattr(model, 'no_sync') else model.no_sync()
-            with sync:
-                if i < len(part):
-                    loss = self._loss(part[i], old_logp[i], share, sums, check)
-                else:
-                    loss = self._no_loss(experience)
+        for i, (micro, old) in enumerate(zip(part, old_logp)):
+            last = i == len(part) - 1
+            with nullcontext() if last or not hasattr(model, 'no_sync') else model.no_sync():
+                loss = self._loss(micro, old, share, sums, check)
                 losses.append(loss.detach())
                 wrapper.backward(loss)
         self._guard(experience, torch.stack(losses))
@@ -272,11 +277,13 @@ class RLTrainLoop(IterBasedTrainLoop):
 
     def _loss(self, micro: _MicroBatch, old_logp: Optional[Tensor], share: float, sums: '_Sums',
               check: bool) -> Tensor:
-        logp, entropy, mask = self._forward(self.runner.model, micro)
         reference = None
         if self.reference is not None:
             with self.reference.applied(self.model):
                 reference = self._log_probs(micro)[0]
+        logp, entropy, mask = self._forward(self.runner.model, micro)
+        if micro.filler:
+            return logp.sum() * 0
         old = logp.detach() if old_logp is None else old_logp
         loss, figures = self.objective(logp, old, micro.advantage_B, mask, share, reference)
         figures['entropy'] = (entropy.sum(1) / mask.sum(1).clamp(min=1)).sum()
@@ -284,13 +291,6 @@ class RLTrainLoop(IterBasedTrainLoop):
         if check:
             self._check_same(logp, old, mask)
         return loss
-
-    def _no_loss(self, experience: Experience) -> Tensor:
-        """Zero, through the whole network: other ranks have a micro-batch more."""
-        answer = experience.answers[0][0].token_ids[:1] or (0, )
-        logp, _, _ = self._forward(self.runner.model, _MicroBatch(
-            experience.images[:1], [[(experience.samples[0].prompt, answer)]], None))
-        return logp.sum() * 0
 
     def _check_same(self, logp: Tensor, old: Tensor, mask: Tensor) -> None:
         """Before the first update of a rollout the policy must agree with itself."""
@@ -310,7 +310,7 @@ class RLTrainLoop(IterBasedTrainLoop):
     def _guard(self, experience: Experience, losses: Tensor) -> None:
         """Refuse to update by numbers that are not finite; DDP has spread them to all ranks."""
         grads = [p.grad for p in self.model.parameters() if p.grad is not None]
-        norm = torch.nn.utils.get_total_norm(grads) if grads else losses.new_zeros(())
+        norm = whole(torch.nn.utils.get_total_norm(grads)) if grads else losses.new_zeros(())
         values = dict(loss=float(losses.sum()), grad_norm=float(norm))
         finite = torch.tensor(float(all(map(math.isfinite, values.values()))),
                               device=losses.device)
@@ -354,6 +354,7 @@ class _Reference:
     """The trainable weights as they were when the run began; the others never change.
 
     They are kept in ``work_dir/reference.pth``, so that a resumed run has the same reference.
+    Every process keeps its part of a split model's.
     """
 
     def __init__(self, model, work_dir: str, fresh: bool) -> None:
@@ -361,28 +362,33 @@ class _Reference:
         trained = {name: p for name, p in model.named_parameters() if p.requires_grad}
         if fresh:
             self.weights = {name: p.detach().clone() for name, p in trained.items()}
+            full = {name: whole(weight).cpu() for name, weight in self.weights.items()}
             if is_main_process():
-                torch.save(self.weights, path)
+                torch.save(full, path)
             return
         if not osp.isfile(path):
             raise FileNotFoundError(f'no {path}: a run with beta > 0 resumes with the reference '
                                     'that it wrote at its start')
         saved = torch.load(path, map_location='cpu', weights_only=True)
-        self.weights = {name: saved[name].to(p) for name, p in trained.items()}
+        self.weights = {name: split_like(saved[name].to(p.device, p.dtype), p)
+                        for name, p in trained.items()}
 
     @contextmanager
     def applied(self, model) -> Iterator[None]:
-        """Within, the model has the reference's weights."""
-        trained = [(p, self.weights[name]) for name, p in model.named_parameters()
-                   if name in self.weights]
-        present = [p.data for p, _ in trained]
-        for p, weight in trained:
-            p.data = weight
+        """Within, the model has the reference's weights. Not between a pass and its backward."""
+        self._exchange(model)
         try:
             yield
         finally:
-            for (p, _), data in zip(trained, present):
-                p.data = data
+            self._exchange(model)
+
+    @torch.no_grad()
+    def _exchange(self, model) -> None:
+        for name, p in model.named_parameters():
+            if name in self.weights:
+                present = p.detach().clone()
+                p.copy_(self.weights[name])
+                self.weights[name].copy_(present)
 
 
 def _describe(experience: Experience) -> Dict[str, Tensor]:

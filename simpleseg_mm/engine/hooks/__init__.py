@@ -5,9 +5,10 @@ from .randomness import ExactResumeHook
 from .rollouts import RolloutTableHook
 from .samples import FirstBatchHook, SampleGenerationHook
 from .visualization_hook import PredictionVisualizationHook
+from .whole_weights import WholeWeightsHook
 
 __all__ = [
     'ExactResumeHook', 'FirstBatchHook', 'NonFiniteGuardHook', 'PredictionVisualizationHook',
     'ProgressBarHook', 'ReduceLogsHook', 'RolloutTableHook', 'SampleGenerationHook',
-    'ThroughputHook', 'TrainableCheckpointHook'
+    'ThroughputHook', 'TrainableCheckpointHook', 'WholeWeightsHook'
 ]

@@ -9,6 +9,8 @@ from torch import Tensor, nn
 
 from simpleseg_mm.registry import HOOKS
 
+from ..sharding import whole
+
 _PROBES = 8
 
 
@@ -87,7 +89,7 @@ def _parameters(model: nn.Module) -> Dict[str, Tensor]:
 
 
 def _probe(param: Tensor) -> List[float]:
-    flat = param.detach().flatten()
+    flat = whole(param.detach()).flatten()
     return flat[::max(1, len(flat) // _PROBES)][:_PROBES].float().tolist()
 
 

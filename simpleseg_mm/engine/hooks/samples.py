@@ -3,11 +3,13 @@ import os.path as osp
 from typing import List
 
 import torch
-from mmengine.dist import is_main_process, master_only
+from mmengine.dist import is_main_process
 from mmengine.hooks import Hook
 from mmengine.model import is_model_wrapper
 
 from simpleseg_mm.registry import HOOKS
+
+from ..sharding import whole_weights
 from .randomness import preserve_rng
 
 
@@ -71,10 +73,14 @@ class SampleGenerationHook(Hook):
         if self.every_n_train_iters(runner, self.interval):
             self._generate(runner, runner.iter + 1)
 
-    @master_only
     def _generate(self, runner, step: int) -> None:
         if runner.val_loop is None:
             return
+        with whole_weights(_unwrap(runner.model)):
+            if is_main_process():
+                self._answer(runner, step)
+
+    def _answer(self, runner, step: int) -> None:
         loader = runner.val_loop.dataloader
         count = min(self.num_samples, len(loader.dataset))
         model = _unwrap(runner.model)

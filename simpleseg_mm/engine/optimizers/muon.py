@@ -17,6 +17,8 @@ from torch.optim.adamw import adamw
 
 from simpleseg_mm.registry import OPTIMIZERS
 
+from .sharding import local, orthogonalize_sharded, shard_group
+
 NS_COEFFICIENTS = (3.4445, -4.7750, 2.0315)
 # Matrices are stacked up to this many elements: beyond it a single product fills the device.
 _MAX_STACK = 1 << 24
@@ -58,6 +60,16 @@ def store_master(master: Tensor, param: Tensor, low: Tensor) -> None:
     param.copy_(high.to(torch.int16).view(torch.bfloat16))
 
 
+def _stack(matrices: Sequence[Tensor]) -> Tensor:
+    """(n, r, c), r <= c, of matrices of one shape or its transpose."""
+    return torch.stack([m.mT if m.shape[0] > m.shape[1] else m for m in matrices])
+
+
+def _unstack(stack: Tensor, matrices: Sequence[Tensor]) -> List[Tensor]:
+    """The matrices of a stack in the shapes of those that it was made of."""
+    return [u if u.shape == m.shape else u.mT for u, m in zip(stack.unbind(), matrices)]
+
+
 def _chunks(items: Iterable, size: int) -> Iterator[list]:
     items = iter(items)
     while chunk := list(islice(items, size)):
@@ -89,7 +101,8 @@ class MuonAdamW(Optimizer):
             instructions (AMX; twice as fast), and float32 on other CPUs, where it is faster.
         fused: torch's fused AdamW kernel.
         share: let each process of a data-parallel run orthogonalise a part of the matrices and
-            send them to the others, instead of all doing all.
+            send them to the others, instead of all doing all. Under ``fully_shard`` they always
+            do.
     """
 
     def __init__(self,
@@ -152,37 +165,51 @@ class MuonAdamW(Optimizer):
         state = self.state[param]
         if 'low_bits' not in state:
             state['low_bits'] = torch.zeros_like(param, dtype=torch.int16)
-        return state['low_bits']
+        return local(state['low_bits'])
 
     def _muon_step(self, params: List[Tensor], group: dict) -> None:
         for p in params:
             if 'momentum_buffer' not in self.state[p]:
                 self.state[p]['momentum_buffer'] = torch.zeros_like(p.grad)
-        torch._foreach_lerp_([self.state[p]['momentum_buffer'] for p in params],
-                             [p.grad for p in params], 1 - group['momentum'])
+        torch._foreach_lerp_([local(self.state[p]['momentum_buffer']) for p in params],
+                             [local(p.grad) for p in params], 1 - group['momentum'])
         buckets: Dict[tuple, List[Tensor]] = defaultdict(list)
         for p in params:
-            buckets[min(p.shape), max(p.shape), p.dtype, p.device].append(p)
-        chunks = [chunk for (rows, columns, *_), bucket in buckets.items()
-                  for chunk in _chunks(bucket, max(1, _MAX_STACK // (rows * columns)))]
-        chunks.sort(key=lambda chunk: sum(p.numel() * min(p.shape) for p in chunk), reverse=True)
+            buckets[shard_group(p), min(p.shape), max(p.shape), p.dtype, p.device].append(p)
+        chunks: Dict[Optional[dist.ProcessGroup], List[List[Tensor]]] = defaultdict(list)
+        for (sharded, rows, columns, *_), bucket in buckets.items():
+            chunks[sharded] += _chunks(bucket, max(1, _MAX_STACK // (rows * columns)))
         # Each process orthogonalises one chunk of a round and sends it to the others.
-        for chunks_of_round in _chunks(chunks, self._processes()):
-            stacks = [self._stack(chunk, group) for chunk in chunks_of_round]
-            self._orthogonalize(stacks, group['ns_steps'])
-            for chunk, stack in zip(chunks_of_round, stacks):
-                self._apply_muon(chunk, stack, group)
+        for sharded, those in chunks.items():
+            those.sort(key=lambda chunk: sum(p.numel() * min(p.shape) for p in chunk),
+                       reverse=True)
+            size = dist.get_world_size(sharded) if sharded is not None else self._processes()
+            for chunks_of_round in _chunks(those, size):
+                updates = self._orthogonal(chunks_of_round, sharded, group)
+                for chunk, chunk_updates in zip(chunks_of_round, updates):
+                    self._apply_muon(chunk, chunk_updates, group)
 
     def _processes(self) -> int:
         return dist.get_world_size() if self._share and dist.is_initialized() else 1
 
-    def _stack(self, params: Sequence[Tensor], group: dict) -> Tensor:
-        """(n, r, c) momenta, r <= c, in the type of the Newton-Schulz iteration."""
-        updates = [self.state[p]['momentum_buffer'] for p in params]
+    def _orthogonal(self, chunks: List[List[Tensor]], sharded: Optional[dist.ProcessGroup],
+                    group: dict) -> List[List[Tensor]]:
+        """The update of each parameter of each chunk, in this process's part of it."""
+        raw = [[self._raw_update(p, group) for p in chunk] for chunk in chunks]
+        if sharded is not None:
+            return orthogonalize_sharded(
+                chunks, raw, sharded,
+                lambda whole: _unstack(orthogonalize(_stack(whole), group['ns_steps']), whole))
+        stacks = [_stack(updates) for updates in raw]
+        self._orthogonalize(stacks, group['ns_steps'])
+        return [_unstack(stack, updates) for stack, updates in zip(stacks, raw)]
+
+    def _raw_update(self, param: Tensor, group: dict) -> Tensor:
+        """Momentum in the type of the Newton-Schulz iteration."""
+        update = local(self.state[param]['momentum_buffer'])
         if group['nesterov']:
-            updates = [p.grad.lerp(u, group['momentum']) for p, u in zip(params, updates)]
-        dtype = self._dtype(params[0].device)
-        return torch.stack([(u.mT if u.shape[0] > u.shape[1] else u).to(dtype) for u in updates])
+            update = local(param.grad).lerp(update, group['momentum'])
+        return update.to(self._dtype(param.device))
 
     def _dtype(self, device: torch.device) -> torch.dtype:
         if self._ns_dtype is not None:
@@ -199,18 +226,19 @@ class MuonAdamW(Optimizer):
             for work in [dist.broadcast(s, i, async_op=True) for i, s in enumerate(stacks)]:
                 work.wait()
 
-    def _apply_muon(self, params: Sequence[Tensor], stack: Tensor, group: dict) -> None:
-        updates = [u if u.shape == p.shape else u.mT for u, p in zip(stack.unbind(), params)]
+    def _apply_muon(self, params: Sequence[Tensor], updates: Sequence[Tensor],
+                    group: dict) -> None:
         decay = 1 - group['lr'] * group['weight_decay']
-        alpha = -group['lr'] * 0.2 * math.sqrt(stack.shape[-1])
+        alpha = -group['lr'] * 0.2 * math.sqrt(max(params[0].shape))
+        values = [local(p) for p in params]
         if params[0].dtype != torch.bfloat16:
-            torch._foreach_mul_(params, decay)
-            torch._foreach_add_(params, [u.to(params[0].dtype) for u in updates], alpha=alpha)
+            torch._foreach_mul_(values, decay)
+            torch._foreach_add_(values, [u.to(values[0].dtype) for u in updates], alpha=alpha)
             return
-        for param, update in zip(params, updates):
+        for param, value, update in zip(params, values, updates):
             low = self._low_bits(param)
-            master = load_master(param, low).mul_(decay).add_(update.float(), alpha=alpha)
-            store_master(master, param, low)
+            master = load_master(value, low).mul_(decay).add_(update.float(), alpha=alpha)
+            store_master(master, value, low)
 
     def _adamw_step(self, params: List[Tensor], group: dict) -> None:
         for p in params:
@@ -225,18 +253,19 @@ class MuonAdamW(Optimizer):
         for param in params:
             if param.dtype == torch.bfloat16:
                 low = self._low_bits(param)
-                master = load_master(param, low)
+                master = load_master(local(param), low)
                 self._adamw([param], group, [master])
-                store_master(master, param, low)
+                store_master(master, local(param), low)
 
     def _adamw(self, params: List[Tensor], group: dict,
                masters: Optional[List[Tensor]] = None) -> None:
         if not params:
             return
         states = [self.state[p] for p in params]
-        adamw(masters or params,
-              [p.grad.float() for p in params] if masters else [p.grad for p in params],
-              [s['exp_avg'] for s in states], [s['exp_avg_sq'] for s in states], [],
+        grads = [local(p.grad) for p in params]
+        adamw(masters or [local(p) for p in params],
+              [grad.float() for grad in grads] if masters else grads,
+              [local(s['exp_avg']) for s in states], [local(s['exp_avg_sq']) for s in states], [],
               [s['step'] for s in states],
               fused=group['fused'], amsgrad=False, beta1=group['betas'][0],
               beta2=group['betas'][1], lr=group['lr'], weight_decay=group['weight_decay'],

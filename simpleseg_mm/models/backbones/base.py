@@ -323,10 +323,12 @@ class MLLMAdapter(nn.Module):
             options: keys of ``transformers.GenerationConfig``.
         """
         length = batch['input_ids'].shape[1]
+        # Without synced_gpus: of split weights every process has all while it generates.
         with self.generating():
             output = self.hf.generate(
-                **batch, pad_token_id=self.pad_token_id, eos_token_id=self.stop_tokens,
-                suppress_tokens=self.banned_tokens, use_cache=True, **options)
+                **batch, synced_gpus=False, pad_token_id=self.pad_token_id,
+                eos_token_id=self.stop_tokens, suppress_tokens=self.banned_tokens,
+                use_cache=True, **options)
         return [self._read(row) for row in output[:, length:].tolist()]
 
     @contextmanager

@@ -1,0 +1,124 @@
+"""Checkpoints as folders: every process writes its part, any number of processes reads them.
+
+The folder holds the tensors in the format of ``torch.distributed.checkpoint`` and everything else
+of an MMEngine checkpoint in ``checkpoint.pth``, which is written last: a folder without it was
+interrupted. What is read is the dictionary that a plain run would have saved.
+"""
+import os
+import warnings
+from pathlib import Path
+from typing import Any, Callable, Dict, Optional, Tuple, Union
+
+import torch
+import torch.distributed as dist
+import torch.distributed.checkpoint as dcp
+from mmengine.dist import barrier, is_main_process
+from mmengine.runner.checkpoint import CheckpointLoader, load_from_local
+from torch import Tensor
+from torch.distributed.tensor import DTensor
+
+_REST = 'checkpoint.pth'
+_MARK = '__tensor__'
+Path_ = Tuple[Union[str, int], ...]
+#: place of a tensor, its shape and type -> a tensor to read it into
+MakeTensor = Callable[[Path_, torch.Size, torch.dtype], Tensor]
+
+
+def save_sharded(checkpoint: Dict[str, Any], folder: str) -> None:
+    """Write a checkpoint; every process of the run calls it with the same keys.
+
+    Args:
+        checkpoint: nested dictionaries, lists and tuples; its tensors may be DTensors.
+        folder: made where it is absent; what is in it is overwritten.
+    """
+    rest = Path(folder, _REST)
+    if is_main_process():
+        rest.parent.mkdir(parents=True, exist_ok=True)
+        rest.unlink(missing_ok=True)
+    barrier()
+    tensors: Dict[str, Tensor] = {}
+    skeleton = _take_out(checkpoint, (), tensors)
+    with warnings.catch_warnings():
+        warnings.filterwarnings('ignore', message='torch.distributed is disabled')
+        dcp.save(tensors, checkpoint_id=folder, no_dist=not dist.is_initialized())
+    if is_main_process():
+        partial = rest.with_suffix('.partial')
+        torch.save(skeleton, partial)
+        os.replace(partial, rest)
+    barrier()
+
+
+def load_sharded(folder: str, make: Optional[MakeTensor] = None) -> Dict[str, Any]:
+    """Read a checkpoint.
+
+    Args:
+        folder: as written by :func:`save_sharded`, by any number of processes.
+        make: gives the tensor to read into; where that is a DTensor, this process reads its part
+            only, and every process must call. ``None``: whole tensors on the CPU.
+
+    Raises:
+        FileNotFoundError: no checkpoint, or one whose writing was interrupted.
+    """
+    if not is_complete(folder):
+        raise FileNotFoundError(f'{folder} is not a whole checkpoint: it has no {_REST}, which is '
+                                'written last. Take an earlier one.')
+    skeleton = torch.load(Path(folder, _REST), map_location='cpu', weights_only=False)
+    tensors: Dict[str, Tensor] = {}
+    stored = dcp.FileSystemReader(folder).read_metadata().state_dict_metadata
+    for path, key in _marks(skeleton, ()):
+        size, dtype = stored[key].size, stored[key].properties.dtype
+        tensors[key] = torch.empty(size, dtype=dtype) if make is None else make(path, size, dtype)
+    # Without a DTensor the processes read for themselves: they need not all be here.
+    alone = not any(isinstance(tensor, DTensor) for tensor in tensors.values())
+    with warnings.catch_warnings():
+        warnings.filterwarnings('ignore', message='torch.distributed is disabled')
+        dcp.load(tensors, checkpoint_id=folder, no_dist=alone)
+    return _put_in(skeleton, tensors)
+
+
+def is_complete(folder: str) -> bool:
+    """Whether a folder holds a checkpoint that was written to its end."""
+    return Path(folder, _REST).is_file()
+
+
+@CheckpointLoader.register_scheme(prefixes='', force=True)
+def load_local(filename: str, map_location=None) -> Dict[str, Any]:
+    """A file as MMEngine reads it, or a folder, whole."""
+    if os.path.isdir(filename):
+        return load_sharded(filename)
+    return load_from_local(filename, map_location)
+
+
+def _take_out(value: Any, path: Path_, tensors: Dict[str, Tensor]) -> Any:
+    """A copy whose tensors are replaced by marks; they go to ``tensors``."""
+    if isinstance(value, Tensor):
+        key = '/'.join(map(str, path))
+        tensors[key] = value.detach()
+        return {_MARK: key}
+    if isinstance(value, dict):
+        return {key: _take_out(item, (*path, key), tensors) for key, item in value.items()}
+    if type(value) in (list, tuple):
+        return type(value)(_take_out(item, (*path, i), tensors) for i, item in enumerate(value))
+    return value
+
+
+def _marks(value: Any, path: Path_):
+    if isinstance(value, dict):
+        if _MARK in value:
+            yield path, value[_MARK]
+        else:
+            for key, item in value.items():
+                yield from _marks(item, (*path, key))
+    elif type(value) in (list, tuple):
+        for i, item in enumerate(value):
+            yield from _marks(item, (*path, i))
+
+
+def _put_in(value: Any, tensors: Dict[str, Tensor]) -> Any:
+    if isinstance(value, dict):
+        if _MARK in value:
+            return tensors[value[_MARK]]
+        return {key: _put_in(item, tensors) for key, item in value.items()}
+    if type(value) in (list, tuple):
+        return type(value)(_put_in(item, tensors) for item in value)
+    return value
