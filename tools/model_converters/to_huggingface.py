@@ -41,7 +41,7 @@ def main() -> None:
     merged = merge_lora(adapter.hf)
     if args.dtype:
         adapter.hf.to(getattr(torch, args.dtype))
-    adapter.hf.save_pretrained(args.out)
+    adapter.hf.save_pretrained(args.out, save_original_format=adapter.saves_original_format)
     adapter.tokenizer.save_pretrained(args.out)
     adapter.image_processor.save_pretrained(args.out)
     print(f'{args.out}: {type(adapter.hf).__name__}, {adapter.hf.num_parameters():,} parameters, '

@@ -61,6 +61,8 @@ class MLLMAdapter(nn.Module):
     parts: Dict[str, Tuple[str, ...]] = {}
     #: whether the network takes ``mm_token_type_ids`` (B, T), 1 where a picture's token stands
     takes_token_types = False
+    #: ``save_original_format`` of transformers' ``save_pretrained``
+    saves_original_format = True
 
     def __init__(self,
                  pretrained: Optional[str] = None,

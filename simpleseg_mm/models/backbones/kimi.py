@@ -97,6 +97,7 @@ class KimiVL(MLLMAdapter):
     """
     parts = dict(vision=('model.vision_tower.', ), projector=('model.mm_projector.', ),
                  llm=('model.language_model.', 'lm_head.'))
+    saves_original_format = False  # transformers 5.23 could not read what it writes by it
     image_token = '<|media_pad|>'
     image_markup = '<|media_start|>image<|media_content|><|media_pad|><|media_end|>'
 
@@ -118,4 +119,4 @@ class KimiVL(MLLMAdapter):
     @property
     def banned_tokens(self) -> List[int]:
         vocabulary = self.tokenizer.get_vocab()
-        return [i for name, i in vocabulary.items() if name.startswith('<|media_')]
+        return sorted(i for name, i in vocabulary.items() if name.startswith('<|media_'))

@@ -36,7 +36,7 @@ RENAMED = [(re.compile(pattern), name) for pattern, name in [
     (r'^model\.mm_projector\.in_proj\.', 'multi_modal_projector.linear_1.'),
     (r'^model\.mm_projector\.out_proj\.', 'multi_modal_projector.linear_2.'),
     (r'^model\.mm_projector\.', 'multi_modal_projector.'),
-    (r'^model(\.vision_tower\.patch_embed\.pos_emb)\.position_embeddings$', r'\1.weight'),
+    (r'^model\.(vision_tower\.patch_embed\.pos_emb)\.position_embeddings$', r'\1.weight'),
     (r'^model\.vision_tower\.final_layernorm\.', 'vision_tower.encoder.final_layernorm.'),
     (_LAYER + r'norm1\.', _BLOCK + 'norm0.'), (_LAYER + r'norm2\.', _BLOCK + 'norm1.'),
     (_LAYER + r'attn\.proj\.', _BLOCK + 'wo.'), (_LAYER + r'attn\.q_proj\.', _BLOCK + 'wqkv.'),
@@ -175,7 +175,7 @@ def convert_weights(source: Path, out: Path, config: PreTrainedConfig, to_ours: 
                     shard_bytes: int) -> None:
     """Weights of one layout -> the other's, every value as it was, bit for bit."""
     rules, ours = layout(config)
-    expected = ours if to_ours is False else {
+    expected = ours if not to_ours else {
         name: tensor for rule in rules
         for name, tensor in zip(rule.released, rule.to_released([ours[n] for n in rule.ours]))}
     shards = _Shards(source)
