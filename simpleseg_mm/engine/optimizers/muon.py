@@ -7,7 +7,7 @@ only; every other number here is our choice (Moonlight's where it states one).
 import math
 from collections import defaultdict
 from itertools import islice
-from typing import Dict, Iterable, Iterator, List, Optional, Sequence, Tuple
+from typing import Dict, Iterable, Iterator, List, NamedTuple, Optional, Sequence, Tuple
 
 import torch
 import torch.distributed as dist
@@ -58,6 +58,19 @@ def store_master(master: Tensor, param: Tensor, low: Tensor) -> None:
     param.copy_(high.to(torch.int16).view(torch.bfloat16))
 
 
+class _Matrix(NamedTuple):
+    """One matrix of a parameter: all of it, or an expert of a stack; views throughout."""
+    param: Tensor
+    grad: Tensor
+    momentum: Tensor
+    low: Optional[Tensor] = None  # of bfloat16 parameters
+
+
+def _matrices(*tensors: Tensor) -> Iterator[_Matrix]:
+    """The matrices of (r, c) or (E, r, c) tensors that belong to one parameter."""
+    return map(_Matrix, *(t.unbind() if t.ndim == 3 else (t, ) for t in tensors))
+
+
 def _chunks(items: Iterable, size: int) -> Iterator[list]:
     items = iter(items)
     while chunk := list(islice(items, size)):
@@ -70,14 +83,16 @@ class MuonAdamW(Optimizer):
 
     Both use the same learning rate and weight decay: Muon's update is scaled by
     ``0.2 * sqrt(max(rows, columns))``, the RMS of an AdamW update. Matrices of one shape (or its
-    transpose) are orthogonalised in one batched product.
+    transpose) are orthogonalised in one batched product. A 3-D parameter (E, r, c) is a stack of
+    experts, each orthogonalised by itself; where gate and up stand in one matrix, as one (ours).
 
     Parameters in bfloat16 are updated in float32: the bits that bfloat16 drops are kept in the
     state (2 bytes a value), so that small updates are not lost. That costs 2 bytes where a
     float32 copy costs 4.
 
     Args:
-        params: parameters or groups. A group with ``muon=True`` holds 2-D parameters only.
+        params: parameters or groups. A group with ``muon=True`` holds matrices (r, c) and stacks
+            of matrices (E, r, c) only.
         lr: learning rate of both parts.
         weight_decay: decoupled, of both parts (ours: 0.1, as Moonlight).
         momentum: of Muon.
@@ -120,10 +135,11 @@ class MuonAdamW(Optimizer):
     def add_param_group(self, param_group: dict) -> None:
         super().add_param_group(param_group)
         group = self.param_groups[-1]
-        bad = [tuple(p.shape) for p in group['params'] if group['muon'] and p.ndim != 2]
+        bad = [tuple(p.shape) for p in group['params'] if group['muon'] and p.ndim not in (2, 3)]
         if bad:
-            raise ValueError(f'Muon updates matrices only, but its group holds shapes {bad[:5]}: '
-                             'put them into a group with muon=False (MuonConstructor does).')
+            raise ValueError('Muon updates matrices and stacks of matrices only, but its group '
+                             f'holds shapes {bad[:5]}: put them into a group with muon=False '
+                             '(MuonConstructor does).')
 
     @torch.no_grad()
     def step(self, closure=None):
@@ -160,12 +176,16 @@ class MuonAdamW(Optimizer):
                 self.state[p]['momentum_buffer'] = torch.zeros_like(p.grad)
         torch._foreach_lerp_([self.state[p]['momentum_buffer'] for p in params],
                              [p.grad for p in params], 1 - group['momentum'])
-        buckets: Dict[tuple, List[Tensor]] = defaultdict(list)
+        buckets: Dict[tuple, List[_Matrix]] = defaultdict(list)
         for p in params:
-            buckets[min(p.shape), max(p.shape), p.dtype, p.device].append(p)
+            shape = sorted(p.shape[-2:])
+            low = [self._low_bits(p)] if p.dtype == torch.bfloat16 else []
+            buckets[(*shape, p.dtype, p.device)] += _matrices(
+                p, p.grad, self.state[p]['momentum_buffer'], *low)
         chunks = [chunk for (rows, columns, *_), bucket in buckets.items()
                   for chunk in _chunks(bucket, max(1, _MAX_STACK // (rows * columns)))]
-        chunks.sort(key=lambda chunk: sum(p.numel() * min(p.shape) for p in chunk), reverse=True)
+        chunks.sort(reverse=True, key=lambda chunk: sum(
+            m.param.numel() * min(m.param.shape) for m in chunk))
         # Each process orthogonalises one chunk of a round and sends it to the others.
         for chunks_of_round in _chunks(chunks, self._processes()):
             stacks = [self._stack(chunk, group) for chunk in chunks_of_round]
@@ -176,12 +196,11 @@ class MuonAdamW(Optimizer):
     def _processes(self) -> int:
         return dist.get_world_size() if self._share and dist.is_initialized() else 1
 
-    def _stack(self, params: Sequence[Tensor], group: dict) -> Tensor:
+    def _stack(self, matrices: Sequence[_Matrix], group: dict) -> Tensor:
         """(n, r, c) momenta, r <= c, in the type of the Newton-Schulz iteration."""
-        updates = [self.state[p]['momentum_buffer'] for p in params]
-        if group['nesterov']:
-            updates = [p.grad.lerp(u, group['momentum']) for p, u in zip(params, updates)]
-        dtype = self._dtype(params[0].device)
+        updates = [m.grad.lerp(m.momentum, group['momentum']) if group['nesterov'] else m.momentum
+                   for m in matrices]
+        dtype = self._dtype(updates[0].device)
         return torch.stack([(u.mT if u.shape[0] > u.shape[1] else u).to(dtype) for u in updates])
 
     def _dtype(self, device: torch.device) -> torch.dtype:
@@ -199,7 +218,8 @@ class MuonAdamW(Optimizer):
             for work in [dist.broadcast(s, i, async_op=True) for i, s in enumerate(stacks)]:
                 work.wait()
 
-    def _apply_muon(self, params: Sequence[Tensor], stack: Tensor, group: dict) -> None:
+    def _apply_muon(self, matrices: Sequence[_Matrix], stack: Tensor, group: dict) -> None:
+        params = [m.param for m in matrices]
         updates = [u if u.shape == p.shape else u.mT for u, p in zip(stack.unbind(), params)]
         decay = 1 - group['lr'] * group['weight_decay']
         alpha = -group['lr'] * 0.2 * math.sqrt(stack.shape[-1])
@@ -207,10 +227,9 @@ class MuonAdamW(Optimizer):
             torch._foreach_mul_(params, decay)
             torch._foreach_add_(params, [u.to(params[0].dtype) for u in updates], alpha=alpha)
             return
-        for param, update in zip(params, updates):
-            low = self._low_bits(param)
-            master = load_master(param, low).mul_(decay).add_(update.float(), alpha=alpha)
-            store_master(master, param, low)
+        for m, update in zip(matrices, updates):
+            master = load_master(m.param, m.low).mul_(decay).add_(update.float(), alpha=alpha)
+            store_master(master, m.param, m.low)
 
     def _adamw_step(self, params: List[Tensor], group: dict) -> None:
         for p in params:
