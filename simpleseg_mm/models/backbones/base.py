@@ -278,12 +278,10 @@ class MLLMAdapter(nn.Module):
 
         def once(pixel_values, image_grid_thw=None, **options):
             output = original(pixel_values, grid, **options)
-            sizes = [len(part) for part in output.pooler_output]
-            output.pooler_output = tuple(output.pooler_output[i] for i in index.tolist())
-            if getattr(output, 'deepstack_features', None) is not None:  # Qwen3-VL
-                output.deepstack_features = [
-                    torch.cat([layer.split(sizes)[i] for i in index.tolist()])
-                    for layer in output.deepstack_features]
+            output.pooler_output = [output.pooler_output[i] for i in index.tolist()]
+            if getattr(output, 'deepstack_features', None) is not None:  # Qwen3-VL, by layer
+                output.deepstack_features = [[layer[i] for i in index.tolist()]
+                                             for layer in output.deepstack_features]
             return output
 
         model.get_image_features = once
