@@ -172,6 +172,13 @@ def test_there_and_back_is_bit_identical(dtype, ranks, tmp_path, monkeypatch):
             assert (tmp_path / 'again' / file.name).read_bytes() == file.read_bytes()
 
 
+def test_the_balance_bias_stays_in_float32(folders):
+    """In bfloat16 neighbouring experts' biases would become equal."""
+    state = KimiVL(str(folders[1]), dtype='bfloat16').hf.state_dict()
+    dtypes = {name.endswith('correction_bias'): value.dtype for name, value in state.items()}
+    assert dtypes == {True: torch.float32, False: torch.bfloat16}
+
+
 def test_a_trained_checkpoint_goes_back_too(folders, tmp_path, monkeypatch):
     """to_huggingface.py writes names that load again; transformers' own default does not."""
     released, converted = folders

@@ -1,5 +1,6 @@
-# The true shape of Kimi-VL-A3B with random weights and nano_kimi's tokenizer: to measure memory and
-# speed, and to test the shape, where the weights are absent.
+# The true shape of Kimi-VL-A3B with random weights and nano_kimi's tokenizer: to measure memory
+# and speed, and to test the shape, where the weights are absent. From the published config of
+# Moonlight-16B-A3B; rope_theta and max_position_embeddings from secondary sources on Kimi-VL.
 _base_ = './kimi_vl.py'
 model = dict(
     mllm=dict(

@@ -269,8 +269,9 @@ class MLLMAdapter(nn.Module):
     def share_images(self, inputs: Dict[str, Tensor], index: Tensor) -> Iterator[None]:
         """Within, the vision tower runs once a picture; row b reads picture ``index[b]``.
 
-        For networks with ``get_image_features`` that gives one ``pooler_output`` a picture;
-        ``inputs['image_grid_thw']`` becomes that of the rows.
+        For networks whose ``get_image_features(pixel_values, image_grid_thw)`` gives one
+        ``pooler_output`` a picture; others override this. ``inputs['image_grid_thw']`` becomes
+        that of the rows.
         """
         model, grid = self.hf.model, inputs['image_grid_thw']
         inputs['image_grid_thw'] = grid[index]  # positions are by row
