@@ -58,7 +58,8 @@ def test_a_gspo_step(sft, data, tmp_path):
         'train_cfg.mini_batches': 2, 'train_cfg.objective.clip_low': 0.2,
         'train_cfg.objective.clip_high': 0.2, 'train_cfg.rollout.max_new_tokens': 12,
         'train_cfg.reward.weights.length': 1.0, 'optim_wrapper.optimizer.lr': 1e-2,
-        'model.generation.max_new_tokens': 4, 'param_scheduler': [], 'load_from': str(sft / 'iter_12.pth'),
+        'model.generation.max_new_tokens': 4, 'param_scheduler': [],
+        'load_from': str(sft / 'iter_12.pth'),
         'default_hooks.rollouts.interval': -1, 'val_cfg': None, 'val_dataloader': None,
         'val_evaluator': None, 'test_cfg': None, 'test_dataloader': None,
         'test_evaluator': None, 'default_hooks.checkpoint.save_best': None})
