@@ -194,6 +194,12 @@ def test_a_trained_checkpoint_goes_back_too(folders, tmp_path, monkeypatch):
     assert back.keys() == start.keys()
     for name, value in start.items():
         torch.testing.assert_close(back[name], value + 0.01, rtol=0, atol=0)
+    run_tool('to_huggingface', monkeypatch, tmp_path / 'config.py', tmp_path / 'trained.pth',
+             tmp_path / 'half', '--dtype', 'bfloat16')
+    half = read(tmp_path / 'half')
+    assert {value.dtype for name, value in half.items() if 'correction_bias' in name} == {
+        torch.float32}
+    assert half['lm_head.weight'].dtype == torch.bfloat16
 
 
 # --- tokenizer, pictures ----------------------------------------------------------------------

@@ -42,7 +42,8 @@ def main() -> None:
     adapter = model.mllm
     merged = merge_lora(adapter.hf)
     if args.dtype:
-        adapter.hf.to(getattr(torch, args.dtype))
+        for parameter in adapter.hf.parameters():  # buffers, as a router's bias, keep their own
+            parameter.data = parameter.data.to(getattr(torch, args.dtype))
     adapter.hf.save_pretrained(args.out, save_original_format=adapter.saves_original_format)
     adapter.tokenizer.save_pretrained(args.out)
     adapter.image_processor.save_pretrained(args.out)

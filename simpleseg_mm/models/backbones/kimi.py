@@ -17,7 +17,6 @@ from transformers.processing_utils import ImagesKwargs
 from ...registry import MODELS
 from .base import MLLMAdapter, _load
 
-
 #: Kimi's split of a text before byte pairs are merged: numbers of at most three digits
 KIMI_SPLIT = '|'.join([
     r'[\p{Han}]+',
@@ -40,7 +39,7 @@ class KimiImagesKwargs(ImagesKwargs, total=False):
 class Kimi_K25ImageProcessorPil(PilBackend):
     """Kimi's pictures by PIL: shrunk to a number of patches, padded with black, cut into patches.
 
-    transformers has this for torchvision only; the keys and the results are those of its
+    transformers has this for torchvision only; the keys and the sizes are those of its
     ``Kimi_K25ImageProcessor``, but for ``min_patches``, which is ours.
 
     Attributes:
