@@ -20,12 +20,13 @@ def build(dtype):
     model = nn.Module()
     model.matrices = nn.ParameterList(
         nn.Parameter(torch.randn(s, generator=generator).to(dtype)) for s in SHAPES)
+    model.experts = nn.Parameter(torch.randn(5, 4, 6, generator=generator).to(dtype))
     model.vector = nn.Parameter(torch.randn(5, generator=generator).to(dtype))
     return model
 
 
 def optimizer(model):
-    return MuonAdamW([dict(params=list(model.matrices), muon=True),
+    return MuonAdamW([dict(params=[*model.matrices, model.experts], muon=True),
                       dict(params=[model.vector], muon=False)],
                      lr=0.02, weight_decay=0.1, ns_dtype='float32')
 

@@ -39,7 +39,7 @@ def test_bad_settings_are_refused(kwargs):
         MuonAdamW(parameters([(2, 2)]), **kwargs)
 
 
-@pytest.mark.parametrize('shape', [(4,), (2, 3, 4), ()])
+@pytest.mark.parametrize('shape', [(4,), (2, 3, 4, 5), ()])
 def test_muon_takes_matrices_only(shape):
     with pytest.raises(ValueError, match='matrices'):
         MuonAdamW([dict(params=parameters([shape]), muon=True)])
@@ -64,6 +64,27 @@ def test_stacking_does_not_change_the_update(monkeypatch):
     run(MuonAdamW([dict(params=one, muon=True)], ns_dtype='float32'), one, 2)
     for a, b in zip(one, many):
         torch.testing.assert_close(a, b, rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize('dtype', [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize('shape', [(5, 8, 12), (5, 12, 8), (3, 8, 8), (1, 8, 1)])
+def test_a_stack_of_experts_is_updated_expert_by_expert(shape, dtype, monkeypatch):
+    monkeypatch.setattr(muon_module, '_MAX_STACK', 2 * shape[1] * shape[2])  # 2 experts a product
+    stack, = parameters([shape], dtype)
+    experts = [nn.Parameter(m.clone()) for m in stack.detach()]
+    options = dict(lr=0.01, ns_dtype='float32')
+    together = MuonAdamW([dict(params=[stack], muon=True)], **options)
+    apart = MuonAdamW([dict(params=experts, muon=True)], **options)
+    for seed in range(4):
+        set_grads([stack], seed)
+        stack.grad[0] *= 1e-3  # a rarely chosen expert moves as far as the others
+        for expert, grad in zip(experts, stack.grad):
+            expert.grad = grad.clone()
+        together.step()
+        apart.step()
+    torch.testing.assert_close(stack, torch.stack(tuple(experts)), rtol=0, atol=1e-6)
+    key = 'low_bits' if dtype == torch.bfloat16 else 'momentum_buffer'
+    assert together.state[stack][key].shape == shape
 
 
 @pytest.mark.parametrize('shape', [(32, 32), (16, 64), (64, 16)])
@@ -144,7 +165,7 @@ def test_state_round_trip_is_exact(dtype):
     def build(params):
         return MuonAdamW([dict(params=params[:3], muon=True), dict(params=params[3:], lr=0.1)],
                          lr=0.01)
-    params = parameters([(4, 4), (4, 8), (8, 4), (5,), (3, 4)], dtype)
+    params = parameters([(4, 4), (4, 8), (2, 8, 4), (5,), (3, 4)], dtype)
     optimizer = build(params)
     run(optimizer, params, 3)
     buffer = io.BytesIO()
@@ -195,6 +216,9 @@ class Toy(nn.Module):
         self.lm_head = nn.Linear(8, 10, bias=False)
         self.lm_head.weight = self.embed_tokens.weight
         self.frozen = nn.Linear(8, 8).requires_grad_(False)
+        self.experts = nn.ParameterDict(dict(down_proj=torch.zeros(3, 8, 4)))
+        self.positions = nn.Parameter(torch.zeros(4, 4, 8))
+        self.conv = nn.Conv1d(4, 4, 3, bias=False)
 
 
 def build(model, paramwise=None, **optimizer):
@@ -213,7 +237,8 @@ def test_constructor_splits_by_kind():
     wrapper = build(model, weight_decay=0.5)
     assert isinstance(wrapper, OptimWrapper)
     groups = by_name(model, wrapper)
-    assert {n for n, g in groups.items() if g['muon']} == {'visual.blocks.weight', 'layers.weight'}
+    assert {n for n, g in groups.items() if g['muon']} == {
+        'visual.blocks.weight', 'layers.weight', 'experts.down_proj'}
     assert {n for n, g in groups.items() if not g['weight_decay']} == {
         'visual.patch_embed.bias', 'visual.blocks.bias', 'visual.norm.weight', 'visual.norm.bias',
         'layers.bias'}

@@ -2,9 +2,9 @@
 
 A task ``<given>2<wanted>`` recombines two of text, point, box and mask, or asks for an extreme
 point, towards one of ``DIRECTIONS``, of what is given in one of these ways. Its prompt is a
-question of ``QUESTIONS[wanted]`` about a subject of ``SUBJECTS[given]``. The first template of each list is
-the one of evaluation. The subjects and questions marked 'paper' are quoted there; the others are
-our choice.
+question of ``QUESTIONS[wanted]`` about a subject of ``SUBJECTS[given]``. The first template of
+each list is the one of evaluation. The subjects and questions marked 'paper' are quoted there;
+the others are our choice.
 """
 KINDS = ('text', 'point', 'box', 'mask')
 TASKS = tuple(f'{given}2{wanted}' for given in KINDS for wanted in (*KINDS, 'extreme')

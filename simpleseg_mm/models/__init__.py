@@ -1,6 +1,6 @@
 """Models: SimpleSeg and the adapters of multimodal LLMs."""
-from .backbones import MLLMAdapter, QwenVL
+from .backbones import KimiVL, MLLMAdapter, QwenVL
 from .losses import chunked_token_nll
 from .simpleseg import SimpleSeg
 
-__all__ = ['MLLMAdapter', 'QwenVL', 'SimpleSeg', 'chunked_token_nll']
+__all__ = ['KimiVL', 'MLLMAdapter', 'QwenVL', 'SimpleSeg', 'chunked_token_nll']

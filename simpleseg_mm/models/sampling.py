@@ -81,10 +81,10 @@ def sample_tokens(mllm, batch: dict, group_size: int, seeds: Sequence[Sequence[i
     if len(seeds) != count:
         raise ValueError(f'{len(seeds)} seeds for {count} answers: give one an answer')
     hidden_BD, cache, position_B = mllm.prefill(batch)
-    cache.batch_repeat_interleave(group_size)
-    hidden = hidden_BD.repeat_interleave(group_size, 0)
-    position = position_B.repeat_interleave(group_size, 0)
-    mask = batch['attention_mask'].repeat_interleave(group_size, 0)
+    prompt_R = torch.arange(len(hidden_BD), device=hidden_BD.device).repeat_interleave(group_size)
+    cache.reorder_cache(prompt_R)  # the one such method that linear attention has as well
+    hidden, position = hidden_BD[prompt_R], position_B[prompt_R]
+    mask = batch['attention_mask'][prompt_R]
     random = uniforms(seeds, sampling.max_new_tokens).to(hidden.device)
     banned = torch.tensor(mllm.banned_tokens, dtype=torch.long, device=hidden.device)
     stops = torch.tensor(mllm.stop_tokens, device=hidden.device)
@@ -101,7 +101,7 @@ def sample_tokens(mllm, batch: dict, group_size: int, seeds: Sequence[Sequence[i
         if not going.all():
             kept = going.nonzero().squeeze(1)
             rows, tokens, mask, position = (x[kept] for x in (rows, tokens, mask, position))
-            cache.batch_select_indices(kept)
+            cache.reorder_cache(kept)
         mask = torch.cat([mask, mask.new_ones(len(mask), 1)], 1)
         hidden = mllm.decode(tokens, mask, position, cache)
         position = position + 1

@@ -14,13 +14,15 @@ from simpleseg_mm.registry import MODELS
 
 
 def merge_lora(model: torch.nn.Module) -> int:
-    """Folds every adapter into its layer, in place; the number of layers."""
-    wrapped = [(name, module) for name, module in model.named_modules()
-               if isinstance(module, BaseTunerLayer)]
-    for name, module in wrapped:
+    """Folds every adapter into its layer, in place; the number of adapters."""
+    wrapped = {name: module for name, module in model.named_modules()
+               if isinstance(module, BaseTunerLayer)}
+    # A module with several adapted parameters is wrapped several times: from the inside out.
+    for name, module in reversed(wrapped.items()):
         module.merge()
         parent, _, child = name.rpartition('.')
-        setattr(model.get_submodule(parent), child, module.get_base_layer())
+        if parent not in wrapped:
+            setattr(model.get_submodule(parent), child, module.get_base_layer())
     return len(wrapped)
 
 
@@ -40,12 +42,13 @@ def main() -> None:
     adapter = model.mllm
     merged = merge_lora(adapter.hf)
     if args.dtype:
-        adapter.hf.to(getattr(torch, args.dtype))
-    adapter.hf.save_pretrained(args.out)
+        for parameter in adapter.hf.parameters():  # buffers, as a router's bias, keep their own
+            parameter.data = parameter.data.to(getattr(torch, args.dtype))
+    adapter.hf.save_pretrained(args.out, save_original_format=adapter.saves_original_format)
     adapter.tokenizer.save_pretrained(args.out)
     adapter.image_processor.save_pretrained(args.out)
     print(f'{args.out}: {type(adapter.hf).__name__}, {adapter.hf.num_parameters():,} parameters, '
-          f'{merged} LoRA layers merged')
+          f'{merged} LoRA adapters merged')
 
 
 if __name__ == '__main__':

@@ -1,9 +1,11 @@
-"""Builds nano's tokenizer and image processor: small, byte-level, in Qwen's chat format.
+"""Builds nano's tokenizer and image processor: small, byte-level, in Qwen's or Kimi's format.
 
     python tools/nano/build_tokenizer.py simpleseg_mm/zoo/nano
+    python tools/nano/build_tokenizer.py simpleseg_mm/zoo/nano_kimi --family kimi
 
-Digits are split into groups of at most two, so that a coordinate on nano's 100-step grid is one
-token (Qwen spells every digit, Kimi up to three: our choice). Deterministic.
+In Qwen's format digits are split into groups of at most two, so that a coordinate on nano's
+100-step grid is one token (Qwen spells every digit: our choice); in Kimi's they are split as Kimi
+does, into groups of at most three. Deterministic.
 """
 import argparse
 import json
@@ -15,16 +17,35 @@ from transformers import PreTrainedTokenizerFast
 from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
 
 from simpleseg_mm.datasets import refshapes, templates
+from simpleseg_mm.models.backbones.kimi import KIMI_SPLIT, Kimi_K25ImageProcessorPil
 
-SPECIAL = ['<|endoftext|>', '<|im_start|>', '<|im_end|>', '<|vision_start|>', '<|vision_end|>',
-           '<|vision_pad|>', '<|image_pad|>', '<|video_pad|>']
 #: Qwen's split into words, numbers and punctuation, with numbers of at most two digits
-SPLIT = (r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,2}|"
-         r' ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+')
-CHAT_TEMPLATE = (
+QWEN_SPLIT = (r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,2}|"
+              r' ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+')
+QWEN_CHAT = (
     "{% for message in messages %}<|im_start|>{{ message['role'] }}\n"
     "{{ message['content'] }}<|im_end|>\n{% endfor %}"
     '{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}')
+KIMI_CHAT = (
+    "{% for message in messages %}<|im_{{ message['role'] }}|>{{ message['role'] }}<|im_middle|>"
+    "{{ message['content'] }}<|im_end|>{% endfor %}"
+    '{% if add_generation_prompt %}<|im_assistant|>assistant<|im_middle|>{% endif %}')
+FAMILIES = dict(
+    qwen=dict(
+        special=['<|endoftext|>', '<|im_start|>', '<|im_end|>', '<|vision_start|>',
+                 '<|vision_end|>', '<|vision_pad|>', '<|image_pad|>', '<|video_pad|>'],
+        split=QWEN_SPLIT, chat=QWEN_CHAT,
+        processor=Qwen2VLImageProcessorPil(
+            patch_size=14, merge_size=2, temporal_patch_size=1,
+            size=dict(shortest_edge=28 * 28, longest_edge=112 * 112))),
+    kimi=dict(
+        special=['[PAD]', '<|im_user|>', '<|im_end|>', '<|im_assistant|>', '<|im_system|>',
+                 '<|im_middle|>', '<|media_pad|>', '<|media_start|>', '<|media_content|>',
+                 '<|media_end|>'],
+        split=KIMI_SPLIT, chat=KIMI_CHAT,
+        processor=Kimi_K25ImageProcessorPil(
+            patch_size=14, merge_size=2, max_patches=8 * 8, min_patches=0,
+            size=dict(max_height=64, max_width=64))))
 
 
 def corpus(scenes: int, seed: int):
@@ -48,33 +69,33 @@ def corpus(scenes: int, seed: int):
         yield json.dumps((np.array(rings[0]) / 100).tolist())
 
 
-def build(vocab_size: int, scenes: int, seed: int) -> PreTrainedTokenizerFast:
+def build(family: str, vocab_size: int, scenes: int, seed: int) -> PreTrainedTokenizerFast:
+    special, split, chat = (FAMILIES[family][key] for key in ('special', 'split', 'chat'))
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence([
-        pre_tokenizers.Split(Regex(SPLIT), 'isolated'),
+        pre_tokenizers.Split(Regex(split), 'isolated'),
         pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)])
     tokenizer.decoder = decoders.ByteLevel()
     tokenizer.train_from_iterator(corpus(scenes, seed), trainers.BpeTrainer(
-        vocab_size=vocab_size, special_tokens=SPECIAL, min_frequency=2, show_progress=False,
+        vocab_size=vocab_size, special_tokens=special, min_frequency=2, show_progress=False,
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet()))
     return PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer, eos_token='<|im_end|>', pad_token='<|endoftext|>',
-        extra_special_tokens=SPECIAL[1:2] + SPECIAL[3:], chat_template=CHAT_TEMPLATE,
+        tokenizer_object=tokenizer, eos_token='<|im_end|>', pad_token=special[0],
+        extra_special_tokens=special[1:2] + special[3:], chat_template=chat,
         clean_up_tokenization_spaces=False, model_max_length=4096)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument('out', help='folder to write to')
+    parser.add_argument('--family', choices=sorted(FAMILIES), default='qwen')
     parser.add_argument('--vocab-size', type=int, default=1024)
     parser.add_argument('--scenes', type=int, default=1000, help='scenes in the corpus')
     parser.add_argument('--seed', type=int, default=0)
     args = parser.parse_args()
-    tokenizer = build(args.vocab_size, args.scenes, args.seed)
+    tokenizer = build(args.family, args.vocab_size, args.scenes, args.seed)
     tokenizer.save_pretrained(args.out)
-    Qwen2VLImageProcessorPil(
-        patch_size=14, merge_size=2, temporal_patch_size=1,
-        size=dict(shortest_edge=28 * 28, longest_edge=112 * 112)).save_pretrained(args.out)
+    FAMILIES[args.family]['processor'].save_pretrained(args.out)
     print(f'{len(tokenizer)} tokens written to {args.out}')
 
 

@@ -17,11 +17,13 @@ _KEYS = ('custom_keys', 'adamw_keys', 'lora')
 class MuonConstructor:
     """Give hidden matrices to Muon and everything else to AdamW.
 
-    AdamW takes embeddings, the output head, convolutions (the patch embedding), norms, biases
-    and everything that is not 2-D; norms, biases and other 1-D parameters get no weight decay.
-    LoRA factors go to AdamW unless ``lora='muon'``: orthogonalising A and B one by one is not
-    orthogonalising their product (our choice). Frozen parameters are left out, and a tied
-    parameter is counted once, as an embedding if any of its owners is one.
+    Muon takes 2-D parameters, and 3-D ones of which 'experts' is a part of the name: the stacked
+    matrices of a mixture of experts. AdamW takes embeddings, the output head, convolutions (the
+    patch embedding), norms, biases and everything else that is not 2-D; norms, biases and other
+    1-D parameters get no weight decay. LoRA factors go to AdamW unless ``lora='muon'``:
+    orthogonalising A and B one by one is not orthogonalising their product (our choice). Frozen
+    parameters are left out, and a tied parameter is counted once, as an embedding if any of its
+    owners is one.
 
     It serves any optimizer: one that is not MuonAdamW gets the same groups without the flag.
 
@@ -98,14 +100,16 @@ class MuonConstructor:
             if not param.requires_grad:
                 frozen += 1
                 continue
-            muon = param.ndim == 2 and all(self._is_hidden(*place) for place in places)
+            muon = all(self._is_hidden(param, *place) for place in places)
             custom = self._custom(places[0][0])
             wd = decay * custom.get('decay_mult', 1.) if param.ndim > 1 else 0.
             groups[muon, lr * custom.get('lr_mult', 1.), wd].append(param)
         return [dict(params=params, muon=muon, lr=group_lr, weight_decay=wd)
                 for (muon, group_lr, wd), params in groups.items()], frozen
 
-    def _is_hidden(self, name: str, module: nn.Module) -> bool:
+    def _is_hidden(self, param: nn.Parameter, name: str, module: nn.Module) -> bool:
+        if not (param.ndim == 2 or param.ndim == 3 and 'experts' in name):
+            return False
         if 'lora_' in name:
             return self.lora == 'muon' and 'lora_embedding' not in name
         return (not isinstance(module, nn.Embedding)

@@ -7,7 +7,7 @@ only; every other number here is our choice (Moonlight's where it states one).
 import math
 from collections import defaultdict
 from itertools import islice
-from typing import Dict, Iterable, Iterator, List, Optional, Sequence, Tuple
+from typing import Dict, Iterable, Iterator, List, NamedTuple, Optional, Sequence, Tuple, Union
 
 import torch
 import torch.distributed as dist
@@ -60,6 +60,21 @@ def store_master(master: Tensor, param: Tensor, low: Tensor) -> None:
     param.copy_(high.to(torch.int16).view(torch.bfloat16))
 
 
+class _Matrix(NamedTuple):
+    """One matrix: a parameter's, or an expert's of a stack. Views of this process's rows."""
+    param: Tensor
+    grad: Tensor
+    momentum: Tensor
+    low: Optional[Tensor]  # of bfloat16 parameters
+    shape: Tuple[int, int]  # of all rows
+
+
+#: who else has a matrix: every process of a data-parallel run (None), nobody (a split stack of
+#: experts), or some of its rows the processes of a group
+_Spread = Union[None, str, dist.ProcessGroup]
+_ALONE = 'alone'
+
+
 def _stack(matrices: Sequence[Tensor]) -> Tensor:
     """(n, r, c), r <= c, of matrices of one shape or its transpose."""
     return torch.stack([m.mT if m.shape[0] > m.shape[1] else m for m in matrices])
@@ -68,6 +83,11 @@ def _stack(matrices: Sequence[Tensor]) -> Tensor:
 def _unstack(stack: Tensor, matrices: Sequence[Tensor]) -> List[Tensor]:
     """The matrices of a stack in the shapes of those that it was made of."""
     return [u if u.shape == m.shape else u.mT for u, m in zip(stack.unbind(), matrices)]
+
+
+def _spread(param: Tensor) -> _Spread:
+    group = shard_group(param)
+    return _ALONE if group is not None and param.ndim == 3 else group
 
 
 def _chunks(items: Iterable, size: int) -> Iterator[list]:
@@ -82,14 +102,16 @@ class MuonAdamW(Optimizer):
 
     Both use the same learning rate and weight decay: Muon's update is scaled by
     ``0.2 * sqrt(max(rows, columns))``, the RMS of an AdamW update. Matrices of one shape (or its
-    transpose) are orthogonalised in one batched product.
+    transpose) are orthogonalised in one batched product. A 3-D parameter (E, r, c) is a stack of
+    experts, each orthogonalised by itself; where gate and up stand in one matrix, as one (ours).
 
     Parameters in bfloat16 are updated in float32: the bits that bfloat16 drops are kept in the
     state (2 bytes a value), so that small updates are not lost. That costs 2 bytes where a
     float32 copy costs 4.
 
     Args:
-        params: parameters or groups. A group with ``muon=True`` holds 2-D parameters only.
+        params: parameters or groups. A group with ``muon=True`` holds matrices (r, c) and stacks
+            of matrices (E, r, c) only.
         lr: learning rate of both parts.
         weight_decay: decoupled, of both parts (ours: 0.1, as Moonlight).
         momentum: of Muon.
@@ -133,10 +155,11 @@ class MuonAdamW(Optimizer):
     def add_param_group(self, param_group: dict) -> None:
         super().add_param_group(param_group)
         group = self.param_groups[-1]
-        bad = [tuple(p.shape) for p in group['params'] if group['muon'] and p.ndim != 2]
+        bad = [tuple(p.shape) for p in group['params'] if group['muon'] and p.ndim not in (2, 3)]
         if bad:
-            raise ValueError(f'Muon updates matrices only, but its group holds shapes {bad[:5]}: '
-                             'put them into a group with muon=False (MuonConstructor does).')
+            raise ValueError('Muon updates matrices and stacks of matrices only, but its group '
+                             f'holds shapes {bad[:5]}: put them into a group with muon=False '
+                             '(MuonConstructor does).')
 
     @torch.no_grad()
     def step(self, closure=None):
@@ -173,43 +196,55 @@ class MuonAdamW(Optimizer):
                 self.state[p]['momentum_buffer'] = torch.zeros_like(p.grad)
         torch._foreach_lerp_([local(self.state[p]['momentum_buffer']) for p in params],
                              [local(p.grad) for p in params], 1 - group['momentum'])
-        buckets: Dict[tuple, List[Tensor]] = defaultdict(list)
+        buckets: Dict[tuple, List[_Matrix]] = defaultdict(list)
         for p in params:
-            buckets[shard_group(p), min(p.shape), max(p.shape), p.dtype, p.device].append(p)
-        chunks: Dict[Optional[dist.ProcessGroup], List[List[Tensor]]] = defaultdict(list)
-        for (sharded, rows, columns, *_), bucket in buckets.items():
-            chunks[sharded] += _chunks(bucket, max(1, _MAX_STACK // (rows * columns)))
+            key = (_spread(p), *sorted(p.shape[-2:]), p.dtype, p.device)
+            buckets[key] += self._matrices(p)
+        chunks: Dict[_Spread, List[List[_Matrix]]] = defaultdict(list)
+        for (spread, rows, columns, *_), bucket in buckets.items():
+            chunks[spread] += _chunks(bucket, max(1, _MAX_STACK // (rows * columns)))
         # Each process orthogonalises one chunk of a round and sends it to the others.
-        for sharded, those in chunks.items():
-            those.sort(key=lambda chunk: sum(p.numel() * min(p.shape) for p in chunk),
-                       reverse=True)
-            size = dist.get_world_size(sharded) if sharded is not None else self._processes()
-            for chunks_of_round in _chunks(those, size):
-                updates = self._orthogonal(chunks_of_round, sharded, group)
+        for spread, those in chunks.items():
+            those.sort(reverse=True, key=lambda chunk: sum(
+                math.prod(m.shape) * min(m.shape) for m in chunk))
+            for chunks_of_round in _chunks(those, self._processes(spread)):
+                updates = self._orthogonal(chunks_of_round, spread, group)
                 for chunk, chunk_updates in zip(chunks_of_round, updates):
                     self._apply_muon(chunk, chunk_updates, group)
 
-    def _processes(self) -> int:
-        return dist.get_world_size() if self._share and dist.is_initialized() else 1
+    def _matrices(self, param: Tensor) -> List[_Matrix]:
+        """The matrices of an (r, c) or (E, r, c) parameter."""
+        tensors = [local(t) for t in (param, param.grad, self.state[param]['momentum_buffer'])]
+        if param.dtype == torch.bfloat16:
+            tensors.append(self._low_bits(param))
+        parts = zip(*(t.unbind() if t.ndim == 3 else (t, ) for t in tensors))
+        return [_Matrix(*part[:3], part[3] if part[3:] else None, tuple(param.shape[-2:]))
+                for part in parts]
 
-    def _orthogonal(self, chunks: List[List[Tensor]], sharded: Optional[dist.ProcessGroup],
+    def _processes(self, spread: _Spread) -> int:
+        if isinstance(spread, dist.ProcessGroup):
+            return dist.get_world_size(spread)
+        shared = spread is None and self._share and dist.is_initialized()
+        return dist.get_world_size() if shared else 1
+
+    def _orthogonal(self, chunks: List[List[_Matrix]], spread: _Spread,
                     group: dict) -> List[List[Tensor]]:
-        """The update of each parameter of each chunk, in this process's part of it."""
-        raw = [[self._raw_update(p, group) for p in chunk] for chunk in chunks]
-        if sharded is not None:
+        """The update of each matrix of each chunk, in this process's rows of it."""
+        raw = [[self._raw_update(m, group) for m in chunk] for chunk in chunks]
+        if isinstance(spread, dist.ProcessGroup):
             return orthogonalize_sharded(
-                chunks, raw, sharded,
+                [[m.shape for m in chunk] for chunk in chunks], raw, spread,
                 lambda whole: _unstack(orthogonalize(_stack(whole), group['ns_steps']), whole))
         stacks = [_stack(updates) for updates in raw]
-        self._orthogonalize(stacks, group['ns_steps'])
+        self._orthogonalize(stacks, group['ns_steps'], shared=self._processes(spread) > 1)
         return [_unstack(stack, updates) for stack, updates in zip(stacks, raw)]
 
-    def _raw_update(self, param: Tensor, group: dict) -> Tensor:
+    def _raw_update(self, matrix: _Matrix, group: dict) -> Tensor:
         """Momentum in the type of the Newton-Schulz iteration."""
-        update = local(self.state[param]['momentum_buffer'])
+        update = matrix.momentum
         if group['nesterov']:
-            update = local(param.grad).lerp(update, group['momentum'])
-        return update.to(self._dtype(param.device))
+            update = matrix.grad.lerp(update, group['momentum'])
+        return update.to(self._dtype(update.device))
 
     def _dtype(self, device: torch.device) -> torch.dtype:
         if self._ns_dtype is not None:
@@ -217,8 +252,8 @@ class MuonAdamW(Optimizer):
         slow = device.type == 'cpu' and not torch.cpu._is_amx_tile_supported()
         return torch.float32 if slow else torch.bfloat16
 
-    def _orthogonalize(self, stacks: List[Tensor], steps: int) -> None:
-        shared = self._processes() > 1
+    @staticmethod
+    def _orthogonalize(stacks: List[Tensor], steps: int, shared: bool) -> None:
         for i in range(len(stacks)):
             if not shared or i == dist.get_rank():
                 stacks[i] = orthogonalize(stacks[i], steps)
@@ -226,19 +261,18 @@ class MuonAdamW(Optimizer):
             for work in [dist.broadcast(s, i, async_op=True) for i, s in enumerate(stacks)]:
                 work.wait()
 
-    def _apply_muon(self, params: Sequence[Tensor], updates: Sequence[Tensor],
-                    group: dict) -> None:
+    @staticmethod
+    def _apply_muon(matrices: Sequence[_Matrix], updates: Sequence[Tensor], group: dict) -> None:
         decay = 1 - group['lr'] * group['weight_decay']
-        alpha = -group['lr'] * 0.2 * math.sqrt(max(params[0].shape))
-        values = [local(p) for p in params]
+        alpha = -group['lr'] * 0.2 * math.sqrt(max(matrices[0].shape))
+        params = [m.param for m in matrices]
         if params[0].dtype != torch.bfloat16:
-            torch._foreach_mul_(values, decay)
-            torch._foreach_add_(values, [u.to(values[0].dtype) for u in updates], alpha=alpha)
+            torch._foreach_mul_(params, decay)
+            torch._foreach_add_(params, [u.to(params[0].dtype) for u in updates], alpha=alpha)
             return
-        for param, value, update in zip(params, values, updates):
-            low = self._low_bits(param)
-            master = load_master(value, low).mul_(decay).add_(update.float(), alpha=alpha)
-            store_master(master, value, low)
+        for m, update in zip(matrices, updates):
+            master = load_master(m.param, m.low).mul_(decay).add_(update.float(), alpha=alpha)
+            store_master(master, m.param, m.low)
 
     def _adamw_step(self, params: List[Tensor], group: dict) -> None:
         for p in params:

@@ -4,7 +4,8 @@ Newton-Schulz needs a whole matrix. Each process of a round owns some matrices: 
 rows from all, orthogonalises them, and sends the rows back. What moves is twice the process's
 share of the matrices, instead of all of them to everyone.
 """
-from typing import Callable, List, Optional, Sequence
+from operator import mul
+from typing import Callable, List, Optional, Sequence, Tuple
 
 import torch
 import torch.distributed as dist
@@ -35,45 +36,44 @@ def shard_group(param: Tensor) -> Optional[dist.ProcessGroup]:
     return param.device_mesh.get_group(split[0])
 
 
-def orthogonalize_sharded(chunks: Sequence[Sequence[Tensor]], updates: Sequence[Sequence[Tensor]],
-                          group: dist.ProcessGroup,
+def orthogonalize_sharded(shapes: Sequence[Sequence[Tuple[int, int]]],
+                          updates: Sequence[Sequence[Tensor]], group: dist.ProcessGroup,
                           function: Callable[[List[Tensor]], List[Tensor]]) -> List[List[Tensor]]:
     """Apply ``function`` to whole matrices of which every process has some rows.
 
     Args:
-        chunks: one list of parameters for each process of the group at most; the i-th is computed
-            by process i.
-        updates: this process's rows of a matrix for each parameter, ``(rows, c)``, one dtype.
+        shapes: of the whole matrices, one list for each process of the group at most; the i-th is
+            computed by process i.
+        updates: this process's rows of each matrix, ``(rows, c)``, one dtype.
         group: the processes.
-        function: whole matrices ``(r, c)`` of a chunk -> as many of the same shapes.
+        function: whole matrices ``(r, c)`` of a list -> as many of the same shapes.
 
     Returns:
         this process's rows of the results, in the shape of ``updates``.
     """
     world, rank = dist.get_world_size(group), dist.get_rank(group)
-    # rows[i][s]: rows that process s has of each matrix of chunk i
-    rows = [[[_rows(p.shape[0], world, s) for p in chunk] for s in range(world)]
-            for chunk in chunks]
-    sizes = [[sum(n * p.shape[1] for n, p in zip(rows[i][s], chunk)) for s in range(world)]
-             for i, chunk in enumerate(chunks)]
+    # rows[i][s]: rows that process s has of each matrix of list i
+    rows = [[[_rows(r, world, s) for r, _ in chunk] for s in range(world)] for chunk in shapes]
+    columns = [[c for _, c in chunk] for chunk in shapes]
+    sizes = [[sum(map(mul, rows[i][s], columns[i])) for s in range(world)]
+             for i in range(len(shapes))]
     idle = [0] * world
-    sent = [size[rank] for size in sizes] + idle[len(chunks):]
-    received = sizes[rank] if rank < len(chunks) else idle
+    sent = [size[rank] for size in sizes] + idle[len(shapes):]
+    received = sizes[rank] if rank < len(shapes) else idle
     send = torch.cat([update.reshape(-1) for chunk in updates for update in chunk])
     receive = send.new_empty(sum(received))
     dist.all_to_all_single(receive, send, received, sent, group)
-    if rank < len(chunks):
-        columns = [p.shape[1] for p in chunks[rank]]
-        pieces = [_unflatten(part, rows[rank][s], columns)
+    if rank < len(shapes):
+        pieces = [_unflatten(part, rows[rank][s], columns[rank])
                   for s, part in enumerate(receive.split(received))]
         results = function([torch.cat(parts) for parts in zip(*pieces)])
-        # from matrix-major to process-major
+        # from matrix by matrix to process by process
         split = [result.split([rows[rank][s][j] for s in range(world)])
                  for j, result in enumerate(results)]
         receive = torch.cat([part.reshape(-1) for parts in zip(*split) for part in parts])
     dist.all_to_all_single(send, receive, sent, received, group)
-    return [_unflatten(part, rows[i][rank], [p.shape[1] for p in chunk])
-            for i, (chunk, part) in enumerate(zip(chunks, send.split(sent)))]
+    return [_unflatten(part, rows[i][rank], columns[i])
+            for i, part in enumerate(send.split(sent)[:len(shapes)])]
 
 
 def _rows(total: int, world: int, rank: int) -> int:

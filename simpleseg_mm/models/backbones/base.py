@@ -3,7 +3,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Dict, Iterator, List, Optional, Sequence, Tuple, Union
+from typing import Dict, Iterable, Iterator, List, Optional, Sequence, Tuple, Union
 
 import torch
 from mmengine.logging import print_log
@@ -59,6 +59,10 @@ class MLLMAdapter(nn.Module):
     """
     #: name of the part -> prefixes of its parameters below the transformers model
     parts: Dict[str, Tuple[str, ...]] = {}
+    #: whether the network takes ``mm_token_type_ids`` (B, T), 1 where a picture's token stands
+    takes_token_types = False
+    #: ``save_original_format`` of transformers' ``save_pretrained``
+    saves_original_format = True
 
     def __init__(self,
                  pretrained: Optional[str] = None,
@@ -86,11 +90,11 @@ class MLLMAdapter(nn.Module):
         processor = locate(processor or pretrained)
         self.system_prompt = system_prompt
         self.tokenizer = _load(AutoTokenizer.from_pretrained, processor)
+        self._check_tokenizer(processor)
         self.image_processor = self.build_image_processor(processor, min_pixels, max_pixels)
         options = dict(dtype=getattr(torch, dtype), attn_implementation=attn_implementation)
         if init == 'pretrained':
-            self.hf = _load(AutoModelForImageTextToText.from_pretrained, locate(pretrained),
-                            **options)
+            self.hf = load_weights(locate(pretrained), **options)
         else:
             hf_config = (AutoConfig.for_model(**config) if config is not None
                          else _load(AutoConfig.from_pretrained, locate(pretrained)))
@@ -142,10 +146,10 @@ class MLLMAdapter(nn.Module):
             share_images: encode a picture object that stands in several rows once.
 
         Returns:
-            The model's keyword tensors: ``input_ids``, ``attention_mask`` and
-            ``mm_token_type_ids`` (B, T), those of :meth:`encode_images`, and for training
-            ``labels`` (B, T): the ids of answers and their end tokens, -100 elsewhere. Where
-            rows share a picture, ``image_index`` (B,) says which one is whose.
+            The model's keyword tensors: ``input_ids``, ``attention_mask`` and, where the network
+            takes them, ``mm_token_type_ids`` (B, T), those of :meth:`encode_images`, and for
+            training ``labels`` (B, T): the ids of answers and their end tokens, -100 elsewhere.
+            Where rows share a picture, ``image_index`` (B,) says which one is whose.
         """
         images = list(images)
         places: Dict[int, int] = {}
@@ -160,8 +164,8 @@ class MLLMAdapter(nn.Module):
         batch = dict(
             input_ids=_pad([ids for ids, _ in rows], self.pad_token_id, left, device),
             attention_mask=_pad([[1] * len(ids) for ids, _ in rows], 0, left, device))
-        # Without the token types mRoPE silently falls back to one dimension.
-        batch['mm_token_type_ids'] = (batch['input_ids'] == self.image_token_id).long()
+        if self.takes_token_types:
+            batch['mm_token_type_ids'] = (batch['input_ids'] == self.image_token_id).long()
         if not for_generation:
             batch['labels'] = _pad([labels for _, labels in rows], IGNORE, left, device)
         batch.update((key, value.to(device)) for key, value in visual.items())
@@ -188,6 +192,15 @@ class MLLMAdapter(nn.Module):
             if i == len(turns) - 1:
                 add(close, False)
         return ids, labels
+
+    def _check_tokenizer(self, folder: str) -> None:
+        if not self.tokenizer.chat_template:
+            raise ValueError(f'the tokenizer in {folder} has no chat template: add the model\'s '
+                             'chat_template.jinja to that folder')
+        if self.image_token not in self.tokenizer.get_vocab():
+            raise ValueError(f'the tokenizer in {folder} has no token {self.image_token!r}, which '
+                             f'stands for a picture in {type(self).__name__}: take the adapter '
+                             'of the tokenizer\'s family, or another `processor`')
 
     def _ids(self, text: str) -> List[int]:
         # split_special_tokens: a sentence that spells a special token stays text
@@ -256,9 +269,27 @@ class MLLMAdapter(nn.Module):
     def share_images(self, inputs: Dict[str, Tensor], index: Tensor) -> Iterator[None]:
         """Within, the vision tower runs once a picture; row b reads picture ``index[b]``.
 
-        Changes ``inputs`` where the network counts pictures by rows.
+        For networks whose ``get_image_features(pixel_values, image_grid_thw)`` gives one
+        ``pooler_output`` a picture; others override this. ``inputs['image_grid_thw']`` becomes
+        that of the rows.
         """
-        raise NotImplementedError
+        model, grid = self.hf.model, inputs['image_grid_thw']
+        inputs['image_grid_thw'] = grid[index]  # positions are by row
+        original = model.get_image_features
+
+        def once(pixel_values, image_grid_thw=None, **options):
+            output = original(pixel_values, grid, **options)
+            output.pooler_output = [output.pooler_output[i] for i in index.tolist()]
+            if getattr(output, 'deepstack_features', None) is not None:  # Qwen3-VL, by layer
+                output.deepstack_features = [[layer[i] for i in index.tolist()]
+                                             for layer in output.deepstack_features]
+            return output
+
+        model.get_image_features = once
+        try:
+            yield
+        finally:
+            del model.get_image_features
 
     # --- sampling, step by step ---------------------------------------------------------------
     def prefill(self, batch: Dict[str, Tensor]):
@@ -268,11 +299,13 @@ class MLLMAdapter(nn.Module):
             hidden state of each last token (B, D), the cache, and the position (B,) of the next
             token.
         """
-        output = self._run(batch, use_cache=True)
         position = batch['attention_mask'].sum(1)
-        deltas = getattr(self.hf.model, 'rope_deltas', None)
-        if deltas is not None:
-            position = position + deltas.view(-1).to(position)
+        if self._has_mrope:  # works out its positions from the mask
+            output = self._run(batch, use_cache=True)
+            position = position + self.hf.model.rope_deltas.view(-1).to(position)
+        else:
+            position_ids = (batch['attention_mask'].cumsum(1) - 1).clamp(min=0)
+            output = self._run(batch, use_cache=True, position_ids=position_ids)
         return output.last_hidden_state[:, -1], output.past_key_values, position
 
     def decode(self, tokens: Tensor, mask: Tensor, position: Tensor, cache) -> Tensor:
@@ -284,11 +317,15 @@ class MLLMAdapter(nn.Module):
             position: (R,) of the new token.
         """
         position_ids = position[:, None]
-        if hasattr(self.hf.model, 'rope_deltas'):  # mRoPE: time, height, width
+        if self._has_mrope:  # time, height, width
             position_ids = position_ids.expand(3, *position_ids.shape)
         output = self.hf.model(input_ids=tokens[:, None], attention_mask=mask,
                                position_ids=position_ids, past_key_values=cache, use_cache=True)
         return output.last_hidden_state[:, -1]
+
+    @property
+    def _has_mrope(self) -> bool:
+        return hasattr(self.hf.model, 'rope_deltas')
 
     def logits(self, hidden: Tensor) -> Tensor:
         """(..., V) float32 of hidden states (..., D)."""
@@ -395,6 +432,33 @@ def _load(loader, folder: str, **options):
             f'weights {folder!r}: no such local folder, and the Hugging Face Hub did not give '
             f'them. Fetch them with `hf download {folder} --local-dir DIR` and pass '
             f'--cfg-options model.mllm.pretrained=DIR') from error
+
+
+def load_weights(folder: str, **options):
+    """``AutoModelForImageTextToText.from_pretrained``, where every weight must fit.
+
+    transformers draws missing weights at random with a warning; here that is an error.
+
+    Raises:
+        FileNotFoundError, ValueError: as :func:`_load`; the latter also names every weight that
+            is missing, unknown or of another shape.
+    """
+    model, info = _load(AutoModelForImageTextToText.from_pretrained, folder,
+                        output_loading_info=True, ignore_mismatched_sizes=True, **options)
+    mismatched = [f'{name} {tuple(given)} for {tuple(expected)}'
+                  for name, given, expected in sorted(info['mismatched_keys'])]
+    check_names(folder, missing=info['missing_keys'], unknown=info['unexpected_keys'],
+                of_another_shape=mismatched)
+    return model
+
+
+def check_names(where: str, **kinds: Iterable[str]) -> None:
+    """ValueError that names every weight of every kind, where there is one."""
+    found = [f'{kind.replace("_", " ")}: {", ".join(sorted(names))}'
+             for kind, names in kinds.items() if names]
+    if found:
+        raise ValueError(f'the weights of {where} do not fit its config. {"; ".join(found)}. '
+                         'Fetch the folder again, or correct its config.json')
 
 
 def _pad(rows: List[List[int]], value: Union[int, float], left: bool,

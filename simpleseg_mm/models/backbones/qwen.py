@@ -1,8 +1,6 @@
 """Qwen-VL: Qwen2-VL, Qwen2.5-VL and Qwen3-VL share their image processor and placeholders."""
-from contextlib import contextmanager
-from typing import Dict, Iterator, List, Optional, Sequence, Tuple
+from typing import Dict, List, Optional, Sequence, Tuple
 
-import torch
 from torch import Tensor
 from transformers import Qwen2VLImageProcessor
 from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
@@ -17,6 +15,7 @@ class QwenVL(MLLMAdapter):
     """Adapter for the Qwen-VL family; arguments as in :class:`MLLMAdapter`."""
     parts = dict(vision=('model.visual.', ), projector=('model.visual.merger.', ),
                  llm=('model.language_model.', 'lm_head.'))
+    takes_token_types = True  # without them mRoPE silently falls back to one dimension
 
     def build_image_processor(self, folder: str, min_pixels: Optional[int],
                               max_pixels: Optional[int]):
@@ -32,28 +31,6 @@ class QwenVL(MLLMAdapter):
         visual = self.image_processor(images=list(images), return_tensors='pt')
         merge = self.image_processor.merge_size ** 2
         return dict(visual), (visual['image_grid_thw'].prod(-1) // merge).tolist()
-
-    @contextmanager
-    def share_images(self, inputs: Dict[str, Tensor], index: Tensor) -> Iterator[None]:
-        model, grid = self.hf.model, inputs['image_grid_thw']
-        inputs['image_grid_thw'] = grid[index]  # positions are by row
-        original = model.get_image_features
-
-        def once(pixel_values, image_grid_thw=None, **options):
-            output = original(pixel_values, grid, **options)
-            sizes = [len(part) for part in output.pooler_output]
-            output.pooler_output = tuple(output.pooler_output[i] for i in index.tolist())
-            if getattr(output, 'deepstack_features', None) is not None:  # Qwen3-VL
-                output.deepstack_features = [
-                    torch.cat([layer.split(sizes)[i] for i in index.tolist()])
-                    for layer in output.deepstack_features]
-            return output
-
-        model.get_image_features = once
-        try:
-            yield
-        finally:
-            del model.get_image_features
 
     @property
     def image_token(self) -> str:

@@ -1,0 +1,53 @@
+# The true shape of Kimi-VL-A3B with random weights and nano_kimi's tokenizer: to measure memory
+# and speed, and to test the shape, where the weights are absent. From the published config of
+# Moonlight-16B-A3B; rope_theta and max_position_embeddings from secondary sources on Kimi-VL.
+_base_ = './kimi_vl.py'
+model = dict(
+    mllm=dict(
+        pretrained=None,
+        processor='simpleseg_mm://nano_kimi',
+        init='random',
+        config=dict(
+            model_type='kimi_k25',
+            tie_word_embeddings=False,
+            projection_hidden_size=1152,
+            image_token_id=6,
+            video_token_id=163840,
+            vision_start_token_id=7,
+            vision_end_token_id=9,
+            text_config=dict(
+                model_type='deepseek_v3',
+                vocab_size=163840,
+                hidden_size=2048,
+                intermediate_size=11264,
+                moe_intermediate_size=1408,
+                num_hidden_layers=27,
+                num_attention_heads=16,
+                num_key_value_heads=16,
+                n_routed_experts=64,
+                n_shared_experts=2,
+                num_experts_per_tok=6,
+                first_k_dense_replace=1,
+                routed_scaling_factor=2.446,
+                n_group=1,
+                topk_group=1,
+                kv_lora_rank=512,
+                q_lora_rank=None,
+                qk_nope_head_dim=128,
+                qk_rope_head_dim=64,
+                v_head_dim=128,
+                max_position_embeddings=131072,
+                rms_norm_eps=1e-5,
+                rope_parameters=dict(rope_type='default', rope_theta=8e5),
+                tie_word_embeddings=False,
+                bos_token_id=0,
+                eos_token_id=2,
+                pad_token_id=0),
+            vision_config=dict(
+                hidden_size=1152,
+                intermediate_size=4304,
+                num_hidden_layers=27,
+                num_attention_heads=16,
+                patch_size=14,
+                pos_emb_height=64,
+                pos_emb_width=64))))
