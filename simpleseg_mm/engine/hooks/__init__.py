@@ -2,12 +2,13 @@
 from .checkpoint import TrainableCheckpointHook
 from .logs import NonFiniteGuardHook, ProgressBarHook, ReduceLogsHook, ThroughputHook
 from .randomness import ExactResumeHook
+from .retention import RetentionHook
 from .rollouts import RolloutTableHook
 from .samples import FirstBatchHook, SampleGenerationHook
 from .visualization_hook import PredictionVisualizationHook
 
 __all__ = [
     'ExactResumeHook', 'FirstBatchHook', 'NonFiniteGuardHook', 'PredictionVisualizationHook',
-    'ProgressBarHook', 'ReduceLogsHook', 'RolloutTableHook', 'SampleGenerationHook',
-    'ThroughputHook', 'TrainableCheckpointHook'
+    'ProgressBarHook', 'ReduceLogsHook', 'RetentionHook', 'RolloutTableHook',
+    'SampleGenerationHook', 'ThroughputHook', 'TrainableCheckpointHook'
 ]
