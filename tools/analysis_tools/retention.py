@@ -63,7 +63,7 @@ def load_config(args: argparse.Namespace) -> Config:
 
 
 def score(cfg: Config, name: str, checkpoint: str) -> tuple[dict, dict]:
-    """Figures of one model, and the number of questions of each kind."""
+    """Figures of one model, and the number of questions of each kind, where the set knows it."""
     cfg = copy.deepcopy(cfg)
     cfg.load_from = None if checkpoint.lower() == 'none' else checkpoint
     cfg.experiment_name = f'retention_{name}'
@@ -75,7 +75,8 @@ def score(cfg: Config, name: str, checkpoint: str) -> tuple[dict, dict]:
     check_metric_names(runner.test_evaluator.metrics)
     figures = {key.removeprefix('retention/'): float(value)
                for key, value in runner.test().items()}
-    return figures, runner.test_dataloader.dataset.counts()
+    dataset = runner.test_dataloader.dataset
+    return figures, dataset.counts() if hasattr(dataset, 'counts') else {}
 
 
 def compare(before: dict, after: dict, counts: dict) -> dict:
