@@ -68,11 +68,12 @@ def test_scored_before_during_and_after_without_a_trace(config, tmp_path):
 
 
 def test_a_resumed_run_knows_its_start(config, tmp_path):
-    train(config, tmp_path, **HOOK)
-    steps, values = curve(tmp_path, 'cIoU')
-    train(config, tmp_path, resume=True, load_from=str(tmp_path / 'iter_4.pth'), **HOOK)
-    assert curve(tmp_path, 'cIoU') == ([8, 10], values[2:])
-    assert curve(tmp_path, 'change/cIoU') == (
+    train(config, tmp_path / 'whole', **HOOK)
+    steps, values = curve(tmp_path / 'whole', 'cIoU')
+    train(config, tmp_path / 'rest', resume=True,
+          load_from=str(tmp_path / 'whole/iter_4.pth'), **HOOK)
+    assert curve(tmp_path / 'rest', 'cIoU') == ([8, 10], values[2:])
+    assert curve(tmp_path / 'rest', 'change/cIoU') == (
         [8, 10], pytest.approx([value - values[0] for value in values[2:]]))
 
 
