@@ -19,11 +19,15 @@ CONFIGS = sorted(ROOT.rglob('*.py'))
 @pytest.mark.parametrize('path', CONFIGS, ids=lambda p: str(p.relative_to(ROOT)))
 def test_config(path):
     cfg = Config.fromfile(path)
-    for loader in (cfg.train_dataloader, cfg.val_dataloader, cfg.test_dataloader):
+    loaders = [cfg[key] for key in cfg if key.endswith('_dataloader')]
+    assert len(loaders) in (3, 4)
+    for loader in loaders:
         assert DATASETS.get(loader.dataset.type)
-        TRANSFORMS.build(dict(loader.dataset.query))
+        for dataset in loader.dataset.get('datasets', [loader.dataset]):
+            assert DATASETS.get(dataset.type)
+            TRANSFORMS.build(dict(dataset.query))
     evaluators = cfg.val_evaluator if isinstance(cfg.val_evaluator, list) else [cfg.val_evaluator]
-    for metric in evaluators:
+    for metric in evaluators + cfg.get('retention_evaluator', []):
         METRICS.build(dict(metric))
     assert MODELS.get(cfg.model.mllm.type) and MODELS.get(cfg.model.type)
     assert OPTIM_WRAPPER_CONSTRUCTORS.get(cfg.optim_wrapper.constructor)

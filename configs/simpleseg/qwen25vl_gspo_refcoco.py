@@ -4,7 +4,7 @@
 _base_ = [
     '../_base_/models/qwen25vl_7b.py', '../_base_/datasets/refcoco.py',
     '../_base_/evaluators/res.py', '../_base_/schedules/gspo_paper.py',
-    '../_base_/rl_runtime.py'
+    '../_base_/rl_runtime.py', '../_base_/retention/questions.py'
 ]
 train_dataloader = dict(
     dataset=dict(query=dict(tasks=dict(_delete_=True, text2mask=1.0), templates='single')))

@@ -170,6 +170,14 @@ def describe(objects: list[Shape], target: int, rng: np.random.Generator,
     return found
 
 
+def all_phrases(objects: list[Shape], target: int, rng: np.random.Generator,
+                draws: int = 600) -> list[str]:
+    """What fits ``objects[target]`` alone, without articles: each family drawn so often that the
+    rarest phrase is missed in one of some 200 cases."""
+    found = (writer(objects, target, rng) for writer in _WRITERS.values() for _ in range(draws))
+    return sorted({phrase.removeprefix('the ') for phrase in found if phrase is not None})
+
+
 def describe_absent(objects: list[Shape], rng: np.random.Generator,
                     count: int = SENTENCES) -> list[str]:
     """Sentences that fit no object: a colour and a shape that are there, but never together."""
@@ -183,6 +191,13 @@ def describe_absent(objects: list[Shape], rng: np.random.Generator,
     phrases = [f'the {colour} {shape}', f'{colour} {shape}', f'{shape} in {colour}',
                f'the {shape} that is {colour}']
     return [phrases[i] for i in rng.permutation(len(phrases))[:count]]
+
+
+def shape_of(annotation: dict) -> Shape:
+    """The object that an annotation of :func:`make_scene` describes."""
+    mask = np.ascontiguousarray(coco_mask.decode(annotation['segmentation'])) > 0
+    return _measure(SHAPES[annotation['category_id'] - 1], annotation['colour'],
+                    annotation['size'], mask)
 
 
 def make_scene(seed: int, split: str, index: int, size: int = 224, absent: float = 0.0,

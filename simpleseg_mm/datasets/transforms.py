@@ -20,7 +20,7 @@ _MAX_TEXTS = 100_000  # texts of masks that a worker keeps, some 30 MB
 
 _META_KEYS = ('img_id', 'image_id', 'ref_id', 'sent_id', 'ann_id', 'img_path', 'ori_shape',
               'img_shape', 'text', 'task', 'prompt', 'answer', 'turns', 'codec', 'gt_masks',
-              'instances', 'source', 'split')
+              'instances', 'source', 'split', 'answers', 'kind')
 
 
 @TRANSFORMS.register_module()

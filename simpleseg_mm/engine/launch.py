@@ -76,7 +76,7 @@ def fit_global_batch(cfg: Config, processes: int) -> int:
     for scheduler in cfg.get('param_scheduler') or []:
         if not scheduler.get('by_epoch', True):
             _stretch(scheduler, ('begin', 'end', 'T_max'), count)
-    for name in ('checkpoint', 'samples'):
+    for name in ('checkpoint', 'samples', 'retention'):
         _stretch(cfg.get('default_hooks', {}).get(name) or {}, ('interval',), count)
     if count > 1:  # true, and meant, of batches that only add to the gradient
         warnings.filterwarnings('ignore', message='Detected call of `scheduler.step')

@@ -114,7 +114,8 @@ class SimpleSeg(BaseModel):
     # --- inference ----------------------------------------------------------------------------
     @torch.no_grad()
     def predict(self, inputs: List[Tensor], data_samples: Sequence) -> List:
-        """Generates an answer for each sample and decodes it into ``pred_instances``.
+        """Generates an answer for each sample and decodes it into ``pred_instances``, unless the
+        sample names no codec, as a question about a picture.
 
         The samples gain ``pred_text``, ``pred_num_tokens``, ``pred_finished``, ``pred_seconds``
         (wall time of the batch over its size) and ``pred_has_mask``; ``pred_instances`` holds
@@ -144,7 +145,13 @@ class SimpleSeg(BaseModel):
 
     @staticmethod
     def postprocess(sample, answer: Generated, seconds: float) -> None:
-        """Decodes one answer into ``sample.pred_instances``, in place."""
+        """Writes one answer into the sample, in place, and decodes it into
+        ``sample.pred_instances``. Where the sample names no codec the text is the answer."""
+        sample.set_metainfo(dict(
+            pred_text=answer.text, pred_num_tokens=answer.num_tokens,
+            pred_finished=answer.finished, pred_seconds=seconds))
+        if 'codec' not in sample:
+            return
         size = tuple(sample.ori_shape[:2])
         codec = PolygonCodec.from_spec(sample.codec)
         mask = codec.decode(answer.text, size).mask
@@ -158,10 +165,7 @@ class SimpleSeg(BaseModel):
             bboxes=torch.as_tensor(box if found else np.zeros(4), dtype=torch.float32)[None],
             scores=torch.full((1, ), float(found)),
             labels=torch.zeros(1, dtype=torch.long))
-        sample.set_metainfo(dict(
-            pred_text=answer.text, pred_num_tokens=answer.num_tokens,
-            pred_finished=answer.finished, pred_seconds=seconds,
-            pred_has_mask=bool(mask.any())))
+        sample.set_metainfo(dict(pred_has_mask=bool(mask.any())))
 
     # --- for people ---------------------------------------------------------------------------
     def describe_batch(self, inputs: List[Tensor], data_samples: Sequence) -> List[str]:

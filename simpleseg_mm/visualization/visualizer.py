@@ -197,6 +197,8 @@ def _caption(sample: DetDataSample, truth: bool, prediction: bool) -> list:
     if prediction:
         if 'pred_text' in sample:
             lines.append((f'> {sample.pred_text}', draw.PREDICTION))
+        if truth and _wanted(sample) == 'question':
+            lines.append((f'= {sample.answer}', draw.TRUTH))
         lines.append((_score(sample, both=truth), draw.FAINT))
     elif truth and 'answer' in sample:
         lines.append((f'= {sample.answer}', draw.TRUTH))
@@ -220,6 +222,8 @@ def _score(sample: DetDataSample, both: bool) -> str:
         words.append(f'{sample.pred_num_tokens} tokens')
     if sample.get('pred_finished') is False:
         words.append('cut off')
+    if wanted == 'question':
+        return ' · '.join(words)
     if truth is not None and not truth.any():
         words.append('the target is absent')
     elif both:

@@ -69,9 +69,12 @@ def draw_sample(sample: dict, side: int) -> tuple[Image.Image, list[str]]:
     striped = np.asarray(Image.fromarray(mask).resize(size, Image.Resampling.NEAREST)) & stripes
     picture.paste(GREEN, mask=Image.fromarray(striped))
     draw = ImageDraw.Draw(picture)
-    grammar = PolygonCodec.from_spec(data.codec).grammar
+    grammar = PolygonCodec.from_spec(data.codec).grammar if 'codec' in data else None
     lines = [f'{data.source} {data.split}, sample {data.img_id}, {data.task}']
     for prompt, answer in data.turns:
+        if grammar is None:  # a question whose answer is no region
+            lines += [f'> {prompt}', answer]
+            continue
         draw_parsed(draw, parse_answer(prompt, grammar), size, BLUE)
         parsed = parse_answer(answer, grammar)
         draw_parsed(draw, parsed, size, RED)

@@ -2,6 +2,7 @@
 from .checkpoint import TrainableCheckpointHook
 from .logs import NonFiniteGuardHook, ProgressBarHook, ReduceLogsHook, ThroughputHook
 from .randomness import ExactResumeHook
+from .retention import RetentionHook
 from .rollouts import RolloutTableHook
 from .samples import FirstBatchHook, SampleGenerationHook
 from .visualization_hook import PredictionVisualizationHook
@@ -9,6 +10,6 @@ from .whole_weights import WholeWeightsHook
 
 __all__ = [
     'ExactResumeHook', 'FirstBatchHook', 'NonFiniteGuardHook', 'PredictionVisualizationHook',
-    'ProgressBarHook', 'ReduceLogsHook', 'RolloutTableHook', 'SampleGenerationHook',
-    'ThroughputHook', 'TrainableCheckpointHook', 'WholeWeightsHook'
+    'ProgressBarHook', 'ReduceLogsHook', 'RetentionHook', 'RolloutTableHook',
+    'SampleGenerationHook', 'ThroughputHook', 'TrainableCheckpointHook', 'WholeWeightsHook'
 ]

@@ -1,0 +1,111 @@
+"""What general ability training has kept: a fixed set of questions, before and after.
+
+    python tools/analysis_tools/retention.py CONFIG CHECKPOINT [--base none|CHECKPOINT]
+
+The questions are the config's ``retention_dataloader`` and are scored by its
+``retention_evaluator``, all figures in percent. The last line is one JSON object, a figure's name
+-> before, after, change and the number of questions. What the model wrote is in the work dir's
+``before.jsonl`` and ``after.jsonl``.
+"""
+import argparse
+import copy
+import json
+import os
+import os.path as osp
+
+from mmengine.config import Config, DictAction
+from mmengine.dist import is_main_process
+from mmengine.registry import RUNNERS
+from mmengine.runner import Runner
+
+from simpleseg_mm.engine import launch
+from simpleseg_mm.evaluation import check_metric_names
+
+
+def parse_args() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__,
+                                     formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument('config', help='config that the checkpoint was trained with')
+    parser.add_argument('checkpoint', help='.pth file of a run: after')
+    parser.add_argument('--base', default='none', help="checkpoint before; 'none' (default): the "
+                        'weights that the config names')
+    parser.add_argument('--work-dir', help='logs (default: work_dirs/CONFIG/retention)')
+    parser.add_argument('--cfg-options', nargs='+', action=DictAction,
+                        help='override settings: key=value, a.b=value, list="[a,b]"')
+    parser.add_argument('--launcher', choices=['none', 'pytorch', 'slurm', 'mpi'], default='none')
+    parser.add_argument('--local_rank', '--local-rank', type=int, default=0)
+    args = parser.parse_args()
+    os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
+    return args
+
+
+def load_config(args: argparse.Namespace) -> Config:
+    """The config with the questions as its test set.
+
+    Raises:
+        ValueError, FileNotFoundError: It has no questions; a checkpoint is missing.
+    """
+    cfg = Config.fromfile(args.config)
+    cfg.merge_from_dict(args.cfg_options or {})
+    for key in ('retention_dataloader', 'retention_evaluator'):
+        if not cfg.get(key):
+            raise ValueError(f"{args.config} has no {key}: add a piece such as "
+                             "'../_base_/retention/refshapes.py' to its _base_")
+    for path in (args.checkpoint, args.base):
+        if path.lower() != 'none' and not osp.isfile(path):
+            raise FileNotFoundError(f"no checkpoint {path}: give a file, or 'none' for the "
+                                    'weights that the config names')
+    cfg.work_dir = args.work_dir or osp.join(launch.default_work_dir(args.config), 'retention')
+    cfg.resume = False
+    cfg.test_dataloader = cfg.retention_dataloader
+    cfg.test_cfg = dict(type='TestLoop')
+    return cfg
+
+
+def score(cfg: Config, name: str, checkpoint: str) -> tuple[dict, dict]:
+    """Figures of one model, and the number of questions of each kind, where the set knows it."""
+    cfg = copy.deepcopy(cfg)
+    cfg.load_from = None if checkpoint.lower() == 'none' else checkpoint
+    cfg.experiment_name = f'retention_{name}'
+    evaluators = cfg.retention_evaluator
+    evaluators = evaluators if isinstance(evaluators, (list, tuple)) else [evaluators]
+    cfg.test_evaluator = [*evaluators, dict(
+        type='TextDump', out_file=osp.join(cfg.work_dir, f'{name}.jsonl'))]
+    runner = RUNNERS.build(cfg) if 'runner_type' in cfg else Runner.from_cfg(cfg)
+    check_metric_names(runner.test_evaluator.metrics)
+    figures = {key.removeprefix('retention/'): float(value)
+               for key, value in runner.test().items()}
+    dataset = runner.test_dataloader.dataset
+    return figures, dataset.counts() if hasattr(dataset, 'counts') else {}
+
+
+def compare(before: dict, after: dict, counts: dict) -> dict:
+    """figure -> before, after, change, rounded to 0.01, and the questions that it is a mean of."""
+    return {name: dict(before=round(before[name], 2), after=round(after[name], 2),
+                       change=round(after[name] - before[name], 2),
+                       questions=counts.get(name.split('/')[0]))
+            for name in after}
+
+
+def main() -> None:
+    args = parse_args()
+    with launch.one_line_errors():
+        try:
+            cfg = load_config(args)
+        except ValueError as error:
+            raise SystemExit(f'retention: {error}') from None
+        launch.prepare_launcher(cfg, args.launcher)
+        before, counts = score(cfg, 'before', args.base)
+        after, _ = score(cfg, 'after', args.checkpoint)
+        rows = compare(before, after, counts)
+        if is_main_process():
+            print(f'{"":20}{"questions":>10}{"before":>9}{"after":>9}{"change":>9}')
+            for name, row in rows.items():
+                print(f'{name:20}{row["questions"]!s:>10}{row["before"]:9.2f}{row["after"]:9.2f}'
+                      f'{row["change"]:+9.2f}')
+            print(json.dumps(rows), flush=True)
+        launch.leave_processes()
+
+
+if __name__ == '__main__':
+    main()
