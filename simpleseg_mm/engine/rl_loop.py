@@ -16,14 +16,13 @@ from typing import Dict, Iterator, List, Optional, Sequence, Tuple
 import torch
 from mmengine.dist import all_reduce, get_rank, get_world_size, is_main_process
 from mmengine.logging import print_log
-from mmengine.model import is_model_wrapper
 from mmengine.runner import IterBasedTrainLoop
 from torch import Tensor
 
 from ..models.backbones.base import Generated
 from ..registry import LOOPS, REWARDS, ROLLOUTS
 from ..rl import PolicyObjective, Rewards, group_advantages, max_variance_subset
-from .sharding import split_like, whole, whole_weights
+from .sharding import split_like, unwrap, whole, whole_weights
 
 
 @dataclass
@@ -142,8 +141,7 @@ class RLTrainLoop(IterBasedTrainLoop):
     @property
     def model(self):
         """SimpleSeg, unwrapped."""
-        model = self.runner.model
-        return model.module if is_model_wrapper(model) else model
+        return unwrap(self.runner.model)
 
     def run(self):
         if getattr(self.runner.optim_wrapper, '_accumulative_counts', 1) != 1:

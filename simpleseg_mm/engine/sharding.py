@@ -2,9 +2,15 @@
 from contextlib import contextmanager
 from typing import Iterator
 
+from mmengine.model import is_model_wrapper
 from torch import Tensor, nn
 from torch.distributed.fsdp import FSDPModule
 from torch.distributed.tensor import DTensor, distribute_tensor
+
+
+def unwrap(model: nn.Module) -> nn.Module:
+    """The model inside its data-parallel wrapper, if it has one."""
+    return model.module if is_model_wrapper(model) else model
 
 
 def whole(tensor: Tensor) -> Tensor:

@@ -4,12 +4,11 @@ from typing import Dict, List, Sequence
 
 import torch
 from mmengine.hooks import Hook
-from mmengine.model import is_model_wrapper
 from torch import Tensor, nn
 
 from simpleseg_mm.registry import HOOKS
 
-from ..sharding import whole
+from ..sharding import unwrap, whole
 
 _PROBES = 8
 
@@ -54,7 +53,7 @@ class TrainableCheckpointHook(Hook):
                  for name, value in checkpoint.get('state_dict', checkpoint).items()}
         probes = checkpoint.get('meta', {}).get('frozen_probes', {})
         params = _parameters(runner.model)
-        known = _unwrap(runner.model).state_dict()
+        known = unwrap(runner.model).state_dict()
         faults = {
             'trainable, but not in the checkpoint':
             [n for n, p in params.items() if p.requires_grad and n not in state | probes],
@@ -79,13 +78,9 @@ class TrainableCheckpointHook(Hook):
         self._brought |= {n for n in state if n in params and not params[n].requires_grad}
 
 
-def _unwrap(model: nn.Module) -> nn.Module:
-    return model.module if is_model_wrapper(model) else model
-
-
 def _parameters(model: nn.Module) -> Dict[str, Tensor]:
     """All parameters under all their names (tied ones have several)."""
-    return dict(_unwrap(model).named_parameters(remove_duplicate=False))
+    return dict(unwrap(model).named_parameters(remove_duplicate=False))
 
 
 def _probe(param: Tensor) -> List[float]:

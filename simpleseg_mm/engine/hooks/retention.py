@@ -7,6 +7,8 @@ from mmengine.runner import Runner
 
 from simpleseg_mm.evaluation import check_metric_names
 from simpleseg_mm.registry import HOOKS
+
+from ..sharding import unwrap, whole_weights
 from .randomness import preserve_rng
 
 
@@ -66,7 +68,7 @@ class RetentionHook(Hook):
         model, loader = runner.model, self._loader
         training = model.training
         model.eval()
-        with preserve_rng(), torch.no_grad():
+        with preserve_rng(), torch.no_grad(), whole_weights(unwrap(model)):
             for batch in loader:
                 self._evaluator.process(data_samples=model.val_step(batch), data_batch=batch)
             figures = self._evaluator.evaluate(len(loader.dataset))

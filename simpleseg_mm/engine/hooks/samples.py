@@ -5,16 +5,11 @@ from typing import List
 import torch
 from mmengine.dist import is_main_process
 from mmengine.hooks import Hook
-from mmengine.model import is_model_wrapper
 
 from simpleseg_mm.registry import HOOKS
 
-from ..sharding import whole_weights
+from ..sharding import unwrap, whole_weights
 from .randomness import preserve_rng
-
-
-def _unwrap(model):
-    return model.module if is_model_wrapper(model) else model
 
 
 @HOOKS.register_module()
@@ -33,7 +28,7 @@ class FirstBatchHook(Hook):
         if self._done or not is_main_process():
             return
         self._done = True
-        model = _unwrap(runner.model)
+        model = unwrap(runner.model)
         if not hasattr(model, 'describe_batch'):
             return
         with preserve_rng(), torch.no_grad():
@@ -76,14 +71,14 @@ class SampleGenerationHook(Hook):
     def _generate(self, runner, step: int) -> None:
         if runner.val_loop is None:
             return
-        with whole_weights(_unwrap(runner.model)):
+        with whole_weights(unwrap(runner.model)):
             if is_main_process():
                 self._answer(runner, step)
 
     def _answer(self, runner, step: int) -> None:
         loader = runner.val_loop.dataloader
         count = min(self.num_samples, len(loader.dataset))
-        model = _unwrap(runner.model)
+        model = unwrap(runner.model)
         training = model.training
         with preserve_rng(), torch.no_grad():
             items = [loader.dataset[i * len(loader.dataset) // count] for i in range(count)]

@@ -2,11 +2,10 @@
 from contextlib import ExitStack
 
 from mmengine.hooks import Hook
-from mmengine.model import is_model_wrapper
 
 from simpleseg_mm.registry import HOOKS
 
-from ..sharding import whole_weights
+from ..sharding import unwrap, whole_weights
 
 
 @HOOKS.register_module()
@@ -24,9 +23,7 @@ class WholeWeightsHook(Hook):
 
     def _before_epoch(self, runner, mode: str = 'train') -> None:
         if mode != 'train':
-            model = runner.model
-            self._stack.enter_context(
-                whole_weights(model.module if is_model_wrapper(model) else model))
+            self._stack.enter_context(whole_weights(unwrap(runner.model)))
 
     def _after_epoch(self, runner, mode: str = 'train') -> None:
         if mode != 'train':
