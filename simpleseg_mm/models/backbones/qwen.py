@@ -18,6 +18,14 @@ class QwenVL(MLLMAdapter):
     parts = dict(vision=('model.visual.', ), projector=('model.visual.merger.', ),
                  llm=('model.language_model.', 'lm_head.'))
 
+    def __init__(self, *args, **kwargs) -> None:
+        super().__init__(*args, **kwargs)
+        # A network with random weights may borrow another's processor: patches are the network's.
+        vision = self.hf.config.vision_config
+        self.image_processor.patch_size = vision.patch_size
+        self.image_processor.temporal_patch_size = vision.temporal_patch_size
+        self.image_processor.merge_size = vision.spatial_merge_size
+
     def build_image_processor(self, folder: str, min_pixels: Optional[int],
                               max_pixels: Optional[int]):
         cls = Qwen2VLImageProcessor if is_torchvision_available() else Qwen2VLImageProcessorPil
