@@ -458,7 +458,7 @@ def make_plan(cfg: Config, gpus: int, gpu_memory: float, mfu: float = 0.35,
         trained=measured.trained_count,
         parts={part: dict(parameters=count, trained=trained)
                for part, (count, trained) in measured.parts.items()},
-        sources=[list(row) for row in batch.sources],
+        sources=[list(row) for row in batch.sources] + _sources(cfg, gpus, mfu, tokens_per_s),
         visual_tokens=measured.visual_tokens, sequence_tokens=measured.sample_tokens,
         memory_gib=memory, peak_phase=peak_phase, peak_gib=peak, reserve_gib=_reserve(peak),
         fits=_fits(peak, gpu_memory),
@@ -466,6 +466,24 @@ def make_plan(cfg: Config, gpus: int, gpu_memory: float, mfu: float = 0.35,
     if advise and not plan['fits']:
         plan.update(_advice(cfg, batch, measured, gpus, gpu_memory, peak))
     return plan
+
+
+def _sources(cfg: Config, gpus: int, mfu: float, tokens_per_s: Optional[float]) -> list:
+    rows = [['memory', 'rehearsed', "the config's own step on tensors without data, tensors that "
+             'live at once; buffers inside kernels are not seen'],
+            ['reserve', f'{RESERVE_GIB:g} GiB + {RESERVE_SHARE:.0%}',
+             'CUDA context and fragments; our choice, not measured'],
+            ['FLOPs', 'rehearsed', 'matrix products, convolutions and attention; the optimizer '
+             'left out']]
+    if gpus > 1 or cfg.get('strategy'):
+        rows.append([strategy_of(cfg), 'by formula', 'simpleseg_mm.analysis.plan.share_out'])
+    if tokens_per_s is None:
+        rows.append(['time', f'at MFU {mfu:g}', 'given, an assumption; ' + (
+            'updates only: how long answers take to be written is for benchmarks/gspo_step.py '
+            'and --tokens-per-s' if _is_rl(cfg) else 'recomputation not counted as useful')])
+    else:
+        rows.append(['time', f'at {tokens_per_s:g} tokens/s a GPU', 'given, measured'])
+    return rows
 
 
 def _reserve(peak: float) -> float:
