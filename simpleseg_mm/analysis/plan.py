@@ -36,7 +36,7 @@ EPSILON_TOKENS = {('paper', 0.001): 792, ('paper', 0.002): 502, ('paper', 0.005)
 PHRASE = 'the man in the red shirt on the left'
 #: kept free: CUDA context and libraries, and this share for fragments. Our choice, not measured.
 RESERVE_GIB, RESERVE_SHARE = 1.0, 0.02
-#: recipes/*lora*: our choice of ranks, for the advice
+#: of the LoRA recipe, for the advice; its rank is our choice
 LORA = dict(r=64, lora_alpha=128, lora_dropout=0.0,
             target_modules=r'.*language_model.*\.(q|k|v|o|gate|up|down)_proj')
 
@@ -210,7 +210,7 @@ def rehearse(cfg: Config, batch: Batch, processes: int = 1, on_gpu: bool = True,
             else:
                 _rehearse_sft(rehearsal, model, image, batch, phases, trained,
                               cfg.train_dataloader.batch_size, accumulated > 1)
-    encoded = mllm.encode([image], [_turns(mllm, batch, 0)])
+    encoded = mllm.encode([image], [training_turns(mllm, batch, 0)])
     measured.sample_tokens = encoded['input_ids'].shape[1]
     measured.visual_tokens = int((encoded['input_ids'] == mllm.image_token_id).sum())
     return measured
@@ -272,7 +272,7 @@ def _blank_gradients(rehearsal: Rehearsal, parameters: Sequence[Tensor]) -> None
             rehearsal.file([p.grad], 'gradients')
 
 
-def _turns(mllm, batch: Batch, row: int) -> List[tuple]:
+def training_turns(mllm, batch: Batch, row: int) -> List[tuple]:
     """A conversation of a row; all but the first row are a token shorter, so that there is
     padding, as there always is."""
     filler = mllm.tokenizer.encode('1', add_special_tokens=False)[:1]
@@ -284,7 +284,7 @@ def _rehearse_sft(rehearsal, model, image, batch, phases, trained, rows: int,
                   accumulates: bool) -> None:
     if accumulates:
         _blank_gradients(rehearsal, trained)
-    samples = [DetDataSample(metainfo=dict(turns=_turns(model.mllm, batch, row)))
+    samples = [DetDataSample(metainfo=dict(turns=training_turns(model.mllm, batch, row)))
                for row in range(rows)]
     with rehearsal.phase() as phases['forward']:
         loss = model.loss([image.clone() for _ in samples], samples)['loss']
@@ -306,7 +306,7 @@ def _rehearse_rl(rehearsal, cfg, model, image, batch, phases, trained, reference
     if answers > rows:
         _blank_gradients(rehearsal, trained)
     images = [image.clone() for _ in range(rows)]  # the most pictures there can be
-    turns = [_turns(mllm, replace(batch, turns=1), row) for row in range(rows)]
+    turns = [training_turns(mllm, replace(batch, turns=1), row) for row in range(rows)]
 
     def log_probs():
         return model.log_probs(images, turns, sampling.temperature)

@@ -43,12 +43,12 @@ def parse_args() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def table(head: list, rows: list) -> str:
-    """Columns; the first is of text, the others of figures."""
-    rows = [[str(cell) for cell in row] for row in (head, *rows)]
+def table(head: list, rows: list, left: tuple = (0, )) -> str:
+    """Columns of figures; those numbered ``left`` are of text."""
+    rows = [[str(cell) for cell in row] for row in (head, *rows) if any(row)]
     widths = [max(map(len, column)) for column in zip(*rows)]
     return '\n'.join('  ' + '  '.join(
-        cell.rjust(width) if i else cell.ljust(width)
+        cell.ljust(width) if i in left else cell.rjust(width)
         for i, (cell, width) in enumerate(zip(row, widths))).rstrip() for row in rows)
 
 
@@ -73,12 +73,12 @@ def describe(plan: dict) -> str:
     lines += ['', f'Needs {needed:.1f} GiB ({plan["peak_phase"]} {plan["peak_gib"]:.1f} + reserve '
               f'{plan["reserve_gib"]:.1f}) of {plan["gpu_memory_gib"]:g}: {verdict}']
     if 'knobs' in plan:
-        lines += ['', 'What would help, each by itself', _advice(plan['knobs'])]
+        lines += ['', 'What would help, each by itself, GiB', _advice(plan['knobs'], plan['peak_gib'])]
         if plan['together']:
-            lines += ['', 'Together, one after the other', _advice(plan['together'])]
+            lines += ['', 'Together, each with those above it', _advice(plan['together'], plan['peak_gib'])]
             if not plan['together'][-1]['fits']:
                 lines += ['  Even so it does not fit: take larger or more GPUs.']
-    what = 'prompts a rollout' if plan['rl'] else 'samples an update'
+    what = 'prompts a step (rollout)' if plan['rl'] else 'samples a step (update)'
     lines += ['', 'Work', table(['', ''], [
         [what, f'{plan["samples_per_step"]:,}'], ['of them', f'{plan["steps"]:,}'],
         ['in all', f'{plan["samples"]:,}'],
@@ -88,23 +88,26 @@ def describe(plan: dict) -> str:
         ['TFLOP a step, useful', f'{plan["tflops_per_step"]:,.1f}'],
         ['recomputed besides', f'{plan["recomputed_share"]:.0%} of all'],
         ['seconds a step', f'{plan["seconds_per_step"]:.3g}'],
-        ['hours in all', f'{plan["hours"]:.3g}']]).lstrip('\n')]
+        ['hours in all', f'{plan["hours"]:.3g}']])]
     lines += ['', 'Where the figures are from', *(
         f'  {name}: {value} ({source})' for name, value, source in plan['sources'])]
     return '\n'.join(lines)
 
 
-def _advice(rows: list) -> str:
-    return table(['change', 'GiB', 'fits', 'settings'], [
-        [row['name'], f'{row["peak_gib"]:.1f}', 'yes' if row['fits'] else 'no',
-         ' '.join(f'{key}={_short(value)}' for key, value in row['options'].items())]
-        for row in rows])
+def _advice(rows: list, before: float) -> str:
+    """Changes with the memory before them less that after them."""
+    cells = []
+    for row in rows:
+        cells.append([row['name'], f'{before - row["peak_gib"]:.1f}', f'{row["peak_gib"]:.1f}',
+                      'yes' if row['fits'] else 'no', ' '.join(
+                          f'{key}={_short(value)}' for key, value in row['options'].items())])
+    return table(['change', 'saves', 'leaves', 'fits', 'settings'], cells, left=(0, 4))
 
 
 def _short(value) -> str:
-    """A setting without spaces, a long one by its type."""
+    """A setting; of dicts, which belong into a child config, the type (the JSON has all)."""
     if isinstance(value, dict):
-        return f'dict({",".join(f"{key}=..." for key in value)})'
+        return value.get('type', 'dict(...)')
     return str(value).replace(' ', '')
 
 
