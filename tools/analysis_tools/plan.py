@@ -73,9 +73,11 @@ def describe(plan: dict) -> str:
     lines += ['', f'Needs {needed:.1f} GiB ({plan["peak_phase"]} {plan["peak_gib"]:.1f} + reserve '
               f'{plan["reserve_gib"]:.1f}) of {plan["gpu_memory_gib"]:g}: {verdict}']
     if 'knobs' in plan:
-        lines += ['', 'What would help, each by itself, GiB', _advice(plan['knobs'], plan['peak_gib'])]
+        lines += ['', 'What would help, each by itself, GiB',
+                  _advice(plan['knobs'], plan['peak_gib'])]
         if plan['together']:
-            lines += ['', 'Together, each with those above it', _advice(plan['together'], plan['peak_gib'])]
+            lines += ['', 'Together, each with those above it',
+                      _advice(plan['together'], plan['peak_gib'])]
             if not plan['together'][-1]['fits']:
                 lines += ['  Even so it does not fit: take larger or more GPUs.']
     what = 'prompts a step (rollout)' if plan['rl'] else 'samples a step (update)'
