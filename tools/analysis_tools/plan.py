@@ -82,8 +82,8 @@ def describe(plan: dict) -> str:
                 lines += ['  Even so it does not fit: take larger or more GPUs.']
     what = 'prompts a step (rollout)' if plan['rl'] else 'samples a step (update)'
     lines += ['', 'Work', table(['', ''], [
-        [what, f'{plan["samples_per_step"]:,}'], ['of them', f'{plan["steps"]:,}'],
-        ['in all', f'{plan["samples"]:,}'],
+        [what, f'{plan["samples_per_step"]:,}'], ['steps', f'{plan["steps"]:,}'],
+        ['prompts in all' if plan['rl'] else 'samples in all', f'{plan["samples"]:,}'],
         ['visual tokens a picture', plan['visual_tokens']],
         ['tokens a sequence, mean', f'{plan["mean_sequence_tokens"]:.0f}'],
         ['tokens learnt on, a step', f'{plan["tokens_per_step"]:,}'],
