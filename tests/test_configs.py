@@ -2,14 +2,18 @@
 from pathlib import Path
 
 import pytest
+import torch
 from mmengine.config import Config
+from mmengine.registry import init_default_scope
 
 import simpleseg_mm.datasets  # noqa: F401
 import simpleseg_mm.engine  # noqa: F401
 import simpleseg_mm.evaluation  # noqa: F401
 import simpleseg_mm.models  # noqa: F401
-from simpleseg_mm.registry import (DATASETS, HOOKS, METRICS, MODELS, OPTIM_WRAPPER_CONSTRUCTORS,
-                                   REWARDS, ROLLOUTS, TRANSFORMS)
+from simpleseg_mm.analysis import build_on_meta
+from simpleseg_mm.registry import (DATA_SAMPLERS, DATASETS, FUNCTIONS, HOOKS, LOOPS, METRICS,
+                                   MODELS, OPTIM_WRAPPER_CONSTRUCTORS, OPTIMIZERS, REWARDS,
+                                   ROLLOUTS, TRANSFORMS)
 from simpleseg_mm.rl import PolicyObjective
 
 ROOT = Path(__file__).resolve().parent.parent / 'configs' / 'simpleseg'
@@ -22,7 +26,8 @@ def test_config(path):
     loaders = [cfg[key] for key in cfg if key.endswith('_dataloader')]
     assert len(loaders) in (3, 4)
     for loader in loaders:
-        assert DATASETS.get(loader.dataset.type)
+        assert DATASETS.get(loader.dataset.type) and DATA_SAMPLERS.get(loader.sampler.type)
+        assert FUNCTIONS.get(loader.collate_fn.type)
         for dataset in loader.dataset.get('datasets', [loader.dataset]):
             assert DATASETS.get(dataset.type)
             TRANSFORMS.build(dict(dataset.query))
@@ -31,11 +36,27 @@ def test_config(path):
         METRICS.build(dict(metric))
     assert MODELS.get(cfg.model.mllm.type) and MODELS.get(cfg.model.type)
     assert OPTIM_WRAPPER_CONSTRUCTORS.get(cfg.optim_wrapper.constructor)
+    assert OPTIMIZERS.get(cfg.optim_wrapper.optimizer.type)
+    assert all(LOOPS.get(loop.type) for loop in (cfg.train_cfg, cfg.val_cfg, cfg.test_cfg))
     if cfg.train_cfg.type == 'RLTrainLoop':
         REWARDS.build(cfg.train_cfg.reward)
         ROLLOUTS.build(cfg.train_cfg.rollout)
         PolicyObjective(**cfg.train_cfg.objective)
     assert all(HOOKS.get(hook.type) for hook in cfg.default_hooks.values())
+
+
+@pytest.mark.parametrize('path', CONFIGS, ids=lambda p: str(p.relative_to(ROOT)))
+def test_the_model_builds_without_weights_and_without_a_hub(path, monkeypatch):
+    """On the meta device; where a hub would be asked, the repository's own shape stands in."""
+    monkeypatch.setattr('huggingface_hub.constants.HF_HUB_OFFLINE', True)
+    init_default_scope('simpleseg_mm')
+    cfg = Config.fromfile(path)
+    model = build_on_meta(cfg.model)
+    parameters = list(model.parameters())
+    assert all(p.is_meta for p in parameters) and any(p.requires_grad for p in parameters)
+    assert {p.dtype for p in parameters if p.ndim == 2 and not p.requires_grad} <= {
+        getattr(torch, cfg.model.mllm.get('dtype', 'float32'))}
+    assert model.mllm.hf.config.text_config.vocab_size == len(model.mllm.head_weight)
 
 
 @pytest.mark.parametrize('path', sorted((ROOT / 'ablations').glob('*.py')), ids=lambda p: p.stem)

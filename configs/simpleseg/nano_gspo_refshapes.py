@@ -1,6 +1,6 @@
 # GSPO of nano from an SFT checkpoint:
 #   python tools/train.py configs/simpleseg/nano_gspo_refshapes.py \
-#       --cfg-options load_from=work_dirs/nano_sft_refshapes/iter_1300.pth
+#       --cfg-options load_from=work_dirs/nano_sft_refshapes/iter_1200.pth
 _base_ = [
     '../_base_/models/nano.py', '../_base_/datasets/refshapes.py', '../_base_/evaluators/res.py',
     '../_base_/schedules/gspo_nano.py', '../_base_/rl_runtime.py',

@@ -19,5 +19,5 @@ test_dataloader = dict(dataset=dict(data_root=data_root))
 optim_wrapper = dict(
     optimizer=dict(lr=4e-3), paramwise_cfg=dict(adamw_keys=('lm_head', 'embed', 'mm_projector')))
 default_hooks = dict(
-    checkpoint=dict(interval=650, save_best='res/gIoU', rule='greater'),
+    checkpoint=dict(interval=600, save_best='res/gIoU', rule='greater'),
     samples=dict(interval=-1))

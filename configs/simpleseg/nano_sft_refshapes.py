@@ -8,5 +8,5 @@ _base_ = [
 train_dataloader = dict(batch_size=8, dataset=dict(query=dict(templates='single', turns=3)))
 val_dataloader = dict(dataset=dict(indices=128))
 default_hooks = dict(
-    checkpoint=dict(interval=650, save_best='res/gIoU', rule='greater'),
-    samples=dict(interval=650))
+    checkpoint=dict(interval=600, save_best='res/gIoU', rule='greater'),
+    samples=dict(interval=600))

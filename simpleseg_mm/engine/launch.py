@@ -67,8 +67,8 @@ def fit_global_batch(cfg: Config, processes: int) -> int:
     if rest or not count:
         raise ValueError(
             f'global_batch_size={total} is not a multiple of {processes} process(es) x batch_size '
-            f'{batch_size}: change train_dataloader.batch_size, or global_batch_size itself '
-            '(0 leaves the batch as it is).')
+            f'{batch_size}: {_divisors(total, processes, "train_dataloader.batch_size")}, or '
+            'change global_batch_size itself (0 leaves the batch as it is).')
     if cfg.optim_wrapper.get('accumulative_counts', 1) != 1:
         raise ValueError('Give global_batch_size or optim_wrapper.accumulative_counts, not both.')
     cfg.optim_wrapper.accumulative_counts = count
@@ -91,10 +91,20 @@ def _fit_prompts(cfg: Config, total: int, processes: int) -> int:
     share, rest = divmod(total, processes)
     if rest:
         raise ValueError(f'global_batch_size={total} prompts a rollout do not divide among '
-                         f'{processes} processes')
+                         f'{processes} processes: {_divisors(total, processes)}, or change '
+                         'global_batch_size')
     cfg.train_dataloader.batch_size = share
     cfg.global_batch_size = 0
     return 1
+
+
+def _divisors(total: int, processes: int, batch_size: str = '') -> str:
+    """What would divide a batch: sizes a process, else numbers of processes."""
+    share, rest = divmod(total, processes)
+    if batch_size and not rest and share:
+        return f'{batch_size} may be {[i for i in range(1, share + 1) if share % i == 0]}'
+    fitting = [i for i in range(1, total + 1) if total % i == 0]
+    return f'the number of processes may be {fitting}'
 
 
 def _stretch(section: dict, keys: Sequence[str], count: int) -> None:

@@ -17,6 +17,14 @@ class QwenVL(MLLMAdapter):
                  llm=('model.language_model.', 'lm_head.'))
     takes_token_types = True  # without them mRoPE silently falls back to one dimension
 
+    def __init__(self, *args, **kwargs) -> None:
+        super().__init__(*args, **kwargs)
+        # A network with random weights may borrow another's processor: patches are the network's.
+        vision = self.hf.config.vision_config
+        self.image_processor.patch_size = vision.patch_size
+        self.image_processor.temporal_patch_size = vision.temporal_patch_size
+        self.image_processor.merge_size = vision.spatial_merge_size
+
     def build_image_processor(self, folder: str, min_pixels: Optional[int],
                               max_pixels: Optional[int]):
         cls = Qwen2VLImageProcessor if is_torchvision_available() else Qwen2VLImageProcessorPil

@@ -1,0 +1,1 @@
+_base_ = ['./kimivl_gspo_refcoco.py', '../_base_/strategies/fsdp.py']

@@ -1,0 +1,64 @@
+"""Models without weights and without a hub: the shapes of pretrained MLLMs."""
+from pathlib import Path
+from typing import Dict
+
+import torch
+from mmengine.config import Config
+
+from ..registry import MODELS
+
+_PACKAGE = Path(__file__).resolve().parent.parent
+#: keys of ``model.mllm`` that say where the network, tokenizer and image processor come from
+_ORIGIN = ('pretrained', 'config', 'processor', 'init')
+
+
+def shapes() -> Dict[str, Path]:
+    """What is loaded -> the config of its shape.
+
+    There is no list: in ``configs/_base_/models``, ``NAME_random.py`` is the shape of what
+    ``NAME.py`` loads.
+    """
+    for root in (_PACKAGE.parent, _PACKAGE / '.mim'):  # a checkout; an installed package
+        folder = root / 'configs' / '_base_' / 'models'
+        if folder.is_dir():
+            break
+    found = {}
+    for shape in sorted(folder.glob('*_random.py')):
+        model = shape.with_name(shape.name.replace('_random', ''))
+        if model.is_file():
+            found[Config.fromfile(model).model.mllm.pretrained] = shape
+    return found
+
+
+def without_weights(mllm: dict) -> dict:
+    """The same MLLM with random weights, from the shapes of this repository where it is there.
+
+    Args:
+        mllm: ``model.mllm`` of a config.
+
+    Returns:
+        a new config; what is neither there nor in a local folder takes the hub's configuration,
+        tokenizer and image processor, but no weights.
+    """
+    if mllm.get('init') == 'random':
+        return dict(mllm)
+    shape = shapes().get(mllm['pretrained'])
+    if shape is None:
+        return {**mllm, 'init': 'random'}
+    origin = Config.fromfile(shape).model.mllm
+    return {**{key: value for key, value in mllm.items() if key not in _ORIGIN},
+            **{key: origin[key] for key in _ORIGIN if origin.get(key) is not None}}
+
+
+def build_on_meta(model: dict):
+    """The model of a config on the meta device: every shape and dtype, no memory, no hub.
+
+    Args:
+        model: ``model`` of a config.
+
+    Raises:
+        FileNotFoundError: it is of no shape in this repository, and the hub did not give its
+            configuration.
+    """
+    with torch.device('meta'):
+        return MODELS.build({**model, 'mllm': without_weights(model['mllm'])})
