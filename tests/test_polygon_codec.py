@@ -14,6 +14,7 @@ from pycocotools import mask as coco_mask
 
 from simpleseg_mm.polygon import (Grammar, PolygonCodec, count_tokens, mask_iou, parse_answer,
                                   rate_of, rings_to_mask, segmentation_to_mask, signed_area)
+from simpleseg_mm.polygon.codec import PRESETS
 from simpleseg_mm.polygon.fit import _Table
 from test_polygon_raster import disk, masks
 
@@ -205,6 +206,14 @@ def test_paper_preset_by_hand():
     rle = coco_mask.frPyObjects([[50, 20, 50, 59, 150, 59, 150, 20]], 100, 200)
     assert (decoded.mask == coco_mask.decode(rle)[..., 0]).all()
     assert decoded.mask.sum() == 100 * 39
+    exact = PolygonCodec('paper-exact', 'decimal3')  # the same text, read as what it is
+    assert exact.encode(PARTS) == codec.encode(PARTS)
+    assert PolygonCodec.from_spec(exact.spec).preset == 'paper-exact'
+    outer = PolygonCodec('paper-exact', 'decimal3', epsilon=0.0)
+    box = np.zeros((40, 50), bool)
+    box[5:25, 10:41] = True
+    assert (outer.decode(outer.encode(box), box.shape).mask == box).all()
+    assert mask_iou(codec.decode(codec.encode(box), box.shape).mask, box) < 0.95
     tight = PolygonCodec('paper', epsilon=0.001)
     assert count_tokens(tight.encode(PARTS)) > count_tokens(PolygonCodec('paper').encode(PARTS))
 
@@ -214,7 +223,7 @@ BAD_TEXTS = ['', '[]', 'no', '[[[1,2]]]', '[[[1,2],[3,4]]]', '[[[nan,nan],[1,2],
              '[[[5,5],[5,5],[5,5],[5,5]]]', '[[[0,0],[0,0.5],[0,1]]]', '[[[1,2],[3,4],[5']
 
 
-@pytest.mark.parametrize('preset', ['default', 'paper'])
+@pytest.mark.parametrize('preset', ['default', 'paper'])  # centres in a row are a line of pixels
 @pytest.mark.parametrize('grammar', ['int1000', 'decimal3'])
 @pytest.mark.parametrize('text', BAD_TEXTS)
 def test_bad_texts_decode_to_an_empty_mask(preset, grammar, text):
@@ -223,7 +232,7 @@ def test_bad_texts_decode_to_an_empty_mask(preset, grammar, text):
     assert not decoded.mask.any()
 
 
-@pytest.mark.parametrize('preset', ['default', 'paper'])
+@pytest.mark.parametrize('preset', PRESETS)
 @settings(max_examples=150, deadline=None)
 @given(numbers=st.lists(st.one_of(st.integers(-2000, 3000), st.floats(), st.integers()),
                         max_size=40), size=st.tuples(st.integers(1, 50), st.integers(1, 50)))

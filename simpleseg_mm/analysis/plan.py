@@ -107,7 +107,7 @@ def plan_batch(cfg: Config, picture: Optional[Tuple[int, int]] = None,
     if answer_tokens is not None:
         mask, source = answer_tokens, 'given'
     elif codec.epsilon is not None:
-        mask = EPSILON_TOKENS.get((codec.preset, codec.epsilon))
+        mask = EPSILON_TOKENS.get((codec.preset.removesuffix('-exact'), codec.epsilon))
         source = 'mean over 1,145 objects of COCO, measured (docs/polygon.md)'
     else:
         mask, source = codec.tokens, "the codec's budget, a mean over masks; + 1 end token"

@@ -17,12 +17,13 @@ import numpy as np
 
 from simpleseg_mm.polygon import (PolygonCodec, count_tokens, mask_iou, mask_to_rings,
                                   segmentation_to_mask, signed_area)
+from simpleseg_mm.polygon.codec import PRESETS
 
 
 def parse_args():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument('annotations', help='a COCO instances file')
-    parser.add_argument('--preset', default='default', choices=['default', 'paper'])
+    parser.add_argument('--preset', default='default', choices=PRESETS)
     parser.add_argument('--tokens', type=float, default=150,
                         help='mean tokens a mask asked for (default preset)')
     parser.add_argument('--epsilon', type=float, help='tolerance of Douglas-Peucker instead')
@@ -95,7 +96,7 @@ def summarise(rows) -> dict:
 
 def main():
     args = parse_args()
-    grammar = args.grammar or ('decimal3' if args.preset == 'paper' else 'int1000')
+    grammar = args.grammar or ('int1000' if args.preset == 'default' else 'decimal3')
     codec = PolygonCodec(args.preset, grammar, tokens=args.tokens, epsilon=args.epsilon)
     rows = measure(codec, load_masks(args.annotations, args.min_area, args.limit))
     if not rows.size:

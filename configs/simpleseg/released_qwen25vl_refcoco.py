@@ -1,0 +1,11 @@
+# The released SimpleSeg-Qwen2.5-VL, tested on RefCOCO in its own prompt form and grammar:
+#   python tools/test.py configs/simpleseg/released_qwen25vl_refcoco.py none
+# decodes as the official code does; the same answers without its lost half pixel:
+#   ... --cfg-options test_dataloader.dataset.query.codec.preset=paper-exact
+# A local folder: --cfg-options model.mllm.pretrained=FOLDER
+_base_ = './qwen25vl_sft_refcoco.py'
+codec = dict(_delete_=True, preset='paper', grammar='fixed3')
+model = dict(mllm=dict(pretrained='sthui/SimpleSeg-Qwen2.5-VL'))
+train_dataloader = dict(dataset=dict(query=dict(codec=codec)))
+val_dataloader = dict(dataset=dict(query=dict(codec=codec)))
+test_dataloader = val_dataloader
