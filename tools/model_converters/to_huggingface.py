@@ -1,14 +1,17 @@
-"""Checkpoint -> Hugging Face folder that transformers, vLLM or TRL load; LoRA is merged.
+"""Checkpoint -> Hugging Face folder that transformers, vLLM or TRL load; LoRA is merged or kept.
 
-    python tools/model_converters/to_huggingface.py CONFIG CHECKPOINT OUT
+    python tools/model_converters/to_huggingface.py CONFIG CHECKPOINT OUT [--keep-lora]
 """
 import argparse
+from pathlib import Path
 
 import torch
 from mmengine.config import Config, DictAction
 from mmengine.registry import init_default_scope
 from mmengine.runner import load_checkpoint
+from peft import LoraConfig
 from peft.tuners.tuners_utils import BaseTunerLayer
+from safetensors.torch import save_file
 
 from simpleseg_mm.registry import MODELS
 
@@ -26,11 +29,30 @@ def merge_lora(model: torch.nn.Module) -> int:
     return len(wrapped)
 
 
+def save_lora(adapter: torch.nn.Module, cfg: dict, out: str) -> int:
+    """Writes what was trained as a PEFT adapter, for ``PeftModel.from_pretrained``; its tensors.
+
+    Parts trained in full beside LoRA go with it as PEFT's ``modules_to_save``.
+    """
+    full = [prefix.rstrip('.') for part in cfg.get('train_with_lora', ())
+            for prefix in adapter.parts[part]]
+    state = {'base_model.model.' + name.replace('.default.', '.'): value.contiguous()
+             for name, value in adapter.hf.state_dict().items()
+             if 'lora_' in name or name.startswith(tuple(f'{prefix}.' for prefix in full))}
+    Path(out).mkdir(parents=True, exist_ok=True)
+    save_file(state, Path(out, 'adapter_model.safetensors'), metadata=dict(format='pt'))
+    LoraConfig(**cfg['lora'], modules_to_save=full or None, task_type='CAUSAL_LM',
+               base_model_name_or_path=cfg.get('pretrained')).save_pretrained(out)
+    return len(state)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument('config', help='config that the checkpoint was trained with')
     parser.add_argument('checkpoint', help='.pth file of a run')
     parser.add_argument('out', help='folder to write')
+    parser.add_argument('--keep-lora', action='store_true',
+                        help='write the adapters alone, in the form of PEFT')
     parser.add_argument('--dtype', help='of the written weights, such as bfloat16')
     parser.add_argument('--cfg-options', nargs='+', action=DictAction)
     args = parser.parse_args()
@@ -40,6 +62,12 @@ def main() -> None:
     model = MODELS.build(cfg.model)
     load_checkpoint(model, args.checkpoint, map_location='cpu')
     adapter = model.mllm
+    if args.keep_lora:
+        if not cfg.model.mllm.get('lora'):
+            raise SystemExit(f'ERROR: {args.config} trains without LoRA; leave --keep-lora out.')
+        count = save_lora(adapter, cfg.model.mllm, args.out)
+        print(f'{args.out}: PEFT adapter of {count} tensors')
+        return
     merged = merge_lora(adapter.hf)
     if args.dtype:
         for parameter in adapter.hf.parameters():  # buffers, as a router's bias, keep their own
