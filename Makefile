@@ -1,5 +1,5 @@
 # Two commands for a fresh machine with Python 3.11, pip and make:
-#   make quickstart   install, generate data, SFT, RL, test, draw (about 11 minutes on 2 cores)
+#   make quickstart   install, generate data, SFT, RL, test, draw (about 9 minutes on 2 cores)
 #   make test         install, run the tests
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV ?= .venv

@@ -254,10 +254,10 @@ def _as_in_the_run(optimizer: torch.optim.Optimizer, processes: int, on_gpu: boo
         if on_gpu and optimizer._ns_dtype is None:
             optimizer._ns_dtype = 'bfloat16'
         if optimizer._share and processes > 1:
-            def first(stacks: List[Tensor], steps: int) -> None:
+            def first(stacks: List[Tensor], steps: int, shared: bool) -> None:
                 stacks[0] = orthogonalize(stacks[0], steps)  # the others come from the others
 
-            optimizer._processes = lambda: processes
+            optimizer._processes = lambda spread: processes
             optimizer._orthogonalize = first
     elif on_gpu:
         for group in optimizer.param_groups:

@@ -86,7 +86,7 @@ def describe(plan: dict) -> str:
         ['prompts in all' if plan['rl'] else 'samples in all', f'{plan["samples"]:,}'],
         ['visual tokens a picture', plan['visual_tokens']],
         ['tokens a sequence, mean', f'{plan["mean_sequence_tokens"]:.0f}'],
-        ['tokens learnt on, a step', f'{plan["tokens_per_step"]:,}'],
+        ['tokens a step', f'{plan["tokens_per_step"]:,}'],
         ['TFLOP a step, useful', f'{plan["tflops_per_step"]:,.1f}'],
         ['recomputed besides', f'{plan["recomputed_share"]:.0%} of all'],
         ['seconds a step', f'{plan["seconds_per_step"]:.3g}'],
