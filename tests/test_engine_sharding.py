@@ -165,6 +165,59 @@ def test_split_weights_start_from_a_plain_file(config, whole, tmp_path):  # noqa
     assert logged(tmp_path)[0][0]['loss'] < logged(whole)[0][-1]['loss']
 
 
+# --- DeepSpeed --------------------------------------------------------------------------------
+ADAMW = "dict(_delete_=True, type='{}', constructor='MuonConstructor', optimizer=dict(" \
+    "type='AdamW', lr=1e-3){})"
+
+
+def deepspeed_config(config, folder, stage):  # noqa: F811
+    path = folder / f'zero{stage}.py'
+    path.write_text(f"""
+_base_ = ['{config}', '{BASE}/strategies/deepspeed_zero{stage}.py']
+strategy = dict(bf16=dict(enabled=False), zero_optimization=dict(overlap_comm=False))
+optim_wrapper = {ADAMW.format('DeepSpeedOptimWrapper', '')}
+global_batch_size = 4
+val_dataloader = val_cfg = val_evaluator = None
+default_hooks = dict(samples=dict(interval=-1))
+""")
+    return path
+
+
+@pytest.mark.parametrize('options, message', [
+    (dict(), 'MuonAdamW has no matrices under DeepSpeed'),
+    ({'train_cfg.type': 'RLTrainLoop'}, 'RLTrainLoop sums over micro-batches itself')])
+def test_what_deepspeed_cannot_do_is_refused(options, message):
+    cfg = Config.fromfile(str(ROOT / 'configs/simpleseg/nano_sft_refshapes.py'))
+    cfg.merge_from_dict({'strategy': dict(type='DeepSpeedStrategy'), **options})
+    with pytest.raises(ValueError, match=message):
+        launch.fit_global_batch(cfg, 2)
+
+
+def test_deepspeed_accumulates_by_itself():
+    cfg = Config.fromfile(str(ROOT / 'configs/simpleseg/qwen25vl_zero2_sft_refcoco.py'))
+    assert launch.fit_global_batch(cfg, 8) == 4
+    assert cfg.strategy.gradient_accumulation_steps == 4
+    assert cfg.strategy.train_micro_batch_size_per_gpu == 8
+    assert 'accumulative_counts' not in cfg.optim_wrapper and cfg.train_cfg.max_iters == 12500
+
+
+@pytest.mark.parametrize('stage', [2, 3])
+def test_deepspeed_equals_one_process(stage, config, tmp_path, monkeypatch):  # noqa: F811
+    """Two processes against one and AdamW."""
+    pytest.importorskip('deepspeed')
+    monkeypatch.setenv('DS_ACCELERATOR', 'cpu')
+    plain = tmp_path / 'plain.py'
+    plain.write_text(f"_base_ = '{config}'\noptim_wrapper = " + ADAMW.format(
+        'OptimWrapper', ', clip_grad=dict(max_norm=1.0)') + '\n')
+    train(plain, tmp_path / 'one')
+    result = run_tool('train.py', deepspeed_config(config, tmp_path, stage), '--work-dir',
+                      tmp_path / 'two', '--launcher', 'pytorch', '--cfg-options',
+                      'train_dataloader.batch_size=2', processes=2)
+    assert result.returncode == 0, result.stdout[-2000:] + result.stderr[-4000:]
+    for a, b in zip(logged(tmp_path / 'one')[0], logged(tmp_path / 'two')[0], strict=True):
+        assert a['loss'] == pytest.approx(b['loss'], rel=1e-5)
+
+
 def test_configs_name_the_strategy():
     cfg = Config.fromfile(str(BASE / 'strategies/fsdp.py'))
     assert cfg.runner_type == 'FlexibleRunner' and cfg.custom_hooks

@@ -3,9 +3,12 @@
 # decodes as the official code does; the same answers without its lost half pixel:
 #   ... --cfg-options test_dataloader.dataset.query.codec.preset=paper-exact
 # A local folder: --cfg-options model.mllm.pretrained=FOLDER
-_base_ = './qwen25vl_sft_refcoco.py'
+_base_ = [
+    '../_base_/models/released_qwen25vl.py', '../_base_/datasets/refcoco.py',
+    '../_base_/evaluators/res.py', '../_base_/schedules/sft_paper.py',
+    '../_base_/default_runtime.py'
+]
 codec = dict(_delete_=True, preset='paper', grammar='fixed3')
-model = dict(mllm=dict(pretrained='sthui/SimpleSeg-Qwen2.5-VL'))
 train_dataloader = dict(dataset=dict(query=dict(codec=codec)))
 val_dataloader = dict(dataset=dict(query=dict(codec=codec)))
 test_dataloader = val_dataloader

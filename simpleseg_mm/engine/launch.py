@@ -29,6 +29,7 @@ def prepare_launcher(cfg: Config, launcher: str) -> None:
     if launcher != 'pytorch':
         raise ValueError(f'launcher {launcher!r} needs GPUs here: without one, start the tool '
                          'with torchrun and --launcher pytorch.')
+    cfg.setdefault('env_cfg', {}).setdefault('dist_cfg', {})['backend'] = 'gloo'
     cfg.model_wrapper_cfg = dict(type='MMDistributedDataParallel', device_ids=None,
                                  broadcast_buffers=False)
     if not torch.distributed.is_initialized():
@@ -57,6 +58,7 @@ def fit_global_batch(cfg: Config, processes: int) -> int:
     Raises:
         ValueError: k is not a whole number, or the config accumulates by itself as well.
     """
+    deepspeed = _check_deepspeed(cfg)
     total = cfg.get('global_batch_size')
     if not total:
         return 1
@@ -71,7 +73,10 @@ def fit_global_batch(cfg: Config, processes: int) -> int:
             'change global_batch_size itself (0 leaves the batch as it is).')
     if cfg.optim_wrapper.get('accumulative_counts', 1) != 1:
         raise ValueError('Give global_batch_size or optim_wrapper.accumulative_counts, not both.')
-    cfg.optim_wrapper.accumulative_counts = count
+    if deepspeed:
+        cfg.strategy.gradient_accumulation_steps = count
+    else:
+        cfg.optim_wrapper.accumulative_counts = count
     _stretch(cfg.train_cfg, ('max_iters', 'val_interval', 'val_begin'), count)
     for scheduler in cfg.get('param_scheduler') or []:
         if not scheduler.get('by_epoch', True):
@@ -84,6 +89,27 @@ def fit_global_batch(cfg: Config, processes: int) -> int:
     print_log(f'{total} samples an update = {processes} process(es) x {batch_size} x {count} '
               'accumulated batches; the schedule counts batches.', logger='current')
     return count
+
+
+def _check_deepspeed(cfg: Config) -> bool:
+    """Whether DeepSpeed trains; tells it the batch of a process.
+
+    Raises:
+        ValueError: for what its flat partitions of the weights cannot do.
+    """
+    if not str(cfg.get('strategy', {}).get('type', '')).endswith('DeepSpeedStrategy'):
+        return False
+    faults = []
+    if cfg.optim_wrapper.get('optimizer', {}).get('type') == 'MuonAdamW':
+        faults.append('MuonAdamW has no matrices under DeepSpeed: set optim_wrapper as '
+                      'configs/simpleseg/qwen25vl_zero2_sft_refcoco.py does')
+    if cfg.train_cfg.get('type') == 'RLTrainLoop':
+        faults.append('RLTrainLoop sums over micro-batches itself')
+    if faults:
+        raise ValueError(f"{'; '.join(faults)}. Or split the weights by FullyShardStrategy "
+                         '(_base_/strategies/fsdp.py), which does both.')
+    cfg.strategy.train_micro_batch_size_per_gpu = cfg.train_dataloader.batch_size
+    return True
 
 
 def _fit_prompts(cfg: Config, total: int, processes: int) -> int:

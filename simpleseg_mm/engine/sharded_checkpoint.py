@@ -59,7 +59,7 @@ def load_sharded(folder: str, make: Optional[MakeTensor] = None) -> Dict[str, An
     Raises:
         FileNotFoundError: no checkpoint, or one whose writing was interrupted.
     """
-    if not is_complete(folder):
+    if not Path(folder, _REST).is_file():
         raise FileNotFoundError(f'{folder} is not a whole checkpoint: it has no {_REST}, which is '
                                 'written last. Take an earlier one.')
     skeleton = torch.load(Path(folder, _REST), map_location='cpu', weights_only=False)
@@ -77,8 +77,15 @@ def load_sharded(folder: str, make: Optional[MakeTensor] = None) -> Dict[str, An
 
 
 def is_complete(folder: str) -> bool:
-    """Whether a folder holds a checkpoint that was written to its end."""
-    return Path(folder, _REST).is_file()
+    """Whether a folder holds a checkpoint that was written to its end.
+
+    Of DeepSpeed's, the one that ``last_checkpoint`` beside it names, which is written after it.
+    """
+    if Path(folder, _REST).is_file():
+        return True
+    last = Path(folder).parent / 'last_checkpoint'
+    return (any(Path(folder).glob('*_model_states.pt')) and last.is_file()
+            and Path(last.read_text().strip()).name == Path(folder).name)
 
 
 @CheckpointLoader.register_scheme(prefixes='', force=True)

@@ -1,0 +1,3 @@
+# The released SimpleSeg-Kimi-VL, converted by tools/model_converters/kimi_vl.py.
+_base_ = './kimi_vl.py'
+model = dict(mllm=dict(pretrained='simpleseg_kimi_vl'))

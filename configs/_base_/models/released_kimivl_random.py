@@ -1,0 +1,2 @@
+# Its shape.
+_base_ = './kimi_vl_random.py'

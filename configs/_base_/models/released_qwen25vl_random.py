@@ -1,0 +1,2 @@
+# Its shape.
+_base_ = './qwen25vl_7b_random.py'

@@ -1,0 +1,7 @@
+# DeepSpeed ZeRO-2. AdamW in place of Muon; its rate is our choice.
+_base_ = ['./qwen25vl_sft_refcoco.py', '../_base_/strategies/deepspeed_zero2.py']
+optim_wrapper = dict(
+    _delete_=True,
+    type='DeepSpeedOptimWrapper',
+    constructor='MuonConstructor',  # its groups: no decay of norms and biases
+    optimizer=dict(type='AdamW', lr=1e-5, weight_decay=0.1, betas=(0.9, 0.95)))
