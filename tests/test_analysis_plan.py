@@ -180,11 +180,11 @@ def test_advice_names_what_helps_and_the_combination_that_fits():
 def test_time_and_work_by_hand():
     cfg = config('nano_sft_refshapes')
     plan = make_plan(cfg, 1, 80, mfu=0.5, peak_tflops=2)
-    assert plan['samples'] == 8 * 1500
+    assert plan['samples'] == 8 * 1200
     assert plan['hours'] == pytest.approx(
-        plan['tflops_per_step'] * 1500 / (0.5 * 2) / 3600)
+        plan['tflops_per_step'] * 1200 / (0.5 * 2) / 3600)
     measured = make_plan(cfg, 1, 80, tokens_per_s=1000)
-    assert measured['hours'] == pytest.approx(measured['tokens_per_step'] * 1500 / 1000 / 3600)
+    assert measured['hours'] == pytest.approx(measured['tokens_per_step'] * 1200 / 1000 / 3600)
 
 
 def test_flops_of_a_checkpointed_pair_of_layers():
