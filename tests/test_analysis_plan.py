@@ -14,7 +14,8 @@ import simpleseg_mm.engine  # noqa: F401
 import simpleseg_mm.models  # noqa: F401
 from simpleseg_mm.analysis import (Measured, Phase, Rehearsal, build_on_meta, make_plan,
                                    plan_batch, rehearse, shapes)
-from simpleseg_mm.analysis.plan import share_out
+from simpleseg_mm.analysis.plan import share_out, strategy_of
+from simpleseg_mm.datasets.templates import TASKS
 
 ROOT = Path(__file__).resolve().parent.parent
 LORA = dict(r=8, lora_alpha=16, target_modules=r'.*language_model.*\.(q|v|up)_proj')
@@ -164,6 +165,22 @@ def test_strategies_by_hand(options, gpus, backward, update):
         plain = hand_made().phases[name].peak
         shared = share_out(Config(options), hand_made(), name, gpus)
         assert shared == {key: value for key, value in {**plain, **expected}.items() if value}
+
+
+@pytest.mark.parametrize('name, expected', [
+    ('qwen25vl_sft_refcoco', 'DDP'), ('qwen25vl_fsdp_gspo_refcoco', 'FSDP'),
+    ('qwen25vl_zero2_sft_refcoco', 'ZeRO-2'), ('qwen25vl_zero3_sft_refcoco', 'ZeRO-3')])
+def test_the_configs_strategies_are_known(name, expected):
+    assert strategy_of(config(name)) == expected
+
+
+def test_every_kind_of_answer_has_a_length():
+    cfg = config('nano_sft_refshapes')
+    lengths = {}
+    for task in TASKS:
+        cfg.train_dataloader.dataset.query.tasks = {task: 1.0}
+        lengths[task] = plan_batch(cfg).longest
+    assert lengths['text2extreme'] == lengths['text2point'] < lengths['text2box'] < 40
 
 
 def test_advice_names_what_helps_and_the_combination_that_fits():

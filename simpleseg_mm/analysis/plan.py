@@ -120,6 +120,7 @@ def plan_batch(cfg: Config, picture: Optional[Tuple[int, int]] = None,
     wanted = dict(mask=mask, text=5,
                   box=count_tokens(grammar.format_box([100, 100, 200, 200], size)) + 1,
                   point=count_tokens(grammar.format_point([100, 100], size)) + 1)
+    wanted['extreme'] = wanted['point']
     tasks = query.get('tasks') or dict(text2mask=1)
     mean = sum(weight * wanted[task.split('2')[1]] for task, weight in tasks.items())
     mean /= sum(tasks.values())
@@ -356,12 +357,13 @@ def _cached(cache) -> List[Tensor]:
 # --- several GPUs -----------------------------------------------------------------------------
 def strategy_of(cfg: Config) -> str:
     """'DDP', 'FSDP', or 'ZeRO-1' to 'ZeRO-3', from the config's ``strategy``."""
-    strategy = cfg.get('strategy') or {}
-    if strategy.get('type') == 'FullyShardStrategy':
+    name = launch.strategy_type(cfg)
+    if name == 'FullyShardStrategy':
         return 'FSDP'
-    stage = (strategy.get('zero_optimization') or {}).get('stage', 0)
-    if strategy.get('type') == 'DeepSpeedStrategy' and stage:
-        return f'ZeRO-{stage}'
+    if name == 'DeepSpeedStrategy':
+        stage = (cfg.strategy.get('zero_optimization') or {}).get('stage', 0)
+        if stage:
+            return f'ZeRO-{stage}'
     return 'DDP'
 
 

@@ -58,7 +58,7 @@ def fit_global_batch(cfg: Config, processes: int) -> int:
     Raises:
         ValueError: k is not a whole number, or the config accumulates by itself as well.
     """
-    deepspeed = _check_deepspeed(cfg)
+    deepspeed = _prepare_deepspeed(cfg)
     total = cfg.get('global_batch_size')
     if not total:
         return 1
@@ -91,13 +91,18 @@ def fit_global_batch(cfg: Config, processes: int) -> int:
     return count
 
 
-def _check_deepspeed(cfg: Config) -> bool:
+def strategy_type(cfg: Config) -> str:
+    """Name of the class that distributes the training, without its scope; '' for the runner's."""
+    return (cfg.get('strategy') or {}).get('type', '').rpartition('.')[2]
+
+
+def _prepare_deepspeed(cfg: Config) -> bool:
     """Whether DeepSpeed trains; tells it the batch of a process.
 
     Raises:
         ValueError: for what its flat partitions of the weights cannot do.
     """
-    if not str(cfg.get('strategy', {}).get('type', '')).endswith('DeepSpeedStrategy'):
+    if strategy_type(cfg) != 'DeepSpeedStrategy':
         return False
     faults = []
     if cfg.optim_wrapper.get('optimizer', {}).get('type') == 'MuonAdamW':
