@@ -19,9 +19,10 @@ from torch.distributed.tensor import DTensor
 
 _REST = 'checkpoint.pth'
 _MARK = '__tensor__'
-Path_ = Tuple[Union[str, int], ...]
+#: keys and numbers that lead to a value of nested containers
+Place = Tuple[Union[str, int], ...]
 #: place of a tensor, its shape and type -> a tensor to read it into
-MakeTensor = Callable[[Path_, torch.Size, torch.dtype], Tensor]
+MakeTensor = Callable[[Place, torch.Size, torch.dtype], Tensor]
 
 
 def save_sharded(checkpoint: Dict[str, Any], folder: str) -> None:
@@ -37,7 +38,15 @@ def save_sharded(checkpoint: Dict[str, Any], folder: str) -> None:
         rest.unlink(missing_ok=True)
     barrier()
     tensors: Dict[str, Tensor] = {}
-    skeleton = _take_out(checkpoint, (), tensors)
+
+    def take_out(value: Any, place: Place) -> Any:
+        if not isinstance(value, Tensor):
+            return value
+        key = '/'.join(map(str, place))
+        tensors[key] = value.detach()
+        return {_MARK: key}
+
+    skeleton = _map(take_out, checkpoint)
     with warnings.catch_warnings():
         warnings.filterwarnings('ignore', message='torch.distributed is disabled')
         dcp.save(tensors, checkpoint_id=folder, no_dist=not dist.is_initialized())
@@ -65,15 +74,22 @@ def load_sharded(folder: str, make: Optional[MakeTensor] = None) -> Dict[str, An
     skeleton = torch.load(Path(folder, _REST), map_location='cpu', weights_only=False)
     tensors: Dict[str, Tensor] = {}
     stored = dcp.FileSystemReader(folder).read_metadata().state_dict_metadata
-    for path, key in _marks(skeleton, ()):
+
+    def put_in(value: Any, place: Place) -> Any:
+        if not _is_mark(value):
+            return value
+        key = value[_MARK]
         size, dtype = stored[key].size, stored[key].properties.dtype
-        tensors[key] = torch.empty(size, dtype=dtype) if make is None else make(path, size, dtype)
+        tensors[key] = torch.empty(size, dtype=dtype) if make is None else make(place, size, dtype)
+        return tensors[key]
+
+    checkpoint = _map(put_in, skeleton)
     # Without a DTensor the processes read for themselves: they need not all be here.
     alone = not any(isinstance(tensor, DTensor) for tensor in tensors.values())
     with warnings.catch_warnings():
         warnings.filterwarnings('ignore', message='torch.distributed is disabled')
         dcp.load(tensors, checkpoint_id=folder, no_dist=alone)
-    return _put_in(skeleton, tensors)
+    return checkpoint
 
 
 def is_complete(folder: str) -> bool:
@@ -96,36 +112,17 @@ def load_local(filename: str, map_location=None) -> Dict[str, Any]:
     return load_from_local(filename, map_location)
 
 
-def _take_out(value: Any, path: Path_, tensors: Dict[str, Tensor]) -> Any:
-    """A copy whose tensors are replaced by marks; they go to ``tensors``."""
-    if isinstance(value, Tensor):
-        key = '/'.join(map(str, path))
-        tensors[key] = value.detach()
-        return {_MARK: key}
-    if isinstance(value, dict):
-        return {key: _take_out(item, (*path, key), tensors) for key, item in value.items()}
+def _map(function: Callable[[Any, Place], Any], value: Any, place: Place = ()) -> Any:
+    """A copy of nested dictionaries, lists and tuples with ``function`` of each leaf.
+
+    A mark is a leaf.
+    """
+    if isinstance(value, dict) and _MARK not in value:
+        return {key: _map(function, item, (*place, key)) for key, item in value.items()}
     if type(value) in (list, tuple):
-        return type(value)(_take_out(item, (*path, i), tensors) for i, item in enumerate(value))
-    return value
+        return type(value)(_map(function, item, (*place, i)) for i, item in enumerate(value))
+    return function(value, place)
 
 
-def _marks(value: Any, path: Path_):
-    if isinstance(value, dict):
-        if _MARK in value:
-            yield path, value[_MARK]
-        else:
-            for key, item in value.items():
-                yield from _marks(item, (*path, key))
-    elif type(value) in (list, tuple):
-        for i, item in enumerate(value):
-            yield from _marks(item, (*path, i))
-
-
-def _put_in(value: Any, tensors: Dict[str, Tensor]) -> Any:
-    if isinstance(value, dict):
-        if _MARK in value:
-            return tensors[value[_MARK]]
-        return {key: _put_in(item, tensors) for key, item in value.items()}
-    if type(value) in (list, tuple):
-        return type(value)(_put_in(item, tensors) for item in value)
-    return value
+def _is_mark(value: Any) -> bool:
+    return isinstance(value, dict)  # the only dictionary that is a leaf

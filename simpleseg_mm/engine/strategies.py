@@ -15,7 +15,7 @@ from torch.distributed.tensor import DTensor
 
 from simpleseg_mm.registry import STRATEGIES
 
-from .sharded_checkpoint import load_sharded, save_sharded
+from .sharded_checkpoint import Place, load_sharded, save_sharded
 from .sharding import split_like
 
 
@@ -95,7 +95,21 @@ class FullyShardStrategy(DDPStrategy):
         if not os.path.isdir(filename):
             return super().load_checkpoint(filename, callback=callback, **kwargs)
         self.logger.info(f'Load checkpoint from {filename}')
-        checkpoint = load_sharded(filename, self._part)
+        weights = self.model.state_dict()
+        params = self._optimized() if hasattr(self, 'optim_wrapper') else []
+
+        def part(place: Place, size: torch.Size, dtype: torch.dtype) -> Tensor:
+            """What a stored tensor is read into: this process's part, where it is split."""
+            like = None
+            if place[0] == 'state_dict':
+                like = weights.get(place[1])
+            elif params and place[:2] == ('optimizer', 'state'):
+                like = params[place[2]]
+            if isinstance(like, DTensor) and like.shape == size:
+                return torch.empty_like(like, dtype=dtype)
+            return torch.empty(size, dtype=dtype)
+
+        checkpoint = load_sharded(filename, part)
         if callback is not None:
             callback(checkpoint)
         self.load_model_state_dict(checkpoint.pop('state_dict'))
@@ -119,17 +133,6 @@ class FullyShardStrategy(DDPStrategy):
     def _optimized(self) -> List[Tensor]:
         """The optimizer's parameters in the order of its saved state."""
         return [p for group in self.optim_wrapper.param_groups for p in group['params']]
-
-    def _part(self, path: tuple, size: torch.Size, dtype: torch.dtype) -> Tensor:
-        """What a stored tensor is read into: this process's part, where it is split."""
-        like = None
-        if path[0] == 'state_dict':
-            like = self.model.state_dict().get(path[1])
-        elif path[:2] == ('optimizer', 'state'):
-            like = self._optimized()[path[2]]
-        if isinstance(like, DTensor) and like.shape == size:
-            return torch.empty_like(like, dtype=dtype)
-        return torch.empty(size, dtype=dtype)
 
 
 def _blocks(model: nn.Module) -> List[nn.Module]:
