@@ -3,7 +3,6 @@ import argparse
 import json
 import math
 import os
-import os.path as osp
 
 from mmengine.config import Config, DictAction
 from mmengine.dist import is_main_process
@@ -41,12 +40,7 @@ def load_config(args: argparse.Namespace) -> Config:
     if args.cfg_options is not None:
         cfg.merge_from_dict(args.cfg_options)
     cfg.work_dir = args.work_dir or cfg.get('work_dir') or launch.default_work_dir(args.config)
-    cfg.resume, cfg.load_from = False, None
-    if args.checkpoint.lower() != 'none':
-        if not osp.exists(args.checkpoint):
-            raise FileNotFoundError(f"no checkpoint {args.checkpoint}: give a file, or 'none' for "
-                                    'the weights that the config names')
-        cfg.load_from = args.checkpoint
+    cfg.resume, cfg.load_from = False, launch.existing_checkpoint(args.checkpoint)
     if args.show or args.show_dir:
         hook = cfg.default_hooks.get('visualization')
         if not hook:
@@ -55,9 +49,7 @@ def load_config(args: argparse.Namespace) -> Config:
         if args.show_dir:
             hook.test_out_dir = args.show_dir
     if args.out:
-        evaluators = cfg.test_evaluator
-        evaluators = evaluators if isinstance(evaluators, (list, tuple)) else [evaluators]
-        cfg.test_evaluator = [*evaluators, (
+        cfg.test_evaluator = [*launch.as_list(cfg.test_evaluator), (
             dict(type='TextDump', out_file=args.out) if args.out.endswith('.jsonl')
             else dict(type='DumpResults', out_file_path=args.out))]
     return cfg

@@ -168,6 +168,25 @@ def find_resumable(work_dir: str) -> Optional[str]:
     return None
 
 
+def existing_checkpoint(name: str) -> Optional[str]:
+    """A checkpoint named to a tool, file or folder; None for 'none', the config's own weights.
+
+    Raises:
+        FileNotFoundError: there is none of that name.
+    """
+    if name.lower() == 'none':
+        return None
+    if not osp.exists(name):
+        raise FileNotFoundError(f"no checkpoint {name}: give a file, or 'none' for the weights "
+                                'that the config names')
+    return name
+
+
+def as_list(evaluators) -> list:
+    """A config's evaluators, of which a single one may stand alone."""
+    return list(evaluators) if isinstance(evaluators, (list, tuple)) else [evaluators]
+
+
 def default_work_dir(config: str) -> str:
     """``work_dirs/NAME`` for ``configs/.../NAME.py``."""
     return osp.join('work_dirs', osp.splitext(osp.basename(config))[0])

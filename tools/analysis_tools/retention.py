@@ -51,10 +51,8 @@ def load_config(args: argparse.Namespace) -> Config:
         if not cfg.get(key):
             raise ValueError(f"{args.config} has no {key}: add a piece such as "
                              "'../_base_/retention/refshapes.py' to its _base_")
-    for path in (args.checkpoint, args.base):
-        if path.lower() != 'none' and not osp.isfile(path):
-            raise FileNotFoundError(f"no checkpoint {path}: give a file, or 'none' for the "
-                                    'weights that the config names')
+    for checkpoint in (args.checkpoint, args.base):
+        launch.existing_checkpoint(checkpoint)
     cfg.work_dir = args.work_dir or osp.join(launch.default_work_dir(args.config), 'retention')
     cfg.resume = False
     cfg.test_dataloader = cfg.retention_dataloader
@@ -65,11 +63,9 @@ def load_config(args: argparse.Namespace) -> Config:
 def score(cfg: Config, name: str, checkpoint: str) -> tuple[dict, dict]:
     """Figures of one model, and the number of questions of each kind, where the set knows it."""
     cfg = copy.deepcopy(cfg)
-    cfg.load_from = None if checkpoint.lower() == 'none' else checkpoint
+    cfg.load_from = launch.existing_checkpoint(checkpoint)
     cfg.experiment_name = f'retention_{name}'
-    evaluators = cfg.retention_evaluator
-    evaluators = evaluators if isinstance(evaluators, (list, tuple)) else [evaluators]
-    cfg.test_evaluator = [*evaluators, dict(
+    cfg.test_evaluator = [*launch.as_list(cfg.retention_evaluator), dict(
         type='TextDump', out_file=osp.join(cfg.work_dir, f'{name}.jsonl'))]
     runner = RUNNERS.build(cfg) if 'runner_type' in cfg else Runner.from_cfg(cfg)
     check_metric_names(runner.test_evaluator.metrics)

@@ -7,8 +7,11 @@ import numpy as np
 import torch
 from mmengine.dist import get_rank, get_world_size
 from mmengine.hooks import CheckpointHook, Hook
+from torch import nn
 
 from simpleseg_mm.registry import HOOKS
+
+from ..sharding import unwrap, whole_weights
 
 
 def seed_everything(*entropy: int) -> None:
@@ -29,6 +32,20 @@ def preserve_rng() -> Iterator[None]:
         finally:
             random.setstate(python)
             np.random.set_state(numpy)
+
+
+@contextmanager
+def undisturbed(model) -> Iterator[nn.Module]:
+    """The unwrapped model, in evaluation mode and with all its weights, without gradients.
+
+    The run goes on as if nothing had been asked. Every process must enter and leave.
+    """
+    model = unwrap(model)
+    training = model.training
+    with preserve_rng(), torch.no_grad(), whole_weights(model):
+        model.eval()
+        yield model
+        model.train(training)
 
 
 @HOOKS.register_module()

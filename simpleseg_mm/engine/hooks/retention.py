@@ -1,15 +1,12 @@
 """What of its general ability a model keeps while it learns to segment."""
 from typing import Dict, Optional
 
-import torch
 from mmengine.hooks import Hook
 from mmengine.runner import Runner
 
 from simpleseg_mm.evaluation import check_metric_names
 from simpleseg_mm.registry import HOOKS
-
-from ..sharding import unwrap, whole_weights
-from .randomness import preserve_rng
+from .randomness import undisturbed
 
 
 @HOOKS.register_module()
@@ -65,14 +62,11 @@ class RetentionHook(Hook):
             self._start = checkpoint['meta'].get('retention_start')
 
     def _score(self, runner, step: int) -> None:
-        model, loader = runner.model, self._loader
-        training = model.training
-        model.eval()
-        with preserve_rng(), torch.no_grad(), whole_weights(unwrap(model)):
+        loader = self._loader
+        with undisturbed(runner.model) as model:
             for batch in loader:
                 self._evaluator.process(data_samples=model.val_step(batch), data_batch=batch)
             figures = self._evaluator.evaluate(len(loader.dataset))
-        model.train(training)
         figures = {name.removeprefix('retention/'): float(value)
                    for name, value in figures.items()}
         self._scored_at = step

@@ -8,8 +8,8 @@ from mmengine.hooks import Hook
 
 from simpleseg_mm.registry import HOOKS
 
-from ..sharding import unwrap, whole_weights
-from .randomness import preserve_rng
+from ..sharding import unwrap
+from .randomness import preserve_rng, undisturbed
 
 
 @HOOKS.register_module()
@@ -71,20 +71,15 @@ class SampleGenerationHook(Hook):
     def _generate(self, runner, step: int) -> None:
         if runner.val_loop is None:
             return
-        with whole_weights(unwrap(runner.model)):
+        with undisturbed(runner.model) as model:
             if is_main_process():
-                self._answer(runner, step)
+                self._answer(runner, model, step)
 
-    def _answer(self, runner, step: int) -> None:
+    def _answer(self, runner, model, step: int) -> None:
         loader = runner.val_loop.dataloader
         count = min(self.num_samples, len(loader.dataset))
-        model = unwrap(runner.model)
-        training = model.training
-        with preserve_rng(), torch.no_grad():
-            items = [loader.dataset[i * len(loader.dataset) // count] for i in range(count)]
-            model.eval()
-            samples = model.val_step(loader.collate_fn(items))
-            model.train(training)
+        items = [loader.dataset[i * len(loader.dataset) // count] for i in range(count)]
+        samples = model.val_step(loader.collate_fn(items))
         for i, (item, sample) in enumerate(zip(items, samples)):
             image = item['inputs'].permute(1, 2, 0).numpy()
             runner.visualizer.add_datasample(f'sample_{i}', image, data_sample=sample.cpu(),
