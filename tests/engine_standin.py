@@ -29,6 +29,16 @@ from simpleseg_mm.registry import DATASETS, HOOKS, METRICS, MODELS, REWARDS, ROL
 ROOT = Path(__file__).resolve().parent.parent
 BASE = ROOT / 'configs' / '_base_'
 COUNTER = itertools.count()
+#: what the configs of all stand-in runs begin with
+TOY = f"""
+_base_ = ['{BASE}/default_runtime.py', '{BASE}/schedules/sft_nano.py']
+custom_imports = dict(_delete_=True, imports=['simpleseg_mm.datasets', 'simpleseg_mm.engine',
+                                             'engine_standin'])
+model = dict(type='ToyModel')
+train_dataloader = dict(
+    batch_size=4, num_workers=0, sampler=dict(type='InfiniteVisitSampler', shuffle=True),
+    collate_fn=dict(type='collate_queries'), dataset=dict(type='ToyQueries', length=10))
+"""
 
 
 def build(config, work_dir, **options):

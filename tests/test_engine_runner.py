@@ -8,20 +8,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from engine_standin import BASE, ROOT, run_tool, train
+from engine_standin import BASE, ROOT, TOY, run_tool, train
 from mmengine.config import Config
 
 from simpleseg_mm.engine import launch
 from simpleseg_mm.engine.hooks.randomness import preserve_rng, seed_everything
 
-CONFIG = f"""
-_base_ = ['{BASE}/default_runtime.py', '{BASE}/schedules/sft_nano.py']
-custom_imports = dict(_delete_=True, imports=['simpleseg_mm.datasets', 'simpleseg_mm.engine',
-                                             'engine_standin'])
-model = dict(type='ToyModel')
-train_dataloader = dict(
-    batch_size=4, num_workers=0, sampler=dict(type='InfiniteVisitSampler', shuffle=True),
-    collate_fn=dict(type='collate_queries'), dataset=dict(type='ToyQueries', length=10))
+CONFIG = TOY + """
 val_dataloader = dict(
     batch_size=2, num_workers=0, sampler=dict(type='DefaultSampler', shuffle=False),
     collate_fn=dict(type='collate_queries'), dataset=dict(type='ToyQueries', length=3))

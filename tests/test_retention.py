@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from engine_standin import BASE, ROOT, build, run_tool, train
+from engine_standin import ROOT, TOY, build, run_tool, train
 from mmengine.config import Config
 
 from simpleseg_mm.datasets.refshapes import generate
@@ -16,14 +16,7 @@ from simpleseg_mm.engine.hooks.retention import RetentionHook
 from simpleseg_mm.registry import MODELS
 from simpleseg_mm.visualization import read_scalars
 
-CONFIG = f"""
-_base_ = ['{BASE}/default_runtime.py', '{BASE}/schedules/sft_nano.py']
-custom_imports = dict(_delete_=True, imports=['simpleseg_mm.datasets', 'simpleseg_mm.engine',
-                                             'engine_standin'])
-model = dict(type='ToyModel')
-train_dataloader = dict(
-    batch_size=4, num_workers=0, sampler=dict(type='InfiniteVisitSampler', shuffle=True),
-    collate_fn=dict(type='collate_queries'), dataset=dict(type='ToyQueries', length=10))
+CONFIG = TOY + """
 retention_dataloader = dict(
     batch_size=2, num_workers=0, sampler=dict(type='DefaultSampler', shuffle=False),
     collate_fn=dict(type='collate_queries'), dataset=dict(type='ToyQueries', length=3))

@@ -4,11 +4,7 @@
 #   ... --cfg-options test_dataloader.dataset.query.codec.preset=paper-exact
 # A local folder: --cfg-options model.mllm.pretrained=FOLDER
 _base_ = [
-    '../_base_/models/released_qwen25vl.py', '../_base_/datasets/refcoco.py',
+    '../_base_/models/released_qwen25vl.py', '../_base_/datasets/refcoco_released.py',
     '../_base_/evaluators/res.py', '../_base_/schedules/sft_paper.py',
     '../_base_/default_runtime.py'
 ]
-codec = dict(_delete_=True, preset='paper', grammar='fixed3')
-train_dataloader = dict(dataset=dict(query=dict(codec=codec)))
-val_dataloader = dict(dataset=dict(query=dict(codec=codec)))
-test_dataloader = val_dataloader
