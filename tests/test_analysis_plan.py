@@ -14,7 +14,7 @@ import simpleseg_mm.engine  # noqa: F401
 import simpleseg_mm.models  # noqa: F401
 from simpleseg_mm.analysis import (Measured, Phase, Rehearsal, build_on_meta, make_plan,
                                    plan_batch, rehearse, shapes)
-from simpleseg_mm.analysis.plan import share_out, strategy_of
+from simpleseg_mm.analysis.sharing import share_out, strategy_of
 from simpleseg_mm.datasets.templates import TASKS
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -149,6 +149,9 @@ def hand_made() -> Measured:
     (dict(strategy=dict(type='FullyShardStrategy')), 4,
      dict(weights=200, gradients=100, optimizer=400, gathered=200 + 2 * 100 + 100 + 50),
      dict(weights=200, gradients=100, optimizer=400, activations=25, logits=10)),
+    (dict(strategy=dict(type='FullyShardStrategy', shard_size=2)), 4,
+     dict(weights=400, gradients=200, optimizer=800, gathered=200 + 2 * 100 + 100 + 50),
+     dict(weights=400, gradients=200, optimizer=800, activations=50, logits=20)),
     (dict(strategy=dict(type='DeepSpeedStrategy', zero_optimization=dict(stage=2))), 4,
      dict(gradients=100, optimizer=600, buckets=400),
      dict(gradients=100, optimizer=600, buckets=400, activations=200, logits=None)),
@@ -159,12 +162,42 @@ def hand_made() -> Measured:
         stage=2, offload_optimizer=dict(device='cpu')))), 4,
      dict(gradients=100, optimizer=None, buckets=400),
      dict(gradients=100, optimizer=None, buckets=400, activations=200, logits=None)),
-], ids=['one', 'ddp', 'bucket view', 'unknown', 'fsdp', 'zero 2', 'zero 3', 'offload'])
+], ids=['one', 'ddp', 'bucket view', 'unknown', 'fsdp', 'hsdp', 'zero 2', 'zero 3', 'offload'])
 def test_strategies_by_hand(options, gpus, backward, update):
     for name, expected in dict(backward=backward, update=update).items():
         plain = hand_made().phases[name].peak
         shared = share_out(Config(options), hand_made(), name, gpus)
         assert shared == {key: value for key, value in {**plain, **expected}.items() if value}
+
+
+@pytest.mark.parametrize('name', ['validation', 'rollout'])
+def test_answers_are_written_with_all_weights_at_hand(name):
+    measured = hand_made()
+    measured.phases[name] = Phase(dict(weights=800, optimizer=1600, activations=100))
+    cfg = Config(dict(strategy=dict(type='FullyShardStrategy')))
+    assert share_out(cfg, measured, name, 4) == dict(weights=200, optimizer=400, activations=100,
+                                                     gathered=800)
+
+
+def test_groups_of_processes_must_divide_the_gpus():
+    cfg = Config(dict(strategy=dict(type='FullyShardStrategy', shard_size=3)))
+    with pytest.raises(ValueError, match='shard_size=3 does not divide 4 GPUs'):
+        share_out(cfg, hand_made(), 'update', 4)
+
+
+def test_four_bits_below_adapters():
+    """28 matrices of the language model at 4 bits and a byte a 64 weights, and a float32 a 256
+    of these bytes; the rest as it is."""
+    whole, few = (make_plan(config(
+        model__mllm__lora=LORA, **options), 1, 80) for options in (
+            {}, dict(model__mllm__quantization=dict(load_in_4bit=True,
+                                                    bnb_4bit_use_double_quant=True))))
+    assert few['parameters'] == whole['parameters'] and few['trained'] == whole['trained']
+    matrices = 4 * (4 * 128 * 128 + 3 * 128 * 384)
+    saved = matrices * (4 - 0.5 - 1 / 64 - 4 / 64 / 256) / 2**30
+    weights = [plan['memory_gib']['update']['weights'] for plan in (whole, few)]
+    assert weights[0] - weights[1] == pytest.approx(saved, rel=1e-3)
+    assert few['tflops_per_step'] == pytest.approx(whole['tflops_per_step'])
 
 
 @pytest.mark.parametrize('name, expected', [

@@ -4,6 +4,7 @@ import json
 import random
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -351,3 +352,28 @@ def test_metrics_as_json():
               None, True, {1}]
     assert [load_tool('test').jsonable(v) for v in values] == [
         0.5, 2, None, 3, [1.0, 2.0], 'a', None, True, '{1}']
+
+
+@pytest.mark.parametrize('grammar, test, named', [
+    ('int1000', 'int1000', []), ('int1000', 'int100', ['test_dataloader']),
+    ('int100', 'int100', ['train_dataloader', 'test_dataloader'])])
+def test_a_checkpoint_of_another_grammar_is_warned_about(grammar, test, named, monkeypatch):
+    from simpleseg_mm.engine.hooks import grammar as module
+
+    def runner(train, test):
+        def loader(name):
+            return dict(dataset=dict(type='RefCOCODataset', query=dict(codec=dict(grammar=name))))
+
+        joined = dict(dataset=dict(datasets=[loader(train)['dataset'], dict(type='Other')]))
+        return SimpleNamespace(cfg=Config(dict(train_dataloader=joined, val_dataloader=None,
+                                               test_dataloader=loader(test))))
+
+    warnings, checkpoint = [], dict(meta={})
+    monkeypatch.setattr(module, 'print_log', lambda text, *args: warnings.append(text))
+    module.GrammarHook().before_save_checkpoint(runner('int1000', 'int100'), checkpoint)
+    assert checkpoint['meta']['grammars'] == ['int1000']
+    module.GrammarHook().after_load_checkpoint(runner(grammar, test), checkpoint)
+    assert [f'{key}.dataset' in text for key, text in zip(named, warnings)] == [True] * len(named)
+    assert len(warnings) == len(named) and all('taught the grammar int1000' in t for t in warnings)
+    module.GrammarHook().after_load_checkpoint(runner('int7', 'int7'), dict(state_dict={}))
+    assert len(warnings) == len(named)  # a checkpoint of others says nothing

@@ -330,6 +330,19 @@ def test_health_of_texts(text, expected):
         assert not {'vertices', 'self_intersection', 'few_vertices'} & set(figures)
 
 
+@pytest.mark.parametrize('texts, share', [
+    (('[[[0.1, 0.2], [0.3, 0.4], [0.5, 0.1]]]', 'no idea', '[0.1, 0.2, 0.3, 0.4]'), 100),
+    (('[[[0.1, 0.2], [0.3, 0.4], [0.5, 0.1]]]', '[1,2]'), 50), (('[1,2]', '[]'), 0)])
+def test_weights_of_another_grammar_are_told_by_their_answers(texts, share, monkeypatch):
+    warnings = []
+    monkeypatch.setattr('simpleseg_mm.evaluation.health.print_log',
+                        lambda text, *args: warnings.append(text))
+    square = rect(0, 0, 10, 10)
+    assert health(*(make_sample(square, square, text=text, img_id=i)
+                    for i, text in enumerate(texts)))['other_grammar'] == share
+    assert [f'{share} % of the answers' in text for text in warnings] == [True] * (share > 50)
+
+
 def test_health_asks_for_the_kind_of_the_task():
     square = rect(0, 0, 10, 10)
     for task, text, valid in [('text2box', '[0,0,100,100]', 100), ('text2box', '[1,2]', 0),

@@ -20,6 +20,19 @@ def test_unknown_grammars(name):
         Grammar.from_name(name)
 
 
+@pytest.mark.parametrize('name, text, expected', [
+    ('int1000', 'no idea', None), ('int1000', '', None), ('int1000', '[]', None),
+    ('int1000', TRIANGLE, False), ('int1000', '[[[0.1, 0.2], [0.3', True),
+    ('int1000', '[1080,3]', False), ('int1000', '[1180,3]', True),
+    ('int1000', '[' + 5000 * '9', True), ('int100', TRIANGLE, True),
+    ('decimal3', TRIANGLE, True), ('decimal3', '[[[0.1, 0.2], [0.30, 1.0]]]', False),
+    ('fixed3', '[0.100, 0.2', False), ('decimal3', '[0, 1, 1.0, 00]', False),
+    ('decimal3', '[0.1, 2]', True),
+])
+def test_numbers_of_another_grammar(name, text, expected):
+    assert Grammar.from_name(name).is_foreign(text) is expected
+
+
 @pytest.mark.parametrize('name, point, box, rings', [
     ('int1000', '[260,500]', '[0,1000,260,0]', '[[[260,500],[0,2]],[[1000,1000]]]'),
     ('int100', '[26,50]', '[0,100,26,0]', '[[[26,50],[0,0]],[[100,100]]]'),

@@ -15,6 +15,7 @@ default_hooks = dict(
     # Two checkpoints are kept: a run killed while it writes one can resume from the other.
     checkpoint=dict(type='CheckpointHook', by_epoch=False, interval=500, max_keep_ckpts=2),
     trainable=dict(type='TrainableCheckpointHook'),
+    grammar=dict(type='GrammarHook'),
     exact_resume=dict(type='ExactResumeHook'),
     reduce_logs=dict(type='ReduceLogsHook'),
     throughput=dict(type='ThroughputHook'),

@@ -4,8 +4,11 @@ from typing import Dict
 
 import torch
 from mmengine.config import Config
+from torch import nn
 
+from ..models.backbones.base import MLLMAdapter
 from ..registry import MODELS
+from .quantized import QuantizedLinear
 
 _PACKAGE = Path(__file__).resolve().parent.parent
 #: keys of ``model.mllm`` that say where the network, tokenizer and image processor come from
@@ -60,5 +63,20 @@ def build_on_meta(model: dict):
         FileNotFoundError: it is of no shape in this repository, and the hub did not give its
             configuration.
     """
+    mllm = without_weights(model['mllm'])
+    quantization = mllm.pop('quantization', None)
     with torch.device('meta'):
-        return MODELS.build({**model, 'mllm': without_weights(model['mllm'])})
+        model = MODELS.build({**model, 'mllm': mllm})
+        if quantization:
+            _quantize(model.mllm, quantization)
+    return model
+
+
+def _quantize(adapter: MLLMAdapter, keys: dict) -> None:
+    """Puts stand-ins where transformers would put layers of bitsandbytes."""
+    for name, module in list(adapter.hf.named_modules()):
+        if (type(module) is nn.Linear and adapter.part_of(name) == 'llm' and 'lora_' not in name
+                and name != 'lm_head'):
+            adapter.hf.set_submodule(name, QuantizedLinear(
+                module, bits=4 if keys.get('load_in_4bit') else 8,
+                double=keys.get('bnb_4bit_use_double_quant', False)))

@@ -71,8 +71,13 @@ def fit_global_batch(cfg: Config, processes: int) -> int:
         k; 1 where the config has no ``global_batch_size``.
 
     Raises:
-        ValueError: k is not a whole number, or the config accumulates by itself as well.
+        ValueError: k is not a whole number, the config accumulates by itself as well, or its
+            strategy cannot split its quantized weights.
     """
+    if cfg.get('model', {}).get('mllm', {}).get('quantization') and strategy_type(cfg):
+        raise ValueError(f'model.mllm.quantization under {strategy_type(cfg)}: weights of few '
+                         'bits are not split; leave `strategy` out (several processes then hold '
+                         'the weights once each), or train without quantization')
     deepspeed = _prepare_deepspeed(cfg)
     total = cfg.get('global_batch_size')
     if not total:

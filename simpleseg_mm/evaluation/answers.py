@@ -2,7 +2,7 @@
 from functools import lru_cache
 from typing import Optional
 
-from ..polygon import ParsedAnswer, PolygonCodec, parse_answer
+from ..polygon import Grammar, ParsedAnswer, PolygonCodec, parse_answer
 
 _KIND_OF_TARGET = dict(mask='rings', box='box', point='point')
 
@@ -27,6 +27,11 @@ def read_answer(sample: dict, key: str = 'pred_text', kind: Optional[str] = None
     kind = kind or _KIND_OF_TARGET.get((sample.get('task') or '').rpartition('2')[2])
     limit = dict(max_chars=None) if codec.lossless or key == 'answer' else {}
     return parse_answer(sample[key], codec.grammar, kind, **limit)
+
+
+def grammar_of(sample: dict) -> Grammar:
+    """The grammar that a sample's answers are read by."""
+    return _codec(sample['codec']).grammar
 
 
 def says_nothing(sample: dict) -> bool:

@@ -1,13 +1,15 @@
 """Output health: is what the model writes well-formed, short, and right in kind?"""
+import logging
 from typing import List, Tuple
 
 import cv2
 import numpy as np
+from mmengine.logging import print_log
 
 from ..polygon import ParsedAnswer, box_iou, mask_iou, mask_to_box
 from ..polygon.metrics import self_intersects
 from ..registry import METRICS
-from .answers import read_answer
+from .answers import grammar_of, read_answer
 from .base import QueryMetric, mean, percent, predicted_mask, stated, true_mask
 
 
@@ -18,6 +20,8 @@ class OutputHealthMetric(QueryMetric):
     Shares, in percent:
 
     - ``valid_parse``: answers that parse as a whole and are of the kind that the task asks for;
+    - ``other_grammar``: of the answers with numbers, those with one that the dataset's grammar
+      does not write; a warning is logged where they are most;
     - ``truncated``: answers without an end token, or with an unclosed tail;
     - ``self_intersection``, ``few_vertices``: of the answers with rings, those with a ring that
       meets itself (a one-pixel line traced there and back does), with a ring of fewer than 3
@@ -48,6 +52,7 @@ class OutputHealthMetric(QueryMetric):
         parsed = read_answer(sample)
         result = dict(
             valid_parse=parsed.valid,
+            other_grammar=grammar_of(sample).is_foreign(sample['pred_text']),
             truncated=parsed.truncated or sample.get('pred_finished') is False,
             tokens=sample.get('pred_num_tokens'),
             seconds=sample.get('pred_seconds'))
@@ -57,13 +62,22 @@ class OutputHealthMetric(QueryMetric):
             result.update(self._masks(predicted_mask(sample, truth.shape), truth))
         return result
 
+    def compute_metrics(self, results: list) -> dict:
+        figures = super().compute_metrics(results)
+        if figures.get('other_grammar', 0) > 50:
+            print_log(f'{figures["other_grammar"]:.0f} % of the answers have numbers that the '
+                      'grammar of the test data does not write: the weights were taught another '
+                      "one. Set the dataset's query.codec.grammar to theirs (decimal3 for the "
+                      'released SimpleSeg weights).', 'current', logging.WARNING)
+        return figures
+
     def summarize(self, results: List[dict]) -> dict:
         def column(name: str) -> list:
             return [result.get(name) for result in results]
 
         figures = {name: percent(column(name)) for name in (
-            'valid_parse', 'truncated', 'self_intersection', 'few_vertices', 'empty',
-            'box_right_mask_wrong')}
+            'valid_parse', 'other_grammar', 'truncated', 'self_intersection', 'few_vertices',
+            'empty', 'box_right_mask_wrong')}
         for name in ('part', 'hole'):
             true_count = sum(count or 0 for count in column(f'true_{name}s'))
             found = sum(count or 0 for count in column(f'found_{name}s'))

@@ -18,6 +18,7 @@ CLIP_MARGIN = 0.1
 # Malformed vertices after which the rest of an answer is given up. Our choice.
 MAX_DROPPED = 256
 
+_UNSIGNED = re.compile(r'[0-9]+(?:\.[0-9]*)?', re.ASCII)
 _NAME = re.compile(r'(decimal|fixed|int)([1-9][0-9]{0,5})', re.ASCII)
 
 
@@ -101,6 +102,20 @@ class Grammar:
             for k in range(1, self.digits):
                 digits -= points % 10**k == 0
         return 8 + digits.sum(axis=-1)
+
+    def is_foreign(self, text: str) -> Optional[bool]:
+        """Whether a text has a number that this grammar does not write: one with a decimal point
+        or far above N for 'int', a whole number above 1 for the others. None: no number.
+
+        Many such texts say that a model was taught another grammar.
+        """
+        words = _UNSIGNED.findall(text)
+        if not words:
+            return None
+        if self.style == 'int':
+            return any('.' in w or len(w) > 7 or int(w) > self.steps * (1 + CLIP_MARGIN)
+                       for w in words)
+        return any('.' not in w and w.lstrip('0') not in ('', '1') for w in words)
 
     def to_steps(self, points, size) -> np.ndarray:
         """Pixels ``(..., 2)`` x, y to whole steps ``(..., 2) int64``, clipped to 0..N.

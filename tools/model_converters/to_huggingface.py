@@ -59,6 +59,7 @@ def main() -> None:
     cfg = Config.fromfile(args.config)
     cfg.merge_from_dict(args.cfg_options or {})
     init_default_scope(cfg.get('default_scope', 'simpleseg_mm'))
+    cfg.model.mllm.pop('quantization', None)  # adapters are merged into the whole weights
     model = MODELS.build(cfg.model)
     load_checkpoint(model, args.checkpoint, map_location='cpu')
     adapter = model.mllm

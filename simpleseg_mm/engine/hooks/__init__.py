@@ -1,5 +1,6 @@
 """Hooks."""
 from .checkpoint import TrainableCheckpointHook
+from .grammar import GrammarHook
 from .logs import NonFiniteGuardHook, ProgressBarHook, ReduceLogsHook, ThroughputHook
 from .randomness import ExactResumeHook
 from .retention import RetentionHook
@@ -9,7 +10,8 @@ from .visualization_hook import PredictionVisualizationHook
 from .whole_weights import WholeWeightsHook
 
 __all__ = [
-    'ExactResumeHook', 'FirstBatchHook', 'NonFiniteGuardHook', 'PredictionVisualizationHook',
-    'ProgressBarHook', 'ReduceLogsHook', 'RetentionHook', 'RolloutTableHook',
-    'SampleGenerationHook', 'ThroughputHook', 'TrainableCheckpointHook', 'WholeWeightsHook'
+    'ExactResumeHook', 'FirstBatchHook', 'GrammarHook', 'NonFiniteGuardHook',
+    'PredictionVisualizationHook', 'ProgressBarHook', 'ReduceLogsHook', 'RetentionHook',
+    'RolloutTableHook', 'SampleGenerationHook', 'ThroughputHook', 'TrainableCheckpointHook',
+    'WholeWeightsHook'
 ]

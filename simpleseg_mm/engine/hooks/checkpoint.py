@@ -45,7 +45,8 @@ class TrainableCheckpointHook(Hook):
         for name, param in dropped.items():
             if name not in self._probes:  # frozen: looked at once
                 self._probes[name] = _probe(param)
-            del state[name]
+            for key in [key for key in state if key == name or key.startswith(f'{name}.')]:
+                del state[key]  # of quantized weights also their scales, NAME.absmax and others
         checkpoint['meta']['frozen_probes'] = {name: self._probes[name] for name in dropped}
 
     def after_load_checkpoint(self, runner, checkpoint: dict) -> None:

@@ -53,6 +53,9 @@ class MLLMAdapter(nn.Module):
         lora: keys of ``peft.LoraConfig``; everything but the adapters (and the parts that
             ``train_with_lora`` names) is then frozen.
         train_with_lora: parts trained in full beside LoRA.
+        quantization: keys of ``transformers.BitsAndBytesConfig``: the language model's matrices
+            are held in 4 or 8 bits below the adapters (QLoRA); everything else, the head
+            included, in ``dtype``. Needs ``lora``, pretrained weights and bitsandbytes.
         gradient_checkpointing: recompute activations in the backward pass.
         attn_implementation: as in transformers.
         system_prompt: ``None`` leaves the chat template's own default.
@@ -75,6 +78,7 @@ class MLLMAdapter(nn.Module):
                  freeze: Sequence[str] = (),
                  lora: Optional[dict] = None,
                  train_with_lora: Sequence[str] = (),
+                 quantization: Optional[dict] = None,
                  gradient_checkpointing: bool = False,
                  attn_implementation: str = 'sdpa',
                  system_prompt: Optional[str] = None) -> None:
@@ -87,6 +91,9 @@ class MLLMAdapter(nn.Module):
         if config is not None and init == 'pretrained':
             raise ValueError("`config` builds another network than the folder's: "
                              "set init='random'")
+        if quantization and (lora is None or init == 'random'):
+            raise ValueError('`quantization` holds pretrained weights in few bits, which cannot '
+                             "be trained: set lora=dict(...) and init='pretrained'")
         processor = locate(processor or pretrained)
         self.system_prompt = system_prompt
         self.tokenizer = _load(AutoTokenizer.from_pretrained, processor)
@@ -94,7 +101,14 @@ class MLLMAdapter(nn.Module):
         self.image_processor = self.build_image_processor(processor, min_pixels, max_pixels)
         options = dict(dtype=getattr(torch, dtype), attn_implementation=attn_implementation)
         if init == 'pretrained':
+            if quantization:
+                options['quantization_config'] = self._quantization(quantization)
             self.hf = load_weights(locate(pretrained), **options)
+            for module in self.hf.modules():
+                # bitsandbytes lays 4-bit weights out anew when a CPU first infers, for good, and
+                # has no gradient from there
+                if hasattr(module, 'support_avx512bf16_for_cpu'):
+                    module.support_avx512bf16_for_cpu = False
         else:
             hf_config = (AutoConfig.for_model(**config) if config is not None
                          else _load(AutoConfig.from_pretrained, locate(pretrained)))
@@ -399,6 +413,15 @@ class MLLMAdapter(nn.Module):
             raise ValueError(f'unknown parts {unknown}; {type(self).__name__} has '
                              f'{sorted(self.parts)}')
 
+    def _quantization(self, keys: dict):
+        from transformers import BitsAndBytesConfig
+        from transformers.utils import is_bitsandbytes_available
+        if not is_bitsandbytes_available():
+            raise ImportError('`quantization` needs bitsandbytes: pip install bitsandbytes')
+        whole = [prefix.rstrip('.') for part, prefixes in self.parts.items() if part != 'llm'
+                 for prefix in prefixes]
+        return BitsAndBytesConfig(**{'llm_int8_skip_modules': [*whole, 'lm_head'], **keys})
+
     def _select_trainable(self, freeze: Sequence[str], lora: Optional[dict],
                           train_with_lora: Sequence[str]) -> None:
         if lora is not None:
@@ -411,9 +434,14 @@ class MLLMAdapter(nn.Module):
             else:
                 parameter.requires_grad_(part not in freeze)
         trainable = sum(p.numel() for p in self.parameters() if p.requires_grad)
-        total = sum(p.numel() for p in self.parameters())
+        total = sum(map(num_values, self.parameters()))
         print_log(f'{type(self).__name__}: {trainable:,} of {total:,} parameters are trained',
                   'current')
+
+
+def num_values(parameter: Tensor) -> int:
+    """Numbers that a parameter holds: 4-bit ones stand in pairs."""
+    return parameter.numel() * (2 if parameter.dtype == torch.uint8 else 1)
 
 
 def locate(folder: str) -> str:

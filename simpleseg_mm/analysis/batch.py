@@ -1,0 +1,97 @@
+"""What a training step reads: sizes of pictures and answers, from a config's dataset and codec."""
+from dataclasses import dataclass
+from typing import Optional, Tuple
+
+from mmengine.config import Config
+
+from ..datasets.templates import QUESTIONS
+from ..models.sampling import Sampling
+from ..polygon import PolygonCodec, count_tokens
+
+#: a typical picture of a dataset (width, height), and how that is known
+PICTURES = {
+    'RefCOCODataset': ((640, 480), "COCO's most frequent size"),
+    'RefShapesDataset': ((224, 224), "the generator's default"),
+}
+#: mean tokens a mask of (preset, epsilon) on 1,145 objects of COCO, measured (docs/polygon.md)
+EPSILON_TOKENS = {('paper', 0.001): 792, ('paper', 0.002): 502, ('paper', 0.005): 266,
+                  ('paper', 0.01): 168, ('default', 0.002): 307, ('default', 0.005): 162}
+PHRASE = 'the man in the red shirt on the left'
+
+
+@dataclass(frozen=True)
+class Batch:
+    """What a training step reads.
+
+    Attributes:
+        picture: width and height in pixels.
+        turns: questions a sample; of reinforcement learning 1.
+        longest: tokens an answer that memory is planned for, the end token included.
+        mean: tokens an answer that time is planned for.
+        sources: (what, value, where it is from).
+    """
+    picture: Tuple[int, int]
+    turns: int
+    longest: int
+    mean: float
+    sources: Tuple[Tuple[str, str, str], ...]
+
+
+def plan_batch(cfg: Config, picture: Optional[Tuple[int, int]] = None,
+               answer_tokens: Optional[int] = None) -> Batch:
+    """Sizes of pictures and answers, from the config's dataset and codec.
+
+    Args:
+        cfg: of training.
+        picture, answer_tokens: instead of the dataset's typical picture and the codec's mean.
+    """
+    dataset = cfg.train_dataloader.dataset
+    query = dataset.query
+    sources = []
+    if picture is None:
+        picture, source = PICTURES.get(dataset.type, ((640, 480), 'assumed: dataset unknown'))
+    else:
+        source = 'given'
+    sources.append(('picture', f'{picture[0]} x {picture[1]} pixels', source))
+    codec = PolygonCodec(**dict(query.get('codec') or {}))
+    if answer_tokens is not None:
+        mask, source = answer_tokens, 'given'
+    elif codec.epsilon is not None:
+        mask = EPSILON_TOKENS.get((codec.preset.removesuffix('-exact'), codec.epsilon))
+        source = 'mean over 1,145 objects of COCO, measured (docs/polygon.md)'
+    else:
+        mask, source = codec.tokens, "the codec's budget, a mean over masks; + 1 end token"
+    if mask is None:
+        raise ValueError('the tokens of a mask are not known for this codec: give answer_tokens '
+                         '(tools/analysis_tools/codec_ceiling.py measures them)')
+    mask = int(mask) + 1
+    sources.append(('tokens a mask', str(mask), source))
+    size, grammar = (picture[1], picture[0]), codec.grammar
+    wanted = dict(mask=mask, text=5,
+                  box=count_tokens(grammar.format_box([100, 100, 200, 200], size)) + 1,
+                  point=count_tokens(grammar.format_point([100, 100], size)) + 1)
+    wanted['extreme'] = wanted['point']
+    tasks = query.get('tasks') or dict(text2mask=1)
+    mean = sum(weight * wanted[task.split('2')[1]] for task, weight in tasks.items())
+    mean /= sum(tasks.values())
+    longest = max(wanted[task.split('2')[1]] for task, weight in tasks.items() if weight)
+    if is_rl(cfg):
+        longest = Sampling(**sampling_of(cfg)).max_new_tokens
+        sources.append(('answers, for memory', str(longest), 'rollout.max_new_tokens, the most'))
+    else:
+        sources.append(('answers, for memory', str(longest), 'the longest kind of the tasks'))
+    sources.append(('answers, for time', f'{mean:.0f}', 'mean over the tasks by their weights'))
+    return Batch(tuple(picture), query.get('turns', 1), longest, mean, tuple(sources))
+
+
+def is_rl(cfg: Config) -> bool:
+    return cfg.train_cfg.get('type') == 'RLTrainLoop'
+
+
+def sampling_of(cfg: Config) -> dict:
+    return {key: value for key, value in cfg.train_cfg.rollout.items()
+            if key not in ('type', 'batch_size')}
+
+
+def question() -> str:
+    return QUESTIONS['mask'][0].replace('{subject}', PHRASE)
