@@ -1,0 +1,16 @@
+"""The data engine: images in, annotated training shards out, as stages from a config."""
+from .boxes import SelectBoxes
+from .filters import FilterDuplicates, FilterImage
+from .local_engine import LocalEngine
+from .masks import CleanMasks, WritePolygons
+from .oracle import OracleDetect, OracleSegment
+from .pipeline import Plan, annotate
+from .readers import ReadFolder, ReadParquet, ReadTars
+from .sample import Chunk, Sample
+from .stage import Stage
+
+__all__ = [
+    'Chunk', 'CleanMasks', 'FilterDuplicates', 'FilterImage', 'LocalEngine', 'OracleDetect',
+    'OracleSegment', 'Plan', 'ReadFolder', 'ReadParquet', 'ReadTars', 'Sample', 'SelectBoxes',
+    'Stage', 'WritePolygons', 'annotate'
+]

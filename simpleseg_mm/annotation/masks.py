@@ -1,0 +1,140 @@
+"""Masks: clean them, write them as polygons."""
+from collections.abc import Mapping, Sequence
+
+import cv2
+import numpy as np
+from pycocotools import mask as coco_mask
+
+from simpleseg_mm.polygon import (PolygonCodec, box_iou, mask_iou, mask_to_box, mask_to_rle,
+                                  rle_to_mask)
+from simpleseg_mm.registry import STAGES
+
+from .sample import Sample
+from .stage import Stage
+
+
+def remove_small(mask: np.ndarray, min_part: float, min_hole: float) -> np.ndarray:
+    """A mask ``(H, W) bool`` without its small parts and holes.
+
+    Args:
+        min_part: smallest part that stays, as a share of the largest part's area.
+        min_hole: smallest hole that stays, likewise.
+    """
+    box = mask_to_box(mask)
+    if box is None:
+        return mask
+    x1, y1, x2, y2 = box.astype(int)
+    crop = np.pad(mask[y1:y2, x1:x2], 1).view(np.uint8)  # holes lie inside the box
+    count, labels, stats, _ = cv2.connectedComponentsWithStats(crop, connectivity=8)
+    largest = stats[1:, cv2.CC_STAT_AREA].max()
+    keep = stats[:, cv2.CC_STAT_AREA] >= min_part * largest
+    keep[0] = False
+    if not keep[1:].all():
+        crop = keep[labels].view(np.uint8)
+    # The background is 4-connected where the mask is 8-connected.
+    count, labels, stats, _ = cv2.connectedComponentsWithStats(1 - crop, connectivity=4)
+    fill = stats[:, cv2.CC_STAT_AREA] < min_hole * largest
+    fill[[0, labels[0, 0]]] = False
+    cleaned = np.zeros_like(mask)
+    cleaned[y1:y2, x1:x2] = ((crop > 0) | fill[labels])[1:-1, 1:-1]
+    return cleaned
+
+
+@STAGES.register_module()
+class CleanMasks(Stage):
+    """Removes tiny parts and pin-holes, and drops objects whose mask is not to be trusted.
+
+    The object's box becomes the tight box of its mask.
+
+    Args:
+        min_part, min_hole: shares of the largest part's area, see :func:`remove_small`.
+        min_area: of the object, pixels.
+        min_score: of the segmenter (its own estimate of IoU), where it gives one.
+        min_box_iou: of the mask's box with the detector's.
+        max_sides: of the image that an object may touch; 0 drops all that the border cuts, 3
+            those that touch all four (backgrounds).
+        max_iou: overlap of two masks from which the lower score gives way.
+        **kwargs: see :class:`Stage`.
+    """
+
+    def __init__(self, min_part: float = 0.01, min_hole: float = 0.005, min_area: int = 100,
+                 min_score: float = 0.7, min_box_iou: float = 0.5, max_sides: int = 3,
+                 max_iou: float = 0.8, **kwargs) -> None:
+        super().__init__(**kwargs)
+        self.min_part, self.min_hole, self.min_area = min_part, min_hole, min_area
+        self.min_score, self.min_box_iou = min_score, min_box_iou
+        self.max_sides, self.max_iou = max_sides, max_iou
+
+    def process(self, samples: Sequence[Sample]) -> None:
+        for sample in samples:
+            sample.keep(self.name, [self._clean(o) for o in sample.objects])
+            sample.keep(self.name, self._repeated(sample.objects))
+            if not sample.objects:
+                sample.drop(self.name, 'no object')
+
+    def _clean(self, found: dict) -> str | None:
+        score = found.get('mask_score')
+        if score is not None and not score >= self.min_score:  # NaN too
+            return 'mask score too low'
+        if not found.get('mask'):
+            return 'no mask'
+        before = rle_to_mask(found['mask'])
+        if not before.any():
+            return 'mask has no pixel'
+        mask = remove_small(before, self.min_part, self.min_hole)
+        area = int(np.count_nonzero(mask))
+        if area < self.min_area:
+            return 'mask too small'
+        box = mask_to_box(mask)
+        if box_iou(box, found['box']) < self.min_box_iou:
+            return 'mask does not fit its box'
+        h, w = mask.shape
+        if (box == [0, 0, w, h]).sum() > self.max_sides:
+            return 'touches the border'
+        if not np.array_equal(mask, before):
+            found['mask'] = mask_to_rle(mask)
+        found['box'], found['area'] = box.tolist(), area
+        return None
+
+    def _repeated(self, objects: list[dict]) -> list[str | None]:
+        if len(objects) < 2:
+            return [None] * len(objects)
+        masks = [o['mask'] for o in objects]
+        overlap = np.asarray(coco_mask.iou(masks, masks, [0] * len(masks))) >= self.max_iou
+        reasons: list[str | None] = [None] * len(objects)
+        kept: list[int] = []
+        for number in sorted(range(len(objects)), key=lambda k: -objects[k]['score']):
+            if overlap[number, kept].any():
+                reasons[number] = 'same mask as a better object'
+            else:
+                kept.append(number)
+        return reasons
+
+
+@STAGES.register_module()
+class WritePolygons(Stage):
+    """Adds each object's outline as this project's polygon text, and how well it fits.
+
+    Args:
+        codec: arguments of :class:`simpleseg_mm.polygon.PolygonCodec`.
+        min_iou: of the decoded text with the mask; objects below are dropped.
+        **kwargs: see :class:`Stage`.
+    """
+
+    def __init__(self, codec: Mapping | None = None, min_iou: float = 0.5, **kwargs) -> None:
+        super().__init__(**kwargs)
+        self.codec = PolygonCodec(**dict(codec or {}))
+        self.min_iou = min_iou
+
+    def process(self, samples: Sequence[Sample]) -> None:
+        for sample in samples:
+            reasons = []
+            for found in sample.objects:
+                mask = rle_to_mask(found['mask'])
+                found['polygon'] = self.codec.encode(mask)
+                fit = mask_iou(self.codec.decode(found['polygon'], mask.shape).mask, mask)
+                found['polygon_iou'] = round(fit, 4)
+                reasons.append('polygon does not fit' if fit < self.min_iou else None)
+            sample.keep(self.name, reasons)
+            if not sample.objects:
+                sample.drop(self.name, 'no object')
