@@ -44,7 +44,8 @@ def photos(real_data: Path, root: Path, count: int) -> Path:
 def config(reader: dict, **stages) -> dict:
     """A config of these stages in this order, after a tolerant image filter."""
     stages = dict(image=dict(type='FilterImage', min_side=1, max_aspect=1000)) | stages
-    return dict(reader=reader, stages=stages, order=list(stages))
+    return dict(reader=reader, stages=stages, order=list(stages),
+                custom_imports=dict(imports=['annotation_standin']))
 
 
 def run(cfg: dict, work_dir: Path, workers: int = 0) -> dict:

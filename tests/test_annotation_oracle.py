@@ -1,4 +1,4 @@
-"""Annotated photos through the whole pipeline: what is written trains, adds up, and is repeated."""
+"""Annotated photos through the whole pipeline: what is written trains, adds up and repeats."""
 import json
 
 import numpy as np

@@ -1,5 +1,6 @@
 """The data engine: images in, annotated training shards out, as stages from a config."""
 from .boxes import SelectBoxes
+from .describe import DescribeByEndpoint
 from .filters import FilterDuplicates, FilterImage
 from .local_engine import LocalEngine
 from .masks import CleanMasks, WritePolygons
@@ -10,7 +11,7 @@ from .sample import Chunk, Sample
 from .stage import Stage
 
 __all__ = [
-    'Chunk', 'CleanMasks', 'FilterDuplicates', 'FilterImage', 'LocalEngine', 'OracleDetect',
-    'OracleSegment', 'Plan', 'ReadFolder', 'ReadParquet', 'ReadTars', 'Sample', 'SelectBoxes',
-    'Stage', 'WritePolygons', 'annotate'
+    'Chunk', 'CleanMasks', 'DescribeByEndpoint', 'FilterDuplicates', 'FilterImage',
+    'LocalEngine', 'OracleDetect', 'OracleSegment', 'Plan', 'ReadFolder', 'ReadParquet',
+    'ReadTars', 'Sample', 'SelectBoxes', 'Stage', 'WritePolygons', 'annotate'
 ]

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from mmengine.utils import import_modules_from_strings
 from tqdm import tqdm
 
 from simpleseg_mm.registry import STAGES
@@ -24,10 +25,12 @@ class Plan:
         reader: config of the reader.
         stages: name -> config of each stage, in order.
         work_dir: folder of the run, reachable from every machine.
+        imports: modules that register stages of the user's own.
     """
     reader: dict
     stages: dict
     work_dir: str
+    imports: tuple[str, ...] = ()
 
     @classmethod
     def from_config(cls, cfg: Mapping, work_dir: str) -> 'Plan':
@@ -42,14 +45,21 @@ class Plan:
         if len(set(order)) < len(order) or 'read' in order:
             raise ValueError(f"order names each stage once, and none 'read'; got {order}")
         plain = json.loads(json.dumps([cfg['reader'], {n: cfg['stages'][n] for n in order}]))
-        return cls(plain[0], plain[1], str(Path(work_dir).resolve()))
+        return cls(plain[0], plain[1], str(Path(work_dir).resolve()),
+                   tuple(cfg.get('custom_imports', {}).get('imports', ())))
+
+    def load(self) -> None:
+        """Import what registers stages; in every process."""
+        import_modules_from_strings(list(self.imports))
 
     def build_reader(self) -> Reader:
         """A new reader."""
+        self.load()
         return STAGES.build(dict(self.reader))
 
     def build_stage(self, name: str) -> Stage:
         """A new stage, with its models."""
+        self.load()
         stage = STAGES.build(dict(self.stages[name]))
         stage.name = name
         return stage

@@ -275,7 +275,7 @@ def _add_meta(sample: Sample, fields: bytes | None, caption: bytes | None) -> No
     for name, value in sample.meta.items():
         if isinstance(value, str) and name != 'file':
             cleaned = clean_text(value, MAX_CAPTION)
-            if len(value) > 4 * MAX_CAPTION or len(cleaned) >= MAX_CAPTION:
+            if len(value) > 4 * MAX_CAPTION or len(cleaned) >= MAX_CAPTION - 1:
                 sample.notes.append(f'{name} cut')
             elif name == 'caption' and cleaned != value:
                 sample.notes.append('caption cleaned')

@@ -156,7 +156,7 @@ def to_rgb(image: Image.Image) -> np.ndarray:
 
 def clean_text(text, max_chars: int = 1000) -> str:
     """One line of plain text: control and invisible characters out, blanks joined, cut."""
-    return ' '.join(_CONTROL.sub(' ', str(text)[:4 * max_chars]).split())[:max_chars]
+    return ' '.join(_CONTROL.sub(' ', str(text)[:4 * max_chars]).split())[:max_chars].rstrip()
 
 
 def safe_key(name: str) -> str:
