@@ -1,5 +1,7 @@
 """The embedded engine: the whole pipeline in this process, or in several on this machine."""
 import multiprocessing
+import os
+import threading
 from collections import Counter, deque
 from collections.abc import Iterator
 from multiprocessing.connection import Connection, wait
@@ -34,6 +36,7 @@ class LocalEngine:
 
 def _work(connection: Connection, plan: Plan, survey: bool) -> None:
     """A process: files in, records out, None after each file's last; an exception ends it."""
+    threading.Thread(target=_leave_with_driver, daemon=True).start()
     try:
         runner = ChunkRunner(plan, survey)
         while (file := connection.recv()) is not None:
@@ -47,6 +50,12 @@ def _work(connection: Connection, plan: Plan, survey: bool) -> None:
             connection.send(error)
         except Exception:  # an exception that cannot be pickled
             connection.send(RuntimeError(f'{type(error).__name__}: {error}'))
+
+
+def _leave_with_driver() -> None:
+    """A killed driver leaves no process behind that writes into its folder."""
+    wait([multiprocessing.parent_process().sentinel])
+    os._exit(1)
 
 
 class _Pool:
