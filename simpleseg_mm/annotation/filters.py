@@ -67,7 +67,7 @@ class FilterImage(Stage):
             sample.width, sample.height = width, height
             turned = image.getexif().get(_ORIENTATION, 1) not in (0, 1)
             if jpeg and image.mode in ('RGB', 'L') and not turned:
-                image.draft('L', (2 * _THUMBNAIL, 2 * _THUMBNAIL))
+                image.draft('L', (_THUMBNAIL, _THUMBNAIL))
                 image.load()
                 grey = np.asarray(image.convert('L'))
             else:

@@ -118,23 +118,27 @@ class WritePolygons(Stage):
     Args:
         codec: arguments of :class:`simpleseg_mm.polygon.PolygonCodec`.
         min_iou: of the decoded text with the mask; objects below are dropped.
+            None: not measured.
         **kwargs: see :class:`Stage`.
     """
 
-    def __init__(self, codec: Mapping | None = None, min_iou: float = 0.5, **kwargs) -> None:
+    def __init__(self, codec: Mapping | None = None, min_iou: float | None = 0.5, **kwargs
+                 ) -> None:
         super().__init__(**kwargs)
         self.codec = PolygonCodec(**dict(codec or {}))
         self.min_iou = min_iou
 
     def process(self, samples: Sequence[Sample]) -> None:
         for sample in samples:
-            reasons = []
-            for found in sample.objects:
-                mask = rle_to_mask(found['mask'])
-                found['polygon'] = self.codec.encode(mask)
-                fit = mask_iou(self.codec.decode(found['polygon'], mask.shape).mask, mask)
-                found['polygon_iou'] = round(fit, 4)
-                reasons.append('polygon does not fit' if fit < self.min_iou else None)
-            sample.keep(self.name, reasons)
+            sample.keep(self.name, [self._write(found) for found in sample.objects])
             if not sample.objects:
                 sample.drop(self.name, 'no object')
+
+    def _write(self, found: dict) -> str | None:
+        found['polygon'] = self.codec.encode_rle(found['mask'])
+        if self.min_iou is None:
+            return None
+        mask = rle_to_mask(found['mask'])
+        fit = mask_iou(self.codec.decode(found['polygon'], mask.shape).mask, mask)
+        found['polygon_iou'] = round(fit, 4)
+        return 'polygon does not fit' if fit < self.min_iou else None

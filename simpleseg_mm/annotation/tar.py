@@ -1,5 +1,4 @@
 """Tar shards in WebDataset's form: equal content gives equal bytes, and what is cut is noticed."""
-import io
 import os
 import tarfile
 from collections.abc import Iterator, Sequence
@@ -28,18 +27,17 @@ def pack(members: Sequence[tuple[str, bytes]]) -> tuple[bytes, np.ndarray]:
     Returns:
         Its bytes, and ``(N, 2) int64``: offset and size of each file's content in it.
     """
-    out = io.BytesIO()
+    parts, end = [], 0
     places = np.zeros((len(members), 2), np.int64)
     for number, (name, content) in enumerate(members):
         info = tarfile.TarInfo(name)
         info.size = len(content)
         info.mode = 0o644
-        out.write(info.tobuf(tarfile.USTAR_FORMAT))
-        places[number] = out.tell(), len(content)
-        out.write(content)
-        out.write(b'\0' * (-len(content) % BLOCK))
-    out.write(b'\0' * (2 * BLOCK))
-    return out.getvalue(), places
+        head, padding = info.tobuf(tarfile.USTAR_FORMAT), b'\0' * (-len(content) % BLOCK)
+        places[number] = end + len(head), len(content)
+        parts += [head, content, padding]
+        end += len(head) + len(content) + len(padding)
+    return b''.join([*parts, b'\0' * (2 * BLOCK)]), places
 
 
 class TarCut(Exception):

@@ -27,6 +27,12 @@ def _digits(steps: int) -> np.ndarray:
     return np.array([len(str(k)) for k in range(steps + 1)])
 
 
+@lru_cache(maxsize=None)
+def _words(grammar: 'Grammar') -> List[str]:
+    """Every coordinate of a grammar as text; none where they would be too many to keep."""
+    return [grammar.number(k) for k in range(grammar.steps + 1)] if grammar.steps <= 1e4 else []
+
+
 @dataclass(frozen=True)
 class Grammar:
     """How a coordinate is written.
@@ -131,7 +137,8 @@ class Grammar:
         return repr(step / self.steps)
 
     def _list(self, steps) -> str:
-        return f'[{self.comma.join([self.number(s) for s in steps])}]'
+        words = _words(self)
+        return f'[{self.comma.join([words[s] if words else self.number(s) for s in steps])}]'
 
     def format_steps(self, rings: Sequence) -> str:
         """Rings of whole steps ``(N, 2)`` to text; no ring gives '[]'."""
