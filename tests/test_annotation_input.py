@@ -16,7 +16,13 @@ from simpleseg_mm.annotation import FilterImage, ReadTars, Sample
 from simpleseg_mm.annotation.describe import PROMPT, text_fault
 from simpleseg_mm.annotation.filters import find_duplicates, perceptual_hash
 from simpleseg_mm.annotation.sample import clean_text, decode
-from simpleseg_mm.annotation.tar import TarCut, members, pack
+from simpleseg_mm.annotation.tar import TarCut, members
+from simpleseg_mm.annotation.tar import pack as pack_parts
+
+
+def pack(files) -> tuple:
+    parts, places = pack_parts(files)
+    return b''.join(parts), places
 
 
 def encoded(image: Image.Image, form: str, **options) -> bytes:

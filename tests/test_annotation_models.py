@@ -1,6 +1,7 @@
 """The model stages with small random networks of the real classes, held against transformers."""
 import io
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -176,6 +177,17 @@ def test_the_answer_to_one_object_does_not_depend_on_the_others(models):
     assert stage.ask([]) == []
 
 
+def test_verification_by_a_real_network(models):
+    stage = VerifyDescriptions(models['detect'], min_iou=0, min_score=0)
+    stage.name, one = 'verify', sample(0)
+    boxes = [[10, 10, 50, 50], [0, 0, 30, 30], [20, 5, 80, 60]]
+    one.propose([dict(box=box, score=1, category='dog', descriptions=[dict(text=text)])
+                 for box, text in zip(boxes, ['the red dog', 'a car on the left. ' * 9, '?'])])
+    stage.process([one])
+    found = [d['iou'] for o in one.objects for d in o['descriptions']]
+    assert len(found) + sum(one.counts.values()) == 3 and all(0 <= iou <= 1 for iou in found)
+
+
 @pytest.mark.parametrize('box, score, reason', [
     ([10, 10, 50, 50], 0.9, None), ([10, 10, 50, 41], 0.9, 'grounded elsewhere'),
     ([10, 10, 50, 43], 0.9, None), ([10, 10, 50, 50], 0.1, 'not found again'),
@@ -206,8 +218,9 @@ def test_the_wrong_kind_of_model(models, build, match):
 
 
 def test_the_shipped_configs():
+    root = Path(__file__).resolve().parents[1] / 'configs/annotation'
     for name in ('grounding_dino_sam_qwen', 'mm_grounding_dino_sam2_endpoint', 'coco_oracle'):
-        cfg = Config.fromfile(f'configs/annotation/{name}.py')
+        cfg = Config.fromfile(root / f'{name}.py')
         plan = Plan.from_config(cfg, 'work')
         assert list(plan.stages) == cfg.order
         json.dumps(plan.stages)

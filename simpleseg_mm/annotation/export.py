@@ -6,6 +6,7 @@ import json
 import os
 import tempfile
 from collections.abc import Iterator
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -95,7 +96,7 @@ def write_report(work_dir: str, totals: Totals, codec: PolygonCodec, pictures: i
     parts.append(_table('input files at fault', found['input_faults']))
     parts.append(_table(f'quarantined: {found["quarantined"]} (the first 50)',
                         totals.quarantined[:50]))
-    parts += ['<h2>Pictures</h2>', *_figures(work_dir, codec, pictures)]
+    parts += ['<h2>Pictures</h2>', *islice(_figures(work_dir, codec, pictures), pictures)]
     path = Path(work_dir) / 'report.html'
     path.write_text('\n'.join(parts))
     return path
@@ -111,14 +112,14 @@ def _table(title: str, rows: list) -> str:
 
 def _figures(work_dir: str, codec: PolygonCodec, count: int) -> Iterator[str]:
     shards = sorted(Path(work_dir, 'shards').glob('*.tar'))
-    chosen = shards[::max(1, len(shards) // max(count, 1))][:count]
+    chosen = shards[::max(1, len(shards) // count)][:count] if count else []
+    share = -(-count // max(1, len(chosen)))
     for path in chosen:
         with open(path, 'rb') as tar:
             places = {name: (offset, size)
                       for name, offset, size in members(tar, os.path.getsize(path))}
             names = [name for name in places if name.endswith('.json')]
-            for name in names[::max(1, len(names) * len(chosen) // count)][:-(-count
-                                                                            // len(chosen))]:
+            for name in names[::max(1, len(names) // share)][:share]:
                 tar.seek(places[name][0])
                 annotation = json.loads(tar.read(places[name][1]))
                 offset, size = places[annotation['file_name']]

@@ -6,7 +6,7 @@ import numpy as np
 from pycocotools import mask as coco_mask
 
 from simpleseg_mm.polygon import (PolygonCodec, box_iou, mask_iou, mask_to_box, mask_to_rle,
-                                  rle_to_mask)
+                                  rle_to_crop, rle_to_mask)
 from simpleseg_mm.registry import STAGES
 
 from .sample import Sample
@@ -20,24 +20,20 @@ def remove_small(mask: np.ndarray, min_part: float, min_hole: float) -> np.ndarr
         min_part: smallest part that stays, as a share of the largest part's area.
         min_hole: smallest hole that stays, likewise.
     """
-    box = mask_to_box(mask)
-    if box is None:
-        return mask
-    x1, y1, x2, y2 = box.astype(int)
-    crop = np.pad(mask[y1:y2, x1:x2], 1).view(np.uint8)  # holes lie inside the box
-    count, labels, stats, _ = cv2.connectedComponentsWithStats(crop, connectivity=8)
-    largest = stats[1:, cv2.CC_STAT_AREA].max()
+    padded = np.pad(mask, 1).view(np.uint8)
+    _, labels, stats, _ = cv2.connectedComponentsWithStats(padded, connectivity=8)
+    largest = stats[1:, cv2.CC_STAT_AREA].max(initial=0)
     keep = stats[:, cv2.CC_STAT_AREA] >= min_part * largest
     keep[0] = False
     if not keep[1:].all():
-        crop = keep[labels].view(np.uint8)
+        padded = keep[labels].view(np.uint8)
     # The background is 4-connected where the mask is 8-connected.
-    count, labels, stats, _ = cv2.connectedComponentsWithStats(1 - crop, connectivity=4)
+    _, labels, stats, _ = cv2.connectedComponentsWithStats(1 - padded, connectivity=4)
     fill = stats[:, cv2.CC_STAT_AREA] < min_hole * largest
     fill[[0, labels[0, 0]]] = False
-    cleaned = np.zeros_like(mask)
-    cleaned[y1:y2, x1:x2] = ((crop > 0) | fill[labels])[1:-1, 1:-1]
-    return cleaned
+    if fill.any():
+        padded |= fill[labels]
+    return padded[1:-1, 1:-1] > 0
 
 
 @STAGES.register_module()
@@ -78,20 +74,22 @@ class CleanMasks(Stage):
             return 'mask score too low'
         if not found.get('mask'):
             return 'no mask'
-        before = rle_to_mask(found['mask'])
-        if not before.any():
+        before, (x, y) = rle_to_crop(found['mask'])
+        if not before.size:
             return 'mask has no pixel'
-        mask = remove_small(before, self.min_part, self.min_hole)
-        area = int(np.count_nonzero(mask))
+        crop = remove_small(before, self.min_part, self.min_hole)
+        area = int(np.count_nonzero(crop))
         if area < self.min_area:
             return 'mask too small'
-        box = mask_to_box(mask)
+        box = mask_to_box(crop) + [x, y, x, y]
         if box_iou(box, found['box']) < self.min_box_iou:
             return 'mask does not fit its box'
-        h, w = mask.shape
+        h, w = found['mask']['size']
         if (box == [0, 0, w, h]).sum() > self.max_sides:
             return 'touches the border'
-        if not np.array_equal(mask, before):
+        if not np.array_equal(crop, before):
+            mask = np.zeros((h, w), bool)
+            mask[y:y + crop.shape[0], x:x + crop.shape[1]] = crop
             found['mask'] = mask_to_rle(mask)
         found['box'], found['area'] = box.tolist(), area
         return None

@@ -10,22 +10,22 @@ import numpy as np
 BLOCK = tarfile.BLOCKSIZE
 
 
-def write_atomically(path: Path, content: bytes) -> None:
+def write_atomically(path: Path, *parts: bytes) -> None:
     """Write a file that is either whole or not there, also after a crash of the machine."""
     path = Path(path)
     partial = path.with_name(f'.{path.name}.{os.getpid()}.partial')
     with open(partial, 'wb') as file:
-        file.write(content)
+        file.writelines(parts)
         file.flush()
         os.fsync(file.fileno())
     os.replace(partial, path)
 
 
-def pack(members: Sequence[tuple[str, bytes]]) -> tuple[bytes, np.ndarray]:
+def pack(members: Sequence[tuple[str, bytes]]) -> tuple[list[bytes], np.ndarray]:
     """A tar of these files, without time or owner.
 
     Returns:
-        Its bytes, and ``(N, 2) int64``: offset and size of each file's content in it.
+        Its bytes in parts, and ``(N, 2) int64``: offset and size of each file's content in it.
     """
     parts, end = [], 0
     places = np.zeros((len(members), 2), np.int64)
@@ -37,7 +37,7 @@ def pack(members: Sequence[tuple[str, bytes]]) -> tuple[bytes, np.ndarray]:
         places[number] = end + len(head), len(content)
         parts += [head, content, padding]
         end += len(head) + len(content) + len(padding)
-    return b''.join([*parts, b'\0' * (2 * BLOCK)]), places
+    return [*parts, b'\0' * (2 * BLOCK)], places
 
 
 class TarCut(Exception):

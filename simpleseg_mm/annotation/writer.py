@@ -71,11 +71,11 @@ def write_chunk(chunk: Chunk, work_dir: Path, stages: Sequence[str]) -> dict:
     if quarantined:
         aside = [(f'{sample.key}.{suffix}', part) for sample in quarantined
                  for suffix, part in (('bin', sample.raw), ('txt', _reason(sample)))]
-        write_atomically(work_dir / 'quarantine' / f'{chunk.name}.tar', pack(aside)[0])
+        write_atomically(work_dir / 'quarantine' / f'{chunk.name}.tar', *pack(aside)[0])
     if files:
-        write_atomically(work_dir / 'shards' / f'{chunk.name}.tar', content)
+        write_atomically(work_dir / 'shards' / f'{chunk.name}.tar', *content)
         write_atomically(work_dir / 'shards' / f'{chunk.name}.npy', index.getvalue())
-    record = _record(chunk, annotations, len(content) if files else 0, stages)
+    record = _record(chunk, annotations, sum(map(len, content)) if files else 0, stages)
     write_atomically(work_dir / 'ledger' / f'{chunk.name}.json', json.dumps(record).encode())
     return record
 

@@ -319,7 +319,7 @@ def rle_to_crop(rle: Dict) -> Tuple[np.ndarray, Tuple[int, int]]:
         return np.zeros((0, 0), bool), (0, 0)
     x0, x1 = int(first[0]) // h, int(last[-1]) // h + 1
     top, bottom = first % h, last % h
-    through = (first // h != last // h).any()  # a run that goes on in the next column
+    through = (last - first != bottom - top).any()  # a run that goes on in the next column
     y0, y1 = (0, h) if through else (int(top.min()), int(bottom.max()) + 1)
     columns = np.zeros((x1 - x0) * h, np.uint8)
     change -= x0 * h
