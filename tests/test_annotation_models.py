@@ -194,12 +194,13 @@ def test_verification_by_a_real_network(models):
     ([np.nan] * 4, 0.9, 'box or score not finite'),
     ([10, 10, 50, 50], np.nan, 'box or score not finite')])
 def test_verification(models, box, score, reason):
-    stage = VerifyDescriptions(models['detect'], min_iou=0.8, max_pairs=2)
+    stage = VerifyDescriptions(models['detect'], min_iou=0.8)
     stage.name, one = 'verify', sample(0)
-    texts = [dict(text='dog'), dict(text='dog')]  # equal texts: each is judged by itself
+    texts = [dict(text='dog'), dict(text='dog')]
     one.propose([dict(box=[10, 10, 50, 50], score=1, category='dog', descriptions=texts)])
     stage.grounder = lambda images, labels: [
         (np.array([[0, 0, 9, 9], box], float), np.array([[0.05], [score]])) for _ in images]
+    stage.grounder.split = lambda labels: [labels]
     stage.process([one])
     left = one.objects[0]['descriptions']
     if reason is None:

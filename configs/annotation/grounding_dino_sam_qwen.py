@@ -12,4 +12,4 @@ stages = dict(
     describe=dict(type='DescribeByChat', pretrained='Qwen/Qwen2.5-VL-7B-Instruct', batch_size=8,
                   max_requests=16, count=2, max_words=30, resources=dict(num_gpus=1)),
     verify=dict(type='VerifyDescriptions', pretrained=detector, min_iou=0.8, min_score=0.2,
-                max_pairs=8, resources=dict(num_gpus=0.5)))
+                batch_size=8, resources=dict(num_gpus=0.5)))
