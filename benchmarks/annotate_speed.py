@@ -103,7 +103,8 @@ def pipeline(images: Path, out: Path, codec: dict, clean: bool) -> dict:
                     masks=dict(type='GivenMasks'),
                     clean=dict(type='CleanMasks', min_area=0, min_box_iou=0, max_sides=4,
                                max_iou=1.1),
-                    polygon=dict(type='WritePolygons', codec=codec, min_iou=None),
+                    polygon=dict(type='WritePolygons', codec=codec,
+                                 min_iou=None if 'preset' in codec else 0.5),
                     duplicates=dict(type='FilterDuplicates', distance=0)),
         order=['image', 'masks', *(['clean'] if clean else []), 'polygon', 'duplicates']),
         str(out))

@@ -13,6 +13,7 @@ from .tar import TarCut, members
 
 IMAGE_SUFFIXES = ('jpg', 'jpeg', 'png', 'webp', 'gif', 'bmp', 'tif', 'tiff')
 MAX_CAPTION = 1000  # characters of a source's caption that are kept. Our choice
+_SIDECARS = ('.json', '.txt')  # fields, caption
 _FIELDS = ('caption', 'text', 'TEXT', 'alt_text', 'tags', 'url', 'license', 'sha256', 'id')
 
 
@@ -22,7 +23,8 @@ class InputFile:
 
     Attributes:
         name: unique; the chunks' names begin with it.
-        paths: relative to the reader's root where it has one.
+        paths: relative to the reader's root where it has one; a folder's images come first,
+            then the captions and fields beside them.
         weight: of progress: images of a folder, bytes of a file.
     """
     name: str
@@ -84,20 +86,25 @@ class ReadFolder(Reader):
     def files(self) -> list[InputFile]:
         if not self.root.is_dir():
             raise FileNotFoundError(f'no folder {self.root}; set reader.root')
-        paths = sorted(str(path.relative_to(self.root)) for path in self.root.rglob('*')
-                       if path.suffix.lower()[1:] in IMAGE_SUFFIXES)
+        found = {str(path.relative_to(self.root)) for path in self.root.rglob('*')}
+        paths = sorted(path for path in found
+                       if path.rpartition('.')[2].lower() in IMAGE_SUFFIXES)
         if not paths:
             raise FileNotFoundError(f'{self.root} holds no images ({", ".join(IMAGE_SUFFIXES)})')
         groups = [paths[i:i + self.shard_size] for i in range(0, len(paths), self.shard_size)]
-        return [InputFile(f'{safe_key(self.root.name)}-{number:06d}', tuple(group), len(group))
+        name = safe_key(self.root.resolve().name)
+        return [InputFile(f'{name}-{number:06d}', tuple(group) + tuple(
+                    beside for path in group for suffix in _SIDECARS
+                    if (beside := path.rpartition('.')[0] + suffix) in found), len(group))
                 for number, group in enumerate(groups)]
 
     def chunks(self, file: InputFile, done: Callable[[str], bool]) -> Iterator[Chunk]:
         if done(file.name):
             yield Chunk(file.name, [], file.weight)
             return
+        there = set(file.paths)
         samples, keys = [], set()
-        for path in file.paths:
+        for path in file.paths[:int(file.weight)]:
             key = base = safe_key(path.rpartition('.')[0])
             number = 1
             while key in keys:  # a.jpg and a.png: two images
@@ -107,7 +114,9 @@ class ReadFolder(Reader):
             sample = Sample(key, meta=dict(file=path))
             try:
                 sample.raw = (self.root / path).read_bytes()
-                _add_meta(sample, *(_read_beside(self.root / path, s) for s in ('.json', '.txt')))
+                _add_meta(sample, *(
+                    (self.root / beside).read_bytes() if beside in there else None
+                    for beside in (path.rpartition('.')[0] + suffix for suffix in _SIDECARS)))
             except OSError as error:
                 sample.drop('read', f'failed: {type(error).__name__}', quarantine=True)
             samples.append(sample)
@@ -245,13 +254,6 @@ class ReadParquet(Reader):
         else:
             sample.drop('read', 'no image')
         return sample
-
-
-def _read_beside(path: Path, suffix: str) -> bytes | None:
-    try:
-        return path.with_suffix(suffix).read_bytes()
-    except FileNotFoundError:
-        return None
 
 
 def _add_meta(sample: Sample, fields: bytes | None, caption: bytes | None) -> None:

@@ -81,13 +81,10 @@ def run_stage(stage: Stage, chunk: Chunk, work_dir: Path) -> None:
             place = f'{stage.name}/{number}'
             if journal.deaths(place) < DEATHS:
                 journal.enter(place)
-                try:
-                    if len(batch) == 1:
-                        _process_single(stage, batch[0])
-                    else:
-                        _process_batch(stage, batch)
-                finally:
-                    journal.leave()
+                if len(batch) == 1:
+                    _process_single(stage, batch[0])
+                else:
+                    _process_batch(stage, batch)
                 continue
             for sample in batch:
                 own = f'{place}/{sample.key}'
@@ -95,11 +92,9 @@ def run_stage(stage: Stage, chunk: Chunk, work_dir: Path) -> None:
                     sample.drop(stage.name, 'killed its process', quarantine=True)
                     continue
                 journal.enter(own)
-                try:
-                    _process_single(stage, sample)
-                finally:
-                    journal.leave()
+                _process_single(stage, sample)
     finally:
+        journal.leave()
         chunk.seconds[stage.name] += time.perf_counter() - start
         chunk.handled[stage.name] += len(live)
 

@@ -52,7 +52,8 @@ def signed_area(ring) -> float:
 
 def canonical_start(ring: np.ndarray) -> np.ndarray:
     """Roll a ring so that it starts at its top-most, then left-most vertex."""
-    first = int(np.lexsort((ring[:, 0], ring[:, 1]))[0])
+    top = np.flatnonzero(ring[:, 1] == ring[:, 1].min())
+    first = int(top[ring[top, 0].argmin()])
     return np.roll(ring, -first, axis=0) if first else ring
 
 

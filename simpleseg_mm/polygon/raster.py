@@ -270,13 +270,16 @@ def _checked_rle(rle: dict, h: int, w: int, name: str) -> Dict:
 def _runs(counts, name: str) -> np.ndarray:
     """Run lengths ``(N,) int64`` of COCO's compressed RLE string (6-bit variable-length code)."""
     data = counts.encode('latin1', 'replace') if isinstance(counts, str) else counts
-    codes = np.frombuffer(data, np.uint8).astype(np.int64) - 48
+    codes = np.frombuffer(data, np.uint8) - np.uint8(48)
     if not len(codes):
-        return codes
+        return codes.astype(np.int64)
+    if (codes >= 64).any():
+        raise ValueError(f'{name} has counts that are no compressed RLE')
+    codes = codes.astype(np.int64)
     ends = np.flatnonzero(codes < 32)  # bit 6: the number goes on
     starts = np.concatenate([[0], ends + 1])  # of the numbers, and where one is cut off
     lengths = np.concatenate([starts[1:], [len(codes)]]) - starts
-    if codes.min() < 0 or codes.max() >= 64 or lengths.max() > 7:
+    if lengths.max() > 7:
         raise ValueError(f'{name} has counts that are no compressed RLE')
     if lengths[-1]:
         raise ValueError(f'{name} has counts that end within a number')

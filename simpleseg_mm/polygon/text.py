@@ -137,14 +137,17 @@ class Grammar:
         return repr(step / self.steps)
 
     def _list(self, steps) -> str:
-        words = _words(self)
-        return f'[{self.comma.join([words[s] if words else self.number(s) for s in steps])}]'
+        return f'[{self.comma.join([self.number(s) for s in steps])}]'
 
     def format_steps(self, rings: Sequence) -> str:
         """Rings of whole steps ``(N, 2)`` to text; no ring gives '[]'."""
         rings = [np.asarray(ring).tolist() for ring in rings if len(ring)]
-        join = self.comma.join
-        body = join([f'[{join([self._list(p) for p in ring])}]' for ring in rings])
+        join, words, comma = self.comma.join, _words(self), self.comma
+        if words:
+            rings = [[f'[{words[x]}{comma}{words[y]}]' for x, y in ring] for ring in rings]
+        else:
+            rings = [[self._list(p) for p in ring] for ring in rings]
+        body = join([f'[{join(ring)}]' for ring in rings])
         return f'[{body}]'
 
     def format_point(self, xy, size) -> str:
