@@ -2,10 +2,13 @@
 import http.server
 import io
 import json
+import runpy
 import struct
+import sys
 import threading
 import time
 import zlib
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -18,6 +21,8 @@ from simpleseg_mm.annotation.filters import find_duplicates, perceptual_hash
 from simpleseg_mm.annotation.sample import clean_text, decode
 from simpleseg_mm.annotation.tar import TarCut, members
 from simpleseg_mm.annotation.tar import pack as pack_parts
+
+ROOT = Path(__file__).resolve().parents[1]
 
 
 def pack(files) -> tuple:
@@ -404,3 +409,48 @@ def test_texts():
     assert text_fault('狗在草地上', 3) is None
     assert text_fault('a b c d', 3) == 'too long' and text_fault('12 3', 3) == 'nonsense'
     assert clean_text('a\ud800b') == 'a b'
+
+
+# The tool
+
+@pytest.fixture
+def tool(monkeypatch, capsys):
+    def call(*args) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, 'argv', ['annotate.py', *map(str, args)])
+        with pytest.raises(SystemExit) as end:
+            runpy.run_path(str(ROOT / 'tools/annotate.py'), run_name='__main__')
+        out, err = capsys.readouterr()
+        return end.value.code, out, err
+    return call
+
+
+def test_the_tool(tool, tmp_path):
+    images = folder_of(tmp_path / 'images', 3, size=(300, 280))
+    (images / 'x.jpg').write_bytes(b'broken')
+    (images / 'y.jpg').write_bytes(jpeg(0, size=(300, 280)))
+    ann_file = tmp_path / 'coco.json'
+    ann_file.write_text(json.dumps(dict(
+        images=[dict(id=k, file_name=f'{k:03d}.jpg', width=300, height=280) for k in range(3)],
+        categories=[dict(id=1, name='thing')],
+        annotations=[dict(id=1, image_id=0, category_id=1, iscrowd=0, bbox=[50, 50, 100, 100],
+                          segmentation=[[50, 50, 150, 50, 150, 150, 50, 150]]),
+                     dict(id=2, image_id=1, category_id=1, iscrowd=0, bbox=[0, 0, 9, 9],
+                          segmentation=[[1, 1]])])))
+    config_path = ROOT / 'configs/annotation/coco_oracle.py'
+    options = ['--work-dir', tmp_path / 'run', '--cfg-options', f'reader.root={images}',
+               f'stages.detect.ann_file={ann_file}', f'stages.segment.ann_file={ann_file}']
+    code, out, err = tool(config_path, *options)
+    result = json.loads(out.splitlines()[-1])
+    assert code == 0 and result['coco'] == dict(images=1, annotations=1, categories=1)
+    assert result['counts']['images'] == dict(entered=5, written=1, dropped={
+        'image: unreadable image': 1, 'detect: not in the annotations': 1, 'select: no box': 1,
+        'clean: no object': 1})
+    assert result['counts']['objects']['dropped'] == {'segment: annotation unusable': 1}
+    assert (tmp_path / 'run/report.html').is_file() and 'WARNING' not in err
+    code, _, err = tool(config_path, *options, 'stages.clean.min_area=5')
+    assert code == 2 and 'stages.clean.min_area' in err
+    code, _, err = tool(config_path, '--work-dir', tmp_path / 'no', '--cfg-options',
+                        f'reader.root={tmp_path / "nothing"}')
+    assert code == 2 and 'set reader.root' in err
+    code, _, err = tool(config_path, *options[:2], '--cfg-options', 'order=["image","paint"]')
+    assert code == 2 and "order names ['paint']" in err
