@@ -5,6 +5,7 @@ import json
 import runpy
 import struct
 import sys
+import tarfile
 import threading
 import time
 import zlib
@@ -186,7 +187,6 @@ def test_packing_is_read_by_python_and_repeats():
     files = [('a.jpg', b'x' * 700), ('a.json', b'{}'), ('b.jpg', b'')]
     content, places = pack(files)
     assert content == pack(files)[0]
-    import tarfile
     with tarfile.open(fileobj=io.BytesIO(content)) as archive:
         assert [(m.name, archive.extractfile(m).read()) for m in archive] == files
     assert [content[offset:offset + size] for offset, size in places] == [b for _, b in files]
@@ -226,6 +226,30 @@ def test_keys_that_come_again_and_samples_without_image(tmp_path):
         assert found['counts']['images']['written'] == 3
         assert found['counts']['images']['dropped'] == {'read: duplicate key': 3,
                                                         'read: no image': 1}
+
+
+def test_names_that_cannot_be_keys_stay_apart(tmp_path):
+    names = ['a' * 90, 'a' * 91, '写真', '画像', 'x/写', 'plain-1', 'a b', 'a_b']
+    with tarfile.open(tmp_path / 't.tar', 'w') as archive:
+        for number, name in enumerate(names):
+            raw = jpeg(number)
+            info = tarfile.TarInfo(f'{name}.jpg')
+            info.size = len(raw)
+            archive.addfile(info, io.BytesIO(raw))
+    found = run(simple(dict(type='ReadTars', paths=str(tmp_path / '*.tar'))), tmp_path / 'run')
+    assert found['counts']['images'] == dict(entered=8, written=8, dropped={})
+    with tarfile.open(tmp_path / 'run/shards/t-0000.tar') as archive:
+        written = archive.getnames()
+    assert len(set(written)) == 16 and 'plain-1.jpg' in written and 'a_b.json' in written
+    assert all(name.isascii() and len(name) < 100 for name in written)
+
+
+def test_duplicates_without_the_image_filter(tmp_path):
+    images = folder_of(tmp_path / 'images', 1)
+    cfg = config(dict(type='ReadFolder', root=str(images)),
+                 duplicates=dict(type='FilterDuplicates'))
+    with pytest.raises(ValueError, match='needs FilterImage before it'):
+        run(dict(cfg, order=['duplicates']), tmp_path / 'run')
 
 
 def test_tars_of_one_name_are_told_apart(tmp_path):

@@ -144,6 +144,8 @@ class FilterDuplicates(Stage):
 
     def survey(self, chunk: Chunk) -> bytes:
         """Keys and hashes of the images that came as far as this, as JSON."""
+        if any(sample.thumbnail is None for sample in chunk.live):
+            raise ValueError(f'{self.name} (FilterDuplicates) needs FilterImage before it')
         return json.dumps([[sample.key, perceptual_hash(sample.thumbnail)]
                            for sample in chunk.live]).encode()
 

@@ -4,7 +4,9 @@ Three kinds of things are counted: ``images``, ``objects`` and ``descriptions``.
 either written or dropped under one reason, so for each kind the sum over reasons and what was
 written is what was read or proposed.
 """
+import hashlib
 import io
+import os
 import re
 from collections import Counter
 from dataclasses import dataclass, field
@@ -109,7 +111,7 @@ class Chunk:
         samples: in input order; dropped ones stay, without their bytes.
         weight: share of the input that it stands for, in the reader's unit.
         faults: what was wrong with the input file itself: ``(reason, detail)``.
-        seconds: processor-independent time of each stage here.
+        seconds: of each stage here, by the clock.
         handled: images that each stage looked at.
     """
     name: str
@@ -160,5 +162,9 @@ def clean_text(text, max_chars: int = 1000) -> str:
 
 
 def safe_key(name: str) -> str:
-    """A name as a key of a shard: no dots (WebDataset splits there), no folders."""
-    return re.sub(r'[^0-9A-Za-z_-]', '_', name)[:120] or '_'
+    """A name as a key of a shard: no dots (WebDataset splits there), no folders, not long.
+
+    A name that has to change keeps apart from others by a digest of it.
+    """
+    key = re.sub(r'[^0-9A-Za-z_-]', '_', name)[:64]
+    return key if key == name else f'{key}-{hashlib.sha256(os.fsencode(name)).hexdigest()[:10]}'
