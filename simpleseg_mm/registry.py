@@ -33,3 +33,4 @@ PARAM_SCHEDULERS = _child('parameter scheduler', root.PARAM_SCHEDULERS, 'engine'
 # Without a parent in MMEngine.
 REWARDS = Registry('reward', scope=_SCOPE, locations=[f'{_SCOPE}.engine'])
 ROLLOUTS = Registry('rollout engine', scope=_SCOPE, locations=[f'{_SCOPE}.engine'])
+STAGES = Registry('annotation stage', scope=_SCOPE, locations=[f'{_SCOPE}.annotation'])

@@ -12,8 +12,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pycocotools import mask as coco_mask
 
-from simpleseg_mm.polygon import (Grammar, PolygonCodec, count_tokens, mask_iou, parse_answer,
-                                  rate_of, rings_to_mask, segmentation_to_mask, signed_area)
+from simpleseg_mm.polygon import (Grammar, PolygonCodec, count_tokens, mask_iou, mask_to_rle,
+                                  parse_answer, rate_of, rings_to_mask, segmentation_to_mask,
+                                  signed_area)
 from simpleseg_mm.polygon.codec import PRESETS
 from simpleseg_mm.polygon.fit import _Table
 from test_polygon_raster import disk, masks
@@ -84,6 +85,7 @@ def test_any_mask(kwargs, mask):
     """Never an exception, valid text, a pure function, '[]' exactly for the empty mask."""
     codec = PolygonCodec(**kwargs)
     text = codec.encode(mask)
+    assert codec.encode_rle(mask_to_rle(mask)) == text
     assert text == PolygonCodec(**kwargs).encode(mask.astype(np.int64) * 7)
     assert (text == '[]') == (not mask.any())
     decoded = codec.decode(text, mask.shape)

@@ -9,8 +9,8 @@ from pycocotools import mask as coco_mask
 from shapely.geometry import Point, Polygon
 
 from simpleseg_mm.polygon import (box_iou, mask_iou, mask_to_box, mask_to_extreme, mask_to_point,
-                                  mask_to_rings, mask_to_rle, rings_to_mask, rle_to_mask,
-                                  segmentation_to_mask, signed_area)
+                                  mask_to_rings, mask_to_rle, rings_to_mask, rle_to_crop,
+                                  rle_to_mask, segmentation_to_mask, signed_area)
 
 READINGS = ('centres', 'edges')
 
@@ -318,3 +318,27 @@ def test_iou():
     assert box_iou([0, 0, 0, 0], [0, 0, 0, 0]) == 0.0
     with pytest.raises(ValueError, match='shape'):
         box_iou([0, 0, 2], [0, 0, 2, 2])
+
+
+@pytest.mark.parametrize('seed', range(6))
+def test_rle_crops_against_pycocotools(seed):
+    rng = np.random.default_rng(seed)
+    for _ in range(60):
+        h, w = rng.integers(1, 40, 2)
+        mask = rng.random((h, w)) < rng.choice([0, 0.02, 0.5, 1])
+        rle = coco_mask.encode(np.asfortranarray(mask.astype(np.uint8)))
+        crop, (x, y) = rle_to_crop(rle)
+        np.testing.assert_array_equal(rle_to_mask(rle), mask)
+        if not mask.any():
+            assert crop.shape == (0, 0)
+            continue
+        assert crop.any(0)[[0, -1]].all() and crop.any(1)[[0, -1]].all()  # tight
+        np.testing.assert_array_equal(mask[y:y + crop.shape[0], x:x + crop.shape[1]], crop)
+
+
+@pytest.mark.parametrize('counts, expected', [
+    ([0, 2, 0, 2, 2], [[1, 1, 0], [1, 1, 0]]), ([2, 0, 0, 2, 2], [[0, 1, 0], [0, 1, 0]]),
+    ([6, 0], [[0, 0, 0], [0, 0, 0]]), ([6], [[0, 0, 0], [0, 0, 0]]), ([0, 6], [[1, 1, 1]] * 2),
+    ([1, 4, 1], [[0, 1, 1], [1, 1, 0]])])
+def test_rle_with_runs_of_no_pixel(counts, expected):
+    assert rle_to_mask(dict(size=[2, 3], counts=counts)).astype(int).tolist() == expected

@@ -1,4 +1,5 @@
 """Datasets, samplers, transforms and templates."""
+from .annotated import AnnotatedShardsDataset, LoadShardImage
 from .collate import collate_queries
 from .joined import JoinedDataset
 from .questions import FormatQuestion, QuestionAnsweringDataset
@@ -7,7 +8,7 @@ from .sampler import InfiniteVisitSampler
 from .transforms import FormatQuery, LoadImage, LoadTargetMask, PackQuery
 
 __all__ = [
-    'FormatQuery', 'FormatQuestion', 'InfiniteVisitSampler', 'JoinedDataset', 'LoadImage',
-    'LoadTargetMask', 'PackQuery', 'QuestionAnsweringDataset', 'RefCOCODataset',
-    'RefShapesDataset', 'collate_queries',
+    'AnnotatedShardsDataset', 'FormatQuery', 'FormatQuestion', 'InfiniteVisitSampler',
+    'JoinedDataset', 'LoadImage', 'LoadShardImage', 'LoadTargetMask', 'PackQuery',
+    'QuestionAnsweringDataset', 'RefCOCODataset', 'RefShapesDataset', 'collate_queries',
 ]

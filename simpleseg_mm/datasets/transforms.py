@@ -42,7 +42,7 @@ class LoadImage(BaseTransform):
     def transform(self, results: dict) -> dict:
         path = results['img_path']
         try:
-            image = decode_image(fileio.get(path, backend_args=self.backend_args))
+            image = decode_image(self._read(results))
         except OSError as error:
             raise ValueError(
                 f'{_record(results)}: cannot read {path}: {error}. Take the image again, or name '
@@ -53,6 +53,9 @@ class LoadImage(BaseTransform):
                              f'{(results["height"], results["width"])}; they are not of one set')
         results.update(img=image, ori_shape=shape, img_shape=shape)
         return results
+
+    def _read(self, results: dict) -> bytes:
+        return fileio.get(results['img_path'], backend_args=self.backend_args)
 
 
 @TRANSFORMS.register_module()

@@ -7,7 +7,7 @@ import numpy as np
 
 from .contour import mask_to_rings
 from .fit import fit_rings, rate_of, thin_rings
-from .raster import check_size, coco_fill, rings_to_mask
+from .raster import check_size, coco_fill, rings_to_mask, rle_to_crop, rle_to_mask
 from .simplify import arc_length, simplify_dp
 from .text import Grammar, ParsedAnswer, parse_answer
 
@@ -96,13 +96,26 @@ class PolygonCodec:
     def encode(self, mask) -> str:
         """Text of a mask ``(H, W)``; '[]' when it is empty. A pure function of the mask."""
         mask = np.asarray(mask)
-        if self.preset != 'default':
-            rings = mask_to_rings(mask, 'centres', holes=False)
-            rings = [simplify_dp(ring, self.epsilon * arc_length(ring)) for ring in rings]
-            steps = self.grammar.rings_to_steps(rings, mask.shape)
-        else:
-            steps = self._steps(mask)
+        steps = (self._steps(mask) if self.preset == 'default'
+                 else self._paper_steps(mask, mask.shape))
         return self.grammar.format_steps(self._ordered(steps))
+
+    def encode_rle(self, rle: dict) -> str:
+        """Text of a COCO RLE: ``encode`` of its mask, which the paper's presets do not build.
+
+        Raises:
+            ValueError: as ``rle_to_mask``.
+        """
+        if self.preset == 'default':
+            return self.encode(rle_to_mask(rle))
+        crop, corner = rle_to_crop(rle)
+        steps = self._paper_steps(crop, rle['size'], corner) if crop.size else []
+        return self.grammar.format_steps(self._ordered(steps))
+
+    def _paper_steps(self, mask, size, corner=(0, 0)) -> List[np.ndarray]:
+        rings = mask_to_rings(mask, 'centres', holes=False)
+        rings = [simplify_dp(ring, self.epsilon * arc_length(ring)) for ring in rings]
+        return self.grammar.rings_to_steps([ring + np.int32(corner) for ring in rings], size)
 
     def _steps(self, mask) -> List[np.ndarray]:
         if self.epsilon is None and not self.lossless:

@@ -29,13 +29,16 @@ def check_reading(reading: str) -> str:
 
 
 def check_mask(mask) -> np.ndarray:
-    """Return ``mask`` as a contiguous ``(H, W) uint8`` array of 0 and 1, or raise ValueError."""
+    """Return ``mask`` as a contiguous ``(H, W) uint8`` array of 0 and 1, or raise ValueError.
+
+    It may share the memory of a bool mask.
+    """
     mask = np.asarray(mask)
     if mask.ndim != 2:
         raise ValueError(f'a mask has shape (H, W), got {mask.shape}; pass one mask at a time')
     if mask.size and mask.dtype.kind not in 'bui':
         raise ValueError(f'a mask is bool or integer, got {mask.dtype}; threshold it first')
-    return np.ascontiguousarray(mask != 0).view(np.uint8)
+    return np.ascontiguousarray(mask if mask.dtype == bool else mask != 0).view(np.uint8)
 
 
 def signed_area(ring) -> float:
@@ -49,8 +52,9 @@ def signed_area(ring) -> float:
 
 def canonical_start(ring: np.ndarray) -> np.ndarray:
     """Roll a ring so that it starts at its top-most, then left-most vertex."""
-    first = int(np.lexsort((ring[:, 0], ring[:, 1]))[0])
-    return np.roll(ring, -first, axis=0)
+    top = np.flatnonzero(ring[:, 1] == ring[:, 1].min())
+    first = int(top[ring[top, 0].argmin()])
+    return np.roll(ring, -first, axis=0) if first else ring
 
 
 def crop_of(mask: np.ndarray) -> Optional[Tuple[int, int, int, int]]:
@@ -135,6 +139,8 @@ def mask_to_rings(mask, reading: str = 'centres', holes: bool = True) -> List[np
         crop = cv2.resize(crop, None, fx=2, fy=2, interpolation=cv2.INTER_NEAREST)
     mode = cv2.RETR_CCOMP if holes else cv2.RETR_EXTERNAL
     contours, hierarchy = cv2.findContours(crop, mode, cv2.CHAIN_APPROX_SIMPLE)
+    if len(contours) == 1 and reading == 'centres':  # most masks: nothing to put in order
+        return [canonical_start(contours[0][:, 0]) + np.array([x0, y0], np.int32)]
     chain = _Chain(np.concatenate(contours)[:, 0], np.array([len(c) for c in contours]))
     if reading == 'edges':
         chain = _to_edges(chain)

@@ -230,8 +230,8 @@ def segmentation_to_mask(seg, h: int, w: int) -> np.ndarray:
     return coco_mask.decode(coco_mask.merge(coco_mask.frPyObjects(parts, h, w))).astype(bool)
 
 
-def _checked_rle(rle: dict, h: int, w: int, name: str) -> Dict:
-    """A compressed RLE of the right size whose runs cover the image exactly."""
+def _checked_runs(rle: dict, h: int, w: int, name: str) -> np.ndarray:
+    """Run lengths ``(N,) int64`` of an RLE of the right size; they cover the image exactly."""
     if 'counts' not in rle:
         raise ValueError(f'{name} has no counts, only {sorted(map(str, rle))}')
     size = rle.get('size', (h, w))
@@ -242,40 +242,54 @@ def _checked_rle(rle: dict, h: int, w: int, name: str) -> Dict:
     if size != (h, w):
         raise ValueError(f'{name} has size {list(size)}, the image has [{h}, {w}]')
     counts = rle['counts']
-    if isinstance(counts, (list, tuple, np.ndarray)):
-        runs = counts
-    elif isinstance(counts, (str, bytes)):
+    if isinstance(counts, (str, bytes)):
         runs = _runs(counts, name)
+        whole = not len(runs) or runs.min() >= 0
+    elif isinstance(counts, (list, tuple, np.ndarray)):
+        try:
+            runs = np.asarray(counts, np.float64)
+        except (TypeError, ValueError, OverflowError):
+            raise ValueError(f'{name} has counts that are not numbers') from None
+        whole = (runs.ndim == 1
+                 and bool((np.isfinite(runs) & (runs >= 0) & (runs % 1 == 0)).all()))
     else:
         raise ValueError(f'{name} has counts of type {type(counts).__name__}')
-    try:
-        runs = np.asarray(runs, np.float64)
-    except (TypeError, ValueError, OverflowError):
-        raise ValueError(f'{name} has counts that are not numbers') from None
-    if runs.ndim != 1 or not (np.isfinite(runs) & (runs >= 0) & (runs % 1 == 0)).all():
+    if not whole:
         raise ValueError(f'{name} has a run that is no whole number of at least 0')
     if runs.sum() != h * w:
         raise ValueError(f'{name} covers {runs.sum():.0f} pixels, the image has {h * w}')
-    return coco_mask.frPyObjects(dict(size=[h, w], counts=[int(r) for r in runs]), h, w)
+    return runs.astype(np.int64, copy=False)
 
 
-def _runs(counts, name: str) -> List[int]:
-    """Run lengths of COCO's compressed RLE string (its 6-bit variable-length code)."""
+def _checked_rle(rle: dict, h: int, w: int, name: str) -> Dict:
+    """A compressed RLE of the right size whose runs cover the image exactly."""
+    runs = _checked_runs(rle, h, w, name)
+    return coco_mask.frPyObjects(dict(size=[h, w], counts=runs.tolist()), h, w)
+
+
+def _runs(counts, name: str) -> np.ndarray:
+    """Run lengths ``(N,) int64`` of COCO's compressed RLE string (6-bit variable-length code)."""
     data = counts.encode('latin1', 'replace') if isinstance(counts, str) else counts
-    runs, value, shift = [], 0, 0
-    for byte in data:
-        code = byte - 48
-        if not 0 <= code < 64 or shift > 30:
-            raise ValueError(f'{name} has counts that are no compressed RLE')
-        value |= (code & 31) << shift
-        shift += 5
-        if not code & 32:
-            if code & 16:
-                value -= 1 << shift
-            runs.append(value + (runs[-2] if len(runs) > 2 else 0))
-            value = shift = 0
-    if shift:
+    codes = np.frombuffer(data, np.uint8) - np.uint8(48)
+    if not len(codes):
+        return codes.astype(np.int64)
+    if (codes >= 64).any():
+        raise ValueError(f'{name} has counts that are no compressed RLE')
+    codes = codes.astype(np.int64)
+    ends = np.flatnonzero(codes < 32)  # bit 6: the number goes on
+    starts = np.concatenate([[0], ends + 1])  # of the numbers, and where one is cut off
+    lengths = np.concatenate([starts[1:], [len(codes)]]) - starts
+    if lengths.max() > 7:
+        raise ValueError(f'{name} has counts that are no compressed RLE')
+    if lengths[-1]:
         raise ValueError(f'{name} has counts that end within a number')
+    starts, lengths = starts[:-1], lengths[:-1]
+    shifts = 5 * (np.arange(len(codes)) - starts.repeat(lengths))
+    runs = np.add.reduceat((codes & 31) << shifts, starts)  # the lowest bits come first
+    runs -= (codes[ends] & 16 > 0) * (np.int64(1) << 5 * lengths)
+    # From the fourth on, a number is the difference to the last but one.
+    runs[1::2] = np.cumsum(runs[1::2])
+    runs[2::2] = np.cumsum(runs[2::2])
     return runs
 
 
@@ -285,12 +299,44 @@ def mask_to_rle(mask) -> Dict:
     return dict(size=[int(v) for v in rle['size']], counts=rle['counts'].decode('ascii'))
 
 
-def rle_to_mask(rle: Dict) -> np.ndarray:
-    """Mask of an RLE with list, str or bytes counts. Raises ValueError on wrong counts."""
+def rle_to_crop(rle: Dict) -> Tuple[np.ndarray, Tuple[int, int]]:
+    """The part of an RLE's mask that its tight box holds; the rest is never built.
+
+    Returns:
+        ``(h', w') bool``, and x, y of its top left pixel in the mask; (0, 0) in size when empty.
+
+    Raises:
+        ValueError: as ``rle_to_mask``.
+    """
     if not isinstance(rle, dict) or 'size' not in rle:
         raise ValueError('an RLE is a dict with size and counts')
     h, w = check_size(rle['size'])
-    return coco_mask.decode(_checked_rle(rle, h, w, 'the RLE')).astype(bool)
+    runs = _checked_runs(rle, h, w, 'the RLE')
+    if len(runs) > 1 and not runs[1:].all():  # runs of no pixel: the next two are one
+        inside = np.repeat(np.arange(len(runs)) & 1, runs)
+        change = np.flatnonzero(np.diff(inside, prepend=0, append=0))
+    else:
+        change = np.cumsum(runs)[:len(runs) // 2 * 2]
+    first, last = change[::2], change[1::2] - 1  # pixels of the runs, column by column
+    if not len(first):
+        return np.zeros((0, 0), bool), (0, 0)
+    x0, x1 = int(first[0]) // h, int(last[-1]) // h + 1
+    top, bottom = first % h, last % h
+    through = (last - first != bottom - top).any()  # a run that goes on in the next column
+    y0, y1 = (0, h) if through else (int(top.min()), int(bottom.max()) + 1)
+    columns = np.zeros((x1 - x0) * h, np.uint8)
+    change -= x0 * h
+    for start, end in change.reshape(-1, 2).tolist():  # faster than one pass over the pixels
+        columns[start:end] = 1
+    return cv2.transpose(columns.reshape(-1, h)[:, y0:y1]).view(bool), (x0, y0)
+
+
+def rle_to_mask(rle: Dict) -> np.ndarray:
+    """Mask of an RLE with list, str or bytes counts. Raises ValueError on wrong counts."""
+    crop, (x, y) = rle_to_crop(rle)
+    mask = np.zeros(check_size(rle['size']), bool)
+    mask[y:y + crop.shape[0], x:x + crop.shape[1]] = crop
+    return mask
 
 
 def mask_to_box(mask) -> Optional[np.ndarray]:

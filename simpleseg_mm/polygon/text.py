@@ -28,6 +28,12 @@ def _digits(steps: int) -> np.ndarray:
     return np.array([len(str(k)) for k in range(steps + 1)])
 
 
+@lru_cache(maxsize=None)
+def _words(grammar: 'Grammar') -> List[str]:
+    """Every coordinate of a grammar as text; none where they would be too many to keep."""
+    return [grammar.number(k) for k in range(grammar.steps + 1)] if grammar.steps <= 1e4 else []
+
+
 @dataclass(frozen=True)
 class Grammar:
     """How a coordinate is written.
@@ -151,8 +157,12 @@ class Grammar:
     def format_steps(self, rings: Sequence) -> str:
         """Rings of whole steps ``(N, 2)`` to text; no ring gives '[]'."""
         rings = [np.asarray(ring).tolist() for ring in rings if len(ring)]
-        join = self.comma.join
-        body = join([f'[{join([self._list(p) for p in ring])}]' for ring in rings])
+        join, words, comma = self.comma.join, _words(self), self.comma
+        if words:
+            rings = [[f'[{words[x]}{comma}{words[y]}]' for x, y in ring] for ring in rings]
+        else:
+            rings = [[self._list(p) for p in ring] for ring in rings]
+        body = join([f'[{join(ring)}]' for ring in rings])
         return f'[{body}]'
 
     def format_point(self, xy, size) -> str:

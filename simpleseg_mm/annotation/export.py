@@ -1,0 +1,150 @@
+"""What is made of a finished run: one COCO file, and a report with pictures."""
+import base64
+import html
+import io
+import json
+import os
+import tempfile
+from collections.abc import Iterator
+from itertools import islice
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from simpleseg_mm.polygon import PolygonCodec, rle_to_mask
+
+from .sample import decode
+from .tar import members
+from .writer import Totals
+
+_COLORS = [(255, 64, 160), (0, 200, 255), (57, 255, 20), (255, 214, 0), (190, 120, 255)]
+
+
+def annotations_of(work_dir: str) -> Iterator[tuple[Path, dict]]:
+    """Every shard and annotation of a run, in the order of names and input."""
+    for path in sorted(Path(work_dir, 'shards').glob('*.tar')):
+        with open(path, 'rb') as tar:
+            places = [place for place in members(tar, os.path.getsize(path))
+                      if place[0].endswith('.json')]
+            for _, offset, size in places:
+                tar.seek(offset)
+                yield path, json.loads(tar.read(size))
+
+
+def write_coco(work_dir: str, out_file: str) -> dict:
+    """All annotations as one COCO instances file; memory does not grow with the number of images.
+
+    ``file_name`` is ``SHARD/KEY.jpg``; an annotation has ``descriptions``, ``score`` and
+    ``polygon`` besides COCO's fields.
+
+    Returns:
+        Numbers of images, annotations and categories.
+    """
+    categories: dict[str, int] = {}
+    images = annotations = 0
+    partial = f'{out_file}.partial'
+    with open(partial, 'w') as out, tempfile.TemporaryFile('w+', dir=work_dir) as later:
+        out.write('{"images":[')
+        for path, annotation in annotations_of(work_dir):
+            images += 1
+            out.write(',\n' if images > 1 else '\n')
+            json.dump(dict(id=images, file_name=f'{path.stem}/{annotation["file_name"]}',
+                           width=annotation['width'], height=annotation['height'],
+                           source=annotation['source']), out)
+            for found in annotation['objects']:
+                annotations += 1
+                category = categories.setdefault(found['category'], len(categories) + 1)
+                later.write(',\n' if annotations > 1 else '\n')
+                json.dump(dict(found, id=annotations, image_id=images, iscrowd=0,
+                               category_id=category), later)
+        out.write('],\n"annotations":[')
+        later.seek(0)
+        while part := later.read(1 << 20):
+            out.write(part)
+        out.write('],\n"categories":')
+        json.dump([dict(id=number, name=name) for name, number in categories.items()], out)
+        out.write('}\n')
+    os.replace(partial, out_file)
+    return dict(images=images, annotations=annotations, categories=len(categories))
+
+
+def write_report(work_dir: str, totals: Totals, codec: PolygonCodec, pictures: int = 12) -> Path:
+    """``report.html`` in the work directory: counts by reason, times, pictures. Self-contained.
+
+    Args:
+        codec: that decodes the polygon texts, which are drawn where there are any.
+        pictures: images drawn, spread over the shards.
+    """
+    found = totals.as_dict()
+    parts = ['<!doctype html><meta charset="utf-8"><title>Annotation</title><style>'
+             'body{font:15px/1.5 sans-serif;margin:2em auto;max-width:1100px;padding:0 1em}'
+             'table{border-collapse:collapse;margin:1em 0}td,th{padding:.2em .8em;border-bottom:'
+             '1px solid #ccc;text-align:left}td:nth-child(n+2){text-align:right}'
+             'figure{display:inline-block;width:340px;margin:6px;vertical-align:top}'
+             'img{width:100%}figcaption{font-size:12px}</style>'
+             f'<h1>Annotation</h1><p>{found["chunks"]} shards, {found["bytes"] / 1e6:.1f} MB</p>']
+    for kind, count in found['counts'].items():
+        rows = [('read' if kind == 'images' else 'proposed', count['entered']),
+                *sorted(count['dropped'].items(), key=lambda row: -row[1]),
+                ('written', count['written'])]
+        parts.append(_table(kind, [(name, number, f'{number / max(count["entered"], 1):.1%}')
+                                   for name, number in rows]))
+    parts.append(_table('images/s of one process, by stage',
+                        list(found['images_per_second'].items())))
+    parts.append(_table('notes', sorted(found['notes'].items(), key=lambda row: -row[1])))
+    parts.append(_table('input files at fault', found['input_faults']))
+    parts.append(_table(f'quarantined: {found["quarantined"]} (the first 50)',
+                        totals.quarantined[:50]))
+    parts += ['<h2>Pictures</h2>', *islice(_figures(work_dir, codec, pictures), pictures)]
+    path = Path(work_dir) / 'report.html'
+    path.write_text('\n'.join(parts))
+    return path
+
+
+def _table(title: str, rows: list) -> str:
+    if not rows:
+        return ''
+    cells = [''.join(f'<td>{html.escape(str(cell))}</td>' for cell in row) for row in rows]
+    return (f'<h2>{html.escape(title)}</h2><table>'
+            + ''.join(f'<tr>{row}</tr>' for row in cells) + '</table>')
+
+
+def _figures(work_dir: str, codec: PolygonCodec, count: int) -> Iterator[str]:
+    shards = sorted(Path(work_dir, 'shards').glob('*.tar'))
+    chosen = shards[::max(1, len(shards) // count)][:count] if count else []
+    share = -(-count // max(1, len(chosen)))
+    for path in chosen:
+        with open(path, 'rb') as tar:
+            places = {name: (offset, size)
+                      for name, offset, size in members(tar, os.path.getsize(path))}
+            names = [name for name in places if name.endswith('.json')]
+            for name in names[::max(1, len(names) // share)][:share]:
+                tar.seek(places[name][0])
+                annotation = json.loads(tar.read(places[name][1]))
+                offset, size = places[annotation['file_name']]
+                tar.seek(offset)
+                yield _figure(annotation, decode(tar.read(size)), codec)
+
+
+def _figure(annotation: dict, image: np.ndarray, codec: PolygonCodec) -> str:
+    from simpleseg_mm.visualization.draw import draw_ring, enlarge, tint
+    canvas, scale = enlarge(image)
+    lines = []
+    for number, found in enumerate(annotation['objects']):
+        color = _COLORS[number % len(_COLORS)]
+        if found['segmentation']:
+            tint(canvas, rle_to_mask(found['segmentation']), color)
+        if found.get('polygon'):
+            for ring in codec.decode(found['polygon'], image.shape[:2]).rings:
+                draw_ring(canvas, ring * scale, color)
+        text = '; '.join(d['text'] for d in found['descriptions']) or found['category']
+        lines.append(f'<span style="color:rgb{color}">&#9632;</span> {html.escape(text)} '
+                     f'({found["score"]:.2f})')
+    out = io.BytesIO()
+    picture = Image.fromarray(canvas)
+    picture.thumbnail((680, 680))
+    picture.save(out, 'JPEG', quality=80)
+    data = base64.b64encode(out.getvalue()).decode()
+    return (f'<figure><img src="data:image/jpeg;base64,{data}" alt="{annotation["key"]}">'
+            f'<figcaption>{annotation["key"]}<br>{"<br>".join(lines)}</figcaption></figure>')

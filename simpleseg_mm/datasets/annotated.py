@@ -1,0 +1,129 @@
+"""Shards of the annotation pipeline as a training set, read by random access."""
+import json
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from simpleseg_mm.registry import DATASETS, TRANSFORMS
+
+from .refcoco import RefCOCODataset
+from .transforms import LoadImage
+
+_MAX_OPEN = 64  # shards that a worker keeps open
+
+
+@TRANSFORMS.register_module()
+class LoadShardImage(LoadImage):
+    """:class:`LoadImage` for an image inside a tar: ``img_path`` is the tar, ``img_place`` where.
+    """
+
+    def _read(self, results: dict) -> bytes:
+        return results['shards'].read(results['img_path'], *results['img_place'])
+
+
+class ShardFiles:
+    """Open shards of one process; each worker opens its own."""
+
+    def __init__(self) -> None:
+        self._files: dict[str, int] = {}
+        self._process = os.getpid()
+
+    def read(self, path: str, offset: int, size: int) -> bytes:
+        """Bytes of a tar. OSError where they are not there."""
+        if self._process != os.getpid():
+            self.__init__()
+        if path not in self._files:
+            if len(self._files) >= _MAX_OPEN:
+                os.close(self._files.pop(next(iter(self._files))))
+            self._files[path] = os.open(path, os.O_RDONLY)
+        content = os.pread(self._files[path], size, offset)
+        if len(content) != size:
+            raise OSError(f'{path} ends before byte {offset + size}; take the shard again')
+        return content
+
+    def __getstate__(self) -> dict:
+        return dict(_files={}, _process=-1)
+
+    def __deepcopy__(self, memo) -> 'ShardFiles':
+        return self
+
+
+@DATASETS.register_module()
+class AnnotatedShardsDataset(RefCOCODataset):
+    """What ``tools/annotate.py`` wrote: one (object, text) a sample, RefCOCODataset's contract.
+
+    Only the shards' indices are held in memory, 56 bytes a sample and MMEngine's overhead; image
+    and annotation are read from the tar when a sample is asked for. Shards are taken in the order
+    of their names. A shard whose run was killed before it was done has no index and is not read.
+
+    Args:
+        data_root: the work directory of the run, or several.
+        categories: whether an object may be asked for by its category too, where the image holds
+            no other of it.
+        query, seed, test_mode, indices and others: see :class:`RefCOCODataset`.
+
+    Raises:
+        FileNotFoundError: there are no shards.
+    """
+
+    def __init__(self, data_root: str | Sequence[str], categories: bool = True,
+                 pipeline: Sequence[dict] = (dict(type='LoadShardImage'),
+                                             dict(type='LoadTargetMask')), **kwargs) -> None:
+        self.roots = [data_root] if isinstance(data_root, str | Path) else list(data_root)
+        self.categories = categories
+        self._shards: list[str] = []
+        self._files = ShardFiles()
+        super().__init__(str(self.roots[0]), [dict(name='annotated', split='train')],
+                         pipeline=pipeline, **kwargs)
+
+    def load_data_list(self) -> list[dict]:
+        """One small record a sample: ``dict(img_id, row=(shard, index columns))``."""
+        self._shards = []
+        data_list: list[dict] = []
+        for root in self.roots:
+            paths = sorted(Path(root, 'shards').glob('*.npy'))
+            if not paths:
+                raise FileNotFoundError(f'{root}/shards holds no shards; tools/annotate.py '
+                                        'CONFIG --work-dir writes them there')
+            for path in paths:
+                rows = np.load(path)
+                if not self.categories:
+                    rows = rows[rows[:, 5] >= 0]
+                data_list += [dict(row=(len(self._shards), *row)) for row in rows.tolist()]
+                self._shards.append(str(path.with_suffix('.tar')))
+        if not data_list:
+            raise ValueError(f'the shards of {self.roots} hold no object with a text')
+        for number, info in enumerate(data_list):
+            info['img_id'] = number
+        return data_list
+
+    def get_data_info(self, idx: int) -> dict:
+        """The record of a sample, in RefCOCODataset's form, read from its shard."""
+        info = super().get_data_info(idx)
+        shard, image_offset, image_size, offset, size, number, text = info.pop('row')
+        path = self._shards[shard]
+        annotation = json.loads(self._files.read(path, offset, size))
+        found = annotation['objects'][number]
+        x, y, w, h = found['bbox']
+        name = f'{Path(path).stem}/{annotation["key"]}'
+        info.update(
+            img_path=path, img_place=(image_offset, image_size), shards=self._files,
+            image_id=name, ref_id=f'{name}/{number}', sent_id=text, ann_id=number,
+            text=found['category'] if text < 0 else found['descriptions'][text]['text'],
+            height=annotation['height'], width=annotation['width'], split='train',
+            source='annotated', instances=[dict(bbox=[x, y, x + w, y + h], bbox_label=0,
+                                                ignore_flag=0, mask=found['segmentation'])])
+        return info
+
+    def _group_by_image(self) -> None:
+        """As RefCOCODataset, from the index alone: samples of one image are neighbours."""
+        if not self._needs_siblings:
+            return
+        rows = [super(RefCOCODataset, self).get_data_info(k)['row'][:2] for k in range(len(self))]
+        keys = {row: number for number, row in enumerate(dict.fromkeys(rows))}
+        groups = np.array([keys[row] for row in rows])
+        self._members = np.argsort(groups, kind='stable')
+        ends = np.cumsum(np.bincount(groups))
+        self._groups = np.stack([np.r_[0, ends[:-1]][groups], ends[groups]], axis=1)
