@@ -62,7 +62,10 @@ def test_the_model_builds_without_weights_and_without_a_hub(path, monkeypatch):
 
 @pytest.mark.parametrize('path', sorted((ROOT / 'ablations').glob('*.py')), ids=lambda p: p.stem)
 def test_an_ablation_is_its_parent_but_for_one_thing(path):
-    parent = ROOT / f"qwen25vl_{path.stem.split('_')[0]}_refcoco.py"
+    model, data = ('nano', 'refshapes') if path.stem.startswith('nano_') else (
+        'qwen25vl', 'refcoco')
+    stage = path.stem.removeprefix('nano_').split('_')[0]
+    parent = ROOT / f'{model}_{stage}_{data}.py'
     child, parent = (Config.fromfile(file).to_dict() for file in (path, parent))
     differing = set(_differences(child, parent)) - {('query', ), ('tasks', )}
     places = {key[3] if key[0].endswith('_dataloader') else key[:2] for key in differing}

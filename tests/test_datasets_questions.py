@@ -228,24 +228,32 @@ def test_joined_sets_keep_their_own_choices(root):
 
     questions = dict(type='QuestionAnsweringDataset', data_root=str(root),
                      questions='questions_test.jsonl', query=dict(turns=3))
-    joined = JoinedDataset([dict(type='RefShapesDataset', data_root=str(root),
-                                 query=dict(tasks=dict(text2box=1))), questions], times=[2, 1])
+    parts = [dict(type='RefShapesDataset', data_root=str(root),
+                  query=dict(tasks=dict(text2box=1))), questions]
     first, second = shapes(), QuestionAnsweringDataset(
         **{key: value for key, value in questions.items() if key != 'type'})
     n, m = len(first), len(second)
-    assert len(joined) == 2 * n + m
-    seen = [joined[i]['data_samples'] for i in (3, n + 3, 2 * n + 5, 2 * n + m + 3,
-                                                4 * n + m + 5)]
-    own = [first[3], first[n + 3], second[5], first[2 * n + 3], second[m + 5]]
-    assert [s.turns for s in seen] == [s['data_samples'].turns for s in own]
+    joined = JoinedDataset(parts)
+    assert joined.counts == [n, m]
+    same = [(3, first[3]), (n + 5, second[5]), (n + m + 3, first[n + 3]),
+            (2 * n + m + 5, second[m + 5])]
+    assert [joined[i]['data_samples'].turns for i, _ in same] == [
+        sample['data_samples'].turns for _, sample in same]
+    joined = JoinedDataset(parts, weights=[3, 1])
+    assert len(joined) == pytest.approx(n + m, abs=1)
+    few = joined.counts[1]
+    assert few == round((n + m) / 4) < m
+    drawn = [joined[visit * len(joined) + joined.counts[0] + k]['data_samples'].turns
+             for visit in range(2) for k in range(few)]
+    assert drawn == [second[k]['data_samples'].turns for k in range(2 * few)]
     sampler = DATA_SAMPLERS.build(dict(type='InfiniteVisitSampler', dataset=joined, seed=0))
     assert len({index for index, _ in zip(sampler, range(2 * len(joined)))}) == 2 * len(joined)
 
 
-@pytest.mark.parametrize('times', [[1], [1, 0], [1.5, 1]])
-def test_joined_sets_need_whole_times(times):
-    with pytest.raises(ValueError, match='times must be 2 whole numbers'):
-        JoinedDataset([dict(type='RefShapesDataset')] * 2, times)
+@pytest.mark.parametrize('weights', [[1], [1, 0], [-1, 1], [float('nan'), 1]])
+def test_joined_sets_need_a_weight_each(weights):
+    with pytest.raises(ValueError, match='weights must be 2 numbers above 0'):
+        JoinedDataset([dict(type='RefShapesDataset')] * 2, weights)
 
 
 def test_nanos_base_with_questions():

@@ -46,6 +46,7 @@ def plan_batch(cfg: Config, picture: Optional[Tuple[int, int]] = None,
         picture, answer_tokens: instead of the dataset's typical picture and the codec's mean.
     """
     dataset = cfg.train_dataloader.dataset
+    dataset = dataset.get('datasets', [dataset])[0]  # of several, the first stands for all
     query = dataset.query
     sources = []
     if picture is None:

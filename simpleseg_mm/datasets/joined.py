@@ -8,34 +8,41 @@ from simpleseg_mm.registry import DATASETS
 
 @DATASETS.register_module()
 class JoinedDataset(ConcatDataset):
-    """Several datasets as one, such as polygons and questions; for ``InfiniteVisitSampler``.
+    """Several datasets as one, such as web shards and RefCOCO; for ``InfiniteVisitSampler``.
 
-    Each dataset draws its own random choices by sample and visit, as it does alone. Ids of
-    samples are those of their datasets, hence not unique: join for training, not for evaluation.
+    A visit of the whole has as many samples as the datasets together. Of a dataset whose share is
+    smaller than itself each visit takes the next samples, of one whose share is larger it takes
+    samples again, with new random choices. Ids of samples are those of their datasets, hence not
+    unique: join for training, not for evaluation.
 
     Args:
         datasets: Configs of datasets that take an index beyond their end for a later visit, as
             :class:`RefCOCODataset` does.
-        times: How often each dataset is read in one visit of the whole: their shares.
+        weights: The datasets' shares of the samples, in any unit. None: by their sizes.
 
     Raises:
-        ValueError: ``times`` are not whole numbers of at least 1, one a dataset.
+        ValueError: ``weights`` are not numbers above 0, one a dataset.
     """
 
-    def __init__(self, datasets: Sequence[dict], times: Sequence[int] | None = None) -> None:
-        times = [1] * len(datasets) if times is None else list(times)
-        if len(times) != len(datasets) or not all(isinstance(n, int) and n > 0 for n in times):
-            raise ValueError(f'times must be {len(datasets)} whole numbers of at least 1, one a '
-                             f'dataset, got {times}')
-        built = [DATASETS.build(dataset) for dataset in datasets]
-        self.times = [n for n in times for _ in range(n)]
-        self.rounds = [k for n in times for k in range(n)]
-        super().__init__([dataset for dataset, n in zip(built, times) for _ in range(n)])
+    def __init__(self, datasets: Sequence[dict],
+                 weights: Sequence[float] | None = None) -> None:
+        if weights is not None and not (len(weights) == len(datasets)
+                                        and all(weight > 0 for weight in weights)):
+            raise ValueError(f'weights must be {len(datasets)} numbers above 0, one a dataset, '
+                             f'got {list(weights)}')
+        super().__init__([DATASETS.build(dataset) for dataset in datasets])
+        sizes = [len(dataset) for dataset in self.datasets]
+        shares = sizes if weights is None else weights
+        self.counts = [max(1, round(share * sum(sizes) / sum(shares))) for share in shares]
+
+    def __len__(self) -> int:
+        return sum(self.counts)
 
     def __getitem__(self, index: int) -> dict:
         """Sample ``index % len`` at visit ``index // len``."""
         visit, number = divmod(int(index), len(self))
-        place, sample = self._get_ori_dataset_idx(number)
-        dataset = self.datasets[place]
-        own_visit = visit * self.times[place] + self.rounds[place]
-        return dataset[sample + own_visit * len(dataset)]
+        for dataset, count in zip(self.datasets, self.counts):
+            if number < count:
+                return dataset[visit * count + number]
+            number -= count
+        raise AssertionError('a number below the sum of the counts')

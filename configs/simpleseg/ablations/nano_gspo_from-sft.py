@@ -1,0 +1,2 @@
+_base_ = '../nano_gspo_refshapes.py'
+load_from = 'work_dirs/nano_sft_refshapes/iter_1200.pth'
