@@ -23,6 +23,7 @@ class OutputHealthMetric(QueryMetric):
       meets itself (a one-pixel line traced there and back does), with a ring of fewer than 3
       distinct vertices;
     - ``empty``: present targets answered with an empty mask;
+    - ``false_object``: absent targets answered with a mask that is not empty;
     - ``box_right_mask_wrong``: present targets with box IoU > 0.5 and mask IoU <= 0.5: found, but
       not outlined;
     - ``part_recall``: parts of targets with several parts of which at least half is predicted;
@@ -53,8 +54,11 @@ class OutputHealthMetric(QueryMetric):
             seconds=sample.get('pred_seconds'))
         result.update(self._rings(parsed, sample))
         truth = true_mask(sample)
+        prediction = predicted_mask(sample, truth.shape)
         if truth.any():
-            result.update(self._masks(predicted_mask(sample, truth.shape), truth))
+            result.update(self._masks(prediction, truth))
+        else:
+            result['false_object'] = bool(prediction.any())
         return result
 
     def summarize(self, results: List[dict]) -> dict:
@@ -63,7 +67,7 @@ class OutputHealthMetric(QueryMetric):
 
         figures = {name: percent(column(name)) for name in (
             'valid_parse', 'truncated', 'self_intersection', 'few_vertices', 'empty',
-            'box_right_mask_wrong')}
+            'false_object', 'box_right_mask_wrong')}
         for name in ('part', 'hole'):
             true_count = sum(count or 0 for count in column(f'true_{name}s'))
             found = sum(count or 0 for count in column(f'found_{name}s'))
