@@ -4,7 +4,12 @@
 _base_ = './nano_sft_refshapes.py'
 data_root = 'data/refshapes_several'
 model = dict(generation=dict(max_new_tokens=240))  # an answer has the rings of all objects
-train_dataloader = dict(dataset=dict(data_root=data_root, query=dict(turns=4)))
+# Whether a thing is there is decided by one token of an answer. Points are short answers, so that
+# more of a batch is that decision.
+train_dataloader = dict(
+    dataset=dict(
+        data_root=data_root,
+        query=dict(turns=6, tasks=dict(text2mask=2.0, text2point=1.0))))
 val_dataloader = dict(dataset=dict(data_root=data_root, indices=280))
 test_dataloader = dict(dataset=dict(data_root=data_root))
 train_cfg = dict(max_iters=3000, val_interval=1000)

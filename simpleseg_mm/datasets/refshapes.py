@@ -22,7 +22,7 @@ import numpy as np
 from pycocotools import mask as coco_mask
 
 from . import shape_groups
-from .shape_phrases import COLOURS, SENTENCES, SHAPES, Shape, describe, describe_absent
+from .shape_phrases import COLOURS, SENTENCES, SHAPES, Shape, describe
 
 VERSION = 1
 NAME = 'refshapes'
@@ -160,8 +160,8 @@ def make_scene(seed: int, split: str, index: int, size: int = 224, absent: float
                                [item['category_id'] for item in members],
                                image_id, f'{name}.jpg', split, group[1]))
     if absent and rng.random() < absent:
-        writer = shape_groups.describe_absent if several else describe_absent
-        refs.append(_reference([-1], [-1], image_id, f'{name}.jpg', split, writer(objects, rng)))
+        sentences = shape_groups.describe_absent(objects, rng, several=several > 0)
+        refs.append(_reference([-1], [-1], image_id, f'{name}.jpg', split, sentences))
     return dict(pixels=pixels, image=image, annotations=annotations, refs=refs)
 
 

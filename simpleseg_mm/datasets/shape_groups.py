@@ -2,21 +2,23 @@
 
 All words and frequencies are our choice.
 """
-from itertools import combinations
+from itertools import combinations, product
 
 import numpy as np
 
 from . import shape_phrases as phrases
-from .shape_phrases import SENTENCES, SHAPES, Shape
+from .shape_phrases import COLOURS, SENTENCES, SHAPES, Shape
 
 FAMILIES = {'shared': 0.60, 'pair': 0.28, 'side': 0.12}
-ABSENT_FORMS = {'one': 0.5, 'plural': 0.35, 'pair': 0.15}
-PLURALS = {shape: f'{shape}es' if shape == 'cross' else f'{shape}s' for shape in SHAPES}
+ABSENT_FORMS = {'one': 0.66, 'plural': 0.22, 'pair': 0.12}
 
-_NOUNS = tuple(f'{noun}s' for noun in phrases.NOUNS)
 _DETERMINERS = ('', 'the ', 'the ', 'all ')
-_SHARED = {('colour', 'shape'): 3, ('colour',): 3, ('shape',): 3, ('size', 'shape'): 1,
-           ('size', 'colour'): 1, ('size',): 1, (): 1}
+_SHARED = {'colour shape': 3, 'colour': 3, 'shape': 3, 'size shape': 1, 'size colour': 1,
+           'size': 1, '': 1}
+# as often as the groups of a scene allow each, so that none of them tells
+_ABSENT_PLURAL = {'colour shape': 0.5, 'colour': 3, 'shape': 3, 'size shape': 0.5,
+                  'size colour': 0.5, 'size': 2}
+_VOCABULARY = dict(colour=tuple(COLOURS), shape=SHAPES, size=tuple(phrases.SIZE_WORDS))
 
 
 def describe_group(objects: list[Shape], rng: np.random.Generator,
@@ -42,28 +44,46 @@ def describe_group(objects: list[Shape], rng: np.random.Generator,
     return None
 
 
-def describe_absent(objects: list[Shape], rng: np.random.Generator,
+def describe_absent(objects: list[Shape], rng: np.random.Generator, several: bool = False,
                     count: int = SENTENCES) -> list[str]:
-    """Sentences of one or several things, none of which is there.
+    """Sentences of one thing, or where ``several`` also of more, none of which is there.
 
-    Where the scene allows it, they name a colour and a shape that are there, but never together;
-    so that neither word alone, nor the number, tells that the answer is nothing.
+    They are worded as sentences of what is there, so that the wording does not tell that the
+    answer is nothing. Where the scene allows it their words are those of its objects, but never
+    together.
+
+    Returns:
+        ``count`` distinct sentences.
     """
-    pairs = phrases.absent_kinds(objects)
-    chosen = [pairs[k] for k in rng.permutation(len(pairs))[:2]]
-    form = phrases.weighted(rng, ABSENT_FORMS)
-    colour, shape = chosen[0]
-    if form == 'pair' and len(chosen) == 2:
-        ends = [f'{colour} {shape}', ' '.join(chosen[1])]
-        sentences = [f'{first}{a} and {second}{b}' for a, b in (ends, ends[::-1])
-                     for first in ('', 'the ') for second in ('', 'the ')]
-    elif form == 'one':
-        return phrases.describe_absent(objects, rng, count)
-    else:
-        sentences = [f'{determiner}{colour} {PLURALS[shape]}'
-                     for determiner in dict.fromkeys(_DETERMINERS)]
-        sentences += [f'{PLURALS[shape]} in {colour}', f'the {PLURALS[shape]} that are {colour}']
-    return [sentences[k] for k in rng.permutation(len(sentences))[:count]]
+    found: list[str] = []
+    while len(found) < count:
+        form = phrases.weighted(rng, ABSENT_FORMS) if several else 'one'
+        if form == 'plural':
+            words = _plural(_absent_values(objects, _ABSENT_PLURAL, rng), rng)
+            sentence = phrases.pick(rng, _DETERMINERS) + words
+        else:
+            kinds = [_absent_values(objects, phrases.ATTRIBUTES, rng)
+                     for _ in range(2 if form == 'pair' else 1)]
+            if kinds[0] in kinds[1:]:
+                continue
+            parts = [phrases.noun_phrase(kind, rng) for kind in kinds]
+            sentence = ' and '.join(phrases.article(rng) + part for part in parts)
+        if sentence not in found:
+            found.append(sentence)
+    return found
+
+
+def _absent_values(objects: list[Shape], weights: dict[str, float],
+                   rng: np.random.Generator) -> dict[str, str]:
+    """Attributes by weight, with values that no object has together."""
+    while True:
+        keys = phrases.weighted(rng, weights).split()
+        seen = {tuple(getattr(item, key) for key in keys) for item in objects}
+        there = [sorted({getattr(item, key) for item in objects}) for key in keys]
+        for choices in (there, [_VOCABULARY[key] for key in keys]):
+            free = [kind for kind in product(*choices) if kind not in seen]
+            if free:
+                return dict(zip(keys, phrases.pick(rng, free)))
 
 
 def _sentences(objects: list[Shape], group: tuple[int, ...], family: str,
@@ -88,18 +108,20 @@ def _shared(objects: list[Shape], group: tuple[int, ...], rng: np.random.Generat
     first = objects[group[0]]
     weights = {}
     for keys, weight in _SHARED.items():
-        fits = tuple(k for k, item in enumerate(objects)
-                     if all(getattr(item, key) == getattr(first, key) for key in keys))
-        if fits == group:
-            weights[' '.join(keys)] = weight
+        known = phrases.values(first, keys)
+        if group == tuple(k for k, item in enumerate(objects)
+                          if phrases.values(item, keys) == known):
+            weights[keys] = weight
     if not weights:
         return None
-    keys = phrases.weighted(rng, weights).split()
-    words = [phrases.pick(rng, phrases.SIZE_WORDS[first.size])] if 'size' in keys else []
-    words += [first.colour] if 'colour' in keys else []
-    words += [PLURALS[first.shape] if 'shape' in keys else phrases.pick(rng, _NOUNS)]
-    determiner = phrases.pick(rng, _DETERMINERS) if keys else 'all '
-    return determiner + ' '.join(words)
+    known = phrases.values(first, phrases.weighted(rng, weights))
+    words = _plural(known, rng)
+    return (phrases.pick(rng, _DETERMINERS) if known else 'all ') + words
+
+
+def _plural(known: dict[str, str], rng: np.random.Generator) -> str:
+    words = phrases.noun_phrase(known, rng)
+    return f'{words}es' if words.endswith('s') else f'{words}s'
 
 
 def _pair(objects: list[Shape], group: tuple[int, ...], rng: np.random.Generator) -> str | None:
@@ -111,13 +133,13 @@ def _pair(objects: list[Shape], group: tuple[int, ...], rng: np.random.Generator
 
 def _side(objects: list[Shape], group: tuple[int, ...], rng: np.random.Generator) -> str | None:
     items = [objects[k] for k in group]
-    key, noun = phrases.pick(rng, ((None, phrases.pick(rng, _NOUNS)),
-                                   ('shape', PLURALS[items[0].shape]),
-                                   ('colour', f'{items[0].colour} {phrases.pick(rng, _NOUNS)}')))
-    if key and any(getattr(item, key) != getattr(items[0], key) for item in items):
+    keys = phrases.pick(rng, ('', 'shape', 'colour'))
+    known = phrases.values(items[0], keys)
+    if any(phrases.values(item, keys) != known for item in items):
         return None
+    noun = _plural(known, rng)
     rivals = [other for k, other in enumerate(objects) if k not in group
-              and (key is None or getattr(other, key) == getattr(items[0], key))]
+              and phrases.values(other, keys) == known]
     for k in rng.permutation(len(phrases.DIRECTIONS)):
         name = tuple(phrases.DIRECTIONS)[k]
         if rivals and all(phrases.is_on_side(item, rivals, (name,)) for item in items):

@@ -1,4 +1,4 @@
-"""Phrases about the scenes of RefShapes: which fit one object, and which fit none.
+"""Phrases about the scenes of RefShapes that fit one object.
 
 All words, margins and frequencies are our choice. Directions and margins are in units of the image
 side, x to the right and y down.
@@ -14,6 +14,8 @@ COLOURS = {
 }
 SHAPES = ('circle', 'square', 'triangle', 'star', 'cross', 'ring', 'frame', 'split disc')
 SENTENCES = 3
+ATTRIBUTES = {'colour shape': 5, 'colour': 2, 'shape': 2, 'size shape': 1, 'size colour': 1,
+              'size': 1, 'size colour shape': 2}
 FAMILIES = {'attribute': 0.70, 'position': 0.14, 'superlative': 0.08, 'relation': 0.08}
 
 SIZE_WORDS = {'small': ('small', 'little'), 'large': ('large', 'big')}
@@ -80,25 +82,6 @@ def all_phrases(objects: list[Shape], target: int, rng: np.random.Generator,
     return sorted({phrase.removeprefix('the ') for phrase in found if phrase is not None})
 
 
-def describe_absent(objects: list[Shape], rng: np.random.Generator,
-                    count: int = SENTENCES) -> list[str]:
-    """Sentences that fit no object: a colour and a shape that are there, but never together."""
-    pairs = absent_kinds(objects)
-    colour, shape = pairs[rng.integers(len(pairs))]
-    phrases = [f'the {colour} {shape}', f'{colour} {shape}', f'{shape} in {colour}',
-               f'the {shape} that is {colour}']
-    return [phrases[i] for i in rng.permutation(len(phrases))[:count]]
-
-
-def absent_kinds(objects: list[Shape]) -> list[tuple[str, str]]:
-    """(colour, shape) that are both there but never together; any that is not, failing these."""
-    seen = {(item.colour, item.shape) for item in objects}
-    colours = sorted({item.colour for item in objects})
-    shapes = sorted({item.shape for item in objects})
-    return ([(c, s) for c in colours for s in shapes if (c, s) not in seen]
-            or [(c, s) for c in COLOURS for s in SHAPES if (c, s) not in seen])
-
-
 # Every writer returns a sentence that is true of the target alone, or None.
 
 
@@ -112,26 +95,31 @@ def pick(rng: np.random.Generator, items):
     return items[int(rng.integers(len(items)))]
 
 
-def _article(rng: np.random.Generator) -> str:
+def article(rng: np.random.Generator) -> str:
     return 'the ' if rng.random() < 0.6 else ''
 
 
 def attribute(objects: list[Shape], target: int, rng: np.random.Generator) -> str | None:
     item = objects[target]
-    weights = {}
-    for keys, weight in ((('colour', 'shape'), 5), (('colour',), 2), (('shape',), 2),
-                         (('size', 'shape'), 1), (('size', 'colour'), 1), (('size',), 1),
-                         (('size', 'colour', 'shape'), 2)):
-        same = sum(all(getattr(other, k) == getattr(item, k) for k in keys) for other in objects)
-        if same == 1:
-            weights[' '.join(keys)] = weight
+    weights = {keys: weight for keys, weight in ATTRIBUTES.items()
+               if sum(values(other, keys) == values(item, keys) for other in objects) == 1}
     if not weights:
         return None
-    keys = weighted(rng, weights).split()
-    words = [pick(rng, SIZE_WORDS[item.size])] if 'size' in keys else []
-    words += [item.colour] if 'colour' in keys else []
-    words += [item.shape if 'shape' in keys else pick(rng, NOUNS)]
-    return _article(rng) + ' '.join(words)
+    words = noun_phrase(values(item, weighted(rng, weights)), rng)
+    return article(rng) + words
+
+
+def values(item: Shape, keys: str) -> dict[str, str]:
+    """Some attributes of an object, named as in ``ATTRIBUTES``."""
+    return {key: getattr(item, key) for key in keys.split()}
+
+
+def noun_phrase(known: dict[str, str], rng: np.random.Generator) -> str:
+    """Words for what has these attributes, without an article."""
+    words = [pick(rng, SIZE_WORDS[known['size']])] if 'size' in known else []
+    words += [known['colour']] if 'colour' in known else []
+    words += [known['shape'] if 'shape' in known else pick(rng, NOUNS)]
+    return ' '.join(words)
 
 
 def _group(objects: list[Shape], target: int,
@@ -155,13 +143,13 @@ def _position(objects: list[Shape], target: int, rng: np.random.Generator) -> st
         name = pick(rng, tuple(DIRECTIONS))
         if rivals and _is_outermost(item, rivals, name):
             most = {'top': 'topmost', 'bottom': 'bottommost'}.get(name, f'{name}most')
-            return _article(rng) + f'{pick(rng, (most, name))} {noun}'
+            return article(rng) + f'{pick(rng, (most, name))} {noun}'
         if is_on_side(item, rivals, (name,)):
             place = f'at the {name}' if name in ('top', 'bottom') else f'on the {name}'
-            return _article(rng) + f'{noun} {place}'
+            return article(rng) + f'{noun} {place}'
         corner = (pick(rng, ('top', 'bottom')), pick(rng, ('left', 'right')))
         if is_on_side(item, rivals, corner):
-            return _article(rng) + f'{corner[0]} {corner[1]} {noun}'
+            return article(rng) + f'{corner[0]} {corner[1]} {noun}'
     return None
 
 
@@ -172,9 +160,9 @@ def _superlative(objects: list[Shape], target: int, rng: np.random.Generator) ->
         if not rivals:
             continue
         if all(_is_bigger(item, other) for other in rivals):
-            return _article(rng) + f'{pick(rng, ("biggest", "largest"))} {noun}'
+            return article(rng) + f'{pick(rng, ("biggest", "largest"))} {noun}'
         if all(_is_bigger(other, item) for other in rivals):
-            return _article(rng) + f'smallest {noun}'
+            return article(rng) + f'smallest {noun}'
     return None
 
 
@@ -193,7 +181,7 @@ def _relation(objects: list[Shape], target: int, rng: np.random.Generator) -> st
                       if j not in (k, target) and other.shape == item.shape]
             if any(_offset(anchor, other, name)[0] > 0 for other in rivals):
                 continue
-            return (f'{_article(rng)}{item.shape} {_RELATIONS[name]} '
+            return (f'{article(rng)}{item.shape} {_RELATIONS[name]} '
                     f'the {anchor.colour} {anchor.shape}')
     return None
 
