@@ -13,3 +13,6 @@ train_dataloader = dict(
 val_dataloader = dict(dataset=dict(data_root=data_root, indices=280))
 test_dataloader = dict(dataset=dict(data_root=data_root))
 train_cfg = dict(max_iters=3000, val_interval=1000)
+val_evaluator = [dict(type='GRESMetric'), dict(type='OutputHealthMetric')]
+test_evaluator = val_evaluator
+default_hooks = dict(checkpoint=dict(save_best='gres/gIoU'))
