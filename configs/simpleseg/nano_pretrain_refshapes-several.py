@@ -3,7 +3,7 @@
 _base_ = './nano_sft_refshapes-several.py'
 train_dataloader = dict(
     dataset=dict(
-        query=dict(turns=9, tasks=dict(_delete_=True, text2box=1.0, text2point=1.0))))
+        query=dict(turns=9, tasks=dict(text2box=1.0, text2point=1.0))))
 val_dataloader = dict(
     dataset=dict(query=dict(tasks=dict(_delete_=True, text2box=1.0))))
 train_cfg = dict(max_iters=900, val_interval=300)
