@@ -210,12 +210,7 @@ def test_absent_targets():
                 continue
             absent += 1
             for sentence in ref['sentences']:
-                words = sentence['sent']
-                colour = re.search(COLOUR, words)[0]
-                shape = re.search(rf'\b({SHAPE})\b', words)[0]
-                assert not any(ann['colour'] == colour
-                               and refshapes.SHAPES[ann['category_id'] - 1] == shape
-                               for ann in scene['annotations']), words
+                assert referents(sentence['sent'], scene['annotations'])[1] == [], sentence
     assert 15 < absent < 45
 
 

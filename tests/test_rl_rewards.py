@@ -176,6 +176,31 @@ def test_absent_targets(text, right):
         == [right] * 4
 
 
+@pytest.mark.parametrize('text, iou, centroid', [
+    # objects of 40 x 40 and 20 x 40 pixels, 2400 in all; centroids by hand
+    ('[[[10,10],[50,10],[50,50],[10,50]],[[60,10],[80,10],[80,50],[60,50]]]', 1, 1),
+    (SAME, 1600 / 2400, None),  # one missed
+    ('[]', 0, 0),
+    # a third, false one of 20 x 40
+    ('[[[10,10],[50,10],[50,50],[10,50]],[[60,10],[80,10],[80,50],[60,50]],'
+     '[[10,55],[30,55],[30,95],[10,95]]]', 2400 / 3200, None),
+])
+def test_several_objects_are_one_target(text, iou, centroid):
+    parts = one(text, TRUTH | mask(60, 10, 80, 50))
+    assert (parts['mask_iou'], parts['iou_squared']) == pytest.approx((iou, iou ** 2))
+    assert parts['format'] == 1
+    if centroid is None:
+        assert 0 < parts['centroid'] < 1
+    else:
+        assert parts['centroid'] == centroid
+
+
+def test_a_group_on_an_absent_target_prefers_the_empty_answer():
+    rewards = PolygonReward(dict(mask_iou=1., centroid=.2, format=.2), CODEC)(
+        ['[]', SAME, 'nothing', '[]'], [ABSENT] * 4)
+    assert rewards.total == pytest.approx([1.4, .2, 0, 1.4])
+
+
 # --- sums and groups --------------------------------------------------------------------------
 def test_weighted_sum_and_each_component_by_itself():
     weights = dict(mask_iou=.7, format=.3, length=0, vertices=-.1)

@@ -11,6 +11,7 @@ from ..polygon import PolygonCodec, count_tokens
 #: a typical picture of a dataset (width, height), and how that is known
 PICTURES = {
     'RefCOCODataset': ((640, 480), "COCO's most frequent size"),
+    'CocoQueryDataset': ((640, 480), "COCO's most frequent size"),
     'RefShapesDataset': ((224, 224), "the generator's default"),
 }
 #: mean tokens a mask of (preset, epsilon) on 1,145 objects of COCO, measured (docs/polygon.md)

@@ -1,8 +1,10 @@
 """Native files of the RefCOCO family: references, instances, published sizes, leakage."""
+import gzip
 import io
 import json
 import math
 import pickle
+import re
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -131,12 +133,30 @@ def load_refs(path: str | Path) -> list[dict]:
         for key in ('ref_id', 'ann_id', 'image_id', 'split', 'sentences'):
             if key not in ref:
                 raise ValueError(f'{path}, record {number}: no {key!r}, only {sorted(ref)}')
+        fault = _ann_id_fault(ref['ann_id'])
+        if fault is not None:
+            raise ValueError(f'{path}, record {number} (ref_id {ref["ref_id"]}): {fault}')
         for sentence in ref['sentences']:
             if not (isinstance(sentence, dict) and isinstance(sentence.get('sent'), str)
                     and 'sent_id' in sentence):
                 raise ValueError(f'{path}, record {number} (ref_id {ref["ref_id"]}): a sentence '
                                  f"needs 'sent' (text) and 'sent_id', got {sentence!r:.80}")
     return refs
+
+
+def _ann_id_fault(ann_id) -> str | None:
+    """What is wrong with a reference's ``ann_id``, or None."""
+    if not isinstance(ann_id, list):
+        return None if isinstance(ann_id, (int, str)) else f'ann_id is {ann_id!r:.60}; an id'
+    if not ann_id:
+        return "ann_id is an empty list; the ids of the targets, or [-1] where nothing is meant"
+    if not all(isinstance(one, (int, str)) for one in ann_id):
+        return f'ann_id is {ann_id!r:.60}; a list of ids'
+    if -1 in ann_id and len(ann_id) > 1:
+        return f'ann_id is {ann_id!r:.60}; -1 (nothing is meant) stands alone'
+    if len(set(ann_id)) < len(ann_id):
+        return f'ann_id is {ann_id!r:.60}; every target once'
+    return None
 
 
 def select_split(refs: list[dict], split: str, path: str | Path) -> list[dict]:
@@ -146,6 +166,24 @@ def select_split(refs: list[dict], split: str, path: str | Path) -> list[dict]:
         raise ValueError(f'{path} has no split {split!r}; '
                          f'it has {sorted({ref["split"] for ref in refs})}')
     return chosen
+
+
+def load_coco(path: str | Path) -> tuple[dict, dict, dict]:
+    """Images and annotations of a COCO file, each by id, and names of categories by id.
+
+    Raises:
+        ValueError: If it is broken or no COCO file, or two annotations have one id.
+    """
+    content = load_json(path)
+    images, annotations = _tables(content, path)
+    if len(annotations) < len(content['annotations']):
+        raise ValueError(f'{path}: {len(content["annotations"])} annotations have only '
+                         f'{len(annotations)} ids; every annotation needs its own')
+    try:
+        categories = {record['id']: record['name'] for record in content['categories']}
+    except (KeyError, TypeError):
+        raise ValueError(f'{path} needs a list of categories, each with id and name') from None
+    return images, annotations, categories
 
 
 def load_instances(path: str | Path) -> tuple[dict, dict]:
@@ -159,7 +197,10 @@ def load_instances(path: str | Path) -> tuple[dict, dict]:
     if not path.is_file():
         raise FileNotFoundError(missing(path.parent.parent, path.parent.name,
                                         f'there is no {path}'))
-    content = load_json(path)
+    return _tables(load_json(path), path)
+
+
+def _tables(content, path: str | Path) -> tuple[dict, dict]:
     try:
         tables = {}
         for table, keys in _COCO_KEYS.items():
@@ -275,6 +316,54 @@ def split_leakage(train_images: Iterable, eval_images: Iterable) -> tuple[set, s
     """Train images that no eval split holds, and those that one does: ``(kept, removed)``."""
     train_images, eval_images = set(train_images), set(eval_images)
     return train_images - eval_images, train_images & eval_images
+
+
+def listed_images(folder: str | Path) -> set[int]:
+    """COCO image ids in the lists of a folder, whose names hold them (``COCO_train2014_ID``).
+
+    A ``.json`` file is a list of rows with ``img_id`` (or ``file_name``), as evaluation splits
+    are passed around; a ``.txt`` or ``.txt.gz`` file has one image name a line. Other files are
+    passed over. A name may go on after the id (``_4``, ``.jpg``).
+
+    Raises:
+        FileNotFoundError: There is no such folder, or no list in it.
+        ValueError: A list is broken, empty, or has a name without an id.
+    """
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise FileNotFoundError(f'there is no folder {folder} with lists of images; name one '
+                                'that holds .json, .txt or .txt.gz files')
+    lists = [path for path in sorted(folder.iterdir())
+             if path.name.endswith(('.json', '.txt', '.txt.gz'))]
+    if not lists:
+        raise FileNotFoundError(f'{folder} holds no lists of images (.json, .txt or .txt.gz)')
+    return set().union(*(_images_of_list(path) for path in lists))
+
+
+_COCO_NAME = re.compile(r'COCO_(?:train|val)20\d\d_(\d{12})', re.ASCII)
+
+
+def _images_of_list(path: Path) -> set[int]:
+    try:
+        if path.suffix == '.json':
+            names = [row.get('img_id', row.get('file_name')) for row in load_json(path)]
+        else:
+            raw = path.read_bytes()
+            names = (gzip.decompress(raw) if path.suffix == '.gz' else raw).decode().split()
+    except (AttributeError, TypeError):
+        raise ValueError(f'{path} must be a list of objects with img_id or file_name') from None
+    except (OSError, EOFError, UnicodeDecodeError) as error:
+        raise ValueError(f'{path} is no list of image names: {error}') from None
+    if not names:
+        raise ValueError(f'{path} lists no image')
+    found = set()
+    for name in names:
+        match = _COCO_NAME.match(name) if isinstance(name, str) else None
+        if match is None:
+            raise ValueError(f'{path}: {name!r:.60} is no COCO image name '
+                             '(COCO_train2014_000000000009...)')
+        found.add(int(match.group(1)))
+    return found
 
 
 def split_sizes(refs: list[dict]) -> dict[str, tuple[int, int, int]]:

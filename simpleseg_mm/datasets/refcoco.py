@@ -46,7 +46,9 @@ class RefCOCODataset(BaseDataset):
         pipeline: Transforms before the query; ``PackQuery`` comes after it.
         exclude_eval_images: Drop train samples whose image occurs in an eval split of RefCOCO
             unc, RefCOCO+ unc or RefCOCOg umd (of RefCLEF unc for RefCLEF): their reference files
-            must be there. A list of ``dict(name, split_by)`` names other sets.
+            must be there. A list of ``dict(name, split_by)`` names other sets; a text names a
+            folder with lists of COCO images instead, see :func:`native.listed_images`. What was
+            removed of each set, and of all COCO sets together, is logged.
         bad_samples: What to do with samples that cannot be used, as far as loading can tell
             (no image file, an empty one, no annotation, a degenerate segmentation): 'error', or
             'skip', which counts and reports them. What only decoding can tell is an error when
@@ -67,7 +69,7 @@ class RefCOCODataset(BaseDataset):
                  sources: Sequence[dict],
                  query: dict | None = None,
                  pipeline: Sequence[dict] = (dict(type='LoadImage'), dict(type='LoadTargetMask')),
-                 exclude_eval_images: bool | Sequence[dict] = False,
+                 exclude_eval_images: bool | str | Sequence[dict] = False,
                  bad_samples: str = 'error',
                  skip_images: Sequence[str] | str = (),
                  seed: int = 0,
@@ -108,10 +110,12 @@ class RefCOCODataset(BaseDataset):
         """
         self.skipped = Counter()
         evaluated = self._eval_images()
+        self._train_images: dict[str, set] = {}
         data_list: list[dict] = []
         for source in self.sources:
             for split in source['splits']:
                 data_list += self._load_split(source, split, evaluated)
+        self._report_leakage(evaluated)
         if self.skipped:
             print_log(f'{type(self).__name__}: skipped samples: {dict(self.skipped)}',
                       logger='current', level=logging.WARNING)
@@ -178,6 +182,11 @@ class RefCOCODataset(BaseDataset):
         """Images of the eval splits to keep out of training, by image family."""
         if not self.exclude_eval_images:
             return {}
+        if isinstance(self.exclude_eval_images, str):
+            listed = native.listed_images(self.exclude_eval_images)
+            print_log(f'exclude_eval_images: {self.exclude_eval_images} lists {len(listed)} COCO '
+                      'images', logger='current')
+            return dict(coco=listed)
         if self.exclude_eval_images is True:
             sets = native.eval_sources(source['name'] for source in self.sources)
         else:
@@ -197,13 +206,7 @@ class RefCOCODataset(BaseDataset):
         refs = native.select_split(native.load_refs(refs_path), split, refs_path)
         self._report_size(name, split_by, split, refs)
         if split == native.TRAIN_SPLIT and self.exclude_eval_images:
-            kept, removed = native.split_leakage((ref['image_id'] for ref in refs),
-                                                 evaluated.get(native.image_family(name), ()))
-            before = len(refs)
-            refs = [ref for ref in refs if ref['image_id'] in kept]
-            print_log(f'{name} {split_by} {split}: {len(removed)} images of eval splits removed, '
-                      f'{before - len(refs)} references; {len(kept)} images, {len(refs)} '
-                      'references remain', logger='current')
+            refs = self._without_eval_images(refs, name, f'{name} {split_by} {split}', evaluated)
         instances_path = Path(self.data_root) / name / 'instances.json'
         images, annotations = native.load_instances(instances_path)
         folder = Path(self.data_root) / source['img_dir']
@@ -224,7 +227,7 @@ class RefCOCODataset(BaseDataset):
                 self.skipped['listed in skip_images'] += len(ref['sentences'])
                 continue
             if path not in faults:
-                faults[path] = _file_fault(path)
+                faults[path] = file_fault(path)
             fault, label = faults[path], 'image file missing or empty'
             instances = []
             if fault is None:
@@ -242,10 +245,30 @@ class RefCOCODataset(BaseDataset):
                     instances=instances))
         return data_list
 
+    def _without_eval_images(self, refs: list[dict], name: str, label: str,
+                             evaluated: dict[str, set]) -> list[dict]:
+        """Records (with ``image_id``) whose image no eval split holds; logs what is removed."""
+        family = native.image_family(name)
+        train = {ref['image_id'] for ref in refs}
+        kept, removed = native.split_leakage(train, evaluated.get(family, ()))
+        self._train_images.setdefault(family, set()).update(train)
+        remaining = [ref for ref in refs if ref['image_id'] in kept]
+        print_log(f'{label}: {len(removed)} images of eval splits removed, '
+                  f'{len(refs) - len(remaining)} references; {len(kept)} images, '
+                  f'{len(remaining)} references remain', logger='current')
+        return remaining
+
+    def _report_leakage(self, evaluated: dict[str, set]) -> None:
+        """Log what was removed of the train images of a family's sets together."""
+        for family, train in self._train_images.items():
+            kept, removed = native.split_leakage(train, evaluated.get(family, ()))
+            print_log(f'{family}, all train sets: {len(removed)} of {len(train)} images removed, '
+                      f'{len(kept)} remain', logger='current')
+
     def _bad(self, message: str, label: str, samples: int) -> None:
         if self.bad_samples == 'error':
-            raise ValueError(f"{message}. Mend the files (refcoco.py verify lists all faults), or "
-                             "set bad_samples='skip'")
+            raise ValueError(f"{message}. Mend the files (refcoco.py verify lists all faults of "
+                             "RefCOCO's), or set bad_samples='skip'")
         self.skipped[label] += samples
         print_log(f'skipped: {message}', logger='current', level=logging.DEBUG)
 
@@ -291,7 +314,8 @@ class RefShapesDataset(RefCOCODataset):
         super().__init__(data_root, [dict(name='refshapes', split=split)], **kwargs)
 
 
-def _file_fault(path: Path) -> str | None:
+def file_fault(path: Path) -> str | None:
+    """What is wrong with an image file as far as can be told without reading it, or None."""
     try:
         return None if path.stat().st_size else f'{path} is an empty file'
     except OSError:

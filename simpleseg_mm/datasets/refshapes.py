@@ -2,7 +2,8 @@
 
 A scene holds two to four coloured shapes (unless told) that do not touch, on a soft pale
 background. Every reference has three sentences, each of which fits exactly one object of its scene
-by construction.
+by construction; on request there are references to several objects and to none too, in gRefCOCO's
+form.
 Scene ``i`` of a split depends on ``(seed, split, i)`` alone, so a larger set contains the smaller
 one. All sizes, colours, words and frequencies are our choice.
 
@@ -12,7 +13,6 @@ import json
 import pickle
 from collections.abc import Callable, Iterable
 from contextlib import nullcontext
-from dataclasses import dataclass
 from functools import partial
 from multiprocessing import Pool
 from pathlib import Path
@@ -21,56 +21,18 @@ import cv2
 import numpy as np
 from pycocotools import mask as coco_mask
 
+from . import shape_groups
+from .shape_phrases import COLOURS, SENTENCES, SHAPES, Shape, describe
+
 VERSION = 1
 NAME = 'refshapes'
 SPLITS = ('train', 'val', 'test')
-COLOURS = {
-    'red': (214, 36, 40), 'orange': (245, 136, 20), 'yellow': (236, 212, 20),
-    'green': (40, 160, 66), 'blue': (36, 84, 220), 'purple': (134, 50, 178),
-    'pink': (250, 140, 200), 'black': (28, 28, 30),
-}
-SHAPES = ('circle', 'square', 'triangle', 'star', 'cross', 'ring', 'frame', 'split disc')
 SIZES = {'small': (44 / 224, 64 / 224), 'large': (76 / 224, 110 / 224)}
-SENTENCES = 3
 OBJECTS = (2, 4)
-FAMILIES = {'attribute': 0.70, 'position': 0.14, 'superlative': 0.08, 'relation': 0.08}
 
 _SUPERSAMPLING = 4
 _GAP = 5 / 224  # smallest distance between two objects
 _IMAGE_ID_STRIDE = 10_000_000  # image ids of a split: split number x stride + scene
-_SIZE_WORDS = {'small': ('small', 'little'), 'large': ('large', 'big')}
-_NOUNS = ('one', 'object', 'thing', 'shape')
-_DIRECTIONS = {'left': (-1, 0), 'right': (1, 0), 'top': (0, -1), 'bottom': (0, 1)}
-_RELATIONS = {'left': 'left of', 'right': 'right of', 'top': 'above', 'bottom': 'below'}
-
-
-@dataclass(frozen=True)
-class Shape:
-    """One object of a scene.
-
-    ``mask`` is (H, W) bool; ``box`` its (x1, y1, x2, y2) in units of the image side, and ``area``
-    its area in units of the image's.
-    """
-    shape: str
-    colour: str
-    size: str
-    mask: np.ndarray
-    box: tuple[float, float, float, float]
-    area: float
-
-    @property
-    def centre(self) -> tuple[float, float]:
-        return (self.box[0] + self.box[2]) / 2, (self.box[1] + self.box[3]) / 2
-
-    @property
-    def extent(self) -> float:
-        """Square root of the box's area."""
-        return ((self.box[2] - self.box[0]) * (self.box[3] - self.box[1])) ** 0.5
-
-    def reach(self, name: str) -> float:
-        """How far the object's edge lies in the named direction."""
-        x1, y1, x2, y2 = self.box
-        return {'left': -x1, 'right': x2, 'top': -y1, 'bottom': y2}[name]
 
 
 def outlines(shape: str, rng: np.random.Generator) -> list[tuple[np.ndarray, int]]:
@@ -149,50 +111,6 @@ def draw_scene(rng: np.random.Generator, size: int = 224,
     return np.clip(image, 0, 255).astype(np.uint8), objects
 
 
-def describe(objects: list[Shape], target: int, rng: np.random.Generator,
-             count: int = SENTENCES) -> list[tuple[str, str]]:
-    """Sentences that fit ``objects[target]`` and no other object of the scene.
-
-    Returns:
-        Up to ``count`` distinct ``(sentence, family)``; fewer where the scene does not allow more.
-    """
-    found: list[tuple[str, str]] = []
-    weights = dict(FAMILIES)
-    for _ in range(8 * count):
-        if len(found) == count or not weights:
-            break
-        family = _weighted(rng, weights)
-        sentence = _WRITERS[family](objects, target, rng)
-        if sentence is None:
-            del weights[family]
-        elif all(sentence != other for other, _ in found):
-            found.append((sentence, family))
-    return found
-
-
-def all_phrases(objects: list[Shape], target: int, rng: np.random.Generator,
-                draws: int = 600) -> list[str]:
-    """What fits ``objects[target]`` alone, without articles: each family drawn so often that the
-    rarest phrase is missed in one of some 200 cases."""
-    found = (writer(objects, target, rng) for writer in _WRITERS.values() for _ in range(draws))
-    return sorted({phrase.removeprefix('the ') for phrase in found if phrase is not None})
-
-
-def describe_absent(objects: list[Shape], rng: np.random.Generator,
-                    count: int = SENTENCES) -> list[str]:
-    """Sentences that fit no object: a colour and a shape that are there, but never together."""
-    seen = {(item.colour, item.shape) for item in objects}
-    colours = sorted({item.colour for item in objects})
-    shapes = sorted({item.shape for item in objects})
-    pairs = [(c, s) for c in colours for s in shapes if (c, s) not in seen]
-    if not pairs:
-        pairs = [(c, s) for c in COLOURS for s in SHAPES if (c, s) not in seen]
-    colour, shape = pairs[rng.integers(len(pairs))]
-    phrases = [f'the {colour} {shape}', f'{colour} {shape}', f'{shape} in {colour}',
-               f'the {shape} that is {colour}']
-    return [phrases[i] for i in rng.permutation(len(phrases))[:count]]
-
-
 def shape_of(annotation: dict) -> Shape:
     """The object that an annotation of :func:`make_scene` describes."""
     mask = np.ascontiguousarray(coco_mask.decode(annotation['segmentation'])) > 0
@@ -201,7 +119,7 @@ def shape_of(annotation: dict) -> Shape:
 
 
 def make_scene(seed: int, split: str, index: int, size: int = 224, absent: float = 0.0,
-               objects_range: tuple[int, int] = OBJECTS) -> dict:
+               several: float = 0.0, objects_range: tuple[int, int] = OBJECTS) -> dict:
     """Image, annotations and references of one scene, in the native formats.
 
     Args:
@@ -211,6 +129,9 @@ def make_scene(seed: int, split: str, index: int, size: int = 224, absent: float
         size: Side of the image in pixels.
         absent: Probability that a scene has one more reference, to nothing (gRefCOCO's form:
             ``ann_id [-1]``, and lists in every reference).
+        several: Probability that it has one more, to several of its objects (in the same form).
+            Absent things are then named in the plural too. A scene of one object has none, nor
+            has one whose objects cannot be told apart by words.
         objects_range: See :func:`draw_scene`.
 
     Returns:
@@ -230,26 +151,35 @@ def make_scene(seed: int, split: str, index: int, size: int = 224, absent: float
         if len(sentences) == SENTENCES:
             refs.append(_reference(annotations[k]['id'], annotations[k]['category_id'],
                                    image_id, f'{name}_{k}.jpg', split, sentences))
-    if absent:
+    if absent or several:
         refs = [dict(ref, ann_id=[ref['ann_id']], category_id=[ref['category_id']])
                 for ref in refs]
-        if rng.random() < absent:
-            refs.append(_reference([-1], [-1], image_id, f'{name}.jpg', split,
-                                   describe_absent(objects, rng)))
+    if several and rng.random() < several and (group := shape_groups.describe_group(objects, rng)):
+        members = [annotations[k] for k in group[0]]
+        refs.append(_reference([item['id'] for item in members],
+                               [item['category_id'] for item in members],
+                               image_id, f'{name}.jpg', split, group[1]))
+    if absent and rng.random() < absent:
+        sentences = shape_groups.describe_absent(objects, rng, several=several > 0)
+        refs.append(_reference([-1], [-1], image_id, f'{name}.jpg', split, sentences))
     return dict(pixels=pixels, image=image, annotations=annotations, refs=refs)
 
 
 def generate(out_dir: str | Path, scenes: dict[str, int], seed: int = 0, size: int = 224,
              absent: float = 0.0, objects_range: tuple[int, int] = OBJECTS, workers: int = 1,
+             several: float = 0.0,
              progress: Callable[[Iterable, int], Iterable] = lambda items, total: items) -> dict:
     """Write a RefShapes set: ``images/`` and ``refshapes/`` with references and instances.
+
+    The references are ``refs(refshapes).p`` as in RefCOCO, or, where some have several or no
+    targets, ``grefs(refshapes).json`` as in gRefCOCO.
 
     Args:
         out_dir: Folder to write to; files of an earlier run with the same names are replaced.
         scenes: Number of scenes by split, such as ``dict(train=5000, val=250)``.
         seed: Seed of the set. Equal arguments give byte-identical files (with the same OpenCV).
         size: Side of the images in pixels, at least 64.
-        absent: See :func:`make_scene`.
+        absent, several: See :func:`make_scene`.
         objects_range: See :func:`draw_scene`.
         workers: Processes that draw; the files do not depend on it.
         progress: Wraps the scenes to come, given their number.
@@ -258,8 +188,8 @@ def generate(out_dir: str | Path, scenes: dict[str, int], seed: int = 0, size: i
         The card: seed, version and counts.
 
     Raises:
-        ValueError: For an unknown split, a negative count, a size below 64, an absent share
-            outside 0..1 or an objects_range outside 1..6.
+        ValueError: For an unknown split, a negative count, a size below 64, a share outside 0..1
+            or an objects_range outside 1..6.
     """
     if unknown := set(scenes) - set(SPLITS):
         raise ValueError(f'unknown splits {sorted(unknown)}; choose from {SPLITS}')
@@ -267,8 +197,9 @@ def generate(out_dir: str | Path, scenes: dict[str, int], seed: int = 0, size: i
         raise ValueError(f'scenes must not be negative, got {scenes}')
     if not 64 <= size <= 4096:
         raise ValueError(f'size must be in 64..4096 pixels, got {size}')
-    if not 0 <= absent <= 1:
-        raise ValueError(f'absent must be in 0..1, got {absent}')
+    for share, value in (('absent', absent), ('several', several)):
+        if not 0 <= value <= 1:
+            raise ValueError(f'{share} must be in 0..1, got {value}')
     if not 1 <= objects_range[0] <= objects_range[1] <= 6:
         raise ValueError(f'objects_range must be (fewest, most) in 1..6, got {objects_range}')
     out_dir = Path(out_dir)
@@ -276,7 +207,7 @@ def generate(out_dir: str | Path, scenes: dict[str, int], seed: int = 0, size: i
         folder.mkdir(parents=True, exist_ok=True)
     todo = [(split, i) for split in SPLITS for i in range(scenes.get(split, 0))]
     draw = partial(_write_scene, out_dir / 'images', seed=seed, size=size, absent=absent,
-                   objects_range=objects_range)
+                   several=several, objects_range=objects_range)
     images, annotations, refs = [], [], []
     sent_id = 0
     with Pool(workers) if workers > 1 else nullcontext() as pool:
@@ -303,11 +234,33 @@ def generate(out_dir: str | Path, scenes: dict[str, int], seed: int = 0, size: i
                   for i, name in enumerate(SHAPES)]
     instances = dict(info=dict(description='RefShapes', version=str(VERSION)), images=images,
                      annotations=annotations, categories=categories)
-    refs = json.loads(json.dumps(refs))  # a pickle's bytes depend on which strings are one object
-    (out_dir / NAME / f'refs({NAME}).p').write_bytes(pickle.dumps(refs, protocol=2))
+    if several:
+        card.update(several=several, targets=_count_targets(refs))
+    _write_refs(out_dir / NAME, refs, generalised=bool(absent or several))
     (out_dir / NAME / 'instances.json').write_text(json.dumps(instances, separators=(',', ':')))
     (out_dir / NAME / 'card.json').write_text(json.dumps(card, indent=2) + '\n')
     return card
+
+
+def _count_targets(refs: list[dict]) -> dict[str, dict[str, int]]:
+    """References of each split to one object, to several and to none."""
+    sizes = {split: [len(ref['ann_id']) if ref['ann_id'] != [-1] else 0 for ref in refs
+                     if ref['split'] == split] for split in SPLITS}
+    return {split: dict(single=found.count(1), several=sum(n > 1 for n in found),
+                        absent=found.count(0)) for split, found in sizes.items()}
+
+
+def _write_refs(folder: Path, refs: list[dict], generalised: bool) -> None:
+    """Write the references in RefCOCO's or gRefCOCO's file; the other would be read instead."""
+    pickled, listed = folder / f'refs({NAME}).p', folder / f'grefs({NAME}).json'
+    text = json.dumps(refs, separators=(',', ':'))
+    if generalised:
+        pickled.unlink(missing_ok=True)
+        listed.write_text(text)
+    else:
+        listed.unlink(missing_ok=True)
+        # read again, as a pickle's bytes depend on which strings are one object
+        pickled.write_bytes(pickle.dumps(json.loads(text), protocol=2))
 
 
 def _write_scene(folder: Path, place: tuple[str, int], **options) -> dict:
@@ -389,134 +342,6 @@ def _measure(shape: str, colour: str, size: str, mask: np.ndarray) -> Shape:
     x, y, w, h = cv2.boundingRect(mask.view(np.uint8))
     return Shape(shape, colour, size, mask,
                  (x / side, y / side, (x + w) / side, (y + h) / side), mask.sum() / side ** 2)
-
-
-# Language. Every writer returns a sentence that is true of the target alone, or None.
-
-
-def _weighted(rng: np.random.Generator, weights: dict[str, float]) -> str:
-    names = list(weights)
-    edges = np.cumsum([weights[name] for name in names])
-    return names[int(np.searchsorted(edges, rng.random() * edges[-1], side='right'))]
-
-
-def _pick(rng: np.random.Generator, items):
-    return items[int(rng.integers(len(items)))]
-
-
-def _article(rng: np.random.Generator) -> str:
-    return 'the ' if rng.random() < 0.6 else ''
-
-
-def _attribute(objects: list[Shape], target: int, rng: np.random.Generator) -> str | None:
-    item = objects[target]
-    weights = {}
-    for keys, weight in ((('colour', 'shape'), 5), (('colour',), 2), (('shape',), 2),
-                         (('size', 'shape'), 1), (('size', 'colour'), 1), (('size',), 1),
-                         (('size', 'colour', 'shape'), 2)):
-        same = sum(all(getattr(other, k) == getattr(item, k) for k in keys) for other in objects)
-        if same == 1:
-            weights[' '.join(keys)] = weight
-    if not weights:
-        return None
-    keys = _weighted(rng, weights).split()
-    words = [_pick(rng, _SIZE_WORDS[item.size])] if 'size' in keys else []
-    words += [item.colour] if 'colour' in keys else []
-    words += [item.shape if 'shape' in keys else _pick(rng, _NOUNS)]
-    return _article(rng) + ' '.join(words)
-
-
-def _group(objects: list[Shape], target: int,
-           rng: np.random.Generator) -> tuple[str, list[Shape]]:
-    """A noun phrase that fits the target, and all other objects that it fits."""
-    item = objects[target]
-    others = [other for k, other in enumerate(objects) if k != target]
-    draw = rng.random()
-    if draw < 0.4:
-        return _pick(rng, _NOUNS), others
-    if draw < 0.8:
-        return item.shape, [other for other in others if other.shape == item.shape]
-    return f'{item.colour} {_pick(rng, _NOUNS)}', [other for other in others
-                                                   if other.colour == item.colour]
-
-
-def _position(objects: list[Shape], target: int, rng: np.random.Generator) -> str | None:
-    item = objects[target]
-    for _ in range(6):
-        noun, rivals = _group(objects, target, rng)
-        name = _pick(rng, tuple(_DIRECTIONS))
-        if rivals and _is_outermost(item, rivals, name):
-            most = {'top': 'topmost', 'bottom': 'bottommost'}.get(name, f'{name}most')
-            return _article(rng) + f'{_pick(rng, (most, name))} {noun}'
-        if _is_on_side(item, rivals, (name,)):
-            place = f'at the {name}' if name in ('top', 'bottom') else f'on the {name}'
-            return _article(rng) + f'{noun} {place}'
-        corner = (_pick(rng, ('top', 'bottom')), _pick(rng, ('left', 'right')))
-        if _is_on_side(item, rivals, corner):
-            return _article(rng) + f'{corner[0]} {corner[1]} {noun}'
-    return None
-
-
-def _superlative(objects: list[Shape], target: int, rng: np.random.Generator) -> str | None:
-    item = objects[target]
-    for _ in range(4):
-        noun, rivals = _group(objects, target, rng)
-        if not rivals:
-            continue
-        if all(_is_bigger(item, other) for other in rivals):
-            return _article(rng) + f'{_pick(rng, ("biggest", "largest"))} {noun}'
-        if all(_is_bigger(other, item) for other in rivals):
-            return _article(rng) + f'smallest {noun}'
-    return None
-
-
-def _relation(objects: list[Shape], target: int, rng: np.random.Generator) -> str | None:
-    item = objects[target]
-    for k in rng.permutation(len(objects)):
-        anchor = objects[k]
-        if k == target or sum((other.colour, other.shape) == (anchor.colour, anchor.shape)
-                              for other in objects) > 1:
-            continue
-        for name in _DIRECTIONS:
-            ahead, aside = _offset(anchor, item, name)
-            if ahead < 0.15 or aside > ahead:
-                continue
-            rivals = [other for j, other in enumerate(objects)
-                      if j not in (k, target) and other.shape == item.shape]
-            if any(_offset(anchor, other, name)[0] > 0 for other in rivals):
-                continue
-            return (f'{_article(rng)}{item.shape} {_RELATIONS[name]} '
-                    f'the {anchor.colour} {anchor.shape}')
-    return None
-
-
-def _offset(anchor: Shape, item: Shape, name: str) -> tuple[float, float]:
-    """How far ``item`` lies from ``anchor`` in the named direction, and how far beside it."""
-    dx, dy = _DIRECTIONS[name]
-    x, y = item.centre[0] - anchor.centre[0], item.centre[1] - anchor.centre[1]
-    return x * dx + y * dy, abs(x * dy) + abs(y * dx)
-
-
-def _is_outermost(item: Shape, rivals: list[Shape], name: str) -> bool:
-    return all(_offset(other, item, name)[0] >= 0.08
-               and item.reach(name) >= other.reach(name) + 0.02 for other in rivals)
-
-
-def _is_on_side(item: Shape, rivals: list[Shape], names: tuple[str, ...]) -> bool:
-    """Whether ``item`` is clearly on these sides of the image, and every rival clearly is not."""
-    def clear(other: Shape, name: str) -> float:
-        dx, dy = _DIRECTIONS[name]
-        return (other.centre[0] - 0.5) * dx + (other.centre[1] - 0.5) * dy
-    return (all(clear(item, name) >= 0.06 for name in names)
-            and all(any(clear(other, name) <= -0.06 for name in names) for other in rivals))
-
-
-def _is_bigger(item: Shape, other: Shape) -> bool:
-    return item.extent >= 1.2 * other.extent and item.area >= 1.2 * other.area
-
-
-_WRITERS = dict(attribute=_attribute, position=_position, superlative=_superlative,
-                relation=_relation)
 
 
 # Records

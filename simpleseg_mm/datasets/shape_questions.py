@@ -12,9 +12,9 @@ import numpy as np
 
 from simpleseg_mm.polygon import mask_to_point
 
-from . import native, refshapes
+from . import native, refshapes, shape_phrases
 from .questions import REGION
-from .refshapes import COLOURS, SHAPES, Shape
+from .shape_phrases import COLOURS, SHAPES, Shape
 from .templates import QUESTIONS, SUBJECTS
 
 #: x to the right, y down
@@ -116,7 +116,7 @@ def _position(objects: list[Shape], rng: np.random.Generator) -> dict | None:
 def _naming(objects: list[Shape], rng: np.random.Generator, given: str) -> dict | None:
     """Accepted is every phrase that RefShapes has for this object alone."""
     target = int(rng.integers(len(objects)))
-    phrases = refshapes.all_phrases(objects, target, rng)
+    phrases = shape_phrases.all_phrases(objects, target, rng)
     if not phrases:
         return None
     item = objects[target]
@@ -136,7 +136,7 @@ def _naming_point(objects: list[Shape], rng: np.random.Generator) -> dict | None
 
 def _grounding(objects: list[Shape], rng: np.random.Generator) -> dict | None:
     target = int(rng.integers(len(objects)))
-    phrases = refshapes.describe(objects, target, rng, 1)
+    phrases = shape_phrases.describe(objects, target, rng, 1)
     if not phrases:
         return None
     return dict(question=QUESTIONS['box'][0].replace('{subject}', phrases[0][0]),

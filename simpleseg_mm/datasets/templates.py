@@ -21,6 +21,16 @@ SUBJECTS = {
     'mask': ('the object with the polygon {given}',
              'the region outlined by {given}'),
 }
+# What is asked of a whole sentence, which is often a question (ReasonSeg). Our choice.
+REQUESTS = {
+    'mask': ('{given} Output the polygon coordinates in the image.',
+             '{given} Show me its contour.'),
+    'box': ('{given} Output the bounding box in the image.',
+            '{given} Show me the box around it.'),
+    'point': ('{given} Output a point on it in the image.',
+              '{given} Point at it.'),
+    'extreme': ('{given} Output its extreme point towards the {direction} in the image.',),
+}
 QUESTIONS = {
     'mask': ('Output the polygon coordinates of {subject} in the image.',  # paper
              'What is the polygon of {subject} in the image?',  # paper

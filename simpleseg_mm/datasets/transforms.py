@@ -14,13 +14,14 @@ from PIL import Image
 from simpleseg_mm.polygon import PolygonCodec, mask_to_extreme, mask_to_point, segmentation_to_mask
 from simpleseg_mm.registry import TRANSFORMS
 
-from .templates import ANSWERS, DIRECTIONS, QUESTIONS, SUBJECTS, TASKS, TEMPLATE_SETS
+from .templates import (ANSWERS, DIRECTIONS, QUESTIONS, REQUESTS, SUBJECTS, TASKS,
+                        TEMPLATE_SETS)
 
 _MAX_TEXTS = 100_000  # texts of masks that a worker keeps, some 30 MB
 
 _META_KEYS = ('img_id', 'image_id', 'ref_id', 'sent_id', 'ann_id', 'img_path', 'ori_shape',
               'img_shape', 'text', 'task', 'prompt', 'answer', 'turns', 'codec', 'gt_masks',
-              'instances', 'source', 'split', 'answers', 'kind')
+              'instances', 'source', 'split', 'answers', 'kind', 'gt_ignore')
 
 
 @TRANSFORMS.register_module()
@@ -62,7 +63,8 @@ class LoadImage(BaseTransform):
 class LoadTargetMask(BaseTransform):
     """Rasterise the target: all its instances together, nothing for an absent one.
 
-    Adds ``gt_masks``: ``BitmapMasks`` (1, H, W).
+    Adds ``gt_masks``: ``BitmapMasks`` (1, H, W); and ``gt_ignore`` in the same form, pixels that
+    evaluation passes over, where the sample has segmentations ``ignored``.
 
     Raises:
         ValueError: For a segmentation that cannot be used or is empty, naming the record.
@@ -71,6 +73,10 @@ class LoadTargetMask(BaseTransform):
     def transform(self, results: dict) -> dict:
         mask = target_mask(results)
         results['gt_masks'] = BitmapMasks(mask[None].astype(np.uint8), *mask.shape)
+        if results.get('ignored'):
+            ignored = [segmentation_to_mask(part, *mask.shape) for part in results['ignored']]
+            results['gt_ignore'] = BitmapMasks(
+                np.any(ignored, axis=0)[None].astype(np.uint8), *mask.shape)
         return results
 
 
@@ -175,9 +181,12 @@ class FormatQuery(BaseTransform):
             number = int(rng.integers(len(templates[:limit])))
             return templates[0 if test_mode else number]
 
-        subject = pick(SUBJECTS[given]).replace(
-            '{given}', self._express(given, info, rng, asked=True, test_mode=test_mode))
-        prompt = pick(QUESTIONS[wanted]).replace('{subject}', subject)
+        if given == 'text' and info.get('is_sentence'):
+            prompt = pick(REQUESTS[wanted]).replace('{given}', info['text'])
+        else:
+            subject = pick(SUBJECTS[given]).replace(
+                '{given}', self._express(given, info, rng, asked=True, test_mode=test_mode))
+            prompt = pick(QUESTIONS[wanted]).replace('{subject}', subject)
         if wanted == 'extreme':
             names = tuple(DIRECTIONS)
             direction = names[0 if test_mode else int(rng.integers(len(names)))]

@@ -1,6 +1,8 @@
-"""Evaluation: segmentation, boxes, points, questions, output health, text dumps."""
+"""Evaluation: segmentation, boxes, points, prompts, questions, output health, text dumps."""
 from .base import QueryMetric, check_metric_names
+from .gres import GRESMetric
 from .health import OutputHealthMetric
+from .prompted import PromptedMaskMetric
 from .protocols import BOX_PROTOCOLS, REGION_PROTOCOLS, BoxProtocol, RegionProtocol
 from .rec import PointMetric, RECMetric
 from .res import RESMetric
@@ -8,7 +10,8 @@ from .text_dump import TextDump, match_rows, read_text_rows
 from .vqa import QuestionAnsweringMetric, normalise_answer
 
 __all__ = [
-    'BOX_PROTOCOLS', 'BoxProtocol', 'OutputHealthMetric', 'PointMetric', 'QueryMetric',
-    'QuestionAnsweringMetric', 'RECMetric', 'REGION_PROTOCOLS', 'RESMetric', 'RegionProtocol',
-    'TextDump', 'check_metric_names', 'match_rows', 'normalise_answer', 'read_text_rows',
+    'BOX_PROTOCOLS', 'BoxProtocol', 'GRESMetric', 'OutputHealthMetric', 'PointMetric',
+    'PromptedMaskMetric', 'QueryMetric', 'QuestionAnsweringMetric', 'RECMetric',
+    'REGION_PROTOCOLS', 'RESMetric', 'RegionProtocol', 'TextDump', 'check_metric_names',
+    'match_rows', 'normalise_answer', 'read_text_rows',
 ]

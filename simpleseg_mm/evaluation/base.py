@@ -112,6 +112,11 @@ def predicted_mask(sample: dict, size: Sequence[int]) -> np.ndarray:
     return _union(masks)
 
 
+def scored_pixels(sample: dict) -> Optional[np.ndarray]:
+    """(h, w) bool: False where neither mask counts (``gt_ignore``, as in ReasonSeg); None: all."""
+    return None if sample.get('gt_ignore') is None else ~_union(sample['gt_ignore'].to_ndarray())
+
+
 def mean(values: Iterable[float]) -> Optional[float]:
     """Mean of the values that are not None, the same in any order; None if there are none."""
     values = [value for value in values if value is not None]

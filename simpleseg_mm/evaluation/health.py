@@ -27,6 +27,7 @@ class OutputHealthMetric(QueryMetric):
       meets itself (a one-pixel line traced there and back does), with a ring of fewer than 3
       distinct vertices;
     - ``empty``: present targets answered with an empty mask;
+    - ``false_object``: absent targets answered with a mask that is not empty;
     - ``box_right_mask_wrong``: present targets with box IoU > 0.5 and mask IoU <= 0.5: found, but
       not outlined;
     - ``part_recall``: parts of targets with several parts of which at least half is predicted;
@@ -58,8 +59,11 @@ class OutputHealthMetric(QueryMetric):
             seconds=sample.get('pred_seconds'))
         result.update(self._rings(parsed, sample))
         truth = true_mask(sample)
+        prediction = predicted_mask(sample, truth.shape)
         if truth.any():
-            result.update(self._masks(predicted_mask(sample, truth.shape), truth))
+            result.update(self._masks(prediction, truth))
+        else:
+            result['false_object'] = bool(prediction.any())
         return result
 
     def compute_metrics(self, results: list) -> dict:
@@ -77,7 +81,7 @@ class OutputHealthMetric(QueryMetric):
 
         figures = {name: percent(column(name)) for name in (
             'valid_parse', 'other_grammar', 'truncated', 'self_intersection', 'few_vertices',
-            'empty', 'box_right_mask_wrong')}
+            'empty', 'false_object', 'box_right_mask_wrong')}
         for name in ('part', 'hole'):
             true_count = sum(count or 0 for count in column(f'true_{name}s'))
             found = sum(count or 0 for count in column(f'found_{name}s'))

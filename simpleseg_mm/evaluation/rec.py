@@ -41,7 +41,8 @@ class RECMetric(QueryMetric):
             return None
         true_box = mask_to_box(truth)
         if self.protocol.truth == 'annotation':
-            true_box = np.asarray(sample['instances'][0]['bbox'], dtype=np.float64)
+            boxes = np.array([i['bbox'] for i in sample['instances']], dtype=np.float64)
+            true_box = np.concatenate([boxes[:, :2].min(axis=0), boxes[:, 2:].max(axis=0)])
         if self.source == 'mask':
             box = mask_to_box(predicted_mask(sample, truth.shape))
         else:

@@ -7,7 +7,8 @@ import numpy as np
 from ..polygon.metrics import boundary_f, boundary_iou
 from ..registry import METRICS
 from .answers import says_nothing
-from .base import QueryMetric, percent, predicted_mask, stated, true_mask
+from .base import (QueryMetric, percent, predicted_mask, scored_pixels, stated,
+                   true_mask)
 from .protocols import REGION_PROTOCOLS, get_protocol
 
 SIZE_BINS = dict(small=(1, 32 ** 2), medium=(32 ** 2, 96 ** 2), large=(96 ** 2, float('inf')))
@@ -29,7 +30,8 @@ class RESMetric(QueryMetric):
     - ``N-acc``, ``T-acc`` (gRefCOCO), where the set has absent targets: share of absent targets
       answered with nothing, and of present ones answered with something.
 
-    A figure for which the ground truth has no sample is left out.
+    A figure for which the ground truth has no sample is left out. Pixels that a set says to
+    ignore (ReasonSeg) count for neither mask.
 
     Args:
         protocol: A name in `REGION_PROTOCOLS`: mask size and the rules for empty masks and
@@ -52,6 +54,9 @@ class RESMetric(QueryMetric):
     def measure(self, sample: dict) -> dict:
         truth = true_mask(sample)
         prediction = predicted_mask(sample, truth.shape)
+        scored = scored_pixels(sample)
+        if scored is not None:
+            truth, prediction = truth & scored, prediction & scored
         area = int(np.count_nonzero(truth))
         present = area > 0
         nothing = not prediction.any() and (

@@ -20,6 +20,8 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('--size', type=int, default=224, help='side of the images in pixels')
     parser.add_argument('--absent', type=float, default=0.0,
                         help='share of scenes with one more reference, to nothing')
+    parser.add_argument('--several', type=float, default=0.0,
+                        help='share of scenes with one more reference, to several objects')
     parser.add_argument('--objects', type=int, nargs=2, default=OBJECTS, metavar=('MIN', 'MAX'),
                         help='fewest and most objects of a scene (default: %(default)s)')
     parser.add_argument('--workers', type=int, default=os.cpu_count(),
@@ -33,7 +35,7 @@ def main() -> None:
     try:
         scenes = dict(train=args.scenes_train, val=args.scenes_val, test=args.scenes_test)
         card = generate(args.out, scenes, args.seed, args.size, args.absent, tuple(args.objects),
-                        args.workers,
+                        args.workers, args.several,
                         lambda items, total: tqdm(items, total=total, unit='scene'))
     except ValueError as error:
         raise SystemExit(f'generate_refshapes: {error}') from None

@@ -1,0 +1,146 @@
+"""ReasonSeg: questions that take reasoning, in the set's own files."""
+import json
+from pathlib import Path
+
+import cv2
+import numpy as np
+from PIL import Image
+
+from simpleseg_mm.polygon import mask_to_box, mask_to_rle
+from simpleseg_mm.registry import DATASETS
+
+from .refcoco import RefCOCODataset, file_fault
+
+
+@DATASETS.register_module()
+class ReasonSegDataset(RefCOCODataset):
+    """ReasonSeg (Lai et al., 'LISA', CVPR 2024).
+
+    ``data_root/<split>/`` holds for each image ``NAME.jpg`` and ``NAME.json`` (UTF-8, else
+    Windows-1252)::
+
+        {"text": ["the food that ..."], "is_sentence": true,
+         "shapes": [{"label": "target", "points": [[x, y], ...]}, ...]}
+
+    Masks are LISA's: polygons are painted with their outlines at whole pixels, large ones first,
+    so that a small one stands out of a large one. The label 'flag' is passed over; what is
+    labelled 'ignore' counts for neither mask in evaluation.
+
+    In evaluation an image is one sample, asked by its first text, as LISA does; in training each
+    text is one. ``split`` of a sample ends in '_long' for sentences and in '_short' for phrases,
+    LISA's two columns, which ``per_set=True`` of the metrics gives apart. A sentence is asked as
+    it is, see ``templates.REQUESTS``.
+
+    Args:
+        data_root: Folder of the splits.
+        split: 'train', 'val' or 'test', or a list of them.
+        **kwargs: See :class:`RefCOCODataset`.
+
+    Raises:
+        FileNotFoundError, ValueError: One line: what is missing or wrong, and what to do.
+    """
+
+    def __init__(self, data_root: str, split: str | list[str] = 'train', **kwargs) -> None:
+        super().__init__(data_root, [dict(name='reasonseg', split=split, img_dir='')], **kwargs)
+
+    def _load_split(self, source: dict, split: str, evaluated: dict[str, set]) -> list[dict]:
+        folder = Path(self.data_root) / split
+        if not folder.is_dir():
+            raise FileNotFoundError(f'reasonseg: there is no folder {folder}; unpack the set so '
+                                    'that it holds the .jpg and .json files of the split')
+        names = sorted({path.stem for path in folder.iterdir()
+                        if path.suffix in ('.jpg', '.json')})
+        if not names:
+            raise FileNotFoundError(f'reasonseg: {folder} holds no .jpg and .json files')
+        data_list = []
+        for name in names:
+            path = folder / f'{name}.jpg'
+            if path.name in self.skip_images:
+                self.skipped['listed in skip_images'] += 1
+                continue
+            try:
+                record = _read(path)
+            except ValueError as error:
+                self._bad(str(error), 'bad record', 1)
+                continue
+            length = 'long' if record['is_sentence'] else 'short'
+            texts = record.pop('texts')
+            for number, text in enumerate(texts[:1] if self.test_mode else texts):
+                data_list.append(dict(
+                    record, img_path=str(path), image_id=name, ref_id=f'{split}/{name}',
+                    sent_id=number, ann_id=name, text=text, split=f'{split}_{length}',
+                    source=source['name']))
+        return data_list
+
+
+def _read(path: Path) -> dict:
+    """Size, texts, target and ignored pixels of an image. ValueError says what is wrong."""
+    fault = file_fault(path)
+    if fault is not None:
+        raise ValueError(fault)
+    try:
+        with Image.open(path) as image:
+            width, height = image.size
+    except OSError as error:
+        raise ValueError(f'cannot read {path}: {error}') from None
+    source = path.with_suffix('.json')
+    content = _read_json(source)
+    texts = content.get('text')
+    if not isinstance(texts, list) or not texts or not all(isinstance(t, str) for t in texts):
+        raise ValueError(f"{source}: 'text' must be a list of at least one text, got "
+                         f'{texts!r:.60}')
+    if not isinstance(content.get('is_sentence'), bool):
+        raise ValueError(f"{source}: 'is_sentence' must be true or false, got "
+                         f"{content.get('is_sentence')!r:.60}")
+    target, ignored = _paint(content.get('shapes'), (height, width), source)
+    if not target.any():
+        raise ValueError(f'{source}: no pixel is of the target')
+    instance = dict(bbox=mask_to_box(target).tolist(), bbox_label=0, ignore_flag=0,
+                    mask=mask_to_rle(target))
+    return dict(texts=texts, is_sentence=content['is_sentence'], height=height, width=width,
+                instances=[instance], ignored=[mask_to_rle(ignored)] if ignored.any() else [])
+
+
+def _read_json(path: Path) -> dict:
+    if not path.is_file():
+        raise ValueError(f'there is no {path}')
+    raw = path.read_bytes()
+    try:
+        try:
+            text = raw.decode('utf-8')
+        except UnicodeDecodeError:
+            text = raw.decode('cp1252')
+        content = json.loads(text)
+    except ValueError as error:
+        raise ValueError(f'{path} is not readable JSON: {error}') from None
+    if not isinstance(content, dict):
+        raise ValueError(f'{path} must hold an object, it holds {type(content).__name__}')
+    return content
+
+
+def _paint(shapes, size: tuple[int, int], path: Path) -> tuple[np.ndarray, np.ndarray]:
+    """Pixels of the target and ignored ones, (h, w) bool each."""
+    if not isinstance(shapes, list):
+        raise ValueError(f"{path}: 'shapes' must be a list, got {shapes!r:.60}")
+    painted = []
+    for number, shape in enumerate(shapes):
+        try:
+            label = shape['label'].lower()
+            points = np.array(shape['points'], np.float64).reshape(-1, 2)
+        except (KeyError, TypeError, ValueError, AttributeError):
+            raise ValueError(f"{path}, shape {number}: it needs 'label' (text) and 'points' "
+                             f'([[x, y], ...]), got {shape!r:.80}') from None
+        if not (len(points) and np.abs(points).max() < 1e5):
+            raise ValueError(f'{path}, shape {number}: no points, or not in an image')
+        if label == 'flag':
+            continue
+        canvas = np.zeros(size, np.uint8)
+        ring = [points.astype(np.int32)]  # towards 0, as LISA
+        cv2.polylines(canvas, ring, True, 1, 1)
+        cv2.fillPoly(canvas, ring, 1)
+        painted.append((canvas > 0, 'ignore' in label))
+    target, ignored = np.zeros(size, bool), np.zeros(size, bool)
+    # LISA's order of equal areas is numpy's; here the later one in the file is painted last
+    for mask, is_ignored in sorted(painted, key=lambda item: -np.count_nonzero(item[0])):
+        target[mask], ignored[mask] = not is_ignored, is_ignored
+    return target, ignored
