@@ -242,6 +242,30 @@ def test_two_processes_equal_one(config, tmp_path, strategy):
                     value, rel=1e-5)), name
 
 
+def test_deepspeed_equals_one_process(config, tmp_path, monkeypatch):
+    """ZeRO-1 on two processes; micro-batches of 2, so that gradients are accumulated."""
+    pytest.importorskip('deepspeed')
+    monkeypatch.setenv('DS_ACCELERATOR', 'cpu')
+    optimizer = "dict(_delete_=True, type='{}', constructor='MuonConstructor', " \
+        "optimizer=dict(type='AdamW', lr=1e-4){})"
+    options = {**SCRIPT, **NO_VAL, 'train_cfg.max_iters': 4,
+               'train_cfg.rollout.sampled': 2, 'train_cfg.micro_batch_size': 2,
+               'train_cfg.objective.beta': 0.1}
+    plain, zero = tmp_path / 'plain.py', tmp_path / 'zero.py'
+    plain.write_text(f"_base_ = '{config}'\noptim_wrapper = " + optimizer.format(
+        'OptimWrapper', ', clip_grad=dict(max_norm=1.0)') + '\n')
+    zero.write_text(f"_base_ = ['{config}', '{BASE}/strategies/deepspeed_zero1.py']\n"
+                    'strategy = dict(bf16=dict(enabled=False))\noptim_wrapper = '
+                    + optimizer.format('DeepSpeedOptimWrapper', '') + '\n')
+    train(plain, tmp_path / 'one', **options)
+    result = run_tool('train.py', zero, '--work-dir', tmp_path / 'two', '--launcher', 'pytorch',
+                      '--cfg-options', *as_arguments(options), processes=2)
+    assert result.returncode == 0, result.stdout[-2000:] + result.stderr[-4000:]
+    for a, b in zip(logged(tmp_path / 'one'), logged(tmp_path / 'two'), strict=True):
+        for name in ('loss', 'reward', 'kl', 'ref_kl', 'log_ratio', 'entropy', 'length'):
+            assert b[name] == pytest.approx(a[name], rel=1e-5, abs=1e-6), name
+
+
 def as_arguments(options):
     """--cfg-options of a dictionary."""
     return [f'{key}={value}'.replace(' ', '') for key, value in options.items()]

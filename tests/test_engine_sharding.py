@@ -185,7 +185,8 @@ default_hooks = dict(samples=dict(interval=-1))
 
 @pytest.mark.parametrize('options, message', [
     (dict(), 'MuonAdamW has no matrices under DeepSpeed'),
-    ({'train_cfg.type': 'RLTrainLoop'}, 'RLTrainLoop sums over micro-batches itself')])
+    ({'train_cfg.type': 'RLTrainLoop', 'strategy.zero_optimization.stage': 2},
+     'RLTrainLoop sums over micro-batches.*stage=1')])
 def test_what_deepspeed_cannot_do_is_refused(options, message):
     cfg = Config.fromfile(str(ROOT / 'configs/simpleseg/nano_sft_refshapes.py'))
     cfg.merge_from_dict({'strategy': dict(type='DeepSpeedStrategy'), **options})

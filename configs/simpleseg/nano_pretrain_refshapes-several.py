@@ -1,6 +1,7 @@
 # nano learns what is not there, before polygons: boxes and points of one object, of several and of
 # none. Whether a thing is there is one token of an answer; a box or point has few others.
 _base_ = './nano_sft_refshapes-several.py'
+load_from = None
 train_dataloader = dict(
     dataset=dict(
         query=dict(turns=9, tasks=dict(text2box=1.0, text2point=1.0))))

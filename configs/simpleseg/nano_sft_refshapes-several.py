@@ -1,10 +1,14 @@
 # SFT of nano on references to one object, to several and to none:
 #   python tools/dataset_converters/generate_refshapes.py data/refshapes_several \
 #       --several 1 --absent 1 --scenes-val 300 --scenes-test 300
-# How it was started, and what came of it: README.md, 'Several and absent targets'.
+# Third of three stages, each from the last checkpoint of the one before it:
+#   nano_pretrain_refshapes-several.py, nano_sft_refshapes-several-points.py, this one.
 _base_ = './nano_sft_refshapes.py'
 data_root = 'data/refshapes_several'
-model = dict(generation=dict(max_new_tokens=240))  # an answer has the rings of all objects
+load_from = 'work_dirs/nano_sft_refshapes-several-points/iter_850.pth'
+# An answer has the rings of all objects. '[' (token 66) begins an answer that says nothing, '[[['
+# one with rings: how readily nothing is said is this bias, chosen on 1,400 queries of val.
+model = dict(generation=dict(max_new_tokens=240, sequence_bias=[[[66], 1.0]]))
 # Whether a thing is there is the first token of an answer. Outlines of few vertices (tokens=24)
 # make it a larger part of what is learnt; all references of a picture are asked in one turn each.
 train_dataloader = dict(

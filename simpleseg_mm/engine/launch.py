@@ -128,12 +128,16 @@ def _prepare_deepspeed(cfg: Config) -> bool:
     if cfg.optim_wrapper.get('optimizer', {}).get('type') == 'MuonAdamW':
         faults.append('MuonAdamW has no matrices under DeepSpeed: set optim_wrapper as '
                       'configs/simpleseg/qwen25vl_zero2_sft_refcoco.py does')
-    if cfg.train_cfg.get('type') == 'RLTrainLoop':
-        faults.append('RLTrainLoop sums over micro-batches itself')
+    rl = cfg.train_cfg.get('type') == 'RLTrainLoop'
+    if rl and (cfg.strategy.get('zero_optimization') or {}).get('stage', 0) > 1:
+        faults.append('RLTrainLoop sums over micro-batches, of which ZeRO-2 keeps the last alone, '
+                      'and writes answers, for which ZeRO-3 does not gather the weights: set '
+                      'strategy.zero_optimization.stage=1')
     if faults:
         raise ValueError(f"{'; '.join(faults)}. Or split the weights by FullyShardStrategy "
                          '(_base_/strategies/fsdp.py), which does both.')
-    cfg.strategy.train_micro_batch_size_per_gpu = cfg.train_dataloader.batch_size
+    cfg.strategy.train_micro_batch_size_per_gpu = (
+        cfg.train_cfg.get('micro_batch_size', 8) if rl else cfg.train_dataloader.batch_size)
     return True
 
 

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import Dict, Iterator, List, Optional, Sequence, Tuple
 
 import torch
+from mmengine._strategy.deepspeed import MMDeepSpeedEngineWrapper
 from mmengine.dist import all_reduce, get_rank, get_world_size, is_main_process
 from mmengine.logging import print_log
 from mmengine.runner import IterBasedTrainLoop
@@ -81,6 +82,21 @@ class _MicroBatch:
     conversations: List[List[Tuple[str, Tuple[int, ...]]]]
     advantage_B: Tensor
     filler: bool = False
+
+
+def deepspeed_engine(model):
+    """The engine in MMEngine's wrapper, which cannot be called itself; None without DeepSpeed."""
+    return model.model if isinstance(model, MMDeepSpeedEngineWrapper) else None
+
+
+@contextmanager
+def accumulating(model, last: bool) -> Iterator[None]:
+    """Within, a backward pass adds to the gradient; the last one exchanges it."""
+    engine = deepspeed_engine(model)
+    if engine:
+        engine.set_gradient_accumulation_boundary(last)
+    with nullcontext() if engine or last or not hasattr(model, 'no_sync') else model.no_sync():
+        yield
 
 
 @LOOPS.register_module()
@@ -245,7 +261,9 @@ class RLTrainLoop(IterBasedTrainLoop):
         return self._forward(self.model, micro)
 
     def _forward(self, model, micro: _MicroBatch) -> Tuple[Tensor, Tensor, Tensor]:
-        with self.runner.optim_wrapper.optim_context(model):
+        wrapper = self.runner.optim_wrapper
+        deepspeed = deepspeed_engine(self.runner.model)
+        with nullcontext() if deepspeed else wrapper.optim_context(model):
             return model(micro.images, micro.conversations, mode='log_probs',
                          temperature=self.rollout.temperature)
 
@@ -261,14 +279,14 @@ class RLTrainLoop(IterBasedTrainLoop):
         share = float(total) / get_world_size()  # DDP averages gradients over ranks
         losses = []
         for i, (micro, old) in enumerate(zip(part, old_logp)):
-            last = i == len(part) - 1
-            with nullcontext() if last or not hasattr(model, 'no_sync') else model.no_sync():
+            with accumulating(model, last=i == len(part) - 1):
                 loss = self._loss(micro, old, share, sums, check)
                 losses.append(loss.detach())
                 wrapper.backward(loss)
         self._guard(experience, torch.stack(losses))
         wrapper.step()
-        wrapper.zero_grad()
+        if not deepspeed_engine(model):  # which clears them in its step
+            wrapper.zero_grad()
         loss = torch.stack(losses).sum()
         all_reduce(loss, 'mean')
         sums.updates.append(loss)
@@ -279,7 +297,8 @@ class RLTrainLoop(IterBasedTrainLoop):
         if self.reference is not None:
             with self.reference.applied(self.model):
                 reference = self._log_probs(micro)[0]
-        logp, entropy, mask = self._forward(self.runner.model, micro)
+        model = self.runner.model
+        logp, entropy, mask = self._forward(deepspeed_engine(model) or model, micro)
         if micro.filler:
             return logp.sum() * 0
         old = logp.detach() if old_logp is None else old_logp
@@ -306,7 +325,8 @@ class RLTrainLoop(IterBasedTrainLoop):
                 '(train_cfg.objective.clip_low, clip_high), or set train_cfg.mini_batches=1.')
 
     def _guard(self, experience: Experience, losses: Tensor) -> None:
-        """Refuse to update by numbers that are not finite; DDP has spread them to all ranks."""
+        """Refuse to update by numbers that are not finite; DDP has spread them to all ranks.
+        DeepSpeed keeps gradients to itself: there the losses are looked at."""
         grads = [p.grad for p in self.model.parameters() if p.grad is not None]
         norm = whole(torch.nn.utils.get_total_norm(grads)) if grads else losses.new_zeros(())
         values = dict(loss=float(losses.sum()), grad_norm=float(norm))
