@@ -194,7 +194,22 @@ def test_what_deepspeed_cannot_do_is_refused(options, message):
         launch.fit_global_batch(cfg, 2)
 
 
-def test_deepspeed_accumulates_by_itself():
+@pytest.mark.parametrize('version, stage, refused', [
+    ('0.18.2', 2, True), ('0.18.2', 3, False), ('0.18.2', 1, False), ('0.18.9', 2, False)])
+def test_accumulated_batches_that_deepspeed_loses(version, stage, refused, monkeypatch):
+    monkeypatch.setattr('simpleseg_mm.engine.launch.metadata.version', lambda _: version)
+    cfg = Config.fromfile(str(ROOT / 'configs/simpleseg/qwen25vl_zero2_sft_refcoco.py'))
+    cfg.strategy.zero_optimization.stage = stage
+    launch.fit_global_batch(Config(cfg.to_dict()), 32)  # nothing is accumulated
+    if refused:
+        with pytest.raises(ValueError, match='loses all but the last of 4 accumulated'):
+            launch.fit_global_batch(cfg, 8)
+    else:
+        assert launch.fit_global_batch(cfg, 8) == 4
+
+
+def test_deepspeed_accumulates_by_itself(monkeypatch):
+    monkeypatch.setattr('simpleseg_mm.engine.launch.metadata.version', lambda _: '0.18.9')
     cfg = Config.fromfile(str(ROOT / 'configs/simpleseg/qwen25vl_zero2_sft_refcoco.py'))
     assert launch.fit_global_batch(cfg, 8) == 4
     assert cfg.strategy.gradient_accumulation_steps == 4

@@ -7,6 +7,7 @@ import sys
 import warnings
 import zipfile
 from contextlib import contextmanager
+from importlib import metadata
 from pathlib import Path
 from typing import Iterator, Optional, Sequence
 
@@ -94,6 +95,7 @@ def fit_global_batch(cfg: Config, processes: int) -> int:
     if cfg.optim_wrapper.get('accumulative_counts', 1) != 1:
         raise ValueError('Give global_batch_size or optim_wrapper.accumulative_counts, not both.')
     if deepspeed:
+        _check_accumulation(cfg, count)
         cfg.strategy.gradient_accumulation_steps = count
     else:
         cfg.optim_wrapper.accumulative_counts = count
@@ -139,6 +141,22 @@ def _prepare_deepspeed(cfg: Config) -> bool:
     cfg.strategy.train_micro_batch_size_per_gpu = (
         cfg.train_cfg.get('micro_batch_size', 8) if rl else cfg.train_dataloader.batch_size)
     return True
+
+
+def _check_accumulation(cfg: Config, count: int) -> None:
+    """Refuse what DeepSpeed 0.17.6 and 0.18.2 do: of accumulated batches ZeRO-2 keeps the last.
+    0.18.9 has other code there."""
+    stage = (cfg.strategy.get('zero_optimization') or {}).get('stage', 0)
+    try:
+        version = tuple(map(int, metadata.version('deepspeed').split('.')[:3]))
+    except (metadata.PackageNotFoundError, ValueError):
+        return
+    if stage == 2 and count > 1 and (0, 17) <= version < (0, 18, 9):
+        raise ValueError(
+            f'ZeRO-2 of DeepSpeed {metadata.version("deepspeed")} loses all but the last of '
+            f'{count} accumulated batches. Take stage 1 or 3 (strategy.zero_optimization.stage), '
+            'batches that need no accumulation (train_dataloader.batch_size x processes = '
+            'global_batch_size), or DeepSpeed 0.18.9')
 
 
 def _fit_prompts(cfg: Config, total: int, processes: int) -> int:
