@@ -200,7 +200,7 @@ def segmentation_to_mask(seg, h: int, w: int) -> np.ndarray:
     """
     h, w = check_size((h, w))
     if isinstance(seg, dict):
-        return rle_to_mask(_checked_rle(seg, h, w, 'the RLE'))
+        return _mask_of_runs(_checked_runs(seg, h, w, 'the RLE'), h, w)
     if not isinstance(seg, (list, tuple, np.ndarray)):
         raise ValueError(f'a segmentation is a list or an RLE dict, got {type(seg).__name__}')
     if len(seg) == 0:
@@ -308,10 +308,30 @@ def rle_to_crop(rle: Dict) -> Tuple[np.ndarray, Tuple[int, int]]:
     Raises:
         ValueError: as ``rle_to_mask``.
     """
+    return _crop_of_runs(*_sized_runs(rle))
+
+
+def rle_to_mask(rle: Dict) -> np.ndarray:
+    """Mask of an RLE with list, str or bytes counts. Raises ValueError on wrong counts."""
+    return _mask_of_runs(*_sized_runs(rle))
+
+
+def _sized_runs(rle: Dict) -> Tuple[np.ndarray, int, int]:
+    """Checked runs of an RLE, and the h and w that it states."""
     if not isinstance(rle, dict) or 'size' not in rle:
         raise ValueError('an RLE is a dict with size and counts')
     h, w = check_size(rle['size'])
-    runs = _checked_runs(rle, h, w, 'the RLE')
+    return _checked_runs(rle, h, w, 'the RLE'), h, w
+
+
+def _mask_of_runs(runs: np.ndarray, h: int, w: int) -> np.ndarray:
+    crop, (x, y) = _crop_of_runs(runs, h, w)
+    mask = np.zeros((h, w), bool)
+    mask[y:y + crop.shape[0], x:x + crop.shape[1]] = crop
+    return mask
+
+
+def _crop_of_runs(runs: np.ndarray, h: int, w: int) -> Tuple[np.ndarray, Tuple[int, int]]:
     if len(runs) > 1 and not runs[1:].all():  # runs of no pixel: the next two are one
         inside = np.repeat(np.arange(len(runs)) & 1, runs)
         change = np.flatnonzero(np.diff(inside, prepend=0, append=0))
@@ -329,14 +349,6 @@ def rle_to_crop(rle: Dict) -> Tuple[np.ndarray, Tuple[int, int]]:
     for start, end in change.reshape(-1, 2).tolist():  # faster than one pass over the pixels
         columns[start:end] = 1
     return cv2.transpose(columns.reshape(-1, h)[:, y0:y1]).view(bool), (x0, y0)
-
-
-def rle_to_mask(rle: Dict) -> np.ndarray:
-    """Mask of an RLE with list, str or bytes counts. Raises ValueError on wrong counts."""
-    crop, (x, y) = rle_to_crop(rle)
-    mask = np.zeros(check_size(rle['size']), bool)
-    mask[y:y + crop.shape[0], x:x + crop.shape[1]] = crop
-    return mask
 
 
 def mask_to_box(mask) -> Optional[np.ndarray]:
