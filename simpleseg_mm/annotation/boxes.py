@@ -1,5 +1,5 @@
 """Boxes: what of a detector's answer can be used, and which of overlapping ones stays."""
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 
@@ -18,6 +18,31 @@ def pairwise_iou(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     area_a, area_b = (np.prod(c[:, 2:] - c[:, :2], axis=1) for c in (a, b))
     union = area_a[:, None] + area_b[None] - inter
     return np.divide(inter, union, out=np.zeros_like(inter), where=union > 0)
+
+
+def suppress(overlap: np.ndarray, order: Iterable[int], reason: str,
+             most: int | None = None) -> list[str | None]:
+    """Greedy suppression: whatever overlaps a kept one of before gives way.
+
+    Args:
+        overlap: ``(N, N) bool``, which ones are too much alike.
+        order: their numbers, the best first.
+        reason: of what gives way.
+        most: how many are kept; further ones are 'more than max_objects'.
+
+    Returns:
+        Of each of N the reason to drop it, or None.
+    """
+    reasons: list[str | None] = [None] * len(overlap)
+    kept: list[int] = []
+    for number in order:
+        if overlap[number, kept].any():
+            reasons[number] = reason
+        elif len(kept) == most:
+            reasons[number] = 'more than max_objects'
+        else:
+            kept.append(number)
+    return reasons
 
 
 @STAGES.register_module()
@@ -71,15 +96,5 @@ class SelectBoxes(Stage):
 
     def _suppress(self, objects: list[dict]) -> list[str | None]:
         boxes = np.array([o['box'] for o in objects]).reshape(-1, 4)
-        overlap = pairwise_iou(boxes, boxes) >= self.iou
-        kept: list[int] = []
-        reasons: list[str | None] = []
-        for number in range(len(objects)):
-            if overlap[number, kept].any():
-                reasons.append('overlaps a better box')
-            elif len(kept) == self.max_objects:
-                reasons.append('more than max_objects')
-            else:
-                kept.append(number)
-                reasons.append(None)
-        return reasons
+        return suppress(pairwise_iou(boxes, boxes) >= self.iou, range(len(objects)),
+                        'overlaps a better box', self.max_objects)

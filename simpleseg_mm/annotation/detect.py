@@ -4,9 +4,9 @@ from pathlib import Path
 
 import numpy as np
 
+from simpleseg_mm.polygon import box_iou
 from simpleseg_mm.registry import STAGES
 
-from .boxes import pairwise_iou
 from .grounding import get_grounder
 from .sample import Sample, clean_text
 from .stage import Stage
@@ -107,7 +107,7 @@ class VerifyDescriptions(Stage):
             for description in found.get('descriptions', ()):
                 reason = None
                 if description['text'] == text:
-                    overlap = float(pairwise_iou(box, found['box'])[0, 0])
+                    overlap = box_iou(box, found['box'])
                     reason = ('box or score not finite' if not np.isfinite([*box, score]).all()
                               else 'not found again' if score < self.min_score
                               else 'grounded elsewhere' if overlap < self.min_iou else None)

@@ -9,6 +9,7 @@ from simpleseg_mm.polygon import (PolygonCodec, box_iou, mask_iou, mask_to_box, 
                                   rle_to_crop, rle_to_mask)
 from simpleseg_mm.registry import STAGES
 
+from .boxes import suppress
 from .sample import Sample
 from .stage import Stage
 
@@ -99,14 +100,8 @@ class CleanMasks(Stage):
             return [None] * len(objects)
         masks = [o['mask'] for o in objects]
         overlap = np.asarray(coco_mask.iou(masks, masks, [0] * len(masks))) >= self.max_iou
-        reasons: list[str | None] = [None] * len(objects)
-        kept: list[int] = []
-        for number in sorted(range(len(objects)), key=lambda k: -objects[k]['score']):
-            if overlap[number, kept].any():
-                reasons[number] = 'same mask as a better object'
-            else:
-                kept.append(number)
-        return reasons
+        best_first = sorted(range(len(objects)), key=lambda k: -objects[k]['score'])
+        return suppress(overlap, best_first, 'same mask as a better object')
 
 
 @STAGES.register_module()

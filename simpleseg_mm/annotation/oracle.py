@@ -63,12 +63,10 @@ class OracleSegment(_Coco):
 @lru_cache(maxsize=4)  # both stages read one file
 def _load(path: str) -> tuple[dict, dict, dict]:
     from simpleseg_mm.datasets import native  # with mmdet behind it: only where it is needed
-    content = native.load_json(path)
-    native.load_instances(path)  # says what is wrong with the file
-    images = {image['id']: {**image, 'annotations': []} for image in content['images']}
-    annotations = {a['id']: a for a in content['annotations'] if not a.get('iscrowd')}
+    images, annotations, categories = native.load_coco(path)
+    images = {number: {**image, 'annotations': []} for number, image in images.items()}
+    annotations = {number: a for number, a in annotations.items() if not a.get('iscrowd')}
     for annotation in annotations.values():
         images[annotation['image_id']]['annotations'].append(annotation)
-    categories = {c['id']: c['name'] for c in content.get('categories', ())}
     return ({Path(image['file_name']).stem: image for image in images.values()}, annotations,
             categories)

@@ -120,8 +120,7 @@ class Totals:
     """Counts of many ledger files together; each chunk once."""
 
     def __init__(self) -> None:
-        self.names: set[str] = set()
-        self.weight = 0.0
+        self.chunks = 0
         self.bytes = 0
         self.counts = {kind: dict(entered=0, written=0, dropped=Counter()) for kind in KINDS}
         self.notes: Counter = Counter()
@@ -129,12 +128,9 @@ class Totals:
         self.quarantined: list = []
         self.stages: dict[str, dict] = {}
 
-    def add(self, record: dict) -> bool:
-        """Add a chunk. False if it was there already."""
-        if record['name'] in self.names:
-            return False
-        self.names.add(record['name'])
-        self.weight += record['weight']
+    def add(self, record: dict) -> None:
+        """Add a chunk."""
+        self.chunks += 1
         self.bytes += record['bytes']
         for kind, count in record['counts'].items():
             into = self.counts[kind]
@@ -150,12 +146,11 @@ class Totals:
             into = self.stages.setdefault(name, dict(images=0, seconds=0.0))
             into['images'] += times['images']
             into['seconds'] += times['seconds']
-        return True
 
     def as_dict(self) -> dict:
         """Plain JSON."""
         return dict(
-            chunks=len(self.names), bytes=self.bytes,
+            chunks=self.chunks, bytes=self.bytes,
             counts={kind: {**count, 'dropped': dict(count['dropped'])}
                     for kind, count in self.counts.items()},
             notes=dict(self.notes), input_faults=self.input_faults,
