@@ -9,7 +9,7 @@ from simpleseg_mm.polygon import segmentation_to_mask
 from simpleseg_mm.registry import DATASETS
 
 from . import native
-from .refcoco import RefCOCODataset, file_fault
+from .refcoco import RefCOCODataset
 
 TARGETS = ('object', 'category', 'phrase')
 _PERHAPS_EMPTY = 16  # annotated area in pixels below which a mask is decoded to see if it is empty
@@ -79,7 +79,6 @@ class CocoQueryDataset(RefCOCODataset):
         if split == native.TRAIN_SPLIT and self.exclude_eval_images:
             refs = self._without_eval_images(refs, source['name'], f'{source["name"]} {split}',
                                              evaluated)
-        faults: dict = {}
         data_list = []
         for number, ref in enumerate(refs):
             image = images.get(ref['image_id'])
@@ -87,17 +86,11 @@ class CocoQueryDataset(RefCOCODataset):
                 self._bad(f'{path}: annotations {ref["ann_id"]} are of the unknown image '
                           f'{ref["image_id"]!r}', 'image not in the file', 1)
                 continue
-            if image['file_name'] in self.skip_images:
-                self.skipped['listed in skip_images'] += 1
-                continue
             image_path = folder / image['file_name']
-            if image_path not in faults:
-                faults[image_path] = file_fault(image_path)
-            if faults[image_path] is not None:
-                self._bad(faults[image_path], 'image file missing or empty', 1)
+            instances = self._instances(ref, image, image_path, annotations, path, '', 1)
+            if instances is None:
                 continue
-            instances, fault = native.reference_instances(ref, image, annotations, path)
-            fault = fault or _add_areas(instances, ref, image, annotations)
+            fault = _add_areas(instances, ref, image, annotations)
             if fault is not None:
                 self._bad(fault, 'bad annotation', 1)
                 continue

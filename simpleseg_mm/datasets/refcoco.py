@@ -109,6 +109,7 @@ class RefCOCODataset(BaseDataset):
             segmentation)``, empty where nothing is meant.
         """
         self.skipped = Counter()
+        self._file_faults: dict[Path, str | None] = {}
         evaluated = self._eval_images()
         self._train_images: dict[str, set] = {}
         data_list: list[dict] = []
@@ -213,7 +214,6 @@ class RefCOCODataset(BaseDataset):
         if not folder.is_dir():
             raise FileNotFoundError(native.missing_images(
                 folder, f'{name}: there is no image folder {folder}'))
-        faults: dict = {}
         data_list = []
         for ref in refs:
             record = f'{refs_path}, ref_id {ref["ref_id"]}'
@@ -223,19 +223,9 @@ class RefCOCODataset(BaseDataset):
                           'image not in instances.json', len(ref['sentences']))
                 continue
             path = folder / image['file_name']
-            if image['file_name'] in self.skip_images:
-                self.skipped['listed in skip_images'] += len(ref['sentences'])
-                continue
-            if path not in faults:
-                faults[path] = file_fault(path)
-            fault, label = faults[path], 'image file missing or empty'
-            instances = []
-            if fault is None:
-                instances, fault = native.reference_instances(ref, image, annotations,
-                                                              instances_path)
-                label = 'bad annotation'
-            if fault is not None:
-                self._bad(f'{record}: {fault}', label, len(ref['sentences']))
+            instances = self._instances(ref, image, path, annotations, instances_path,
+                                        f'{record}: ', len(ref['sentences']))
+            if instances is None:
                 continue
             for sentence in ref['sentences']:
                 data_list.append(dict(
@@ -244,6 +234,27 @@ class RefCOCODataset(BaseDataset):
                     height=image['height'], width=image['width'], split=split, source=name,
                     instances=instances))
         return data_list
+
+    def _instances(self, ref: dict, image: dict, path: Path, annotations: dict,
+                   source: Path, record: str, samples: int) -> list[dict] | None:
+        """Instances of a reference whose image is at ``path``; None where its ``samples`` cannot
+        be used or are to be passed over, which is counted (or an error, see ``bad_samples``).
+
+        ``record`` begins what is said of a fault; ``source`` is the annotations' file.
+        """
+        if image['file_name'] in self.skip_images:
+            self.skipped['listed in skip_images'] += samples
+            return None
+        if path not in self._file_faults:
+            self._file_faults[path] = file_fault(path)
+        fault, label = self._file_faults[path], 'image file missing or empty'
+        if fault is None:
+            instances, fault = native.reference_instances(ref, image, annotations, source)
+            label = 'bad annotation'
+        if fault is not None:
+            self._bad(f'{record}{fault}', label, samples)
+            return None
+        return instances
 
     def _without_eval_images(self, refs: list[dict], name: str, label: str,
                              evaluated: dict[str, set]) -> list[dict]:

@@ -143,8 +143,7 @@ def _side(objects: list[Shape], group: tuple[int, ...], rng: np.random.Generator
     for k in rng.permutation(len(phrases.DIRECTIONS)):
         name = tuple(phrases.DIRECTIONS)[k]
         if rivals and all(phrases.is_on_side(item, rivals, (name,)) for item in items):
-            place = f'at the {name}' if name in ('top', 'bottom') else f'on the {name}'
-            return f'{phrases.pick(rng, _DETERMINERS)}{noun} {place}'
+            return f'{phrases.pick(rng, _DETERMINERS)}{noun} {phrases.place(name)}'
     return None
 
 

@@ -145,8 +145,7 @@ def _position(objects: list[Shape], target: int, rng: np.random.Generator) -> st
             most = {'top': 'topmost', 'bottom': 'bottommost'}.get(name, f'{name}most')
             return article(rng) + f'{pick(rng, (most, name))} {noun}'
         if is_on_side(item, rivals, (name,)):
-            place = f'at the {name}' if name in ('top', 'bottom') else f'on the {name}'
-            return article(rng) + f'{noun} {place}'
+            return article(rng) + f'{noun} {place(name)}'
         corner = (pick(rng, ('top', 'bottom')), pick(rng, ('left', 'right')))
         if is_on_side(item, rivals, corner):
             return article(rng) + f'{corner[0]} {corner[1]} {noun}'
@@ -184,6 +183,11 @@ def _relation(objects: list[Shape], target: int, rng: np.random.Generator) -> st
             return (f'{article(rng)}{item.shape} {_RELATIONS[name]} '
                     f'the {anchor.colour} {anchor.shape}')
     return None
+
+
+def place(name: str) -> str:
+    """Words for the side of a picture that a direction names."""
+    return f'at the {name}' if name in ('top', 'bottom') else f'on the {name}'
 
 
 def _offset(anchor: Shape, item: Shape, name: str) -> tuple[float, float]:
