@@ -5,7 +5,8 @@ from typing import List, Tuple
 
 from mmengine.config import Config
 
-from .batch import Batch, is_rl
+from ..engine import launch
+from .batch import Batch
 from .sharing import share_out, strategy_of
 from .step import Measured, rehearse
 
@@ -50,7 +51,7 @@ class Knob:
 
 def knobs_of(cfg: Config, batch: Batch, gpus: int) -> List[Knob]:
     """What could help, first what changes no result."""
-    mllm, rl = cfg.model.mllm, is_rl(cfg)
+    mllm, rl = cfg.model.mllm, launch.is_rl(cfg)
     rows = 'train_cfg.micro_batch_size' if rl else 'train_dataloader.batch_size'
     knobs = []
     if not mllm.get('gradient_checkpointing'):

@@ -5,6 +5,7 @@ from typing import Optional, Tuple
 from mmengine.config import Config
 
 from ..datasets.templates import QUESTIONS
+from ..engine import launch
 from ..models.sampling import Sampling
 from ..polygon import PolygonCodec, count_tokens
 
@@ -77,17 +78,13 @@ def plan_batch(cfg: Config, picture: Optional[Tuple[int, int]] = None,
     mean = sum(weight * wanted[task.split('2')[1]] for task, weight in tasks.items())
     mean /= sum(tasks.values())
     longest = max(wanted[task.split('2')[1]] for task, weight in tasks.items() if weight)
-    if is_rl(cfg):
+    if launch.is_rl(cfg):
         longest = Sampling(**sampling_of(cfg)).max_new_tokens
         sources.append(('answers, for memory', str(longest), 'rollout.max_new_tokens, the most'))
     else:
         sources.append(('answers, for memory', str(longest), 'the longest kind of the tasks'))
     sources.append(('answers, for time', f'{mean:.0f}', 'mean over the tasks by their weights'))
     return Batch(tuple(picture), query.get('turns', 1), longest, mean, tuple(sources))
-
-
-def is_rl(cfg: Config) -> bool:
-    return cfg.train_cfg.get('type') == 'RLTrainLoop'
 
 
 def sampling_of(cfg: Config) -> dict:

@@ -8,8 +8,9 @@ from typing import Optional, Tuple
 
 from mmengine.config import Config
 
+from ..engine import launch
 from .advice import GIB, RESERVE_GIB, RESERVE_SHARE, advice, fits, reserve
-from .batch import Batch, is_rl, plan_batch
+from .batch import Batch, plan_batch
 from .sharing import share_out, strategy_of
 from .step import Measured, rehearse
 
@@ -52,7 +53,7 @@ def make_plan(cfg: Config, gpus: int, gpu_memory: float, mfu: float = 0.35,
     peak = sum(memory[peak_phase].values())
     plan = dict(
         gpus=gpus, gpu_memory_gib=gpu_memory, strategy=strategy_of(cfg) if gpus > 1 or
-        cfg.get('strategy') else 'one process', rl=is_rl(cfg),
+        cfg.get('strategy') else 'one process', rl=launch.is_rl(cfg),
         parameters=sum(count for count, _ in measured.parts.values()),
         trained=measured.trained_count,
         parts={part: dict(parameters=count, trained=trained)
@@ -79,7 +80,7 @@ def _sources(cfg: Config, gpus: int, mfu: float, tokens_per_s: Optional[float]) 
     if tokens_per_s is None:
         rows.append(['time', f'at MFU {mfu:g}', 'given, an assumption; ' + (
             'updates only: how long answers take to be written is for benchmarks/gspo_step.py '
-            'and --tokens-per-s' if is_rl(cfg) else 'recomputation not counted as useful')])
+            'and --tokens-per-s' if launch.is_rl(cfg) else 'recomputation not counted as useful')])
     else:
         rows.append(['time', f'at {tokens_per_s:g} tokens/s a GPU', 'given, measured'])
     return rows
@@ -90,11 +91,11 @@ def _work(cfg: Config, batch: Batch, measured: Measured, gpus: int, mfu: float,
     """Tokens, FLOPs and time. A sequence's FLOPs are taken in proportion to its tokens."""
     settings = cfg.train_cfg
     forward, backward = measured.phases['forward'], measured.phases['backward']
-    turns = 1 if is_rl(cfg) else batch.turns
+    turns = 1 if launch.is_rl(cfg) else batch.turns
     mean_tokens = measured.sample_tokens - turns * (batch.longest - batch.mean)
     spent = forward.flops + backward.flops
     useful = spent - forward.recomputed - backward.recomputed
-    if is_rl(cfg):
+    if launch.is_rl(cfg):
         rows = settings.get('micro_batch_size', 8)
         group = settings.get('group_size', 8)
         sequences = settings.get('down_sample') or group  # a prompt, that are learnt from

@@ -13,7 +13,7 @@ def strategy_of(cfg: Config) -> str:
     if name == 'FullyShardStrategy':
         return 'FSDP'
     if name == 'DeepSpeedStrategy':
-        stage = (cfg.strategy.get('zero_optimization') or {}).get('stage', 0)
+        stage = launch.zero_stage(cfg)
         if stage:
             return f'ZeRO-{stage}'
     return 'DDP'

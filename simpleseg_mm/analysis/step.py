@@ -15,7 +15,7 @@ from ..engine.optimizers import MuonAdamW, orthogonalize
 from ..models.backbones.base import num_values
 from ..models.sampling import Sampling, draw
 from ..rl import PolicyObjective
-from .batch import Batch, is_rl, question, sampling_of
+from .batch import Batch, question, sampling_of
 from .rehearsal import Phase, Rehearsal, bytes_of, state_tensors
 from .shapes import build_on_meta
 
@@ -83,7 +83,7 @@ def rehearse(cfg: Config, batch: Batch, processes: int = 1, on_gpu: bool = True,
     phases = measured.phases
     with rehearsal:
         reference = None
-        if is_rl(cfg) and cfg.train_cfg.get('objective', {}).get('beta', 0):
+        if launch.is_rl(cfg) and cfg.train_cfg.get('objective', {}).get('beta', 0):
             reference = [p.detach().clone() for p in trained]
             rehearsal.file(reference, 'reference')
         if known is None:
@@ -104,7 +104,7 @@ def rehearse(cfg: Config, batch: Batch, processes: int = 1, on_gpu: bool = True,
                 rehearsal, mllm, image, cfg.val_dataloader.batch_size, 1,
                 model.generation['max_new_tokens'])
         with autocast:
-            if is_rl(cfg):
+            if launch.is_rl(cfg):
                 _rehearse_rl(rehearsal, cfg, model, image, batch, phases, trained,
                              reference is not None)
             else:

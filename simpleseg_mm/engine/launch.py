@@ -83,7 +83,7 @@ def fit_global_batch(cfg: Config, processes: int) -> int:
     total = cfg.get('global_batch_size')
     if not total:
         return 1
-    if cfg.train_cfg.get('type') == 'RLTrainLoop':
+    if is_rl(cfg):
         return _fit_prompts(cfg, total, processes)
     batch_size = cfg.train_dataloader.batch_size
     count, rest = divmod(total, processes * batch_size)
@@ -118,6 +118,16 @@ def strategy_type(cfg: Config) -> str:
     return (cfg.get('strategy') or {}).get('type', '').rpartition('.')[2]
 
 
+def is_rl(cfg: Config) -> bool:
+    """Whether a config trains by reinforcement learning."""
+    return cfg.train_cfg.get('type') == 'RLTrainLoop'
+
+
+def zero_stage(cfg: Config) -> int:
+    """ZeRO's stage in the config of a ``DeepSpeedStrategy``; 0 where it names none."""
+    return (cfg.strategy.get('zero_optimization') or {}).get('stage', 0)
+
+
 def _prepare_deepspeed(cfg: Config) -> bool:
     """Whether DeepSpeed trains; tells it the batch of a process.
 
@@ -130,8 +140,8 @@ def _prepare_deepspeed(cfg: Config) -> bool:
     if cfg.optim_wrapper.get('optimizer', {}).get('type') == 'MuonAdamW':
         faults.append('MuonAdamW has no matrices under DeepSpeed: set optim_wrapper as '
                       'configs/simpleseg/qwen25vl_zero2_sft_refcoco.py does')
-    rl = cfg.train_cfg.get('type') == 'RLTrainLoop'
-    if rl and (cfg.strategy.get('zero_optimization') or {}).get('stage', 0) > 1:
+    rl = is_rl(cfg)
+    if rl and zero_stage(cfg) > 1:
         faults.append('RLTrainLoop sums over micro-batches, of which ZeRO-2 keeps the last alone, '
                       'and writes answers, for which ZeRO-3 does not gather the weights: set '
                       'strategy.zero_optimization.stage=1')
@@ -146,12 +156,11 @@ def _prepare_deepspeed(cfg: Config) -> bool:
 def _check_accumulation(cfg: Config, count: int) -> None:
     """Refuse what DeepSpeed 0.17.6 and 0.18.2 do: of accumulated batches ZeRO-2 keeps the last.
     0.18.9 has other code there."""
-    stage = (cfg.strategy.get('zero_optimization') or {}).get('stage', 0)
     try:
         version = tuple(map(int, metadata.version('deepspeed').split('.')[:3]))
     except (metadata.PackageNotFoundError, ValueError):
         return
-    if stage == 2 and count > 1 and (0, 17) <= version < (0, 18, 9):
+    if zero_stage(cfg) == 2 and count > 1 and (0, 17) <= version < (0, 18, 9):
         raise ValueError(
             f'ZeRO-2 of DeepSpeed {metadata.version("deepspeed")} loses all but the last of '
             f'{count} accumulated batches. Take stage 1 or 3 (strategy.zero_optimization.stage), '
