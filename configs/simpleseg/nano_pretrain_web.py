@@ -1,7 +1,7 @@
 # nano on shards of the data engine: categories of unseen scenes, points, boxes and masks.
 #   python tools/dataset_converters/generate_refshapes.py data/refshapes_web_scenes --seed 1
 #   python tools/annotate.py configs/annotation/refshapes_oracle.py --work-dir data/refshapes_web
-_base_ = './nano_sft_refshapes.py'
+_base_ = ['./nano_sft_refshapes.py', '../_base_/datasets/weak_tasks.py']
 train_dataloader = dict(
     dataset=dict(
         _delete_=True,
@@ -12,5 +12,4 @@ train_dataloader = dict(
             codec={{_base_.codec}},
             templates='single',
             turns=3,
-            tasks=dict(text2mask=0.3, point2mask=0.15, box2mask=0.15, text2box=0.1,
-                       text2point=0.05, point2box=0.05, box2text=0.1, point2text=0.1))))
+            tasks={{_base_.weak_tasks}})))

@@ -1,11 +1,7 @@
-# Shards that tools/annotate.py wrote, two sets by weight, every kind of question recombined from
-# weak labels: points and boxes of masks, descriptions or categories as text. The paper names the
-# sources (LAION, Coyo) and neither their shares nor those of the tasks: all ours. val and test are
-# RefCOCO (unc) val.
-_base_ = './refcoco.py'
-tasks = dict(text2mask=0.3, point2mask=0.15, box2mask=0.15, text2box=0.1, text2point=0.05,
-             point2box=0.05, box2text=0.1, point2text=0.1)
-query = dict(type='FormatQuery', codec={{_base_.codec}}, tasks=tasks)
+# Shards that tools/annotate.py wrote, two sets by weight. The paper names the sources (LAION,
+# Coyo) and neither their shares nor the tasks: ours. val and test are RefCOCO (unc) val.
+_base_ = ['./refcoco.py', './weak_tasks.py']
+query = dict(type='FormatQuery', codec={{_base_.codec}}, tasks={{_base_.weak_tasks}})
 
 train_dataloader = dict(
     dataset=dict(
