@@ -3,8 +3,9 @@ import json
 
 import pytest
 import torch
-from engine_standin import BASE, run_tool
+from engine_standin import run_tool
 from mmengine.config import Config
+from test_engine_nano import config  # noqa: F401
 from test_models_simpleseg import TURNS, picture, sample
 
 from simpleseg_mm.analysis import Rehearsal
@@ -55,38 +56,29 @@ def test_the_language_model_alone_is_quantized_and_the_loss_stays_near():
     assert all('lora_' in name or 'visual.merger' in name for name in with_gradient)
 
 
-def test_trained_saved_tested_and_merged_into_whole_weights(tmp_path):
-    from simpleseg_mm.datasets.refshapes import generate
-    generate(tmp_path / 'refshapes', dict(train=6, val=2, test=2))
-    loader = ('num_workers=0, persistent_workers=False, '
-              f"dataset=dict(data_root='{tmp_path}/refshapes'")
-    config = tmp_path / 'qlora.py'
-    config.write_text(f"""
-_base_ = ['{BASE}/models/nano.py', '{BASE}/datasets/refshapes.py',
-          '{BASE}/schedules/sft_nano.py', '{BASE}/default_runtime.py']
-model = dict(mllm=dict(lora={LORA!r}, train_with_lora=['projector'], quantization={NF4!r}),
-             generation=dict(max_new_tokens=4))
-train_dataloader = dict(batch_size=4, {loader}))
-val_dataloader = dict(batch_size=2, {loader}, indices=2))
-test_dataloader = val_dataloader
-val_evaluator = dict(type='RESMetric')
+def test_trained_saved_tested_and_merged_into_whole_weights(config, tmp_path):  # noqa: F811
+    qlora = tmp_path / 'qlora.py'
+    qlora.write_text(f"""
+_base_ = '{config}'
+model = dict(mllm=dict(_delete_=True, quantization={NF4!r}, **{MLLM!r}))
+val_evaluator = dict(_delete_=True, type='RESMetric')
 test_evaluator = val_evaluator
-global_batch_size = 4
+test_dataloader = dict(dataset=dict(split='val'))
 train_cfg = dict(max_iters=2, val_interval=2)
 param_scheduler = []
-default_hooks = dict(checkpoint=dict(interval=1), logger=dict(interval=1))
+default_hooks = dict(checkpoint=dict(interval=1))
 """)
-    trained = run_tool('train.py', config, '--work-dir', tmp_path / 'run')
+    trained = run_tool('train.py', qlora, '--work-dir', tmp_path / 'run')
     assert trained.returncode == 0, trained.stderr[-2000:]
     checkpoint = tmp_path / 'run' / 'iter_2.pth'
     state = torch.load(checkpoint, weights_only=False)['state_dict']
     assert state and all('lora_' in name or 'visual.merger' in name for name in state)
-    for argument in (['train.py', config, '--work-dir', tmp_path / 'run', '--resume'],
-                     ['test.py', config, checkpoint, '--work-dir', tmp_path / 'test']):
+    for argument in (['train.py', qlora, '--work-dir', tmp_path / 'run', '--resume'],
+                     ['test.py', qlora, checkpoint, '--work-dir', tmp_path / 'test']):
         result = run_tool(*argument)
         assert result.returncode == 0, result.stderr[-2000:]
     out = tmp_path / 'out'
-    result = run_tool('model_converters/to_huggingface.py', config, checkpoint, out)
+    result = run_tool('model_converters/to_huggingface.py', qlora, checkpoint, out)
     assert result.returncode == 0, result.stderr[-2000:]
     assert '8 LoRA adapters merged' in result.stdout
     assert 'quantization_config' not in json.loads((out / 'config.json').read_text())
