@@ -8,6 +8,7 @@ import pytest
 import torch
 from engine_standin import BASE, RecordHook, build, run_tool, train
 from mmengine.config import Config
+from packaging.version import Version
 
 from simpleseg_mm.datasets.refshapes import generate
 from simpleseg_mm.engine import launch
@@ -242,27 +243,32 @@ def test_two_processes_equal_one(config, tmp_path, strategy):
                     value, rel=1e-5)), name
 
 
-def test_deepspeed_equals_one_process(config, tmp_path, monkeypatch):
-    """ZeRO-1 on two processes; micro-batches of 2, so that gradients are accumulated."""
-    pytest.importorskip('deepspeed')
+@pytest.mark.parametrize('stage', [1, 2, 3])
+def test_deepspeed_equals_one_process(stage, config, tmp_path, monkeypatch):
+    """ZeRO on two processes; micro-batches of 2, so that gradients are accumulated."""
+    deepspeed = pytest.importorskip('deepspeed')
+    if stage == 2 and Version('0.17') <= Version(deepspeed.__version__) < Version('0.18.9'):
+        pytest.skip('this DeepSpeed loses accumulated batches under ZeRO-2 and is refused')
     monkeypatch.setenv('DS_ACCELERATOR', 'cpu')
     optimizer = "dict(_delete_=True, type='{}', constructor='MuonConstructor', " \
         "optimizer=dict(type='AdamW', lr=1e-4){})"
     options = {**SCRIPT, **NO_VAL, 'train_cfg.max_iters': 4,
                'train_cfg.rollout.sampled': 2, 'train_cfg.micro_batch_size': 2,
-               'train_cfg.objective.beta': 0.1}
+               'train_cfg.objective.beta': 0.1 if stage < 3 else 0.0}
     plain, zero = tmp_path / 'plain.py', tmp_path / 'zero.py'
     plain.write_text(f"_base_ = '{config}'\noptim_wrapper = " + optimizer.format(
         'OptimWrapper', ', clip_grad=dict(max_norm=1.0)') + '\n')
-    zero.write_text(f"_base_ = ['{config}', '{BASE}/strategies/deepspeed_zero1.py']\n"
-                    'strategy = dict(bf16=dict(enabled=False))\noptim_wrapper = '
+    zero.write_text(f"_base_ = ['{config}', '{BASE}/strategies/deepspeed_zero{stage}.py']\n"
+                    'strategy = dict(bf16=dict(enabled=False), '
+                    'zero_optimization=dict(overlap_comm=False))\noptim_wrapper = '
                     + optimizer.format('DeepSpeedOptimWrapper', '') + '\n')
     train(plain, tmp_path / 'one', **options)
     result = run_tool('train.py', zero, '--work-dir', tmp_path / 'two', '--launcher', 'pytorch',
                       '--cfg-options', *as_arguments(options), processes=2)
     assert result.returncode == 0, result.stdout[-2000:] + result.stderr[-4000:]
     for a, b in zip(logged(tmp_path / 'one'), logged(tmp_path / 'two'), strict=True):
-        for name in ('loss', 'reward', 'kl', 'ref_kl', 'log_ratio', 'entropy', 'length'):
+        for name in a.keys() & {'loss', 'reward', 'kl', 'ref_kl', 'log_ratio', 'entropy',
+                                'length'}:
             assert b[name] == pytest.approx(a[name], rel=1e-5, abs=1e-6), name
 
 

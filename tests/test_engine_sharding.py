@@ -106,6 +106,10 @@ def run_split(config, work_dir, *options, resume=(), processes=2):  # noqa: F811
                     processes=processes)
 
 
+def untimed(metrics):
+    return {key: value for key, value in metrics.items() if 'time' not in key}
+
+
 def assert_same(one, two, tolerance):
     assert one['state_dict'].keys() == two['state_dict'].keys()
     for name, value in one['state_dict'].items():
@@ -133,8 +137,7 @@ def test_two_split_processes_equal_one(whole, two):  # noqa: F811
         assert a['loss'] == pytest.approx(b['loss'], rel=1e-5)
         assert a['grad_norm'] == pytest.approx(b['grad_norm'], rel=1e-4)
         assert (a['answer_tokens'], a['lr']) == (b['answer_tokens'], b['lr'])
-    assert {k: v for k, v in one_metrics[0].items() if 'time' not in k} == {
-        k: v for k, v in two_metrics[0].items() if 'time' not in k}
+    assert untimed(one_metrics[0]) == untimed(two_metrics[0])
     assert len(answers(whole)) == 5 and answers(whole) == answers(two)
     assert_same(torch.load(whole / 'iter_6.pth', weights_only=False),
                 load_sharded(str(two / 'iter_6.pth')), 2e-5)
@@ -177,16 +180,14 @@ _base_ = ['{config}', '{BASE}/strategies/deepspeed_zero{stage}.py']
 strategy = dict(bf16=dict(enabled=False), zero_optimization=dict(overlap_comm=False))
 optim_wrapper = {ADAMW.format('DeepSpeedOptimWrapper', '')}
 global_batch_size = 4
-val_dataloader = val_cfg = val_evaluator = None
-default_hooks = dict(samples=dict(interval=-1))
 """)
     return path
 
 
 @pytest.mark.parametrize('options, message', [
     (dict(), 'MuonAdamW has no matrices under DeepSpeed'),
-    ({'train_cfg.type': 'RLTrainLoop', 'strategy.zero_optimization.stage': 2},
-     'RLTrainLoop sums over micro-batches.*stage=1')])
+    ({'train_cfg.type': 'RLTrainLoop', 'train_cfg.objective.beta': 0.1,
+      'strategy.zero_optimization.stage': 3}, 'beta > 0 compares with whole weights.*stage=2')])
 def test_what_deepspeed_cannot_do_is_refused(options, message):
     cfg = Config.fromfile(str(ROOT / 'configs/simpleseg/nano_sft_refshapes.py'))
     cfg.merge_from_dict({'strategy': dict(type='DeepSpeedStrategy'), **options})
@@ -201,11 +202,16 @@ def test_accumulated_batches_that_deepspeed_loses(version, stage, refused, monke
     cfg = Config.fromfile(str(ROOT / 'configs/simpleseg/qwen25vl_zero2_sft_refcoco.py'))
     cfg.strategy.zero_optimization.stage = stage
     launch.fit_global_batch(Config(cfg.to_dict()), 32)  # nothing is accumulated
+    rl = Config(cfg.to_dict())
+    rl.train_cfg.type = 'RLTrainLoop'
     if refused:
         with pytest.raises(ValueError, match='loses all but the last of 4 accumulated'):
             launch.fit_global_batch(cfg, 8)
+        with pytest.raises(ValueError, match='loses all but the last of its micro-batches'):
+            launch.fit_global_batch(rl, 8)
     else:
         assert launch.fit_global_batch(cfg, 8) == 4
+        assert launch.fit_global_batch(rl, 8) == 1
 
 
 def test_deepspeed_accumulates_by_itself(monkeypatch):
@@ -230,8 +236,10 @@ def test_deepspeed_equals_one_process(stage, config, tmp_path, monkeypatch):  # 
                       tmp_path / 'two', '--launcher', 'pytorch', '--cfg-options',
                       'train_dataloader.batch_size=2', processes=2)
     assert result.returncode == 0, result.stdout[-2000:] + result.stderr[-4000:]
-    for a, b in zip(logged(tmp_path / 'one')[0], logged(tmp_path / 'two')[0], strict=True):
+    (one, one_metrics), (two, two_metrics) = logged(tmp_path / 'one'), logged(tmp_path / 'two')
+    for a, b in zip(one, two, strict=True):
         assert a['loss'] == pytest.approx(b['loss'], rel=1e-5)
+    assert untimed(one_metrics[0]) == untimed(two_metrics[0])
 
 
 def test_configs_name_the_strategy():

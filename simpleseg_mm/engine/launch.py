@@ -95,7 +95,8 @@ def fit_global_batch(cfg: Config, processes: int) -> int:
     if cfg.optim_wrapper.get('accumulative_counts', 1) != 1:
         raise ValueError('Give global_batch_size or optim_wrapper.accumulative_counts, not both.')
     if deepspeed:
-        _check_accumulation(cfg, count)
+        if count > 1:
+            _check_accumulation(cfg, f'{count} accumulated batches')
         cfg.strategy.gradient_accumulation_steps = count
     else:
         cfg.optim_wrapper.accumulative_counts = count
@@ -141,31 +142,32 @@ def _prepare_deepspeed(cfg: Config) -> bool:
         faults.append('MuonAdamW has no matrices under DeepSpeed: set optim_wrapper as '
                       'configs/simpleseg/qwen25vl_zero2_sft_refcoco.py does')
     rl = is_rl(cfg)
-    if rl and zero_stage(cfg) > 1:
-        faults.append('RLTrainLoop sums over micro-batches, of which ZeRO-2 keeps the last alone, '
-                      'and writes answers, for which ZeRO-3 does not gather the weights: set '
-                      'strategy.zero_optimization.stage=1')
+    if rl and zero_stage(cfg) == 3 and (cfg.train_cfg.get('objective') or {}).get('beta'):
+        faults.append('train_cfg.objective.beta > 0 compares with whole weights, which ZeRO-3 '
+                      'splits: set beta=0, or strategy.zero_optimization.stage=2')
     if faults:
         raise ValueError(f"{'; '.join(faults)}. Or split the weights by FullyShardStrategy "
                          '(_base_/strategies/fsdp.py), which does both.')
     cfg.strategy.train_micro_batch_size_per_gpu = (
         cfg.train_cfg.get('micro_batch_size', 8) if rl else cfg.train_dataloader.batch_size)
+    if rl:
+        _check_accumulation(cfg, 'its micro-batches')
     return True
 
 
-def _check_accumulation(cfg: Config, count: int) -> None:
+def _check_accumulation(cfg: Config, what: str) -> None:
     """Refuse what DeepSpeed 0.17.6 and 0.18.2 do: of accumulated batches ZeRO-2 keeps the last.
     0.18.9 has other code there."""
     try:
         version = tuple(map(int, metadata.version('deepspeed').split('.')[:3]))
     except (metadata.PackageNotFoundError, ValueError):
         return
-    if zero_stage(cfg) == 2 and count > 1 and (0, 17) <= version < (0, 18, 9):
+    if zero_stage(cfg) == 2 and (0, 17) <= version < (0, 18, 9):
         raise ValueError(
             f'ZeRO-2 of DeepSpeed {metadata.version("deepspeed")} loses all but the last of '
-            f'{count} accumulated batches. Take stage 1 or 3 (strategy.zero_optimization.stage), '
-            'batches that need no accumulation (train_dataloader.batch_size x processes = '
-            'global_batch_size), or DeepSpeed 0.18.9')
+            f'{what}. Take stage 1 or 3 (strategy.zero_optimization.stage), DeepSpeed 0.18.9 or '
+            '0.16, or, in SFT, batches that need no accumulation (train_dataloader.batch_size x '
+            'processes = global_batch_size)')
 
 
 def _fit_prompts(cfg: Config, total: int, processes: int) -> int:

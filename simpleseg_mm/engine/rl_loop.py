@@ -14,7 +14,6 @@ from dataclasses import dataclass
 from typing import Dict, Iterator, List, Optional, Sequence, Tuple
 
 import torch
-from mmengine._strategy.deepspeed import MMDeepSpeedEngineWrapper
 from mmengine.dist import all_reduce, get_rank, get_world_size, is_main_process
 from mmengine.logging import print_log
 from mmengine.runner import IterBasedTrainLoop
@@ -23,7 +22,7 @@ from torch import Tensor
 from ..models.backbones.base import Generated
 from ..registry import LOOPS, REWARDS, ROLLOUTS
 from ..rl import PolicyObjective, Rewards, group_advantages, max_variance_subset
-from .sharding import split_like, unwrap, whole, whole_weights
+from .sharding import deepspeed_engine, split_like, unwrap, whole, whole_weights
 
 
 @dataclass
@@ -82,11 +81,6 @@ class _MicroBatch:
     conversations: List[List[Tuple[str, Tuple[int, ...]]]]
     advantage_B: Tensor
     filler: bool = False
-
-
-def deepspeed_engine(model):
-    """The engine in MMEngine's wrapper, which cannot be called itself; None without DeepSpeed."""
-    return model.model if isinstance(model, MMDeepSpeedEngineWrapper) else None
 
 
 @contextmanager
@@ -196,7 +190,7 @@ class RLTrainLoop(IterBasedTrainLoop):
         places = [i * get_world_size() + get_rank() for i in range(len(samples))]
         seeds = [(self.runner.seed, self._iter, place, g)
                  for place in places for g in range(self.group_size)]
-        with whole_weights(self.model):
+        with whole_weights(self.runner.model):
             self.rollout.sync(self.model)
             answers = self.rollout.generate(self.model, images, [s.prompt for s in samples],
                                             self.group_size, seeds)

@@ -1,7 +1,8 @@
-"""Models whose weights ``fully_shard`` has split: whole for a while, and tensors to and fro."""
+"""Models whose weights are split over processes: whole for a while, and tensors to and fro."""
 from contextlib import contextmanager
 from typing import Iterator
 
+from mmengine._strategy.deepspeed import MMDeepSpeedEngineWrapper
 from mmengine.model import is_model_wrapper
 from torch import Tensor, nn
 from torch.distributed.fsdp import FSDPModule
@@ -11,6 +12,11 @@ from torch.distributed.tensor import DTensor, distribute_tensor
 def unwrap(model: nn.Module) -> nn.Module:
     """The model inside its data-parallel wrapper, if it has one."""
     return model.module if is_model_wrapper(model) else model
+
+
+def deepspeed_engine(model: nn.Module):
+    """The engine in MMEngine's wrapper, which cannot be called itself; None without DeepSpeed."""
+    return model.model if isinstance(model, MMDeepSpeedEngineWrapper) else None
 
 
 def whole(tensor: Tensor) -> Tensor:
@@ -33,7 +39,15 @@ def whole_weights(model: nn.Module) -> Iterator[None]:
     Processes may then run different numbers of passes, as generation and a validation of uneven
     parts do. It costs the memory of one whole copy of the weights. A model that is not split is
     left as it is. Every process must enter and leave.
+
+    Args:
+        model: the model in its wrapper, as the runner holds it.
     """
+    engine = deepspeed_engine(model)
+    if engine and engine.zero_optimization_partition_weights():
+        with _gathered_by_zero(engine):
+            yield
+        return
     split = [module for module in model.modules() if isinstance(module, FSDPModule)]
     for module in split:
         module.set_reshard_after_forward(False, recurse=False)
@@ -44,3 +58,18 @@ def whole_weights(model: nn.Module) -> Iterator[None]:
         for module in split:
             module.set_reshard_after_forward(True, recurse=False)
             module.reshard()
+
+
+@contextmanager
+def _gathered_by_zero(engine) -> Iterator[None]:
+    """All weights of ZeRO-3, without its hooks, which let go of a weight after its module."""
+    from deepspeed.runtime.zero import GatheredParameters
+    offload = engine.optimizer.parameter_offload
+    with GatheredParameters(list(engine.module.parameters())):
+        offload._remove_module_hooks()
+        try:
+            yield
+        finally:
+            offload.forward_hooks.clear()
+            offload.backward_hooks.clear()
+            offload.setup_zero_stage3_hooks()

@@ -1,5 +1,5 @@
-# The optimizer's state split by DeepSpeed: what reinforcement learning needs, whose loop sums over
-# micro-batches. As for ZeRO-2, the config that takes this in replaces the optimizer wrapper.
+# The optimizer's state split by DeepSpeed. As for ZeRO-2, the config that takes this in replaces
+# the optimizer wrapper.
 runner_type = 'FlexibleRunner'
 strategy = dict(
     type='DeepSpeedStrategy',

@@ -1,4 +1,4 @@
-# Weights too. Answers have different lengths, which split weights cannot serve: a config with this
-# trains without validation (qwen25vl_zero3_sft_refcoco.py).
+# Weights too. Whoever writes answers (validation, samples, rollouts) has all of them meanwhile.
 _base_ = './deepspeed_zero2.py'
 strategy = dict(zero_optimization=dict(stage=3))
+custom_hooks = [dict(type='WholeWeightsHook')]

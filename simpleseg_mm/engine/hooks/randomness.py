@@ -40,9 +40,9 @@ def undisturbed(model) -> Iterator[nn.Module]:
 
     The run goes on as if nothing had been asked. Every process must enter and leave.
     """
-    model = unwrap(model)
+    wrapper, model = model, unwrap(model)
     training = model.training
-    with preserve_rng(), torch.no_grad(), whole_weights(model):
+    with preserve_rng(), torch.no_grad(), whole_weights(wrapper):
         model.eval()
         yield model
         model.train(training)

@@ -5,7 +5,7 @@ from mmengine.hooks import Hook
 
 from simpleseg_mm.registry import HOOKS
 
-from ..sharding import unwrap, whole_weights
+from ..sharding import whole_weights
 
 
 @HOOKS.register_module()
@@ -23,7 +23,7 @@ class WholeWeightsHook(Hook):
 
     def _before_epoch(self, runner, mode: str = 'train') -> None:
         if mode != 'train':
-            self._stack.enter_context(whole_weights(unwrap(runner.model)))
+            self._stack.enter_context(whole_weights(runner.model))
 
     def _after_epoch(self, runner, mode: str = 'train') -> None:
         if mode != 'train':
