@@ -344,11 +344,12 @@ def _crop_of_runs(runs: np.ndarray, h: int, w: int) -> Tuple[np.ndarray, Tuple[i
     top, bottom = first % h, last % h
     through = (last - first != bottom - top).any()  # a run that goes on in the next column
     y0, y1 = (0, h) if through else (int(top.min()), int(bottom.max()) + 1)
-    columns = np.zeros((x1 - x0) * h, np.uint8)
-    change -= x0 * h
-    for start, end in change.reshape(-1, 2).tolist():  # faster than one pass over the pixels
-        columns[start:end] = 1
-    return cv2.transpose(columns.reshape(-1, h)[:, y0:y1]).view(bool), (x0, y0)
+    columns = bytearray((x1 - x0) * h)
+    ones = b'\1' * int((last - first).max() + 1)
+    for start, end in (change.reshape(-1, 2) - x0 * h).tolist():  # faster than by numpy
+        columns[start:end] = ones[:end - start]
+    crop = np.frombuffer(columns, np.uint8).reshape(-1, h)[:, y0:y1]
+    return cv2.transpose(crop).view(bool), (x0, y0)
 
 
 def mask_to_box(mask) -> Optional[np.ndarray]:

@@ -129,10 +129,10 @@ class Grammar:
         ``size`` is (h, w). Halves round to even, as numpy and the official script do.
         """
         h, w = size
-        share = np.asarray(points, np.float64) / np.array([w, h], np.float64)
-        if not np.isfinite(share).all():
+        steps = np.rint(np.divide(points, np.array([w, h], np.float64)) * self.steps)
+        if not np.isfinite(steps).all():
             raise ValueError('a coordinate to be written is NaN or infinite')
-        return np.clip(np.round(share * self.steps), 0, self.steps).astype(np.int64)
+        return np.minimum(np.maximum(steps, 0), self.steps).astype(np.int64)
 
     def rings_to_steps(self, rings: Sequence, size) -> List[np.ndarray]:
         """``to_steps`` for a list of rings, ``(N, 2)`` each; rings without points are left out."""
