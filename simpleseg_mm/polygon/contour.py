@@ -59,8 +59,14 @@ def canonical_start(ring: np.ndarray) -> np.ndarray:
 
 def crop_of(mask: np.ndarray) -> Optional[Tuple[int, int, int, int]]:
     """Tight ``(x0, y0, x1, y1)`` of the non-zero pixels, right and bottom exclusive, or None."""
-    x, y, w, h = cv2.boundingRect(mask)
-    return None if w == 0 or h == 0 else (x, y, x + w, y + h)
+    pixels = mask.view(bool)  # of 0 and 1
+    rows = pixels.any(axis=1)
+    top = int(rows.argmax()) if len(rows) else 0
+    if not rows[top:top + 1].any():
+        return None
+    bottom = len(rows) - int(rows[::-1].argmax())
+    columns = pixels[top:bottom].any(axis=0)
+    return (int(columns.argmax()), top, len(columns) - int(columns[::-1].argmax()), bottom)
 
 
 class _Chain:
