@@ -8,10 +8,10 @@ import numpy as np
 
 from .contour import mask_to_rings
 from .fit import fit_rings, rate_of, thin_rings
-from .raster import (check_size, coco_fill, rings_to_mask, rings_to_spans, rle_to_crop,
-                     rle_to_mask)
+from .raster import (check_size, coco_fill, rings_to_mask, rle_to_crop, rle_to_mask,
+                     segmentation_to_rle)
 from .simplify import arc_length, simplify_dp
-from .spans import Spans
+from .spans import Spans, wind
 from .text import Grammar, ParsedAnswer, parse_answer
 
 PRESETS = ('default', 'paper', 'paper-exact')
@@ -41,13 +41,13 @@ class Decoded:
             return coco_fill(self.rings, self.size)
         if self.preset == 'paper-exact':
             return rings_to_mask(self.rings, self.size, 'centres')
-        return self.spans.mask
+        return self.spans.mask if self.rings else np.zeros(self.size, bool)
 
     @cached_property
     def spans(self) -> Spans:
         """The mask as spans: for IoU, area and centroid, without its pixels."""
         if self.preset == 'default':
-            return rings_to_spans(self.rings, self.size)
+            return wind(self.rings, self.size) if self.rings else Spans.from_mask(self.mask)
         return Spans.from_mask(self.mask)
 
 
@@ -132,6 +132,15 @@ class PolygonCodec:
         crop, corner = rle_to_crop(rle)
         steps = self._paper_steps(crop, rle['size'], corner) if crop.size else []
         return self.grammar.format_steps(self._ordered(steps))
+
+    def encode_segmentation(self, seg, h: int, w: int) -> str:
+        """Text of a COCO segmentation of any kind, straight from an annotation file: ``encode``
+        of its mask, which the paper's presets do not build.
+
+        Raises:
+            ValueError: as ``segmentation_to_mask``.
+        """
+        return self.encode_rle(segmentation_to_rle(seg, h, w))
 
     def _paper_steps(self, mask, size, corner=(0, 0)) -> List[np.ndarray]:
         rings = mask_to_rings(mask, 'centres', holes=False)

@@ -52,8 +52,9 @@ def signed_area(ring) -> float:
 
 def canonical_start(ring: np.ndarray) -> np.ndarray:
     """Roll a ring so that it starts at its top-most, then left-most vertex."""
-    top = np.flatnonzero(ring[:, 1] == ring[:, 1].min())
-    first = int(top[ring[top, 0].argmin()])
+    y = ring[:, 1]
+    top = np.flatnonzero(y == y.min())
+    first = int(top[0] if len(top) == 1 else top[ring[top, 0].argmin()])
     return np.roll(ring, -first, axis=0) if first else ring
 
 

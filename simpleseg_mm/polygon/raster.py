@@ -141,7 +141,12 @@ def coco_fill(rings: Sequence, size) -> np.ndarray:
 
 
 def segmentation_to_mask(seg, h: int, w: int) -> np.ndarray:
-    """Any COCO segmentation to a mask, by pycocotools.
+    """Any COCO segmentation to a mask ``(h, w) bool``, by pycocotools: ``segmentation_to_rle``."""
+    return rle_to_mask(segmentation_to_rle(seg, h, w))
+
+
+def segmentation_to_rle(seg, h: int, w: int) -> Dict:
+    """Any COCO segmentation to one RLE, by pycocotools.
 
     Args:
         seg: a list of polygons (flat lists x1, y1, x2, y2, ...), an RLE dict with list, str or
@@ -149,7 +154,7 @@ def segmentation_to_mask(seg, h: int, w: int) -> np.ndarray:
         h, w: size of the image, pixels.
 
     Returns:
-        ``(h, w) bool``.
+        An RLE dict with ``size`` [h, w], for ``rle_to_mask`` or ``rle_to_crop``.
 
     Raises:
         ValueError: what pycocotools would crash on or misread without a word: an empty list,
@@ -158,14 +163,14 @@ def segmentation_to_mask(seg, h: int, w: int) -> np.ndarray:
     """
     h, w = check_size((h, w))
     if isinstance(seg, dict):
-        return _mask_of_runs(_checked_runs(seg, h, w, 'the RLE'), h, w)
+        return dict(size=[h, w], counts=_checked_runs(seg, h, w, 'the RLE'))
     if not isinstance(seg, (list, tuple, np.ndarray)):
         raise ValueError(f'a segmentation is a list or an RLE dict, got {type(seg).__name__}')
     if len(seg) == 0:
         raise ValueError('the segmentation is an empty list; skip the annotation')
     if all(isinstance(part, dict) for part in seg):
         rles = [_checked_rle(part, h, w, f'RLE {i}') for i, part in enumerate(seg)]
-        return coco_mask.decode(coco_mask.merge(rles)).astype(bool)
+        return coco_mask.merge(rles)
     parts = []
     for i, part in enumerate(seg):
         if isinstance(part, (int, float, np.number)):
@@ -185,7 +190,7 @@ def segmentation_to_mask(seg, h: int, w: int) -> np.ndarray:
             raise ValueError(f'polygon {i} has a coordinate that is NaN or beyond '
                              f'{MAX_COORDINATE:g}')
         parts.append(flat.tolist())
-    return coco_mask.decode(coco_mask.merge(coco_mask.frPyObjects(parts, h, w))).astype(bool)
+    return coco_mask.merge(coco_mask.frPyObjects(parts, h, w))
 
 
 def _checked_runs(rle: dict, h: int, w: int, name: str) -> np.ndarray:

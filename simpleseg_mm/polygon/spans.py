@@ -4,6 +4,7 @@ A span is a run of pixels that follow one another in reading order, row after ro
 of an image of width w has the number ``y * w + x``. A polygon over a 640 x 480 image is a few
 hundred spans, so that reading an answer costs its outline, not its area.
 """
+import math
 from dataclasses import dataclass
 from functools import cached_property
 from typing import List, Optional, Tuple
@@ -111,33 +112,6 @@ class Spans:
             raise ValueError(f'masks have shapes {self.size} and {other.size}; resize one first')
 
 
-def crossings(a: np.ndarray, b: np.ndarray, size) -> Tuple[np.ndarray, ...]:
-    """Where directed edges cross the rows of pixel centres.
-
-    Args:
-        a, b: ``(E, 2) float64`` ends of the edges, image coordinates.
-        size: ``(h, w)``; rows outside are dropped, columns are clipped to 0..w.
-
-    Returns:
-        ``(count, row, column)``: how many rows each edge crosses ``(E,) int64``, and, edge after
-        edge, ``(sum of counts,) int64`` rows and columns: the centre of pixel ``(row, j)`` lies
-        right of the crossing exactly for ``j >= column``.
-    """
-    h, w = size
-    ya, yb = a[:, 1], b[:, 1]
-    first = np.ceil(np.minimum(ya, yb) - TIE).clip(0, h).astype(np.int64)
-    last = np.ceil(np.maximum(ya, yb) - TIE).clip(0, h).astype(np.int64)
-    count = last - first
-    row = np.arange(count.sum()) + np.repeat(first - (np.cumsum(count) - count), count)
-    dy = yb - ya
-    slope = (b[:, 0] - a[:, 0]) / np.where(np.abs(dy) > 1e-9, dy, np.inf)
-    x = row * np.repeat(slope, count)
-    x += np.repeat(a[:, 0] + (0.5 - ya) * slope - TIE, count)
-    np.ceil(x, out=x)
-    np.clip(x, 0, w, out=x)
-    return count, row, x.astype(np.int64)
-
-
 def wind(rings: List[np.ndarray], size) -> Spans:
     """Pixels whose centre has a winding number other than zero, summed over all rings.
 
@@ -146,27 +120,64 @@ def wind(rings: List[np.ndarray], size) -> Spans:
         size: ``(h, w)``; what lies outside is cut off.
     """
     h, w = size
-    a = np.concatenate(rings)
-    b = np.concatenate([a[1:], a[:1]])
-    if len(rings) > 1:  # every ring closes at its own start
-        last = np.cumsum([len(ring) for ring in rings]) - 1
-        b[last] = a[np.concatenate([[0], last[:-1] + 1])]
-    x0, y0 = np.floor(a.min(axis=0)).clip(0, [w, h]).astype(int).tolist()
-    x1, y1 = np.ceil(a.max(axis=0)).clip(0, [w, h]).astype(int).tolist()
+    points = rings[0] if len(rings) == 1 else np.concatenate(rings)
+    low, high = points.min(axis=0).tolist(), points.max(axis=0).tolist()
+    x0, y0 = (min(max(math.floor(v), 0), side) for v, side in zip(low, (w, h)))
+    x1, y1 = (min(max(math.ceil(v), 0), side) for v, side in zip(high, (w, h)))
     if x1 <= x0 or y1 <= y0:
         return Spans(np.zeros(0, np.int64), (h, w))
-    offset = np.array([x0, y0], np.float64)
-    a, b = a - offset, b - offset
-    count, row, column = crossings(a, b, (y1 - y0, x1 - x0))
+    row, column, down = _crossings(points - np.array([x0, y0], np.float64), _following(rings),
+                                   (y1 - y0, x1 - x0))
     # One number a crossing, so that one sort of whole numbers does: twice the pixel, and the way.
     # Column w is the next row's first pixel: there the winding numbers of a row are back at 0.
-    key = ((row + y0) * w + column + x0) * 2 + np.repeat(b[:, 1] > a[:, 1], count)
+    key = ((row + y0) * w + (column + x0)) * 2 + down
     key.sort()
-    pixel, winding = key >> 1, np.cumsum((key & 1) * 2 - 1)
-    final = np.ones(len(pixel), bool)  # crossings of one pixel count together
-    np.not_equal(pixel[1:], pixel[:-1], out=final[:-1])
-    pixel, inside = pixel[final], winding[final] != 0
-    turn = np.ones(len(pixel), bool)
-    np.not_equal(inside[1:], inside[:-1], out=turn[1:])
-    turn[:1] = inside[:1]
-    return Spans(pixel[turn], (h, w))
+    pixel, winding = key >> 1, ((key & 1) * 2 - 1).cumsum()
+    final = np.flatnonzero(pixel[1:] != pixel[:-1])  # crossings of one pixel count together
+    inside = np.zeros(len(final) + 1, bool)
+    inside[1:] = winding[final]
+    turn = np.flatnonzero(inside[1:] != inside[:-1])
+    borders = pixel[final[turn]]
+    if len(borders) % 2:  # the last crossing of all ends what is open
+        borders = np.append(borders, pixel[-1])
+    return Spans(borders, (h, w))
+
+
+def _following(rings: List[np.ndarray]) -> np.ndarray:
+    """Index of the point after each point of the rings laid end to end; rings close."""
+    after = np.arange(1, sum(map(len, rings)) + 1)
+    end = 0
+    for ring in rings:
+        start, end = end, end + len(ring)
+        after[end - 1] = start
+    return after
+
+
+def _crossings(points: np.ndarray, after: np.ndarray, size) -> Tuple[np.ndarray, ...]:
+    """Where the edges from ``points`` to ``points[after]`` cross the rows of pixel centres.
+
+    Args:
+        points: ``(E, 2) float64``, image coordinates.
+        after: ``(E,)`` index of each edge's other end.
+        size: ``(h, w)``; rows outside are dropped, columns are clipped to 0..w.
+
+    Returns:
+        ``(row, column, down)``, edge after edge: the centre of pixel ``(row, j)`` lies right of
+        the crossing exactly for ``j >= column``; whether the edge runs down there.
+    """
+    h, w = size
+    x, y = points.T
+    level = np.ceil(y - TIE)
+    level = np.minimum(np.maximum(level, 0, out=level), h, out=level).astype(np.int64)
+    other = level[after]
+    first = np.minimum(level, other)
+    count = np.abs(other - level)
+    edge = np.repeat(np.arange(len(points)), count)
+    row = np.arange(len(edge)) + (first - (count.cumsum() - count))[edge]
+    dy = y[after] - y
+    slope = (x[after] - x) / np.where(np.abs(dy) > 1e-9, dy, np.inf)
+    at = row * slope[edge]
+    at += (x + (0.5 - y) * slope - TIE)[edge]
+    np.ceil(at, out=at)
+    np.minimum(np.maximum(at, 0, out=at), w, out=at)
+    return row, at.astype(np.int64), (dy > 0)[edge]

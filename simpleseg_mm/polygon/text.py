@@ -132,13 +132,16 @@ class Grammar:
         share = np.asarray(points, np.float64) / np.array([w, h], np.float64)
         if not np.isfinite(share).all():
             raise ValueError('a coordinate to be written is NaN or infinite')
-        return np.clip(np.round(share * self.steps), 0, self.steps).astype(np.int64)
+        step = np.rint(share * self.steps)
+        return np.minimum(np.maximum(step, 0), self.steps).astype(np.int64)
 
     def rings_to_steps(self, rings: Sequence, size) -> List[np.ndarray]:
         """``to_steps`` for a list of rings, ``(N, 2)`` each; rings without points are left out."""
         rings = [ring for ring in rings if len(ring)]
         if not rings:
             return []
+        if len(rings) == 1:
+            return [self.to_steps(rings[0], size)]
         steps = self.to_steps(np.concatenate(rings), size)
         ends = np.cumsum([len(ring) for ring in rings]).tolist()
         return [steps[end - len(ring):end] for ring, end in zip(rings, ends)]
