@@ -17,7 +17,7 @@ _POLYGON = re.compile(rf'\[\s*{_POINT}(?:\s*,\s*{_POINT})*\s*\]')
 
 
 def annotation_mask(segmentation, h: int, w: int) -> np.ndarray:
-    """Polygons or RLE of an annotation -> (h, w) 0 and 1: every part by itself, summed, clipped."""
+    """Polygons or RLE of an annotation -> (h, w) of 0 and 1: its parts, summed and clipped."""
     rles = coco_mask.frPyObjects(segmentation, h, w)
     parts = coco_mask.decode(rles if isinstance(rles, list) else [rles])
     mask = np.sum(parts, axis=2)

@@ -5,8 +5,8 @@
     python benchmarks/run.py all --write        # and docs/benchmarks.md with its plots
 
 Prints a table, and on the last line one JSON object: ``machine``, and a key a row with ``ratio``
-(above 1: ours is better), ``ours``, ``peer``, ``unit``, ``device`` and ``spread`` (least and most
-of the turns' ratios), or ``skipped`` and why. Ours and its peer run in turns in one process.
+(above 1: ours is better; null without a peer), ``ours``, ``peer``, ``unit``, ``device`` and
+``spread`` (least and most of the turns' ratios), or ``skipped`` and why. Ours and its peer run in turns in one process.
 """
 import argparse
 import importlib
@@ -38,10 +38,9 @@ def run(names, quick: bool) -> dict:
             found = importlib.import_module(BENCHMARKS[name]).rows(quick)
         except measure.Skip as skip:
             found = [measure.skipped(name, str(skip))]
-        for row in found:
-            report[row.pop('name')] = row
-            print(table({key: row for key, row in report.items() if row is found[-1]}, False),
-                  file=sys.stderr)
+        new = {row.pop('name'): row for row in found}
+        report.update(new)
+        print(table(new, head=False), file=sys.stderr, flush=True)
     return report
 
 
@@ -54,6 +53,9 @@ def table(report: dict, head: bool = True) -> str:
             continue
         if 'skipped' in row:
             lines.append(f'| {name} | | | | skipped: {row["skipped"]} | | |')
+        elif row['ratio'] is None:
+            lines.append(f'| {name} | {row["ours"]:g} | no peer | {row["unit"]} | | | '
+                         f'{row["device"]} |')
         else:
             least, most = row['spread']
             lines.append(f'| {name} | {row["ours"]:g} | {row["peer"]:g} | {row["unit"]} | '
