@@ -14,13 +14,12 @@ alternate; times are processor time. The last line is JSON.
 import argparse
 import json
 import shutil
-import statistics
 import tempfile
-import time
 from pathlib import Path
 
 import cv2
 import numpy as np
+from measure import Skip, alternate, real_data, row
 from pycocotools import mask as coco_mask
 
 from simpleseg_mm.annotation.pipeline import ChunkRunner, Plan
@@ -172,31 +171,49 @@ def load(images: Path, annotations: Path, copies: int, root: Path) -> dict:
     return objects
 
 
-def compare(root: Path, repeats: int, codec: dict, clean: bool) -> dict:
-    """Images a second of both, alternating, and the ratio of their times."""
+def compare(name: str, root: Path, repeats: int, codec: dict, clean: bool) -> dict:
+    """A row of images a second."""
     images, count = root / 'images', len(GivenMasks.objects)
-    times: dict[str, list[float]] = dict(ours=[], peer=[])
-    for number in range(repeats + 1):
-        for name in times:
-            out = root / name
-            shutil.rmtree(out, ignore_errors=True)
-            out.mkdir()
-            seconds = (measure(pipeline, images, out, codec, clean) if name == 'ours'
-                       else measure(plain_loop, images, GivenMasks.objects, out, clean))
-            if number:  # the first warms up
-                times[name].append(seconds)
+
+    def fresh(way: str) -> None:
+        shutil.rmtree(root / way, ignore_errors=True)
+        (root / way).mkdir()
+
+    seconds = alternate(dict(
+        ours=lambda: pipeline(images, root / 'ours', codec, clean),
+        peer=lambda: plain_loop(images, GivenMasks.objects, root / 'peer', clean)),
+        repeats, before=fresh)
     if same_texts(root / 'ours', root / 'peer') != sum(map(len, GivenMasks.objects.values())):
         raise AssertionError('objects are missing')
-    values = dict(ours=[count / t for t in times['ours']], peer=[count / t for t in times['peer']],
-                  ratio=[b / a for a, b in zip(times['ours'], times['peer'])])
-    return {name: dict(median=round(statistics.median(v), 2), least=round(min(v), 2),
-                       most=round(max(v), 2)) for name, v in values.items()}
+    return row(name, *([count / s for s in seconds[way]] for way in ('ours', 'peer')),
+               unit='images/s', more_is_better=True)
 
 
-def measure(function, *args) -> float:
-    start = time.process_time()
-    function(*args)
-    return time.process_time() - start
+def rows(quick: bool = False) -> list:
+    data = real_data()
+    if data is None:
+        raise Skip('no photos: set SIMPLESEG_DATA to the folder with coco_photos')
+    photos = data / 'coco_photos'
+    return measure(photos / 'images', photos / 'instances.json', *((1, 1) if quick else (7, 2)))[0]
+
+
+def measure(images: Path, annotations: Path, repeats: int, copies: int) -> tuple:
+    """Both rows, and images a second of each stage by codec."""
+    cv2.setNumThreads(1)
+    paper = dict(preset='paper', grammar='decimal3', epsilon=EPSILON)
+    with tempfile.TemporaryDirectory() as folder:
+        root = Path(folder)
+        (root / 'images').mkdir()
+        GivenMasks.objects = load(images, annotations, copies, root / 'images')
+        count = len(GivenMasks.objects)
+        found = [compare(name, root, repeats, paper, clean)
+                 for name, clean in (('annotate_plain', False), ('annotate_with_clean', True))]
+        stages = dict(images=count, objects=sum(map(len, GivenMasks.objects.values())))
+        for name, codec in (('paper', paper), ('default', dict(grammar='int1000', tokens=150))):
+            shutil.rmtree(root / 'ours')
+            seconds = pipeline(root / 'images', root / 'ours', codec, True)
+            stages[name] = {k: round(count / v, 1) for k, v in seconds.items()}
+    return found, stages
 
 
 def main() -> None:
@@ -205,21 +222,8 @@ def main() -> None:
     parser.add_argument('annotations', type=Path)
     parser.add_argument('--repeats', type=int, default=7)
     parser.add_argument('--copies', type=int, default=2)
-    args = parser.parse_args()
-    cv2.setNumThreads(1)
-    paper = dict(preset='paper', grammar='decimal3', epsilon=EPSILON)
-    with tempfile.TemporaryDirectory() as folder:
-        root = Path(folder)
-        (root / 'images').mkdir()
-        GivenMasks.objects = load(args.images, args.annotations, args.copies, root / 'images')
-        count = len(GivenMasks.objects)
-        report: dict = dict(images=count, objects=sum(map(len, GivenMasks.objects.values())))
-        for label, clean in (('plain', False), ('with_clean', True)):
-            report[label] = compare(root, args.repeats, paper, clean)
-        for name, codec in (('paper', paper), ('default', dict(grammar='int1000', tokens=150))):
-            shutil.rmtree(root / 'ours')
-            stages = pipeline(root / 'images', root / 'ours', codec, True)
-            report[f'stages_{name}'] = {k: round(count / v, 1) for k, v in stages.items()}
+    found, stages = measure(**vars(parser.parse_args()))
+    report = {**{r.pop('name'): r for r in found}, 'stages': stages}
     for key, value in report.items():
         print(f'{key:28} {value}')
     print(json.dumps(report))

@@ -15,6 +15,7 @@ import time
 import zlib
 
 import torch
+from measure import ROOT, need_cuda
 from mmengine.config import Config, DictAction
 from mmengine.runner import Runner
 
@@ -33,7 +34,8 @@ def build(args: argparse.Namespace, folder: str) -> Runner:
     """The config's own runner, with random weights, RefShapes and no validation."""
     generate(f'{folder}/data', dict(train=2 * args.prompts), size=args.size)
     cfg = Config.fromfile(args.config)
-    dataset = Config.fromfile('configs/_base_/datasets/refshapes.py').train_dataloader.dataset
+    dataset = Config.fromfile(
+        str(ROOT / 'configs/_base_/datasets/refshapes.py')).train_dataloader.dataset
     dataset.update(data_root=f'{folder}/data')
     dataset.query.codec.grammar = 'int1000'
     model = Config.fromfile(args.model).model
@@ -54,17 +56,9 @@ def build(args: argparse.Namespace, folder: str) -> Runner:
     return Runner.from_cfg(cfg)
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument('config', help='config of a GSPO run')
-    parser.add_argument('--model', required=True, help='config with `model`, of random weights')
-    parser.add_argument('--prompts', type=int, default=4, help='prompts a step')
-    parser.add_argument('--new-tokens', type=int, default=256)
-    parser.add_argument('--size', type=int, default=448, help='side of the pictures in pixels')
-    parser.add_argument('--steps', type=int, default=3, help='timed steps, after one of warm-up')
-    parser.add_argument('--cfg-options', nargs='+', action=DictAction)
-    args = parser.parse_args()
-    rows = []
+def measure_steps(args: argparse.Namespace) -> dict:
+    """Medians of a few steps, as a dict."""
+    times = []
     with tempfile.TemporaryDirectory() as folder:
         runner = build(args, folder)
         loop = runner.build_train_loop(runner.cfg.train_cfg)
@@ -81,11 +75,11 @@ def main() -> None:
                 torch.cuda.synchronize()
             end = time.perf_counter()
             tokens = sum(answer.num_tokens for group in experience.answers for answer in group)
-            rows.append((middle - start, end - middle, tokens))
-    rollout, update, tokens = (statistics.median(column) for column in zip(*rows[1:]))
-    totals = [first + second for first, second, _ in rows[1:]]
+            times.append((middle - start, end - middle, tokens))
+    rollout, update, tokens = (statistics.median(column) for column in zip(*times[1:]))
+    totals = [first + second for first, second, _ in times[1:]]
     cuda = torch.cuda.is_available()
-    print(json.dumps(dict(
+    return dict(
         device=torch.cuda.get_device_name() if cuda else 'cpu',
         parameters=sum(p.numel() for p in loop.model.parameters()),
         trained=sum(p.numel() for p in loop.model.parameters() if p.requires_grad),
@@ -95,7 +89,33 @@ def main() -> None:
         rollout_seconds=round(rollout, 3), update_seconds=round(update, 3),
         tokens_per_s=round(tokens / statistics.median(totals), 1),
         rollout_tokens_per_s=round(tokens / rollout, 1),
-        memory_gib=round(torch.cuda.max_memory_allocated() / 2**30, 2) if cuda else None)))
+        memory_gib=round(torch.cuda.max_memory_allocated() / 2**30, 2) if cuda else None)
+
+
+def rows(quick: bool = False) -> list:
+    """Tokens a second of whole steps, LoRA on the 7B shape; there is no peer yet."""
+    need_cuda()
+    found = measure_steps(argparse.Namespace(
+        config=str(ROOT / 'configs/simpleseg/qwen25vl_lora_gspo_refcoco.py'),
+        model=str(ROOT / 'configs/_base_/models/qwen25vl_7b_random.py'), prompts=4,
+        new_tokens=32 if quick else 256, size=448, steps=1 if quick else 3, cfg_options=None))
+    return [dict(name='gspo_step_7b_lora', ratio=None, ours=found['tokens_per_s'], peer=None,
+                 unit='tokens/s', device=found['device'], spread=[], **{
+                     key: found[key] for key in ('memory_gib', 'rollout_seconds',
+                                                 'update_seconds')})]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument('config', help='config of a GSPO run')
+    parser.add_argument('--model', required=True, help='config with `model`, of random weights')
+    parser.add_argument('--prompts', type=int, default=4, help='prompts a step')
+    parser.add_argument('--new-tokens', type=int, default=256)
+    parser.add_argument('--size', type=int, default=448, help='side of the pictures in pixels')
+    parser.add_argument('--steps', type=int, default=3, help='timed steps, after one of warm-up')
+    parser.add_argument('--cfg-options', nargs='+', action=DictAction)
+    args = parser.parse_args()
+    print(json.dumps(measure_steps(args)))
 
 
 if __name__ == '__main__':

@@ -14,6 +14,7 @@ import time
 
 import torch
 import torch.nn.functional as F
+from measure import device_name, row
 
 from simpleseg_mm.models.losses import chunked_token_logp
 
@@ -46,6 +47,25 @@ def measure(args: argparse.Namespace) -> dict:
                 logp_sum=float(logp.detach().double().sum()), device=device)
 
 
+def both(arguments: list) -> dict:
+    """What each way measured, in a process of its own."""
+    found = {}
+    for way in ('plain', 'chunked'):
+        done = subprocess.run([sys.executable, __file__, *arguments, '--way', way], check=True,
+                              text=True, capture_output=True)
+        found[way] = json.loads(done.stdout.splitlines()[-1])
+    return found
+
+
+def rows(quick: bool = False) -> list:
+    sizes = ['--vocabulary', '8000', '--tokens', '64'] if quick else []
+    turns = [both(sizes) for _ in range(1 if quick else 3)]
+    return [row('logp_memory', *([turn[way]['gib'] for turn in turns]
+                                 for way in ('chunked', 'plain')), unit='GiB',
+                device=device_name(),
+                what='peak of forward and backward; the peer is a plain fp32 log-softmax')]
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument('--vocabulary', type=int, default=152_064)
@@ -58,12 +78,8 @@ def main() -> None:
     if args.way:
         print(json.dumps(measure(args)))
         return
-    rows = {}
-    for way in ('plain', 'chunked'):
-        done = subprocess.run([sys.executable, __file__, *sys.argv[1:], '--way', way], check=True,
-                              text=True, capture_output=True)
-        rows[way] = json.loads(done.stdout.splitlines()[-1])
-    print(json.dumps({**rows, 'ratio': rows['chunked']['gib'] / rows['plain']['gib']}))
+    found = both(sys.argv[1:])
+    print(json.dumps({**found, 'ratio': found['chunked']['gib'] / found['plain']['gib']}))
 
 
 if __name__ == '__main__':

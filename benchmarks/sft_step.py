@@ -3,6 +3,9 @@
     python benchmarks/sft_step.py configs/_base_/models/qwen25vl_7b_random.py \
         --batch-size 4 --image 640 480 --peak-tflops 989
 
+``run.py sft_gpu`` sets the step beside the plain one of transformers: the model's own loss over
+all positions, on a batch that is encoded already, with the same optimizer.
+
 The last line is one JSON object. MFU counts 6 FLOPs a parameter and token that it sees (8 with
 gradient checkpointing are spent, 6 are counted), attention scores left out.
 """
@@ -13,6 +16,7 @@ import time
 
 import numpy as np
 import torch
+from measure import ROOT, alternate, device_name, need_cuda, row
 from mmdet.structures import DetDataSample
 from mmengine.config import Config, DictAction
 from mmengine.registry import init_default_scope
@@ -42,6 +46,37 @@ def counted_flops(model, patches: int, tokens: int) -> float:
         if 'embed_tokens' not in name:
             parts[model.mllm.part_of(name)] += parameter.numel()
     return 6 * (parts['vision'] * patches + (parts['projector'] + parts['llm']) * tokens)
+
+
+def compare(name: str, config: str, batch_size: int, image, repeats: int, lr: float) -> dict:
+    """A row of samples a second: our step, its encoding included, and the plain one."""
+    init_default_scope('simpleseg_mm')
+    cuda = torch.cuda.is_available()
+    with torch.device('cuda' if cuda else 'cpu'):
+        model = MODELS.build(Config.fromfile(str(ROOT / config)).model)
+    wrapper = OPTIM_WRAPPER_CONSTRUCTORS.get('MuonConstructor')(
+        dict(optimizer=dict(type='MuonAdamW', lr=lr)))(model)
+    inputs, samples = fake_batch(batch_size, *image)
+    batch = model.mllm.encode(inputs, [sample.turns for sample in samples])
+
+    def finish(loss):
+        wrapper.update_params(loss)
+        if cuda:
+            torch.cuda.synchronize()
+
+    seconds = alternate(dict(
+        ours=lambda: finish(model.loss(inputs, samples)['loss']),
+        peer=lambda: finish(model.mllm.hf(**batch, use_cache=False).loss)), repeats,
+        time.perf_counter)
+    return row(name, *([batch_size / s for s in seconds[way]] for way in ('ours', 'peer')),
+               unit='samples/s', device=device_name(), more_is_better=True,
+               what=f'{batch_size} pictures of {image[0]} x {image[1]}, MuonAdamW on both sides')
+
+
+def rows(quick: bool = False) -> list:
+    need_cuda()
+    return [compare('sft_step_7b', 'configs/_base_/models/qwen25vl_7b_random.py', 4, (640, 480),
+                    2 if quick else 8, 5e-5)]
 
 
 def main() -> None:

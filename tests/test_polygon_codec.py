@@ -262,3 +262,16 @@ def test_rates_fall_with_the_budget():
         rates = [rate_of(tokens, grammar) for tokens in (1, 40, 80, 150, 250, 1e6)]
         assert rates == sorted(rates, reverse=True) and 0 < rates[-1] < rates[0] < 1
     assert rate_of(264, grammars[2]) == pytest.approx(rate_of(149, grammars[0]) * 0.565, rel=0.02)
+
+
+@pytest.mark.parametrize('preset', ['default', 'paper', 'paper-exact'])
+@pytest.mark.parametrize('seg', [
+    [[10, 10, 40, 10, 40, 30, 10, 30]],
+    [[10, 10, 40, 10, 40, 30, 10, 30], [20, 20, 60, 22, 55, 45]],  # parts overlap
+    dict(size=[48, 64], counts=[10, 30, 18, 30, 48 * 64 - 88]),
+    [dict(size=[48, 64], counts=[0, 5, 48 * 64 - 5]), dict(size=[48, 64], counts=[48 * 64])],
+    dict(size=[48, 64], counts=[48 * 64]),  # empty
+])
+def test_an_annotation_is_written_as_its_mask(preset, seg):
+    codec, mask = PolygonCodec(preset), segmentation_to_mask(seg, 48, 64)
+    assert codec.encode_segmentation(seg, 48, 64) == codec.encode(mask)

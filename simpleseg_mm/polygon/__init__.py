@@ -3,14 +3,16 @@ from .codec import Decoded, PolygonCodec
 from .contour import canonical_start, mask_to_rings, signed_area
 from .fit import fit_rings, rate_of, thin_rings
 from .raster import (box_iou, coco_fill, mask_iou, mask_to_box, mask_to_extreme, mask_to_point,
-                     mask_to_rle, rings_to_mask, rle_to_crop, rle_to_mask, segmentation_to_mask)
+                     mask_to_rle, rings_to_mask, rings_to_spans, rle_to_crop, rle_to_mask,
+                     segmentation_to_mask, segmentation_to_rle)
 from .simplify import arc_length, simplify_dp
+from .spans import Spans
 from .text import Grammar, ParsedAnswer, count_tokens, parse_answer
 
 __all__ = [
-    'Decoded', 'Grammar', 'ParsedAnswer', 'PolygonCodec', 'arc_length', 'box_iou',
+    'Decoded', 'Grammar', 'ParsedAnswer', 'PolygonCodec', 'Spans', 'arc_length', 'box_iou',
     'canonical_start', 'coco_fill', 'count_tokens', 'fit_rings', 'mask_iou', 'mask_to_box',
     'mask_to_extreme', 'mask_to_point', 'mask_to_rings', 'mask_to_rle', 'parse_answer', 'rate_of',
-    'rings_to_mask', 'rle_to_crop', 'rle_to_mask', 'segmentation_to_mask', 'signed_area',
-    'simplify_dp', 'thin_rings'
+    'rings_to_mask', 'rings_to_spans', 'rle_to_crop', 'rle_to_mask', 'segmentation_to_mask',
+    'segmentation_to_rle', 'signed_area', 'simplify_dp', 'thin_rings'
 ]

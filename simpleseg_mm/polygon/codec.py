@@ -1,14 +1,17 @@
 """Mask to text and back: one object that holds every choice made on the way."""
 import hashlib
 from dataclasses import dataclass
-from typing import List, Optional, Sequence
+from functools import cached_property
+from typing import List, Optional, Sequence, Tuple
 
 import numpy as np
 
 from .contour import mask_to_rings
 from .fit import fit_rings, rate_of, thin_rings
-from .raster import check_size, coco_fill, rings_to_mask, rle_to_crop, rle_to_mask
+from .raster import (check_size, coco_fill, rings_to_mask, rle_to_crop, rle_to_mask,
+                     segmentation_to_rle)
 from .simplify import arc_length, simplify_dp
+from .spans import Spans, wind
 from .text import Grammar, ParsedAnswer, parse_answer
 
 PRESETS = ('default', 'paper', 'paper-exact')
@@ -16,18 +19,36 @@ RING_ORDERS = ('opencv', 'reversed', 'shuffled')
 PAPER_EPSILON = 0.005
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Decoded:
-    """A decoded answer.
+    """A decoded answer. Mask and spans are worked out when they are first asked for.
 
     Attributes:
-        mask: ``(h, w) bool``; all False where the text holds no mask.
         rings: ``(N, 2) float64`` arrays in pixels of the image.
         parsed: what the parser found.
+        size: (h, w) of the image.
+        preset: how the rings are filled.
     """
-    mask: np.ndarray
     rings: List[np.ndarray]
     parsed: ParsedAnswer
+    size: Tuple[int, int]
+    preset: str = 'default'
+
+    @cached_property
+    def mask(self) -> np.ndarray:
+        """``(h, w) bool``; all False where the text holds no mask."""
+        if self.preset == 'paper':
+            return coco_fill(self.rings, self.size)
+        if self.preset == 'paper-exact':
+            return rings_to_mask(self.rings, self.size, 'centres')
+        return self.spans.mask if self.rings else np.zeros(self.size, bool)
+
+    @cached_property
+    def spans(self) -> Spans:
+        """The mask as spans: for IoU, area and centroid, without its pixels."""
+        if self.preset == 'default':
+            return wind(self.rings, self.size) if self.rings else Spans.from_mask(self.mask)
+        return Spans.from_mask(self.mask)
 
 
 class PolygonCodec:
@@ -112,6 +133,15 @@ class PolygonCodec:
         steps = self._paper_steps(crop, rle['size'], corner) if crop.size else []
         return self.grammar.format_steps(self._ordered(steps))
 
+    def encode_segmentation(self, seg, h: int, w: int) -> str:
+        """Text of a COCO segmentation of any kind, straight from an annotation file: ``encode``
+        of its mask, which the paper's presets do not build.
+
+        Raises:
+            ValueError: as ``segmentation_to_mask``.
+        """
+        return self.encode_rle(segmentation_to_rle(seg, h, w))
+
     def _paper_steps(self, mask, size, corner=(0, 0)) -> List[np.ndarray]:
         rings = mask_to_rings(mask, 'centres', holes=False)
         rings = [simplify_dp(ring, self.epsilon * arc_length(ring)) for ring in rings]
@@ -137,13 +167,9 @@ class PolygonCodec:
         return rng.permutation(ring, axis=0)
 
     def decode(self, text: str, size) -> Decoded:
-        """Mask of any text, at ``size`` (h, w). Never raises on the text."""
+        """What a text says about an image of ``size`` (h, w). Never raises on the text."""
         h, w = check_size(size)
         limit = dict(max_chars=None) if self.lossless else {}
         parsed = parse_answer(text, self.grammar, 'rings', **limit)
-        rings = [ring * np.array([w, h], np.float64) for ring in parsed.rings]
-        if self.preset == 'paper':
-            return Decoded(coco_fill(rings, (h, w)), rings, parsed)
-        if self.preset == 'paper-exact':
-            return Decoded(rings_to_mask(rings, (h, w), 'centres'), rings, parsed)
-        return Decoded(rings_to_mask(rings, (h, w), 'edges'), rings, parsed)
+        scale = np.array([w, h], np.float64)
+        return Decoded([ring * scale for ring in parsed.rings], parsed, (h, w), self.preset)

@@ -33,12 +33,17 @@ def check_mask(mask) -> np.ndarray:
 
     It may share the memory of a bool mask.
     """
+    mask = _check_kind(mask)
+    return np.ascontiguousarray(mask if mask.dtype == bool else mask != 0).view(np.uint8)
+
+
+def _check_kind(mask) -> np.ndarray:
     mask = np.asarray(mask)
     if mask.ndim != 2:
         raise ValueError(f'a mask has shape (H, W), got {mask.shape}; pass one mask at a time')
     if mask.size and mask.dtype.kind not in 'bui':
         raise ValueError(f'a mask is bool or integer, got {mask.dtype}; threshold it first')
-    return np.ascontiguousarray(mask if mask.dtype == bool else mask != 0).view(np.uint8)
+    return mask
 
 
 def signed_area(ring) -> float:
@@ -52,15 +57,23 @@ def signed_area(ring) -> float:
 
 def canonical_start(ring: np.ndarray) -> np.ndarray:
     """Roll a ring so that it starts at its top-most, then left-most vertex."""
-    top = np.flatnonzero(ring[:, 1] == ring[:, 1].min())
-    first = int(top[ring[top, 0].argmin()])
+    y = ring[:, 1]
+    top = np.flatnonzero(y == y.min())
+    first = int(top[0] if len(top) == 1 else top[ring[top, 0].argmin()])
     return np.roll(ring, -first, axis=0) if first else ring
 
 
 def crop_of(mask: np.ndarray) -> Optional[Tuple[int, int, int, int]]:
     """Tight ``(x0, y0, x1, y1)`` of the non-zero pixels, right and bottom exclusive, or None."""
-    x, y, w, h = cv2.boundingRect(mask)
-    return None if w == 0 or h == 0 else (x, y, x + w, y + h)
+    if not mask.size:
+        return None
+    rows = mask.max(axis=1) > 0
+    top = int(rows.argmax())
+    if not rows[top]:
+        return None
+    bottom = len(rows) - int(rows[::-1].argmax())
+    columns = mask[top:bottom].max(axis=0) > 0
+    return (int(columns.argmax()), top, len(columns) - int(columns[::-1].argmax()), bottom)
 
 
 class _Chain:
@@ -129,7 +142,9 @@ def mask_to_rings(mask, reading: str = 'centres', holes: bool = True) -> List[np
         ``rings_to_mask`` with the same reading is the exact inverse.
     """
     check_reading(reading)
-    mask = check_mask(mask)
+    mask = _check_kind(mask)
+    # 0 and 1 are not asked for: of bytes, the whole mask need not be copied
+    mask = mask if mask.dtype == np.uint8 else check_mask(mask)
     box = crop_of(mask)
     if box is None:
         return []

@@ -26,8 +26,8 @@ import cv2
 import numpy as np
 
 from .contour import canonical_start, check_mask, crop_of, mask_to_rings, signed_area
-from .raster import TIE
 from .simplify import arc_length, simplify_dp
+from .spans import TIE
 from .text import Grammar
 
 # All numbers here are our choice, tried out on COCO objects.

@@ -10,13 +10,10 @@ import numpy as np
 from pycocotools import mask as coco_mask
 
 from .contour import check_mask, check_reading, crop_of, signed_area
+from .spans import Spans, wind
 
 # Guards pycocotools and OpenCV, which crash on or wrap around far coordinates. Our choice.
 MAX_COORDINATE = 1e5
-_BLOCK = 1 << 17
-# A pixel's centre, and a hair more: a border that runs through centres is decided alike however
-# its coordinates were rounded.
-TIE = 0.5 + 1e-6
 
 
 def check_size(size) -> Tuple[int, int]:
@@ -59,70 +56,23 @@ def rings_to_mask(rings: Sequence, size, reading: str = 'centres') -> np.ndarray
         ValueError: a ring is not ``(N, 2)`` or holds NaN or absurd numbers.
     """
     check_reading(reading)
-    size = check_size(size)
-    rings = [check_ring(ring) for ring in rings]
-    rings = [ring for ring in rings if len(ring)]
-    if not rings:
-        return np.zeros(size, bool)
     if reading == 'edges':
-        return _wind(rings, size)
-    return _fill_inclusive(rings, size)
+        return rings_to_spans(rings, size).mask
+    size = check_size(size)
+    rings = _checked_rings(rings)
+    return _fill_inclusive(rings, size) if rings else np.zeros(size, bool)
 
 
-def crossings(a: np.ndarray, b: np.ndarray, size) -> Tuple[np.ndarray, ...]:
-    """Where directed edges cross the rows of pixel centres.
-
-    Args:
-        a, b: ``(E, 2) float64`` ends of the edges, image coordinates.
-        size: ``(h, w)``; rows outside are dropped, columns are clipped to 0..w.
-
-    Returns:
-        ``(count, row, column)``: how many rows each edge crosses ``(E,) int64``, and, edge after
-        edge, ``(sum of counts,) int64`` rows and columns: the centre of pixel ``(row, j)`` lies
-        right of the crossing exactly for ``j >= column``.
-    """
-    h, w = size
-    ya, yb = a[:, 1], b[:, 1]
-    first = np.ceil(np.minimum(ya, yb) - TIE).clip(0, h).astype(np.int64)
-    last = np.ceil(np.maximum(ya, yb) - TIE).clip(0, h).astype(np.int64)
-    count = last - first
-    row = np.arange(count.sum()) + np.repeat(first - (np.cumsum(count) - count), count)
-    dy = yb - ya
-    slope = (b[:, 0] - a[:, 0]) / np.where(np.abs(dy) > 1e-9, dy, np.inf)
-    x = row * np.repeat(slope, count)
-    x += np.repeat(a[:, 0] + (0.5 - ya) * slope - TIE, count)
-    np.ceil(x, out=x)
-    np.clip(x, 0, w, out=x)
-    return count, row, x.astype(np.int64)
+def rings_to_spans(rings: Sequence, size) -> Spans:
+    """``rings_to_mask`` in reading 'edges', as spans: for IoU, area and centroid."""
+    size = check_size(size)
+    rings = _checked_rings(rings)
+    return wind(rings, size) if rings else Spans(np.zeros(0, np.int64), size)
 
 
-def _wind(rings: List[np.ndarray], size) -> np.ndarray:
-    """Pixels whose centre has a non-zero winding number over all rings."""
-    h, w = size
-    a = np.concatenate(rings)
-    b = np.concatenate([a[1:], a[:1]])
-    last = np.cumsum([len(ring) for ring in rings]) - 1
-    b[last] = a[np.concatenate([[0], last[:-1] + 1])]  # every ring closes at its own start
-    x0, y0 = np.floor(a.min(axis=0)).clip(0, [w, h]).astype(int)
-    x1, y1 = np.ceil(a.max(axis=0)).clip(0, [w, h]).astype(int)
-    mask = np.zeros(size, bool)
-    if x1 <= x0 or y1 <= y0:
-        return mask
-    offset = np.array([x0, y0], np.float64)
-    ch, cw = int(y1 - y0), int(x1 - x0)
-    a, b = a - offset, b - offset
-    sign = np.where(b[:, 1] > a[:, 1], 1.0, -1.0)
-    change = np.zeros(ch * (cw + 1))
-    block = max(1, _BLOCK // ch)  # bounds the memory, and stays in the processor's cache
-    for i in range(0, len(a), block):
-        part = slice(i, i + block)
-        count, row, column = crossings(a[part], b[part], (ch, cw))
-        row *= cw + 1
-        row += column
-        change += np.bincount(row, weights=np.repeat(sign[part], count), minlength=len(change))
-    winding = np.cumsum(change.reshape(ch, cw + 1), axis=1)[:, :cw]
-    mask[y0:y1, x0:x1] = winding != 0
-    return mask
+def _checked_rings(rings: Sequence) -> List[np.ndarray]:
+    rings = [check_ring(ring) for ring in rings]
+    return [ring for ring in rings if len(ring)]
 
 
 def _fill_inclusive(rings: List[np.ndarray], size) -> np.ndarray:
@@ -131,9 +81,15 @@ def _fill_inclusive(rings: List[np.ndarray], size) -> np.ndarray:
     areas = [signed_area(ring) for ring in rings]
     outward = -1 if areas[int(np.argmax(np.abs(areas)))] <= 0 else 1
     is_hole = [area * outward < 0 for area in areas]
-    cover = np.zeros(size, np.int32)
+    mask = np.zeros(size, bool)
+    points = np.concatenate(rings)
+    low = points.min(axis=0).clip(0, size[::-1])
+    w, h = points.max(axis=0).clip(-1, np.array(size[::-1]) - 1) + 1 - low
+    if w < 1 or h < 1:
+        return mask
+    rings = [ring - low.astype(np.int32) for ring in rings]  # all below is inside their box
+    cover = np.zeros((h, w), np.int32)
     dots = np.concatenate([r for r in rings if len(r) == 1] or [np.zeros((0, 2), np.int32)])
-    h, w = size
     dots = dots[(dots >= 0).all(axis=1) & (dots[:, 0] < w) & (dots[:, 1] < h)]
     np.add.at(cover, (dots[:, 1], dots[:, 0]), 1)
     for ring, hole in zip(rings, is_hole):
@@ -144,7 +100,8 @@ def _fill_inclusive(rings: List[np.ndarray], size) -> np.ndarray:
         for ring, hole in zip(rings, is_hole):
             if hole:
                 _add(cover, ring, -1, outers)
-    return cover > 0
+    mask[low[1]:low[1] + h, low[0]:low[0] + w] = cover > 0
+    return mask
 
 
 def _add(cover: np.ndarray, ring: np.ndarray, step: int, outers=None) -> None:
@@ -179,11 +136,17 @@ def coco_fill(rings: Sequence, size) -> np.ndarray:
     flat = [check_ring(ring).ravel().tolist() for ring in rings if len(ring) >= 3]
     if not flat:
         return np.zeros((h, w), bool)
-    return coco_mask.decode(coco_mask.merge(coco_mask.frPyObjects(flat, h, w))).astype(bool)
+    union = coco_mask.merge(coco_mask.frPyObjects(flat, h, w))
+    return _mask_of_runs(_runs(union['counts'], 'the RLE'), h, w)
 
 
 def segmentation_to_mask(seg, h: int, w: int) -> np.ndarray:
-    """Any COCO segmentation to a mask, by pycocotools.
+    """Any COCO segmentation to a mask ``(h, w) bool``, by pycocotools: ``segmentation_to_rle``."""
+    return rle_to_mask(segmentation_to_rle(seg, h, w))
+
+
+def segmentation_to_rle(seg, h: int, w: int) -> Dict:
+    """Any COCO segmentation to one RLE, by pycocotools.
 
     Args:
         seg: a list of polygons (flat lists x1, y1, x2, y2, ...), an RLE dict with list, str or
@@ -191,7 +154,7 @@ def segmentation_to_mask(seg, h: int, w: int) -> np.ndarray:
         h, w: size of the image, pixels.
 
     Returns:
-        ``(h, w) bool``.
+        An RLE dict with ``size`` [h, w], for ``rle_to_mask`` or ``rle_to_crop``.
 
     Raises:
         ValueError: what pycocotools would crash on or misread without a word: an empty list,
@@ -200,14 +163,14 @@ def segmentation_to_mask(seg, h: int, w: int) -> np.ndarray:
     """
     h, w = check_size((h, w))
     if isinstance(seg, dict):
-        return _mask_of_runs(_checked_runs(seg, h, w, 'the RLE'), h, w)
+        return dict(size=[h, w], counts=_checked_runs(seg, h, w, 'the RLE'))
     if not isinstance(seg, (list, tuple, np.ndarray)):
         raise ValueError(f'a segmentation is a list or an RLE dict, got {type(seg).__name__}')
     if len(seg) == 0:
         raise ValueError('the segmentation is an empty list; skip the annotation')
     if all(isinstance(part, dict) for part in seg):
         rles = [_checked_rle(part, h, w, f'RLE {i}') for i, part in enumerate(seg)]
-        return coco_mask.decode(coco_mask.merge(rles)).astype(bool)
+        return coco_mask.merge(rles)
     parts = []
     for i, part in enumerate(seg):
         if isinstance(part, (int, float, np.number)):
@@ -227,7 +190,7 @@ def segmentation_to_mask(seg, h: int, w: int) -> np.ndarray:
             raise ValueError(f'polygon {i} has a coordinate that is NaN or beyond '
                              f'{MAX_COORDINATE:g}')
         parts.append(flat.tolist())
-    return coco_mask.decode(coco_mask.merge(coco_mask.frPyObjects(parts, h, w))).astype(bool)
+    return coco_mask.merge(coco_mask.frPyObjects(parts, h, w))
 
 
 def _checked_runs(rle: dict, h: int, w: int, name: str) -> np.ndarray:

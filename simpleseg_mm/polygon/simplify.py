@@ -15,9 +15,11 @@ def simplify_dp(ring, tolerance: float) -> np.ndarray:
     """
     ring = np.asarray(ring)
     kind = np.int32 if ring.dtype.kind in 'iu' else np.float32
-    return cv2.approxPolyDP(ring.astype(kind)[:, None], tolerance, True)[:, 0]
+    return cv2.approxPolyDP(ring.astype(kind, copy=False)[:, None], tolerance, True)[:, 0]
 
 
 def arc_length(ring) -> float:
     """Length of a closed ring, pixels."""
-    return float(cv2.arcLength(np.asarray(ring, np.float32)[:, None], True))
+    ring = np.asarray(ring)
+    kind = np.int32 if ring.dtype == np.int32 else np.float32
+    return float(cv2.arcLength(ring.astype(kind, copy=False)[:, None], True))

@@ -139,6 +139,8 @@ class Grammar:
         rings = [ring for ring in rings if len(ring)]
         if not rings:
             return []
+        if len(rings) == 1:
+            return [self.to_steps(rings[0], size)]
         steps = self.to_steps(np.concatenate(rings), size)
         ends = np.cumsum([len(ring) for ring in rings]).tolist()
         return [steps[end - len(ring):end] for ring, end in zip(rings, ends)]
@@ -217,7 +219,7 @@ _PLAIN = r'[0-9]+(?:\.[0-9]*)?'
 _VERTEX = rf'\[\s*{_PLAIN}\s*,\s*{_PLAIN}\s*\]'
 _RING = rf'\[\s*{_VERTEX}(?:\s*,\s*{_VERTEX})*\s*\]'
 _RINGS = re.compile(rf'\[\s*{_RING}(?:\s*,\s*{_RING})*\s*\]')
-_ONE_RING = re.compile(_RING)
+_RING_END = re.compile(r'\]\s*\]')  # in a whole answer
 _INNER = re.compile(r'\[[^\[\]]*\]')
 _NESTED = re.compile(r'\[\s*\[[^\[\],]*,[^\[\]]*\]')
 _EMPTY = re.compile(r'\[\s*\]')
@@ -305,11 +307,12 @@ def _find_numbers(text: str, grammar: Grammar, pattern, kind: str) -> Optional[P
 
 def _shares(words: Sequence[str], grammar: Grammar) -> Tuple[np.ndarray, bool]:
     """Numbers as written to shares of the image; and whether they follow the grammar."""
-    values = np.array([float(word) for word in words], np.float64)
-    plain = not any('e' in word or 'E' in word for word in words)
+    values = np.array(list(map(float, words)), np.float64)
+    letters = ''.join(words)
+    plain = 'e' not in letters and 'E' not in letters
     if grammar.style != 'int':
         return values, plain
-    dotted = sum('.' in word for word in words)
+    dotted = letters.count('.')  # at most one a number
     if dotted and dotted == len(words) and (np.abs(values) <= 1).all():
         return values, False
     return values / grammar.steps, plain and not dotted
@@ -329,7 +332,8 @@ def _find_rings(text: str, grammar: Grammar, cut: bool) -> Optional[ParsedAnswer
     start = before.find('[', len(before.rstrip('[ \t\r\n')))
     strict = _RINGS.match(text, before.rfind('[', 0, nested.start()))
     if strict is not None and _is_bare(text, *strict.span()):
-        rings = [_PAIRS.findall(ring) for ring in _ONE_RING.findall(strict.group())]
+        parts = _RING_END.split(strict.group())  # nothing but numbers is left to look for
+        rings = [_UNSIGNED.findall(part) for part in parts[:-1]]
         return _rings_answer(rings, grammar, True, False, 0, strict.span())
     return _rings_answer(*_recover_rings(text, start, before.count('[', start), grammar, cut))
 
@@ -355,7 +359,7 @@ def _recover_rings(text: str, start: int, depth: int, grammar: Grammar, cut: boo
         if pair is None:
             dropped += 1
         else:
-            rings[-1].append(pair.groups())
+            rings[-1] += pair.groups()
     tail = _TAIL.match(text, end).group()
     closed = tail.count(']') >= depth
     truncated = not closed and (cut or end + len(tail) == len(text))
@@ -366,19 +370,22 @@ def _recover_rings(text: str, start: int, depth: int, grammar: Grammar, cut: boo
 
 def _rings_answer(rings, grammar: Grammar, valid: bool, truncated: bool, dropped: int, span
                   ) -> ParsedAnswer:
-    """Check and scale rings of number words."""
+    """Check and scale rings of number words x, y, x, y, ..."""
     rings = [ring for ring in rings if ring]
-    words = [word for ring in rings for pair in ring for word in pair]
-    shares, follows = _shares(words, grammar)
+    shares, follows = _shares([word for ring in rings for word in ring], grammar)
+    inside = len(shares) == 0 or bool(shares.min() >= 0 and shares.max() <= 1)
+    valid = valid and follows and inside
     shares = shares.reshape(-1, 2)
-    near = _is_near(shares).all(axis=1)
-    valid = valid and follows and bool(((shares >= 0) & (shares <= 1)).all())
-    dropped += int((~near).sum())
-    shares = shares.clip(0, 1)
+    near = None
+    if not inside:
+        near = _is_near(shares).all(axis=1)
+        dropped += int((~near).sum())
+        shares = shares.clip(0, 1)
     kept, at, short = [], 0, 0
     for ring in rings:
-        points = shares[at:at + len(ring)][near[at:at + len(ring)]]
-        at += len(ring)
+        part = slice(at, at + len(ring) // 2)
+        points = shares[part] if near is None else shares[part][near[part]]
+        at = part.stop
         if len(set(map(tuple, points.tolist()))) < 3:
             short += 1
         else:

@@ -5,12 +5,12 @@ Pure: numpy, OpenCV and ``simpleseg_mm.polygon`` only, so that any trainer can c
 import math
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
-from typing import Callable, Dict, List, Mapping, Optional, Sequence, Union
+from typing import Callable, Dict, List, Mapping, Optional, Sequence, Tuple, Union
 
 import cv2
 import numpy as np
 
-from ..polygon import ParsedAnswer, PolygonCodec, count_tokens, mask_iou, mask_to_box, rle_to_mask
+from ..polygon import ParsedAnswer, PolygonCodec, Spans, count_tokens, rle_to_mask
 from ..polygon.metrics import boundary_iou
 
 
@@ -24,12 +24,18 @@ class Answer:
         codec: reads the text.
         finished: whether an end token was written.
         num_tokens: tokens written; ``None``: counted by Qwen's digit rule.
+        target: ``truth`` as spans, which the answers of a group share; ``None``: worked out.
     """
     text: str
     truth: np.ndarray
     codec: PolygonCodec
     finished: bool = True
     num_tokens: Optional[int] = None
+    target: Optional[Spans] = None
+
+    def __post_init__(self) -> None:
+        if self.target is None:
+            self.target = Spans.from_mask(self.truth)
 
     @cached_property
     def _decoded(self):
@@ -45,6 +51,11 @@ class Answer:
         return self._decoded.mask
 
     @property
+    def spans(self) -> Spans:
+        """``mask`` as spans: area, box, centroid and IoU without its pixels."""
+        return self._decoded.spans
+
+    @property
     def well_formed(self) -> bool:
         """The whole answer follows the grammar, is in range, and ends with an end token."""
         return self.parsed.valid and self.finished
@@ -52,13 +63,13 @@ class Answer:
     @cached_property
     def says_absent_rightly(self) -> Optional[bool]:
         """For an absent target, whether the answer is '[]'; None for a present one."""
-        return None if self.truth.any() else self.parsed.kind == 'empty' and self.parsed.valid
+        return None if self.target.area else self.parsed.kind == 'empty' and self.parsed.valid
 
     @cached_property
     def iou(self) -> float:
         if self.says_absent_rightly is not None:
             return float(self.says_absent_rightly)
-        return mask_iou(self.mask, self.truth)
+        return self.spans.iou(self.target)
 
 
 # Components: an answer -> a number. Those of COMPONENTS can be named in configs.
@@ -86,10 +97,10 @@ def centroid_reward(answer: Answer) -> float:
     """
     if answer.says_absent_rightly is not None:
         return answer.iou
-    if not answer.mask.any():
+    if not answer.spans.area:
         return 0.0
-    x0, y0, x1, y1 = mask_to_box(answer.truth)
-    distance = math.dist(_centroid(answer.mask), _centroid(answer.truth))
+    x0, y0, x1, y1 = answer.target.box
+    distance = math.dist(answer.spans.centroid, answer.target.centroid)
     return max(0.0, 1 - distance / (0.5 * math.hypot(x1 - x0, y1 - y0)))
 
 
@@ -188,13 +199,15 @@ class PolygonReward:
         if any(len(column) != count for column in columns):
             raise ValueError(f'{count} texts, but {[len(column) for column in columns]} truths, '
                              'finished flags, token counts and codecs')
-        rasters: Dict[int, np.ndarray] = {}  # answers of a group share their target
+        rasters: Dict[int, Tuple[np.ndarray, Spans]] = {}  # answers of a group share their target
         answers = []
         for text, truth, end, tokens, spec in zip(texts, *columns):
             if id(truth) not in rasters:
-                rasters[id(truth)] = self._raster(truth)
-            answers.append(Answer(text if isinstance(text, str) else '', rasters[id(truth)],
-                                  _codec(spec), bool(end), tokens))
+                raster = self._raster(truth)
+                rasters[id(truth)] = raster, Spans.from_mask(raster)
+            raster, target = rasters[id(truth)]
+            answers.append(Answer(text if isinstance(text, str) else '', raster, _codec(spec),
+                                  bool(end), tokens, target))
         parts = {name: np.array([_apply(name, component, answer) for answer in answers])
                  for name, component in self.components.items()}
         total = sum(self.weights[name] * parts[name] for name in parts)
@@ -241,11 +254,6 @@ def trl_reward(reward: PolygonReward, truth: str = 'mask', codec: str = 'codec')
 @lru_cache(maxsize=64)
 def _codec(spec: str) -> PolygonCodec:
     return PolygonCodec.from_spec(spec)
-
-
-def _centroid(mask: np.ndarray):
-    y, x = np.nonzero(mask)
-    return x.mean(), y.mean()
 
 
 def _apply(name: str, component: Component, answer: Answer) -> float:

@@ -1,0 +1,96 @@
+"""What all benchmarks share: ours beside its peer in turns, and one form of a row."""
+import os
+import platform
+import statistics
+import time
+from pathlib import Path
+from typing import Callable, Dict, List, Optional
+
+import torch
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+class Skip(Exception):
+    """A benchmark cannot run here; the message says why."""
+
+
+def need_cuda() -> None:
+    if not torch.cuda.is_available():
+        raise Skip('no CUDA device')
+
+
+def real_data() -> Optional[Path]:
+    """Folder with real photos, where SIMPLESEG_DATA names one."""
+    folder = os.environ.get('SIMPLESEG_DATA', '')
+    return Path(folder) if folder and Path(folder).is_dir() else None
+
+
+def alternate(ways: Dict[str, Callable[[], object]], repeats: int,
+              clock: Callable[[], float] = time.process_time,
+              before: Optional[Callable[[str], object]] = None) -> Dict[str, List[float]]:
+    """Seconds of each way, ``repeats`` times in turns after one turn of warm-up.
+
+    Args:
+        ways: name -> what is timed.
+        repeats: timed turns.
+        clock: processor time of this process unless told; ``time.perf_counter`` where other
+            processes or devices do a part.
+        before: called with the name, untimed.
+    """
+    seconds: Dict[str, List[float]] = {name: [] for name in ways}
+    for turn in range(repeats + 1):
+        for name, way in ways.items():
+            if before is not None:
+                before(name)
+            start = clock()
+            way()
+            if turn:
+                seconds[name].append(clock() - start)
+    return seconds
+
+
+def row(name: str, ours: List[float], peer: List[float], unit: str, device: str = 'cpu',
+        more_is_better: bool = False, **notes) -> dict:
+    """A row of the report.
+
+    Args:
+        ours, peer: values in ``unit`` of the same turns.
+        more_is_better: of a rate; else of a time or size.
+        notes: further figures.
+
+    Returns:
+        ``ours``, ``peer`` and ``ratio`` (above 1: ours is better) are medians; ``spread`` is the
+        least and the most of the turns' ratios.
+    """
+    ratios = [(a / b if more_is_better else b / a) for a, b in zip(ours, peer)]
+    return dict(name=name, ratio=_short(statistics.median(ratios)),
+                ours=_short(statistics.median(ours)), peer=_short(statistics.median(peer)),
+                unit=unit, device=device,
+                spread=[_short(min(ratios)), _short(max(ratios))], **notes)
+
+
+def skipped(name: str, reason: str) -> dict:
+    return dict(name=name, ratio=None, ours=None, peer=None, unit='', device='', spread=[],
+                skipped=reason)
+
+
+def _short(value: float) -> float:
+    return float(f'{value:.4g}')
+
+
+def device_name() -> str:
+    return torch.cuda.get_device_name() if torch.cuda.is_available() else 'cpu'
+
+
+def machine() -> dict:
+    """Processor, cores, threads, device and versions."""
+    model = platform.processor()
+    if Path('/proc/cpuinfo').is_file():
+        lines = Path('/proc/cpuinfo').read_text().splitlines()
+        model = next((x.split(':', 1)[1].strip() for x in lines if x.startswith('model name')),
+                     model)
+    load = os.getloadavg()[0] if hasattr(os, 'getloadavg') else None
+    return dict(cpu=model, cores=os.cpu_count(), threads=torch.get_num_threads(),
+                device=device_name(), torch=torch.__version__,
+                python=platform.python_version(), load=load)

@@ -1,0 +1,72 @@
+"""docs/benchmarks.md, its JSON and its plots, from a report of run.py."""
+import json
+from typing import Dict
+
+import codec
+import run
+from measure import ROOT
+
+PAGE = ROOT / 'docs/benchmarks.md'
+FOLDER = ROOT / 'docs/benchmarks'
+START, END = '<!-- figures -->', '<!-- end of figures -->'
+
+
+def write(report: Dict[str, dict], quick: bool = False) -> None:
+    """Rewrites what stands between the page's marks; rows of earlier reports stay where this one
+    has none."""
+    FOLDER.mkdir(exist_ok=True)
+    path = FOLDER / 'results.json'
+    kept = json.loads(path.read_text()) if path.is_file() else {}
+    report = {**kept, **report}
+    path.write_text(json.dumps(report, indent=1) + '\n')
+    draw(quick)
+    head, rest = PAGE.read_text().split(START)
+    PAGE.write_text(head + START + '\n' + figures(report) + '\n' + END + rest.split(END)[1])
+
+
+def figures(report: Dict[str, dict]) -> str:
+    """The machine, the table, and what each row was."""
+    machine = report['machine']
+    lines = [f'{machine["cpu"]}, {machine["cores"]} cores, {machine["threads"]} thread(s), load '
+             f'{machine["load"]:.1f}; {machine["device"]}; torch {machine["torch"]}, Python '
+             f'{machine["python"]}.', '', run.table(report), '']
+    for name, row in report.items():
+        if row.get('what'):
+            lines.append(f'- `{name}`: {row["what"]}{_quality(row)}.')
+    return '\n'.join(lines)
+
+
+def _quality(row: dict) -> str:
+    if 'ours_quality' not in row:
+        return ''
+    ours, peer = row['ours_quality'], row['peer_quality']
+    return (f'. IoU {ours["iou"]} at {ours["tokens"]} tokens, the peer '
+            f'{peer["iou"]} at {peer["tokens"]}')
+
+
+def draw(quick: bool = False) -> None:
+    """The two plots of the codec."""
+    import matplotlib
+    matplotlib.use('Agg')
+    from matplotlib import pyplot
+    times = codec.by_size(*(((112, 224), 1) if quick else ()))
+    figure, axes = pyplot.subplots(figsize=(5, 3.2), layout='constrained')
+    for way, label in (('peer', 'official steps'), ('ours', 'ours')):
+        axes.loglog(times['side'], times[way], 'o-', label=label)
+    axes.set(xlabel='side of the image, pixels', ylabel='answer to IoU, ms')
+    _save(figure, axes, 'latency.svg')
+    curves = codec.by_tokens(4 if quick else 120)
+    figure, axes = pyplot.subplots(figsize=(5, 3.2), layout='constrained')
+    for name, label in (('paper', "paper's preset, official decoding"),
+                        ('paper_exact', 'the same outlines, decoded exactly, int1000'),
+                        ('default', 'default preset')):
+        axes.semilogx(*zip(*curves[name]), 'o-', label=label)
+    axes.set(xlabel='mean tokens a mask', ylabel='mean IoU')
+    _save(figure, axes, 'tokens_iou.svg')
+    (FOLDER / 'curves.json').write_text(json.dumps(dict(latency=times, tokens=curves)) + '\n')
+
+
+def _save(figure, axes, name: str) -> None:
+    axes.grid(alpha=0.3)
+    axes.legend(fontsize=8)
+    figure.savefig(FOLDER / name, metadata=dict(Date=None))

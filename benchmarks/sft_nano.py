@@ -1,0 +1,188 @@
+"""SFT of nano, samples a second: this project's training loop against Hugging Face's ``Trainer``.
+
+Same weights, pictures, conversations, batch, precision (float32), optimizer (AdamW, fused),
+weight decay, gradient clipping and number of loader workers (one), in turns in one process. Ours
+is the Runner of configs/simpleseg/nano_sft_refshapes.py with its hooks, which writes the polygons
+of each picture's masks on the way; the Trainer reads conversations that were written beforehand,
+as JSON and image files, and pads batches to their longest row.
+"""
+import copy
+import json
+import logging
+import tempfile
+import time
+from pathlib import Path
+from typing import Callable, Dict, List
+
+import numpy as np
+import torch
+from measure import ROOT, row
+from mmengine.config import Config
+from mmengine.logging import MMLogger
+from mmengine.runner import Runner
+from PIL import Image
+from torch.utils.data import Dataset
+from transformers import Trainer, TrainerCallback, TrainingArguments
+
+from simpleseg_mm.datasets.refshapes import generate
+from simpleseg_mm.engine import launch
+from simpleseg_mm.models.backbones.base import IGNORE
+
+CONFIG = ROOT / 'configs/simpleseg/nano_sft_refshapes.py'
+OPTIMIZER = dict(lr=1e-3, weight_decay=0.05, betas=(0.9, 0.95))
+
+
+def build(folder: str, scenes: int) -> Runner:
+    """The config's own runner on a few generated scenes, with AdamW and no validation."""
+    generate(f'{folder}/data', dict(train=scenes))
+    cfg = Config.fromfile(str(CONFIG))
+    cfg.train_dataloader.dataset.data_root = f'{folder}/data'
+    cfg.optim_wrapper.optimizer = dict(type='AdamW', fused=True, **OPTIMIZER)
+    cfg.update(work_dir=f'{folder}/work', val_cfg=None, val_dataloader=None, val_evaluator=None,
+               test_cfg=None, test_dataloader=None, test_evaluator=None, log_level='WARNING')
+    cfg.train_cfg.update(val_interval=10**6)
+    for name in ('samples', 'retention', 'first_batch', 'progress'):
+        cfg.default_hooks.pop(name, None)
+    cfg.default_hooks.checkpoint.update(interval=10**6, save_best=None, save_last=False)
+    launch.prepare_launcher(cfg, 'none')
+    launch.fit_global_batch(cfg, 1)
+    return Runner.from_cfg(cfg)
+
+
+class Conversations(Dataset):
+    """Image files and their conversations, as a user of the Trainer keeps them."""
+
+    def __init__(self, folder: Path, source: Dataset, count: int) -> None:
+        folder.mkdir()
+        self.rows = []
+        for i in range(count):
+            item = source[i]
+            path = folder / f'{i}.png'
+            Image.fromarray(item['inputs'].permute(1, 2, 0).numpy()).save(path)
+            self.rows.append(dict(image=str(path), turns=list(item['data_samples'].turns)))
+        (folder / 'conversations.json').write_text(json.dumps(self.rows))
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, index: int) -> dict:
+        return self.rows[index]
+
+
+class Collator:
+    """Chat template, tokens, pictures and labels of a batch, padded to its longest row."""
+
+    def __init__(self, tokenizer, image_processor) -> None:
+        self.tokenizer, self.image_processor = tokenizer, image_processor
+
+    def __call__(self, items: List[dict]) -> Dict[str, torch.Tensor]:
+        images = [Image.open(item['image']).convert('RGB') for item in items]
+        visual = self.image_processor(images=images, return_tensors='pt')
+        texts = []
+        for item, grid in zip(items, visual['image_grid_thw']):
+            places = int(grid.prod()) // self.image_processor.merge_size ** 2
+            messages = []
+            for i, (prompt, answer) in enumerate(item['turns']):
+                picture = '' if i else ('<|vision_start|>' + '<|image_pad|>' * places
+                                        + '<|vision_end|>')
+                messages += [dict(role='user', content=picture + prompt),
+                             dict(role='assistant', content=answer)]
+            texts.append(self.tokenizer.apply_chat_template(messages, tokenize=False))
+        batch = self.tokenizer(texts, padding=True, padding_side='right', return_tensors='pt',
+                               add_special_tokens=False)
+        batch = dict(input_ids=batch['input_ids'], attention_mask=batch['attention_mask'])
+        batch['labels'] = self.labels(batch['input_ids'], batch['attention_mask'])
+        image_token = self.tokenizer.convert_tokens_to_ids('<|image_pad|>')
+        batch['mm_token_type_ids'] = (batch['input_ids'] == image_token).long()
+        return {**batch, **visual}
+
+    def labels(self, ids: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+        """Tokens from each assistant header to its end token; -100 elsewhere."""
+        header = self.tokenizer.encode('<|im_start|>assistant\n', add_special_tokens=False)
+        end = self.tokenizer.eos_token_id
+        labels = torch.full_like(ids, IGNORE)
+        for r, line in enumerate(ids.tolist()):
+            i = 0
+            while i < len(line):
+                if line[i:i + len(header)] == header:
+                    i += len(header)
+                    while i < len(line) and mask[r, i]:
+                        labels[r, i] = line[i]
+                        if line[i] == end:
+                            break
+                        i += 1
+                i += 1
+        return labels
+
+
+class Clock(TrainerCallback):
+    """When steps end."""
+
+    def __init__(self) -> None:
+        self.ends: List[float] = []
+
+    def on_step_end(self, args, state, control, **kwargs) -> None:
+        self.ends.append(time.perf_counter())
+
+
+def trainer_steps(hf, tokenizer, image_processor, data: Dataset, folder: str, batch_size: int,
+                  steps: int, warmup: int) -> float:
+    """Seconds of ``steps`` steps of the Trainer, after ``warmup`` others."""
+    clock = Clock()
+    cuda = torch.cuda.is_available()
+    Trainer(
+        model=hf, train_dataset=data, data_collator=Collator(tokenizer, image_processor),
+        callbacks=[clock],
+        args=TrainingArguments(
+            output_dir=folder, per_device_train_batch_size=batch_size, max_steps=steps + warmup,
+            learning_rate=OPTIMIZER['lr'], weight_decay=OPTIMIZER['weight_decay'],
+            adam_beta2=OPTIMIZER['betas'][1], optim='adamw_torch_fused', max_grad_norm=1.0,
+            lr_scheduler_type='constant', dataloader_num_workers=1, logging_steps=10,
+            save_strategy='no', report_to='none', disable_tqdm=True, use_cpu=not cuda,
+            remove_unused_columns=False, seed=0)).train()
+    if cuda:
+        torch.cuda.synchronize()
+    return clock.ends[-1] - clock.ends[warmup - 1]
+
+
+def runner_steps(loop, batches, steps: int, warmup: int) -> float:
+    """Seconds of ``steps`` iterations of our loop, after ``warmup`` others."""
+    for step in range(steps + warmup):
+        if step == warmup:
+            start = time.perf_counter()
+        loop.run_iter(next(batches))
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+    return time.perf_counter() - start
+
+
+def rows(quick: bool = False) -> List[dict]:
+    MMLogger.get_instance('mmengine', log_level=logging.WARNING)
+    steps, warmup, turns, scenes = (2, 1, 2, 40) if quick else (30, 5, 5, 400)
+    with tempfile.TemporaryDirectory() as folder:
+        runner = build(folder, scenes)
+        loop = runner.build_train_loop(runner.cfg.train_cfg)
+        runner._train_loop = loop
+        runner.optim_wrapper = runner.build_optim_wrapper(runner.optim_wrapper)
+        runner.param_schedulers = None
+        for point in ('before_run', 'before_train', 'before_train_epoch'):
+            runner.call_hook(point)
+        runner.model.train()
+        batches = iter(loop.dataloader)
+        mllm = runner.model.mllm
+        data = Conversations(Path(folder) / 'conversations', loop.dataloader.dataset,
+                             min(scenes, 4 if quick else 240))
+        hf, size = copy.deepcopy(mllm.hf), loop.dataloader.batch_size
+        seconds: Dict[str, List[float]] = dict(ours=[], peer=[])
+        ways: Dict[str, Callable[[], float]] = dict(
+            ours=lambda: runner_steps(loop, batches, steps, warmup),
+            peer=lambda: trainer_steps(hf, mllm.tokenizer, mllm.image_processor, data,
+                                       f'{folder}/trainer', size, steps, warmup))
+        for _ in range(turns):
+            for name, way in ways.items():
+                seconds[name].append(way())
+    rates = {name: [size * steps / s for s in values] for name, values in seconds.items()}
+    return [row('sft_nano', rates['ours'], rates['peer'], 'samples/s', more_is_better=True,
+                what=f'{np.round(sum(p.numel() for p in hf.parameters()) / 1e6, 1)} M parameters, '
+                     f'batches of {size} pictures with up to 3 polygons, float32, AdamW; the peer '
+                     'is transformers.Trainer')]
