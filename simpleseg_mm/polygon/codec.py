@@ -6,7 +6,7 @@ from typing import List, Optional, Sequence, Tuple
 
 import numpy as np
 
-from .contour import mask_to_rings
+from .contour import mask_to_rings, trace_crop
 from .fit import fit_rings, rate_of, thin_rings
 from .raster import (check_size, coco_fill, rings_to_mask, rle_to_crop, rle_to_mask,
                      segmentation_to_rle)
@@ -118,7 +118,7 @@ class PolygonCodec:
         """Text of a mask ``(H, W)``; '[]' when it is empty. A pure function of the mask."""
         mask = np.asarray(mask)
         steps = (self._steps(mask) if self.preset == 'default'
-                 else self._paper_steps(mask, mask.shape))
+                 else self._paper_steps(mask_to_rings(mask, holes=False), mask.shape))
         return self.grammar.format_steps(self._ordered(steps))
 
     def encode_rle(self, rle: dict) -> str:
@@ -130,7 +130,10 @@ class PolygonCodec:
         if self.preset == 'default':
             return self.encode(rle_to_mask(rle))
         crop, corner = rle_to_crop(rle)
-        steps = self._paper_steps(crop, rle['size'], corner) if crop.size else []
+        if not crop.size:
+            return self.grammar.format_steps([])
+        rings = trace_crop(crop.view(np.uint8), corner, 'centres', holes=False)
+        steps = self._paper_steps(rings, rle['size'])
         return self.grammar.format_steps(self._ordered(steps))
 
     def encode_segmentation(self, seg, h: int, w: int) -> str:
@@ -142,10 +145,9 @@ class PolygonCodec:
         """
         return self.encode_rle(segmentation_to_rle(seg, h, w))
 
-    def _paper_steps(self, mask, size, corner=(0, 0)) -> List[np.ndarray]:
-        rings = mask_to_rings(mask, 'centres', holes=False)
+    def _paper_steps(self, rings, size) -> List[np.ndarray]:
         rings = [simplify_dp(ring, self.epsilon * arc_length(ring)) for ring in rings]
-        return self.grammar.rings_to_steps([ring + np.int32(corner) for ring in rings], size)
+        return self.grammar.rings_to_steps(rings, size)
 
     def _steps(self, mask) -> List[np.ndarray]:
         if self.epsilon is None and not self.lossless:

@@ -149,18 +149,29 @@ def mask_to_rings(mask, reading: str = 'centres', holes: bool = True) -> List[np
     if box is None:
         return []
     x0, y0, x1, y1 = box
-    crop = mask[y0:y1, x0:x1]
+    return trace_crop(mask[y0:y1, x0:x1], (x0, y0), reading, holes)
+
+
+def trace_crop(crop: np.ndarray, corner: Tuple[int, int], reading: str, holes: bool
+               ) -> List[np.ndarray]:
+    """``mask_to_rings`` of the part of a mask that its tight box holds.
+
+    Args:
+        crop: ``(h, w) uint8``, not empty.
+        corner: x, y of its top left pixel in the mask.
+        reading, holes: as there.
+    """
     if reading == 'edges':
         crop = cv2.resize(crop, None, fx=2, fy=2, interpolation=cv2.INTER_NEAREST)
     mode = cv2.RETR_CCOMP if holes else cv2.RETR_EXTERNAL
     contours, hierarchy = cv2.findContours(crop, mode, cv2.CHAIN_APPROX_SIMPLE)
     if len(contours) == 1 and reading == 'centres':  # most masks: nothing to put in order
-        return [canonical_start(contours[0][:, 0]) + np.array([x0, y0], np.int32)]
+        return [canonical_start(contours[0][:, 0]) + np.array(corner, np.int32)]
     chain = _Chain(np.concatenate(contours)[:, 0], np.array([len(c) for c in contours]))
     if reading == 'edges':
         chain = _to_edges(chain)
     chain = chain.from_canonical_start()
-    points = chain.points + np.array([x0, y0], np.int32)
+    points = chain.points + np.array(corner, np.int32)
     order = _order(chain, hierarchy[0, :, 3])
     ends = (chain.start + chain.size).tolist()
     starts = chain.start.tolist()
