@@ -7,6 +7,7 @@ import numpy as np
 
 from .contour import mask_to_rings
 from .fit import fit_rings, rate_of, thin_rings
+from .parts import Part, group_rings
 from .raster import check_size, coco_fill, rings_to_mask, rle_to_crop, rle_to_mask
 from .simplify import arc_length, simplify_dp
 from .text import Grammar, ParsedAnswer, parse_answer
@@ -147,3 +148,13 @@ class PolygonCodec:
         if self.preset == 'paper-exact':
             return Decoded(rings_to_mask(rings, (h, w), 'centres'), rings, parsed)
         return Decoded(rings_to_mask(rings, (h, w), 'edges'), rings, parsed)
+
+    def parts(self, rings: Sequence) -> List[Part]:
+        """Decoded rings grouped to outer rings with their holes, in pixels, read as edges.
+
+        Vertices stay where the model put them. 'paper' knows no holes; of 'paper-exact', whose
+        numbers are pixel centres, the vertices are given half a pixel further, where the centres
+        are, and the half pixel around them is in the mask alone.
+        """
+        shift = 0.5 if self.preset == 'paper-exact' else 0.0
+        return group_rings([ring + shift for ring in rings], oriented=self.preset != 'paper')
