@@ -110,8 +110,8 @@ def test_other_bad_calls(inferencer, tmp_path):
         inferencer.segment([], 'a')
     with pytest.raises(ImageError, match='there is no picture'):
         inferencer.segment(str(tmp_path / 'none.png'), 'a')
-    with pytest.raises(ImageError, match='picture 1 has shape'):
-        inferencer.segment([SCENE, SCENE[0]], 'a')
+    with pytest.raises(ImageError, match='picture 0 has shape'):
+        inferencer.segment([SCENE[0, 0]], 'a')
 
 
 def test_bad_pictures_can_be_skipped(inferencer, saying, tmp_path):
