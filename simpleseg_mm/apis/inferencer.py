@@ -114,7 +114,8 @@ class SimpleSegInferencer(BaseInferencer):
         written as the answers come."""
         names, results = FileNames(), []
         for query, sample, result in self._run(inputs, prompts, batch_size, on_error):
-            _save(Path(out_dir), names.of(query.name, query.index), self.visualize([query], [sample])[0], result)
+            picture = self.visualize([query], [sample])[0]
+            _save(Path(out_dir), names.of(query.name, query.index), picture, result)
             results.append(result)
         return results
 
@@ -169,8 +170,8 @@ class SimpleSegInferencer(BaseInferencer):
             visible = return_vis or show or (out_dir and not no_save_vis)
             picture = self.visualize([query], [sample], show, wait_time)[0] if visible else None
             if out_dir:
-                _save(Path(out_dir), names.of(query.name, query.index), None if no_save_vis else picture,
-                      None if no_save_pred else result)
+                _save(Path(out_dir), names.of(query.name, query.index),
+                      None if no_save_vis else picture, None if no_save_pred else result)
             if print_result:
                 print(json.dumps(result.to_dict()), flush=True)
             if return_vis:
