@@ -124,7 +124,7 @@ class SimpleSegInferencer(BaseInferencer):
         """One prompt about one loaded picture ((H, W, 3) uint8, RGB), without a bar.
 
         Args:
-            on_text: is given the text written so far, after every token. What it raises ends the
+            on_text: is given the text written so far whenever it grows. What it raises ends the
                 writing.
 
         Raises:
