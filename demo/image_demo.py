@@ -12,7 +12,7 @@ def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument('inputs', help='picture, http(s) address or folder')
     parser.add_argument('model', nargs='?', help='config, checkpoint, Hugging Face folder or '
-                        'name; the packaged nano unless told')
+                        'name; what quickstart left unless told')
     parser.add_argument('--weights', help='checkpoint or Hugging Face folder')
     parser.add_argument('--texts', nargs='+', default=[], help='what to segment')
     parser.add_argument('--points', nargs='+', default=[], metavar='X,Y', help='points, pixels')

@@ -39,7 +39,7 @@ class _Query(NamedTuple):
 class SimpleSegInferencer(BaseInferencer):
     """Segments what a text, a point or a box means, in one picture or many.
 
-        inferencer = SimpleSegInferencer()                       # the packaged nano
+        inferencer = SimpleSegInferencer('iter_1200.pth')        # a run's, its config inside
         result, = inferencer.segment('scene.png', 'red circle')  # a Segmentation
         inferencer(['a.jpg', 'b.jpg'], 'the man in red', out_dir='outputs')
 
@@ -62,7 +62,7 @@ class SimpleSegInferencer(BaseInferencer):
         model: config file or Config; name of ``configs/simpleseg/metafile.yml``; checkpoint (.pth)
             that holds its config; Hugging Face folder, by ``to_huggingface.py`` or the released
             SimpleSeg weights; hub id. None: what ``make quickstart`` left here, else the packaged
-            nano. Remote code is never run.
+            nano_sft. Remote code is never run.
         weights: checkpoint (.pth) or Hugging Face folder for a config's model.
         device: such as 'cuda:0'; None: the GPU where there is one.
         cfg_options: changes to the config, ``{'model.generation.max_new_tokens': 512}``.

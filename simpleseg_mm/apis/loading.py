@@ -13,7 +13,7 @@ from mmengine.runner.checkpoint import _load_checkpoint, _load_checkpoint_to_mod
 from ..engine.hooks import GrammarHook, TrainableCheckpointHook
 from ..models.backbones.base import locate
 
-#: writes outlines and ships with the package
+#: a packaged model that writes outlines; docs/inference.md says how it is made
 DEFAULT = 'simpleseg_mm://nano_sft'
 #: where tools/quickstart.py leaves its checkpoints
 QUICKSTART = 'work_dirs/quickstart'
@@ -33,7 +33,7 @@ def resolve(model: Optional[str], weights: Optional[str]) -> Tuple[Config, Optio
             weights that the config names.
 
     With neither: the best checkpoint of the newest stage in ``work_dirs/quickstart``, else the
-    packaged nano.
+    packaged model.
 
     Returns:
         The config, and the .pth file or None.
@@ -63,7 +63,7 @@ def resolve(model: Optional[str], weights: Optional[str]) -> Tuple[Config, Optio
 
 def _default() -> Tuple[Config, Optional[str]]:
     """What quickstart left in the current folder, the best of its newest stage; else the
-    packaged nano."""
+    packaged model."""
     found = [path for stage in ('sft', 'gspo') for path in Path(QUICKSTART, stage).glob('*.pth')]
     if found:
         newest = max(found, key=lambda path: path.stat().st_mtime)
@@ -136,7 +136,7 @@ def _config_of(model) -> Config:
         return _released('qwen25vl', model)
     raise FileNotFoundError(
         f'no model {model}: give a config file, a checkpoint (.pth), a Hugging Face folder, a hub '
-        'id (owner/name) or a name of configs/simpleseg/metafile.yml; nothing: the packaged nano')
+        'id (owner/name) or a name of configs/simpleseg/metafile.yml')
 
 
 def _config_of_folder(folder: str) -> Config:

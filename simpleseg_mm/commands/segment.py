@@ -28,7 +28,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def add_model_arguments(parser: argparse.ArgumentParser) -> None:
     """Which model; for every command that runs one."""
     parser.add_argument('--model', help='config, checkpoint, Hugging Face folder, hub id or name; '
-                        'the packaged nano unless told')
+                        'what quickstart left unless told')
     parser.add_argument('--weights', help="checkpoint (.pth) or folder for the config's model")
     parser.add_argument('--device', help="such as cuda:0 or cpu; the GPU where there is one")
 
