@@ -30,6 +30,7 @@ OPTIM_WRAPPER_CONSTRUCTORS = _child('optimizer wrapper constructor',
 LOG_PROCESSORS = _child('log processor', root.LOG_PROCESSORS, 'engine')
 OPTIM_WRAPPERS = _child('optim_wrapper', root.OPTIM_WRAPPERS, 'engine')
 PARAM_SCHEDULERS = _child('parameter scheduler', root.PARAM_SCHEDULERS, 'engine')
+INFERENCERS = _child('inferencer', root.INFERENCERS, 'apis')
 # Without a parent in MMEngine.
 REWARDS = Registry('reward', scope=_SCOPE, locations=[f'{_SCOPE}.engine'])
 ROLLOUTS = Registry('rollout engine', scope=_SCOPE, locations=[f'{_SCOPE}.engine'])

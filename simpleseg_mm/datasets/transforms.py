@@ -171,6 +171,25 @@ class FormatQuery(BaseTransform):
                 turns.append(self._write(info, task, rng, test_mode=False))
         return turns
 
+    def ask(self, given: str, value, size: tuple[int, int]) -> dict:
+        """The evaluation's question for a mask about what a person gives.
+
+        Args:
+            given: 'text', 'point' or 'box'.
+            value: The expression, or x, y or x1, y1, x2, y2 in pixels.
+            size: (H, W) of the image.
+
+        Returns:
+            What ``transform`` adds, without an answer.
+        """
+        text = value if given == 'text' else (
+            self.codec.grammar.format_point if given == 'point'
+            else self.codec.grammar.format_box)(value, size)
+        subject = SUBJECTS[given][0].replace('{given}', text)
+        prompt = QUESTIONS['mask'][0].replace('{subject}', subject)
+        return dict(task=f'{given}2mask', prompt=prompt, turns=[(prompt, None)],
+                    codec=self.codec.spec)
+
     def _write(self, info: dict, task: str, rng: np.random.Generator,
                test_mode: bool) -> tuple[str, str]:
         """Prompt and answer of one task on one target."""

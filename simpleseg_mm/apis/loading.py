@@ -1,0 +1,193 @@
+"""Which config and which weights a user means: a config, a checkpoint, a folder, a name."""
+import json
+import os.path as osp
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Optional, Tuple
+
+from mmengine.config import Config
+from mmengine.infer import BaseInferencer
+from mmengine.logging import print_log
+from mmengine.runner.checkpoint import _load_checkpoint, _load_checkpoint_to_model
+
+from ..engine.hooks import GrammarHook, TrainableCheckpointHook
+from ..models.backbones.base import locate
+
+#: a packaged model that writes outlines; docs/inference.md says how it is made
+DEFAULT = 'simpleseg_mm://nano_sft'
+#: where tools/quickstart.py leaves its checkpoints
+QUICKSTART = 'work_dirs/quickstart'
+#: what tools/model_converters/to_huggingface.py leaves beside the weights
+NOTE = 'simpleseg.json'
+_CONVERT = ('a Kimi-VL folder as released holds remote code, which is never run here: convert it '
+            'once, python tools/model_converters/kimi_vl.py {0} OUT, and give OUT')
+
+
+def resolve(model: Optional[str], weights: Optional[str]) -> Tuple[Config, Optional[str]]:
+    """The config and the checkpoint that are meant.
+
+    Args:
+        model: a config file; a name of ``configs/simpleseg/metafile.yml``; a Hugging Face folder
+            (``simpleseg_mm://NAME`` too) or hub id; None: the one in the checkpoint.
+        weights: a .pth file, or a Hugging Face folder for the config's ``pretrained``; None: the
+            weights that the config names.
+
+    With neither: the best checkpoint of the newest stage in ``work_dirs/quickstart``, else the
+    packaged model.
+
+    Returns:
+        The config, and the .pth file or None.
+
+    Raises:
+        FileNotFoundError, ValueError: nothing is there, or it is of a kind that is not loaded.
+    """
+    if weights is not None and not osp.exists(locate(weights)):
+        raise FileNotFoundError(f'no weights {weights}: give a .pth file or a Hugging Face folder')
+    if model is None and weights is not None and osp.isfile(weights):
+        return _config_in(weights), weights
+    if model is None and weights is None:
+        return _default()
+    if model is None:
+        model, weights = weights, None
+    if isinstance(model, str) and model.endswith(('.pth', '.pt')) and weights is None:
+        return resolve(None, model)
+    cfg = _config_of(model)
+    if weights is not None and osp.isdir(locate(weights)):
+        if not osp.isfile(osp.join(locate(weights), 'config.json')):
+            raise ValueError(f'{weights} is no Hugging Face folder (it has no config.json); a '
+                             'sharded checkpoint is first written as one file: test it once with '
+                             'its own config, or resume and save on one process')
+        cfg.model.mllm.pretrained, weights = weights, None
+    return cfg, weights
+
+
+def _default() -> Tuple[Config, Optional[str]]:
+    """What quickstart left in the current folder, the best of its newest stage; else the
+    packaged model."""
+    found = [path for stage in ('sft', 'gspo') for path in Path(QUICKSTART, stage).glob('*.pth')]
+    if found:
+        newest = max(found, key=lambda path: path.stat().st_mtime)
+        best = sorted(newest.parent.glob('best_*.pth'), key=lambda path: path.stat().st_mtime)
+        chosen = str(best[-1] if best else newest)
+        print_log(f'model: {chosen}', 'current')
+        return _config_in(chosen), chosen
+    try:
+        return _config_of(DEFAULT), None
+    except FileNotFoundError as error:
+        raise FileNotFoundError(f'{error}. Train a small model in minutes, `make quickstart`, or '
+                                'name a config and a checkpoint') from None
+
+
+def load_weights(model, cfg: Config, path: str) -> None:
+    """Put a checkpoint into a model, with the checks that a run makes.
+
+    Raises:
+        ValueError: it does not fit the model.
+    """
+    checkpoint = _load_checkpoint(path, map_location='cpu')
+    runner = SimpleNamespace(model=model, cfg=cfg)
+    for hook in (TrainableCheckpointHook(), GrammarHook()):
+        hook.after_load_checkpoint(runner, checkpoint)
+    _load_checkpoint_to_model(model, checkpoint)
+
+
+def write_note(cfg: Config, folder: str) -> bool:
+    """Leave beside exported weights what they need to be used without their config: adapter,
+    pixels, generation, prompt form and codec. False where the config has no codec.
+
+    transformers and inference engines pass the file over.
+    """
+    try:
+        codec = query_of(cfg)['codec']
+    except ValueError:
+        return False
+    mllm = {key: cfg.model.mllm[key] for key in ('type', 'dtype', 'min_pixels', 'max_pixels',
+                                                 'system_prompt') if key in cfg.model.mllm}
+    note = dict(mllm=mllm, generation=dict(cfg.model.get('generation') or {}),
+                query=dict(type='FormatQuery', codec=dict(codec)))
+    Path(folder, NOTE).write_text(json.dumps(note, indent=2) + '\n')
+    return True
+
+
+def query_of(cfg: Config) -> dict:
+    """The ``query`` of the config's test set: prompt form and codec.
+
+    Raises:
+        ValueError: it has none.
+    """
+    dataset = (cfg.get('test_dataloader') or {}).get('dataset') or {}
+    if not (dataset.get('query') or {}).get('codec'):
+        raise ValueError('the config names no test_dataloader.dataset.query.codec: it says how '
+                         'outlines are written')
+    return dataset['query']
+
+
+def _config_of(model) -> Config:
+    if not isinstance(model, str):
+        return Config(dict(model)) if not isinstance(model, Config) else Config(model.to_dict())
+    if osp.isfile(model):
+        return Config.fromfile(model)
+    folder = locate(model)
+    if osp.isdir(folder):
+        return _config_of_folder(folder)
+    if (named := _config_named(model)) is not None:
+        return named
+    if model.count('/') == 1 and not model.startswith(('.', '/')):
+        return _released('qwen25vl', model)
+    raise FileNotFoundError(
+        f'no model {model}: give a config file, a checkpoint (.pth), a Hugging Face folder, a hub '
+        'id (owner/name) or a name of configs/simpleseg/metafile.yml')
+
+
+def _config_of_folder(folder: str) -> Config:
+    """A config for a Hugging Face folder: by its note, else as the released weights."""
+    try:
+        kind = json.loads(Path(folder, 'config.json').read_text())['model_type']
+    except (OSError, ValueError, KeyError):
+        raise ValueError(f'{folder} is no Hugging Face folder: it needs a config.json with '
+                         'model_type') from None
+    note = Path(folder, NOTE)
+    if note.is_file():
+        said = json.loads(note.read_text())
+        return Config(dict(
+            default_scope='simpleseg_mm',
+            model=dict(type='SimpleSeg', mllm=dict(said['mllm'], pretrained=folder),
+                       generation=said['generation']),
+            test_dataloader=dict(dataset=dict(query=said['query'])),
+            visualizer=dict(type='SimpleSegVisualizer')))
+    if kind == 'kimi_vl':
+        raise ValueError(_CONVERT.format(folder))
+    if not kind.startswith(('qwen', 'kimi')):
+        raise ValueError(f'{folder} holds a {kind}; a Qwen-VL or a converted Kimi-VL is loaded')
+    return _released('kimivl' if kind.startswith('kimi') else 'qwen25vl', folder)
+
+
+def _released(family: str, pretrained: str) -> Config:
+    """The prompt form and grammar of the released SimpleSeg weights."""
+    cfg = Config.fromfile(osp.join(config_root(), f'configs/simpleseg/released_{family}'
+                                                  '_refcoco.py'))
+    cfg.model.mllm.pretrained = pretrained
+    return cfg
+
+
+def _config_named(name: str) -> Optional[Config]:
+    root = config_root()
+    for entry in BaseInferencer._get_models_from_metafile(root):
+        if entry['Name'].lower() == name.lower():
+            return Config.fromfile(osp.join(root, entry['Config']))
+    return None
+
+
+def config_root() -> str:
+    """The folder that holds ``configs``: the repository, or what an installation copied."""
+    return BaseInferencer._get_repo_or_mim_dir('simpleseg_mm')
+
+
+def _config_in(weights: str) -> Config:
+    """The config that MMEngine stores in a checkpoint."""
+    checkpoint = _load_checkpoint(weights, map_location='cpu')
+    text = (checkpoint.get('message_hub', {}).get('runtime_info', {}).get('cfg')
+            or checkpoint.get('meta', {}).get('cfg'))
+    if not text:
+        raise ValueError(f'{weights} does not hold its config; give the config file too')
+    return Config.fromstring(text, file_format='.py')

@@ -1,0 +1,183 @@
+"""What is asked of a picture and what comes back: plain data, numpy alone."""
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Optional, Tuple, Union
+
+import numpy as np
+
+from .polygon import Part, mask_to_rle
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """What a query asks about: exactly one of three.
+
+    Attributes:
+        text: an expression, such as 'the man in red'.
+        point: x, y on the object, pixels of the upright picture.
+        box: x1, y1, x2, y2 around it, pixels, right and bottom exclusive.
+
+    Raises:
+        ValueError: none or several are given, an empty expression, numbers that are no point or
+            no box, or a box of no or negative size.
+    """
+    text: Optional[str] = None
+    point: Optional[Tuple[float, float]] = None
+    box: Optional[Tuple[float, float, float, float]] = None
+
+    def __post_init__(self) -> None:
+        given = [kind for kind in ('text', 'point', 'box') if getattr(self, kind) is not None]
+        if len(given) != 1:
+            raise ValueError(f'a prompt is one of text, point and box; got {given or "none"}')
+        if self.kind == 'text':
+            if not isinstance(self.text, str) or not self.text.strip():
+                raise ValueError(f'the expression is {self.text!r}; say in words which object is '
+                                 "meant, such as 'the man in red'")
+            return
+        numbers = _numbers(self.value, 2 if self.kind == 'point' else 4, self.kind)
+        object.__setattr__(self, self.kind, numbers)
+        if self.kind == 'box' and not (numbers[0] < numbers[2] and numbers[1] < numbers[3]):
+            raise ValueError(f'the box {list(numbers)} has no or a negative size; give x1, y1, '
+                             'x2, y2 with x1 < x2 and y1 < y2 (pixels)')
+
+    @property
+    def kind(self) -> str:
+        """'text', 'point' or 'box'."""
+        return next(kind for kind in ('text', 'point', 'box') if getattr(self, kind) is not None)
+
+    @property
+    def value(self):
+        """The expression, the point or the box."""
+        return getattr(self, self.kind)
+
+    def to_dict(self) -> dict:
+        """Its kind and value, as :meth:`of` takes it, ready for JSON."""
+        return {self.kind: self.text if self.kind == 'text' else list(self.value)}
+
+    @classmethod
+    def of(cls, value: Union['Prompt', str, dict]) -> 'Prompt':
+        """A Prompt as it is, an expression, or ``dict(text=...)``, ``dict(point=(x, y))`` or
+        ``dict(box=(x1, y1, x2, y2))``. Raises ValueError for anything else."""
+        if isinstance(value, cls):
+            return value
+        if isinstance(value, str):
+            return cls(text=value)
+        if isinstance(value, dict) and set(value) <= {'text', 'point', 'box'}:
+            return cls(**value)
+        raise ValueError(f'a prompt is an expression, dict(point=(x, y)) or dict(box=(x1, y1, x2, '
+                         f'y2)); got {value!r:.80}')
+
+    def within(self, size: Tuple[int, int]) -> 'Prompt':
+        """The prompt for a picture of ``size`` (h, w), a box cut to it.
+
+        Raises:
+            ValueError: the point or the whole box is outside.
+        """
+        h, w = size
+        if self.kind == 'point':
+            x, y = self.point
+            if not (0 <= x <= w and 0 <= y <= h):
+                raise ValueError(f'the point {list(self.point)} is outside the picture, which is '
+                                 f'{w} x {h} pixels (x from the left, y from the top)')
+        if self.kind == 'box':
+            x1, y1, x2, y2 = self.box
+            box = max(x1, 0.0), max(y1, 0.0), min(x2, float(w)), min(y2, float(h))
+            if not (box[0] < box[2] and box[1] < box[3]):
+                raise ValueError(f'the box {list(self.box)} is outside the picture, which is '
+                                 f'{w} x {h} pixels (x from the left, y from the top)')
+            return Prompt(box=box)
+        return self
+
+
+def _numbers(value, count: int, kind: str) -> Tuple[float, ...]:
+    try:
+        numbers = tuple(float(number) for number in value)
+    except (TypeError, ValueError):
+        numbers = ()
+    if len(numbers) != count or not all(map(math.isfinite, numbers)):
+        raise ValueError(f'a {kind} is {count} numbers (pixels), got {value!r:.80}')
+    return numbers
+
+
+class FileNames:
+    """Names of files for pictures: their stem, with a number from the second use on."""
+
+    def __init__(self) -> None:
+        self._taken: set = set()
+
+    def of(self, image: str, index: int) -> str:
+        """A name that was not given yet, of the picture ``image``, number ``index``."""
+        stem = '' if image == str(index) else Path(image.partition('?')[0]).stem
+        stem = stem or f'{index:08d}'
+        name, count = stem, 1
+        while name in self._taken:
+            name, count = f'{stem}_{count}', count + 1
+        self._taken.add(name)
+        return name
+
+
+@dataclass(frozen=True)
+class Segmentation:
+    """The answer to one prompt about one picture.
+
+    Attributes:
+        image: name of the picture: its path or address, or its number where it has none.
+        size: (h, w) of the upright picture.
+        prompt: what was asked.
+        parts: outlines as the model wrote them, its vertices in pixels (edges), grouped to outer
+            rings and holes; empty where it found nothing.
+        mask: (h, w) bool, what the metrics score.
+        box: (4,) float64 x1, y1, x2, y2 of the mask, or the box that the answer states where it
+            has no mask; None where there is none.
+        text: the answer as it was written.
+        confidence: mean probability of the written tokens, 0..1; None where it is
+            not known.
+        valid: the whole text follows the grammar.
+        finished: the model ended its answer; False: it was cut off.
+        says_nothing: the answer is that there is no such object (``[]``).
+        num_tokens, seconds: of the answer.
+        codec: how the text is read, such as 'int1000/default'.
+        index: which picture of those given, from 0.
+    """
+    image: str
+    size: Tuple[int, int]
+    prompt: Prompt
+    parts: Tuple[Part, ...]
+    mask: np.ndarray
+    box: Optional[np.ndarray]
+    text: str
+    confidence: Optional[float]
+    valid: bool
+    finished: bool
+    says_nothing: bool
+    num_tokens: int
+    seconds: float
+    codec: str
+    index: int = 0
+
+    @property
+    def label(self) -> str:
+        """A class name for annotation files: the expression; 'object' for a point or a box."""
+        return self.prompt.text.strip() if self.prompt.kind == 'text' else 'object'
+
+    def to_dict(self) -> dict:
+        """Plain numbers, lists and strings, ready for JSON.
+
+        ``labels, scores, bboxes, masks`` are lists of one, as MMDetection's inferencer gives
+        them: label 0, the confidence (1 or 0 for found or not where there is none), xyxy pixels,
+        COCO's RLE; empty lists where nothing was found.
+        """
+        found = self.box is not None
+        score = float(found) if self.confidence is None else self.confidence
+        return dict(
+            labels=[0] * found, scores=[score] * found,
+            bboxes=[self.box.tolist()] if found else [],
+            masks=[mask_to_rle(self.mask)] if found else [],
+            image=self.image, size=list(self.size),
+            prompt=self.prompt.to_dict(),
+            polygons=[dict(outer=part.outer.tolist(),
+                           holes=[hole.tolist() for hole in part.holes]) for part in self.parts],
+            text=self.text, confidence=self.confidence, valid=self.valid,
+            finished=self.finished, says_nothing=self.says_nothing, num_tokens=self.num_tokens,
+            seconds=self.seconds, codec=self.codec)
