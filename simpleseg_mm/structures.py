@@ -50,12 +50,6 @@ class Prompt:
         """The expression, the point or the box."""
         return getattr(self, self.kind)
 
-    @property
-    def label(self) -> str:
-        """Words for it: the expression, or 'point 3, 4'."""
-        return self.text.strip() if self.kind == 'text' else \
-            f'{self.kind} {", ".join(f"{number:g}" for number in self.value)}'
-
     def to_dict(self) -> dict:
         """Its kind and value, as :meth:`of` takes it, ready for JSON."""
         return {self.kind: self.text if self.kind == 'text' else list(self.value)}
@@ -146,8 +140,8 @@ class Segmentation:
 
     @property
     def label(self) -> str:
-        """Words for what was asked."""
-        return self.prompt.label
+        """A class name for annotation files: the expression; 'object' for a point or a box."""
+        return self.prompt.text.strip() if self.prompt.kind == 'text' else 'object'
 
     def to_dict(self) -> dict:
         """Plain numbers, lists and strings, ready for JSON.

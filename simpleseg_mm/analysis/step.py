@@ -241,7 +241,8 @@ def _rehearse_generation(rehearsal, mllm, image, prompts: int, group: int, new_t
         with rehearsal.phase() as decode:
             rows = hidden.repeat_interleave(group, 0)
             tokens = draw(mllm.logits(rows), torch.ones(len(rows)), sampling or Sampling())
-            mllm.decode(tokens, mask, position.repeat_interleave(group, 0), cache)
+            mllm.decode(tokens[:, None], mask, position.repeat_interleave(group, 0)[:, None],
+                        cache)
     logits = decode.peak.get('logits', 0)
     decode.peak['activations'] = max(decode.total - before - logits, 0)
     # Each layer's cache is copied when it grows.

@@ -104,12 +104,22 @@ class SimpleSegInferencer(BaseInferencer):
         Raises:
             ValueError: (ImageError among them) names what is wrong, before the model runs on it.
         """
-        return [result for _, result in self._run(inputs, prompts, batch_size, on_error)]
+        return [result for *_, result in self._run(inputs, prompts, batch_size, on_error)]
+
+    def write(self, inputs, prompts, out_dir: str, batch_size: int = 1, on_error: str = 'raise'
+              ) -> List[Segmentation]:
+        """As :meth:`segment`, with ``out_dir/vis/NAME.png`` and ``out_dir/preds/NAME.json``
+        written as the answers come."""
+        names, results = _FileNames(), []
+        for query, sample, result in self._run(inputs, prompts, batch_size, on_error):
+            _save(Path(out_dir), names.of(query), self.visualize([query], [sample])[0], result)
+            results.append(result)
+        return results
 
     def ask(self, picture: np.ndarray, prompt: PromptLike) -> Segmentation:
         """One prompt about one loaded picture ((H, W, 3) uint8, RGB), without a bar."""
         queries = [_Query(0, '0', picture, Prompt.of(prompt).within(picture.shape[:2]))]
-        return self._answer(queries)[0][1]
+        return self._answer(queries)[0][2]
 
     # --- MMEngine's form -----------------------------------------------------------------------
     def __call__(self, inputs, prompts=None, return_datasamples: bool = False,
@@ -136,22 +146,17 @@ class SimpleSegInferencer(BaseInferencer):
             raise ValueError("say what to segment: prompts='the man in red', "
                              'dict(point=(x, y)) or dict(box=(x1, y1, x2, y2))')
         names, predictions, pictures = _FileNames(), [], []
-        for (query, sample), result in self._run(inputs, prompts, batch_size, on_error):
-            stem = names.of(query)
+        for query, sample, result in self._run(inputs, prompts, batch_size, on_error):
             visible = return_vis or show or (out_dir and not no_save_vis)
             picture = self.visualize([query], [sample], show, wait_time)[0] if visible else None
-            row = result.to_dict()
-            if out_dir and not no_save_vis:
-                write_image(picture, Path(out_dir, 'vis', f'{stem}.png'))
-            if out_dir and not no_save_pred:
-                path = Path(out_dir, 'preds', f'{stem}.json')
-                mkdir_or_exist(path.parent)
-                path.write_text(json.dumps(row) + '\n')
+            if out_dir:
+                _save(Path(out_dir), names.of(query), None if no_save_vis else picture,
+                      None if no_save_pred else result)
             if print_result:
-                print(json.dumps(row), flush=True)
+                print(json.dumps(result.to_dict()), flush=True)
             if return_vis:
                 pictures.append(picture)
-            predictions.append(sample if return_datasamples else row)
+            predictions.append(sample if return_datasamples else result.to_dict())
         return self.postprocess(predictions, pictures if return_vis else None)
 
     def visualize(self, inputs: Sequence[_Query], preds: Sequence[DetDataSample],
@@ -191,7 +196,7 @@ class SimpleSegInferencer(BaseInferencer):
     def _answer(self, queries: Sequence[_Query]) -> List[tuple]:
         with DefaultScope.overwrite_default_scope(self.scope):
             samples = self.forward(next(iter(self.preprocess(queries, len(queries)))))
-        return [((query, sample), _read(query, sample))
+        return [(query, sample, _read(query, sample))
                 for query, sample in zip(queries, samples)]
 
     def _queries(self, sources: list, asked: List[List[Prompt]], on_error: str
@@ -285,6 +290,16 @@ def _read(query: _Query, sample: DetDataSample) -> Segmentation:
         finished=bool(sample.pred_finished), says_nothing=parsed.kind == 'empty',
         num_tokens=int(sample.pred_num_tokens), seconds=float(sample.pred_seconds),
         codec=sample.codec, index=query.index)
+
+
+def _save(out_dir: Path, name: str, picture: Optional[np.ndarray],
+          result: Optional[Segmentation]) -> None:
+    if picture is not None:
+        write_image(picture, out_dir / 'vis' / f'{name}.png')
+    if result is not None:
+        path = out_dir / 'preds' / f'{name}.json'
+        mkdir_or_exist(path.parent)
+        path.write_text(json.dumps(result.to_dict()) + '\n')
 
 
 class _FileNames:

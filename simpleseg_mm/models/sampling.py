@@ -1,6 +1,6 @@
-"""Several sampled answers to each prompt from one prefill, with the weights as they are.
+"""How the next token is chosen: the likeliest, or one drawn at a given place of the distribution.
 
-Shapes: B prompts, G answers each, R rows being decoded, V tokens of the vocabulary.
+Shapes: R answers, N tokens to be chosen at once, V tokens of the vocabulary.
 """
 from dataclasses import dataclass
 from typing import List, Optional, Sequence
@@ -63,46 +63,50 @@ def draw(logits_RV: Tensor, uniform_R: Tensor, sampling: Sampling) -> Tensor:
     return (index_R1 if ids_RV is None else ids_RV.gather(1, index_R1)).squeeze(1)
 
 
-@torch.no_grad()
-def sample_tokens(mllm, batch: dict, group_size: int, seeds: Sequence[Sequence[int]],
-                  sampling: Sampling) -> List[List[int]]:
-    """Token ids of B * G answers, answer g of prompt b at ``b * G + g``, end tokens included.
-
-    The prompts are read once and their cache is repeated; finished rows leave the batch.
+class Likeliest:
+    """Greedy: the likeliest token, after transformers' logits processors.
 
     Args:
-        mllm: the adapter, in eval mode.
-        batch: of B left-padded prompts, from ``mllm.encode(..., for_generation=True)``.
-        group_size: G.
-        seeds: B * G tuples of integers.
-        sampling: how to draw.
+        processors: functions of (token ids so far (n, L), logits (n, V), answers (n,)).
+        prompt_RP: token ids of the prompts, left-padded, which some processors look at.
     """
-    count = len(batch['input_ids']) * group_size
-    if len(seeds) != count:
-        raise ValueError(f'{len(seeds)} seeds for {count} answers: give one an answer')
-    hidden_BD, cache, position_B = mllm.prefill(batch)
-    prompt_R = torch.arange(len(hidden_BD), device=hidden_BD.device).repeat_interleave(group_size)
-    cache.reorder_cache(prompt_R)  # the one such method that linear attention has as well
-    hidden, position = hidden_BD[prompt_R], position_B[prompt_R]
-    mask = batch['attention_mask'][prompt_R]
-    random = uniforms(seeds, sampling.max_new_tokens).to(hidden.device)
-    banned = torch.tensor(mllm.banned_tokens, dtype=torch.long, device=hidden.device)
-    stops = torch.tensor(mllm.stop_tokens, device=hidden.device)
-    written = torch.full(random.shape, -1, dtype=torch.long, device=hidden.device)
-    rows = torch.arange(len(hidden), device=hidden.device)  # of ``written``, still decoded
-    for t in range(sampling.max_new_tokens):
-        logits = mllm.logits(hidden)
-        logits[:, banned] = -torch.inf
-        tokens = draw(logits, random[rows, t], sampling)
-        written[rows, t] = tokens
-        going = ~torch.isin(tokens, stops)
-        if not going.any() or t + 1 == sampling.max_new_tokens:
-            break
-        if not going.all():
-            kept = going.nonzero().squeeze(1)
-            rows, tokens, mask, position = (x[kept] for x in (rows, tokens, mask, position))
-            cache.reorder_cache(kept)
-        mask = torch.cat([mask, mask.new_ones(len(mask), 1)], 1)
-        hidden = mllm.decode(tokens, mask, position, cache)
-        position = position + 1
-    return [row[row >= 0].tolist() for row in written.cpu()]
+
+    def __init__(self, processors: Sequence = (), prompt_RP: Optional[Tensor] = None) -> None:
+        self.processors = processors
+        self.prompt_RP = prompt_RP
+
+    def __call__(self, logits_NV: Tensor, rows: List[int], written: List[Sequence[int]]) -> Tensor:
+        """(N,) ids.
+
+        Args:
+            logits_NV: what the network makes of each of N prefixes.
+            rows: whose prefix it is.
+            written: the prefix, without the prompt.
+        """
+        if self.processors:
+            logits_NV = logits_NV.clone()
+            lengths = [len(prefix) for prefix in written]
+            for length in set(lengths):  # a processor takes prefixes of one length
+                at = [n for n in range(len(rows)) if lengths[n] == length]
+                whose = torch.tensor([rows[n] for n in at], device=logits_NV.device)
+                ids = torch.tensor([written[n] for n in at], dtype=torch.long,
+                                   device=logits_NV.device).view(len(at), length)
+                ids = torch.cat([self.prompt_RP[whose], ids], 1)
+                scores = logits_NV[at]
+                for processor in self.processors:
+                    scores = processor(ids, scores, whose)
+                logits_NV[at] = scores
+        return logits_NV.argmax(-1)
+
+
+class Drawn:
+    """Sampled: the token where the cumulative distribution passes a number that belongs to the
+    answer and the place, and to nothing else."""
+
+    def __init__(self, seeds: Sequence[Sequence[int]], sampling: Sampling) -> None:
+        self.uniforms = uniforms(seeds, sampling.max_new_tokens)
+        self.sampling = sampling
+
+    def __call__(self, logits_NV: Tensor, rows: List[int], written: List[Sequence[int]]) -> Tensor:
+        places = [len(prefix) for prefix in written]
+        return draw(logits_NV, self.uniforms[rows, places].to(logits_NV.device), self.sampling)

@@ -53,7 +53,8 @@ def group_rings(rings: Sequence, oriented: bool = True) -> List[Part]:
     by_size = sorted(outers, key=lambda i: abs(areas[i]))
     for i in set(range(len(rings))) - set(outers):
         point = _inner_point(rings[i])
-        owner = next((k for k in by_size if _contains(rings[k], point)), None)
+        around = (k for k in by_size if abs(areas[k]) >= abs(areas[i]))
+        owner = next((k for k in around if _contains(rings[k], point)), None)
         if owner is None:
             outers.append(i)
         else:

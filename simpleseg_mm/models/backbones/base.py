@@ -1,6 +1,7 @@
 """What every multimodal LLM must offer to SimpleSeg: tokens in, hidden states or text out."""
+import math
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Dict, Iterable, Iterator, List, Optional, Sequence, Tuple, Union
@@ -11,7 +12,9 @@ from torch import Tensor, nn
 from transformers import AutoConfig, AutoModelForImageTextToText, AutoTokenizer
 
 from ..resources import packaged
-from ..sampling import Sampling, sample_tokens
+from ..decoding import Answer, OnTokens, write_answers
+from ..generation import greedy_rules
+from ..sampling import Drawn, Likeliest, Sampling
 
 IGNORE = -100
 #: (prompt, answer) pairs; an answer may be given as the token ids that were written
@@ -27,11 +30,22 @@ class Generated:
         num_tokens: tokens written, the end token included.
         finished: whether an end token was written; False means cut at ``max_new_tokens``.
         token_ids: the tokens themselves.
+        token_logps: log-probability of each token by the network, in nats: over the whole
+            vocabulary, at temperature 1, whatever was banned or constrained. Empty where
+            transformers' own ``generate`` wrote the answer. Two answers are equal whatever these
+            are: rounding differs with the batch.
     """
     text: str
     num_tokens: int
     finished: bool
     token_ids: Tuple[int, ...] = ()
+    token_logps: Tuple[float, ...] = field(default=(), compare=False, repr=False)
+
+    @property
+    def confidence(self) -> float:
+        """Mean probability of the tokens; NaN where their log-probabilities are not known."""
+        logps = self.token_logps
+        return sum(map(math.exp, logps)) / len(logps) if logps else math.nan
 
 
 class MLLMAdapter(nn.Module):
@@ -323,19 +337,17 @@ class MLLMAdapter(nn.Module):
         return output.last_hidden_state[:, -1], output.past_key_values, position
 
     def decode(self, tokens: Tensor, mask: Tensor, position: Tensor, cache) -> Tensor:
-        """Hidden states (R, D) after one more token a row; the cache grows by it.
+        """Hidden states (R, T, D) after T more tokens a row; the cache takes them in.
 
         Args:
-            tokens: (R,) ids.
-            mask: (R, L) attention mask, the new token included.
-            position: (R,) of the new token.
+            tokens: (R, T) ids.
+            mask: attention mask (R, L), the new tokens included, or (R, 1, T, L).
+            position: (R, T) of the new tokens.
         """
-        position_ids = position[:, None]
         if self._has_mrope:  # time, height, width
-            position_ids = position_ids.expand(3, *position_ids.shape)
-        output = self.hf.model(input_ids=tokens[:, None], attention_mask=mask,
-                               position_ids=position_ids, past_key_values=cache, use_cache=True)
-        return output.last_hidden_state[:, -1]
+            position = position.expand(3, *position.shape)
+        return self.hf.model(input_ids=tokens, attention_mask=mask, position_ids=position,
+                             past_key_values=cache, use_cache=True).last_hidden_state
 
     @property
     def _has_mrope(self) -> bool:
@@ -346,7 +358,8 @@ class MLLMAdapter(nn.Module):
         return (hidden @ self.head_weight.T).float()
 
     def sample(self, batch: Dict[str, Tensor], group_size: int,
-               seeds: Sequence[Sequence[int]], sampling: Sampling) -> List[List[Generated]]:
+               seeds: Sequence[Sequence[int]], sampling: Sampling, **options
+               ) -> List[List[Generated]]:
         """``group_size`` sampled answers to each prompt of a left-padded batch.
 
         Args:
@@ -354,10 +367,15 @@ class MLLMAdapter(nn.Module):
             group_size: answers a prompt.
             seeds: B * group_size tuples of non-negative integers, one an answer.
             sampling: how tokens are drawn.
+            options: ``guides``, ``constrain`` and ``on_tokens`` of :func:`write_answers`.
         """
+        count = len(batch['input_ids']) * group_size
+        if len(seeds) != count:
+            raise ValueError(f'{len(seeds)} seeds for {count} answers: give one an answer')
         with self.generating():
-            rows = sample_tokens(self, batch, group_size, seeds, sampling)
-        answers = [self._read(row) for row in rows]
+            written = write_answers(self, batch, Drawn(seeds, sampling), sampling.max_new_tokens,
+                                    group_size, **options)
+        answers = [self._finish(answer) for answer in written]
         return [answers[i:i + group_size] for i in range(0, len(answers), group_size)]
 
     @property
@@ -366,21 +384,38 @@ class MLLMAdapter(nn.Module):
         return self.hf.get_output_embeddings().weight
 
     @torch.no_grad()
-    def generate(self, batch: Dict[str, Tensor], **options) -> List[Generated]:
-        """Answers to a left-padded batch.
+    def generate(self, batch: Dict[str, Tensor], guides: Sequence = (), constrain: bool = False,
+                 on_tokens: Optional[OnTokens] = None, **options) -> List[Generated]:
+        """Answers to a left-padded batch, one a prompt.
 
         Args:
             batch: from :meth:`encode` with ``for_generation``.
-            options: keys of ``transformers.GenerationConfig``.
+            guides, constrain, on_tokens: of :func:`write_answers`.
+            options: keys of ``transformers.GenerationConfig``; see :func:`greedy_rules` for those
+                that leave the writing to transformers.
         """
-        length = batch['input_ids'].shape[1]
-        # Without synced_gpus: of split weights every process has all while it generates.
+        limit = options.get('max_new_tokens')
+        if limit is not None and limit < 1:
+            raise ValueError(f'max_new_tokens={limit}: at least 1')
+        rules = greedy_rules(self.hf.generation_config, options, batch['attention_mask'])
         with self.generating():
+            if rules is not None:
+                choose = Likeliest(rules, batch['input_ids'])
+                written = write_answers(self, batch, choose, limit, 1, guides, constrain,
+                                        on_tokens)
+                return [self._finish(answer) for answer in written]
+            if constrain:
+                raise ValueError(f'constrained decoding is greedy, without beams; not with '
+                                 f'{options}')
+            # Without synced_gpus: of split weights every process has all while it generates.
             output = self.hf.generate(
                 **batch, synced_gpus=False, pad_token_id=self.pad_token_id,
                 eos_token_id=self.stop_tokens, suppress_tokens=self.banned_tokens,
                 use_cache=True, **options)
-        return [self._read(row) for row in output[:, length:].tolist()]
+        answers = [self._read(row) for row in output[:, batch['input_ids'].shape[1]:].tolist()]
+        for row, answer in enumerate(answers if on_tokens else ()):
+            on_tokens(row, answer.token_ids)
+        return answers
 
     @contextmanager
     def generating(self) -> Iterator[None]:
@@ -399,6 +434,9 @@ class MLLMAdapter(nn.Module):
                                      clean_up_tokenization_spaces=False)
         written = tuple(ids if end is None else ids[:end + 1])
         return Generated(text, len(written), end is not None, written)
+
+    def _finish(self, answer: Answer) -> Generated:
+        return replace(self._read(answer.tokens), token_logps=tuple(answer.logps))
 
     # --- what is trained ----------------------------------------------------------------------
     def part_of(self, name: str) -> Optional[str]:

@@ -1,0 +1,1 @@
+"""Subcommands of ``simpleseg``, see :mod:`simpleseg_mm.cli`."""

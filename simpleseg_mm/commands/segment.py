@@ -1,0 +1,67 @@
+"""Segment what words, points or boxes mean in pictures; write picture, SVG and GeoJSON.
+
+    simpleseg segment photo.jpg "the man in red" "the dog" --out-dir outputs
+    simpleseg segment photos/ --box 10 20 200 300 --model CONFIG --weights CHECKPOINT
+"""
+import argparse
+from pathlib import Path
+
+from ..export import FORMATS
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument('image', help='picture, http(s) address, or folder of pictures')
+    parser.add_argument('texts', nargs='*', metavar='TEXT', help='what to segment, in words')
+    parser.add_argument('--point', nargs=2, type=float, action='append', default=[],
+                        metavar=('X', 'Y'), help='a point on the object, pixels')
+    parser.add_argument('--box', nargs=4, type=float, action='append', default=[],
+                        metavar=('X1', 'Y1', 'X2', 'Y2'), help='a box around it, pixels')
+    parser.add_argument('--out-dir', default='outputs', help='folder to write (outputs)')
+    parser.add_argument('--formats', nargs='*', choices=sorted(FORMATS),
+                        default=['svg', 'geojson'], help='annotation files (svg geojson)')
+    parser.add_argument('--exact', action='store_true', help='pixel-exact outlines in these '
+                        "files instead of the model's vertices")
+    add_model_arguments(parser)
+    parser.add_argument('--batch-size', type=int, default=1, help='queries answered together')
+
+
+def add_model_arguments(parser: argparse.ArgumentParser) -> None:
+    """Which model; for every command that runs one."""
+    parser.add_argument('--model', help='config, checkpoint, Hugging Face folder, hub id or name; '
+                        'the packaged nano unless told')
+    parser.add_argument('--weights', help="checkpoint (.pth) or folder for the config's model")
+    parser.add_argument('--device', help="such as cuda:0 or cpu; the GPU where there is one")
+
+
+def main(args: argparse.Namespace) -> int:
+    prompts = [*args.texts, *(dict(point=point) for point in args.point),
+               *(dict(box=box) for box in args.box)]
+    if not prompts:
+        raise ValueError('say what to segment: words, --point X Y or --box X1 Y1 X2 Y2')
+    from ..apis import SimpleSegInferencer  # loads torch: not for --help
+    from ..export import export
+    several = Path(args.image).is_dir()
+    inferencer = SimpleSegInferencer(args.model, args.weights, args.device)
+    results = inferencer.write(args.image, prompts, args.out_dir, batch_size=args.batch_size,
+                               on_error='skip' if several else 'raise')
+    files = [path for name in args.formats
+             for path in export(results, args.out_dir, name, exact=args.exact)]
+    for result in results:
+        print(_line(result))
+    for message in inferencer.errors:
+        print(f'skipped: {message}')
+    print(f'pictures: {args.out_dir}/vis   answers: {args.out_dir}/preds   '
+          f'{"  ".join(str(path) for path in files[:4])}{" ..." if len(files) > 4 else ""}')
+    return 1 if inferencer.errors else 0
+
+
+def _line(result) -> str:
+    what = f'{result.image}  {next(iter(result.prompt.to_dict().values()))}'
+    if not result.mask.any():
+        reason = ('no such object' if result.says_nothing else
+                  'the answer was cut off' if not result.finished else 'no outline')
+        return f'{what}: {reason}; it wrote {result.text[:80]}'
+    holes = sum(len(part.holes) for part in result.parts)
+    sure = '' if result.confidence is None else f', confidence {result.confidence:.2f}'
+    return (f'{what}: {int(result.mask.sum())} pixels, {len(result.parts)} part(s), '
+            f'{holes} hole(s){sure}')

@@ -1,0 +1,59 @@
+"""GeoJSON and SVG: parts and holes as such, in image coordinates (x right, y down, edges)."""
+from typing import List, Sequence
+from xml.sax.saxutils import escape
+
+from ..structures import Segmentation
+from .rings import number, parts_of, plain
+
+#: colours of objects in turn
+_COLORS = ('#ff40a0', '#00c8ff', '#39ff14', '#ffd600', '#be78ff')
+
+
+def to_geojson(results: Sequence[Segmentation], exact: bool = False) -> dict:
+    """A FeatureCollection of one picture: a Polygon or MultiPolygon an object, with its holes.
+
+    Coordinates are pixels, not degrees, as image viewers (QuPath) read them; outer rings run
+    counter-clockwise in numbers, as RFC 7946 asks, and rings are closed.
+    """
+    features = []
+    for result in results:
+        polygons = [[_closed(ring[::-1]) for ring in part.rings]
+                    for part in parts_of(result, exact)]
+        if not polygons:
+            continue
+        geometry = (dict(type='Polygon', coordinates=polygons[0]) if len(polygons) == 1
+                    else dict(type='MultiPolygon', coordinates=polygons))
+        features.append(dict(
+            type='Feature', geometry=geometry,
+            properties=dict(label=result.label, prompt=result.prompt.to_dict(),
+                            confidence=result.confidence, text=result.text)))
+    first = results[0] if results else None
+    return dict(type='FeatureCollection', features=features,
+                image=first and dict(name=first.image, height=first.size[0],
+                                     width=first.size[1]))
+
+
+def _closed(ring) -> List[List[float]]:
+    points = plain(ring)
+    return [*points, points[0]]
+
+
+def to_svg(results: Sequence[Segmentation], exact: bool = False) -> str:
+    """An SVG of the picture's size: one path an object, filled by winding number as the codec
+    does, half transparent, titled by what was asked."""
+    if not results:
+        raise ValueError('an SVG is of one picture; there are no results')
+    height, width = results[0].size
+    lines = [f'<svg xmlns="http://www.w3.org/2000/svg" width="{width}" height="{height}" '
+             f'viewBox="0 0 {width} {height}">', '<g fill-rule="nonzero" opacity="0.5">']
+    for count, result in enumerate(results):
+        rings = [ring for part in parts_of(result, exact) for ring in part.rings]
+        if rings:
+            path = ' '.join(_path(ring) for ring in rings)
+            lines.append(f'<path fill="{_COLORS[count % len(_COLORS)]}" id="object-{count}" '
+                         f'd="{path}"><title>{escape(result.label)}</title></path>')
+    return '\n'.join([*lines, '</g>', '</svg>', ''])
+
+
+def _path(ring) -> str:
+    return 'M' + ' '.join(f'{number(x)},{number(y)}' for x, y in ring) + 'Z'

@@ -1,0 +1,178 @@
+"""The one loop that writes answers: greedy or sampled, one or several to a prompt.
+
+Every pass reads, of each answer, the last token and a *draft*: tokens that the grammar makes
+likely to follow. Each is checked in the same pass against the token that is chosen at its place,
+and kept up to the first that differs, where the chosen one stands instead. So the answers are
+those of one token a pass, whatever is drafted, and fewer passes write them.
+
+Shapes: B prompts, G answers each, R answers being written, N tokens to be chosen, T tokens of the
+longest run, D features, V tokens of the vocabulary.
+"""
+from dataclasses import dataclass, field
+from typing import Any, Callable, List, Optional, Sequence
+
+import torch
+from torch import Tensor
+
+from .cache import memory_of
+
+#: Called with the number of an answer (b * G + g) and the ids that were added to it.
+OnTokens = Callable[[int, Sequence[int]], None]
+#: Of the rows in a batch, the share that may have ended before the others are moved together.
+ENDED_SHARE = 1 / 8
+
+
+@dataclass
+class Answer:
+    """An answer being written.
+
+    Attributes:
+        row: its number, b * G + g.
+        tokens: ids so far, end token included.
+        logps: log-probability of each by the network: without bans, constraint or temperature.
+        run: last token and draft, which the next pass reads.
+        states: of the guide, after each token of ``run``.
+        guide: knows the answer's grammar; ``None``: free text.
+        ended: by an end token or at the limit.
+    """
+    row: int
+    guide: Any = None
+    tokens: List[int] = field(default_factory=list)
+    logps: List[float] = field(default_factory=list)
+    run: List[int] = field(default_factory=list)
+    states: List[Any] = field(default_factory=list)
+    ended: bool = False
+
+    def take(self, chosen: Sequence[int], logps: Sequence[float], stops, limit: int) -> int:
+        """Append what was chosen after each token of the run, up to the first that the draft did
+        not foresee, and return how many."""
+        draft = self.run[1:]
+        count = 0
+        for count, token in enumerate(chosen, 1):
+            self.tokens.append(token)
+            self.ended = token in stops or len(self.tokens) == limit
+            if self.ended or count > len(draft) or token != draft[count - 1]:
+                break
+        self.logps.extend(logps[:count])
+        return count
+
+
+@torch.no_grad()
+def write_answers(mllm, batch: dict, choose: Callable, limit: int, group_size: int = 1,
+                  guides: Sequence = (), constrain: bool = False,
+                  on_tokens: Optional[OnTokens] = None) -> List[Answer]:
+    """B * G answers, answer g of prompt b at ``b * G + g``.
+
+    The prompts are read once and their cache is repeated; answers that have ended leave the batch.
+
+    Args:
+        mllm: the adapter, in eval mode.
+        batch: of B left-padded prompts, from ``mllm.encode(..., for_generation=True)``.
+        choose: ``Likeliest`` or ``Drawn``.
+        limit: tokens at which an answer is cut, its end token included.
+        group_size: G.
+        guides: B grammars, or ``None`` for free text; none at all: no drafts.
+        constrain: write nothing but what the guide allows.
+        on_tokens: told of the tokens of each pass as they are chosen.
+    """
+    guides = guides or [None] * len(batch['input_ids'])
+    answers = [Answer(b * group_size + g, guide) for b, guide in enumerate(guides)
+               for g in range(group_size)]
+    hidden_BD, cache, position_B = mllm.prefill(batch)
+    prompts = torch.arange(len(guides), device=hidden_BD.device).repeat_interleave(group_size)
+    memory = memory_of(cache, batch['attention_mask'], prompts,
+                       mllm.hf.config.get_text_config()._attn_implementation)
+    del cache
+    first = position_B.repeat_interleave(group_size).tolist()
+    stops = set(mllm.stop_tokens)
+    banned = torch.tensor(mllm.banned_tokens, dtype=torch.long, device=hidden_BD.device)
+    for answer in answers:
+        answer.states = [answer.guide.start if answer.guide else None]
+        answer.run = [-1]  # stands for the end of the prompt, which has been read
+    hidden_ND = first_ND = hidden_BD[prompts]
+    placed = answers  # the rows of the memory
+    while True:
+        live = [answer for answer in placed if not answer.ended]
+        kept = _choose(mllm, hidden_ND, live, choose, banned, stops, limit, constrain, on_tokens)
+        if hidden_ND is not first_ND:
+            memory.close([kept.get(answer.row, 0) for answer in placed])
+        live = [answer for answer in live if not answer.ended]
+        if not live:
+            return answers
+        if len(live) <= len(placed) * (1 - ENDED_SHARE):
+            memory.keep([i for i, answer in enumerate(placed) if not answer.ended])
+            placed = live
+        for answer in live:
+            _draft(answer, kept[answer.row], limit, memory.reads_many)
+        hidden_ND = _read(mllm, memory, placed, first)
+
+
+def _choose(mllm, hidden_ND: Tensor, live: List[Answer], choose: Callable, banned: Tensor, stops,
+            limit: int, constrain: bool, on_tokens: Optional[OnTokens]) -> dict:
+    """Choose after each token of the runs and take what stands: how many, by row."""
+    logits = mllm.logits(hidden_ND)
+    total = logits.logsumexp(-1)
+    open_logits = logits
+    logits = logits.index_fill(1, banned, -torch.inf)
+    if constrain:
+        logits = _constrained(logits, live)
+    rows, written = [], []
+    for answer in live:
+        for i in range(len(answer.run)):
+            rows.append(answer.row)
+            written.append(answer.tokens + answer.run[1:1 + i])
+    tokens = choose(logits, rows, written)
+    logps = (open_logits.gather(1, tokens[:, None]).squeeze(1) - total).tolist()
+    tokens, at, kept = tokens.tolist(), 0, {}
+    for answer in live:
+        end = at + len(answer.run)
+        count = answer.take(tokens[at:end], logps[at:end], stops, limit)
+        kept[answer.row] = count
+        if on_tokens is not None:
+            on_tokens(answer.row, tuple(answer.tokens[-count:]))
+        at = end
+    return kept
+
+
+def _constrained(logits_NV: Tensor, live: List[Answer]) -> Tensor:
+    """What the guides do not allow is made impossible."""
+    at = 0
+    for answer in live:
+        end = at + len(answer.run)
+        if answer.guide is not None:
+            allowed = answer.guide.allowed(answer.states, logits_NV.device)
+            logits_NV[at:end].masked_fill_(~allowed, -torch.inf)
+        at = end
+    return logits_NV
+
+
+def _draft(answer: Answer, count: int, limit: int, many: bool) -> None:
+    """The next run: the last token, and what is likely to follow it."""
+    last = answer.tokens[-1]
+    answer.run, guide = [last], answer.guide
+    if guide is None:
+        answer.states = [None]
+        return
+    answer.states = [guide.step(answer.states[count - 1], last)]
+    room = limit - len(answer.tokens) - 1
+    while many and len(answer.run) <= room:
+        token = guide.draft(answer.states[-1])
+        if token is None:
+            break
+        answer.run.append(token)
+        answer.states.append(guide.step(answer.states[-1], token))
+
+
+def _read(mllm, memory, placed: List[Answer], first: List[int]) -> Tensor:
+    """Hidden states (N, D) after each token of the runs of the answers that have not ended."""
+    runs = [[0] if answer.ended else answer.run for answer in placed]
+    width = max(map(len, runs))
+    device = mllm.device
+    tokens_RT = torch.tensor([run + [0] * (width - len(run)) for run in runs], device=device)
+    start = torch.tensor([first[answer.row] + len(answer.tokens) - 1 for answer in placed],
+                         device=device)
+    position_RT = start[:, None] + torch.arange(width, device=device)
+    hidden_RTD = mllm.decode(tokens_RT, memory.open(width), position_RT, memory.cache)
+    real = [[i < len(run) and not answer.ended for i in range(width)]
+            for answer, run in zip(placed, runs)]
+    return hidden_RTD[torch.tensor(real, device=device)]

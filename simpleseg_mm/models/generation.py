@@ -1,0 +1,69 @@
+"""Which settings of transformers' ``GenerationConfig`` our own loop follows."""
+import copy
+from typing import Callable, Dict, List, Optional
+
+from torch import Tensor
+from transformers import GenerationConfig
+from transformers.generation.logits_process import (NoBadWordsLogitsProcessor,
+                                                    NoRepeatNGramLogitsProcessor,
+                                                    RepetitionPenaltyLogitsProcessor,
+                                                    SequenceBiasLogitsProcessor,
+                                                    SuppressTokensLogitsProcessor)
+
+# Keys that change nothing about greedy answers.
+_NEUTRAL = {
+    'max_new_tokens', 'max_length', 'do_sample', 'temperature', 'top_k', 'top_p', 'min_p',
+    'typical_p', 'bos_token_id', 'eos_token_id', 'pad_token_id', 'transformers_version',
+    'use_cache', '_from_model_config', 'output_attentions', 'output_hidden_states',
+    'return_dict_in_generate', 'output_scores', 'cache_implementation'
+}
+# Values that switch a key off, where that is not None.
+_OFF = {'num_beams': 1, 'num_return_sequences': 1, 'repetition_penalty': 1.0,
+        'no_repeat_ngram_size': 0}
+# In the order in which transformers applies them.
+_PROCESSORS = {
+    'sequence_bias': SequenceBiasLogitsProcessor,
+    'repetition_penalty': RepetitionPenaltyLogitsProcessor,
+    'no_repeat_ngram_size': NoRepeatNGramLogitsProcessor,
+    'bad_words_ids': NoBadWordsLogitsProcessor,
+    'suppress_tokens': SuppressTokensLogitsProcessor,
+}
+
+
+def greedy_rules(config: GenerationConfig, options: Dict, mask_BP: Tensor
+                 ) -> Optional[List[Callable]]:
+    """Logits processors of a greedy search by our loop, in transformers' order.
+
+    ``sequence_bias``, ``repetition_penalty``, ``no_repeat_ngram_size``, ``bad_words_ids`` and
+    ``suppress_tokens`` compose with it, through transformers' own classes. Anything else that is
+    not at its default (sampling, beams, penalties of length, ...) is left to transformers'
+    ``generate``.
+
+    Args:
+        config: the network's own, which the options override.
+        options: keys of ``GenerationConfig``.
+        mask_BP: attention mask of the left-padded prompts.
+
+    Returns:
+        functions of (ids so far (n, L), logits (n, V), rows (n,)), or ``None`` where transformers
+        must write the answers.
+    """
+    config = copy.deepcopy(config)
+    unknown = config.update(**options)
+    chosen = {key: value for key, value in config.to_diff_dict().items() if value is not None}
+    chosen = {key: value for key, value in chosen.items()
+              if key not in _NEUTRAL and value != _OFF.get(key)}
+    if (unknown or config.do_sample or config.max_new_tokens is None
+            or not set(chosen) <= set(_PROCESSORS)):
+        return None
+    padding_B = (mask_BP != 0).int().argmax(1)
+    return [_rule(key, chosen[key], mask_BP.device, padding_B) for key in _PROCESSORS
+            if key in chosen]
+
+
+def _rule(key: str, value, device, padding_B: Tensor) -> Callable:
+    kind = _PROCESSORS[key]
+    if key == 'repetition_penalty':  # padding does not count as written
+        return lambda ids, scores, rows: kind(value, padding_B[rows])(ids, scores)
+    processor = kind(value, device=device) if key == 'suppress_tokens' else kind(value)
+    return lambda ids, scores, rows: processor(ids, scores)

@@ -1,0 +1,318 @@
+"""Annotation files, each read back by its own format's reader or its documented rule."""
+import base64
+import io
+import json
+from dataclasses import replace
+from xml.etree import ElementTree
+
+import cv2
+import numpy as np
+import pytest
+import shapely
+from PIL import Image, ImageDraw
+from pycocotools.coco import COCO
+from shapely.geometry import shape
+
+from simpleseg_mm.export import FORMATS, export
+from simpleseg_mm.export.rings import centre_rings, keyhole
+from simpleseg_mm.polygon import (Part, PolygonCodec, group_rings, mask_iou, mask_to_box,
+                                  mask_to_parts, rings_to_mask, segmentation_to_mask, signed_area)
+from simpleseg_mm.structures import Prompt, Segmentation
+
+CODEC = PolygonCodec(tokens=150)
+
+
+def made(shape, text='red "<cup> & co"', index=0, image='photo.jpg', codec=CODEC, **changes):
+    """What a model says that writes the mask as well as its codec can."""
+    written = codec.encode(shape)
+    decoded = codec.decode(written, shape.shape)
+    return Segmentation(**{**dict(
+        image=image, size=shape.shape, prompt=Prompt(text=text),
+        parts=tuple(codec.parts(decoded.rings)), mask=decoded.mask, box=mask_to_box(decoded.mask),
+        text=written, confidence=0.75, valid=True, finished=True, says_nothing=False,
+        num_tokens=9, seconds=0.1, codec=codec.spec, index=index), **changes})
+
+
+def ring_mask():
+    """An island within a hole, a second part that touches by a corner, one-pixel lines."""
+    mask = np.zeros((40, 60), bool)
+    mask[5:25, 5:30] = True
+    mask[9:21, 9:26] = False
+    mask[13:17, 14:20] = True
+    mask[25:30, 30:40] = True
+    mask[33, 3:50] = True
+    mask[2, 2] = mask[0, 59] = mask[39, 59] = True
+    return mask
+
+
+def noise(seed, share=0.5):
+    return np.random.default_rng(seed).random((24, 31)) < share
+
+
+MASKS = {'rings': ring_mask(), 'whole': np.ones((7, 9), bool),
+         'pixel': np.eye(1, 12, 5, dtype=bool).reshape(3, 4), 'diagonal': np.eye(9, dtype=bool),
+         'noise': noise(0), 'dense noise': noise(1, 0.8)}
+
+
+# --- the readers ---------------------------------------------------------------------------------
+def read_coco(folder, size):
+    coco = COCO(folder / 'coco.json')
+    return [coco.annToMask(annotation).astype(bool) for annotation in coco.loadAnns(
+        coco.getAnnIds())]
+
+
+def read_labelme(folder, size):
+    """LabelMe's utils.shapes_to_label: PIL's polygon with outline, masks pasted into their box,
+    one instance a (label, group_id)."""
+    content = json.loads(next(folder.glob('*.json')).read_text())
+    assert (content['imageHeight'], content['imageWidth']) == size
+    found = {}
+    for one in content['shapes']:
+        mask = found.setdefault((one['label'], one['group_id']), np.zeros(size, bool))
+        if one['shape_type'] == 'mask':
+            (x1, y1), (x2, y2) = np.asarray(one['points']).astype(int)
+            picture = Image.open(io.BytesIO(base64.b64decode(one['mask'])))
+            mask[y1:y2 + 1, x1:x2 + 1] = np.asarray(picture).astype(bool)
+        else:
+            canvas = Image.new('L', size[::-1])
+            ImageDraw.Draw(canvas).polygon([tuple(p) for p in one['points']], outline=1, fill=1)
+            mask |= np.asarray(canvas).astype(bool)
+    return list(found.values())
+
+
+def read_geojson(folder, size):
+    """shapely's reader; a pixel belongs to what its centre lies in."""
+    content = json.loads(next(folder.glob('*.geojson')).read_text())
+    y, x = np.indices(size) + 0.5
+    geometries = [shape(feature['geometry']) for feature in content['features']]
+    for geometry in geometries:
+        shapely.prepare(geometry)
+    return [shapely.contains_xy(geometry, x, y) for geometry in geometries]
+
+
+def read_svg(folder, size):
+    """resvg's rendering of one path at a time; a pixel counts from half of the paint on."""
+    resvg = pytest.importorskip('resvg_py')
+    root = ElementTree.parse(next(folder.glob('*.svg'))).getroot()
+    group = root[0]
+    paths = list(group)
+    masks = []
+    for path in paths:
+        group[:] = [path]
+        png = bytes(resvg.svg_to_bytes(svg_string=ElementTree.tostring(root, 'unicode')))
+        alpha = np.asarray(Image.open(io.BytesIO(png)).convert('RGBA'))[..., 3]
+        assert alpha.shape == size
+        masks.append(alpha >= 64)  # opacity 0.5 of a pixel half covered
+    return masks
+
+
+def read_yolo(folder, size):
+    """The rule of ultralytics' polygon2mask: shares times the size, cut to whole numbers,
+    cv2.fillPoly. A row is an object; these tests have one object."""
+    mask = np.zeros(size, np.uint8)
+    for row in next(p for p in folder.glob('*.txt') if p.stem != 'classes').read_text().split(
+            '\n'):
+        if row:
+            number, *shares = row.split(' ')
+            points = np.array(shares, np.float32).reshape(-1, 2) * np.array(size[::-1])
+            assert number == '0' and (0 <= points).all() and len(points) >= 3
+            cv2.fillPoly(mask, [points.astype(np.int32)], 1)
+    return [mask > 0]
+
+
+def read_cvat(folder, size):
+    """CVAT's manual, XML 1.1 for images: polygons of one group; runs in the box, row by row."""
+    root = ElementTree.parse(folder / 'cvat.xml').getroot()
+    assert root.find('version').text == '1.1'
+    found = {}
+    for one in root.find('image'):
+        mask = found.setdefault(one.get('group_id'), np.zeros(size, bool))
+        if one.tag == 'mask':
+            left, top, width, height = (int(one.get(k)) for k in ('left', 'top', 'width',
+                                                                  'height'))
+            runs = np.array(one.get('rle').split(', '), int)
+            values = np.repeat(np.arange(len(runs)) % 2, runs).reshape(height, width)
+            mask[top:top + height, left:left + width] |= values > 0
+        else:
+            points = [tuple(map(float, p.split(','))) for p in one.get('points').split(';')]
+            mask |= rings_to_mask([np.array(points)], size, 'edges')
+    return list(found.values())
+
+
+READERS = dict(coco=read_coco, labelme=read_labelme, geojson=read_geojson, svg=read_svg,
+               yolo=read_yolo, cvat=read_cvat)
+
+
+def test_every_format_has_a_reader():
+    assert set(READERS) == set(FORMATS)
+
+
+@pytest.fixture(scope='module')
+def photo_results(real_data):
+    """Objects of real photos: with holes, with parts, plain; (result, true mask)."""
+    coco = COCO(real_data / 'coco_photos/instances.json')
+    wanted = dict(holed=8, parted=6, plain=2)
+    found = []
+    for annotation in coco.loadAnns(coco.getAnnIds()):
+        size = coco.imgs[annotation['image_id']]
+        if annotation['area'] < 400 or len(found) == 16:
+            continue
+        mask = segmentation_to_mask(annotation['segmentation'], size['height'], size['width'])
+        parts = mask_to_parts(mask)
+        kind = ('holed' if any(part.holes for part in parts) else
+                'parted' if len(parts) > 1 else 'plain')
+        if wanted[kind]:
+            wanted[kind] -= 1
+            found.append((made(mask), mask))
+    assert not any(wanted.values())
+    return found
+
+
+# --- exact ---------------------------------------------------------------------------------------
+@pytest.mark.parametrize('format', READERS)
+@pytest.mark.parametrize('name', MASKS)
+def test_exact_is_exact(format, name, tmp_path):
+    mask = MASKS[name]
+    export([made(mask, mask=mask)], tmp_path, format, exact=True)
+    found, = READERS[format](tmp_path, mask.shape)
+    assert np.array_equal(found, mask)
+
+
+@pytest.mark.parametrize('format', READERS)
+def test_exact_is_exact_on_photos(format, photo_results, tmp_path):
+    for number, (result, mask) in enumerate(photo_results):
+        folder = tmp_path / str(number)
+        export([replace(result, mask=mask)], folder, format, exact=True)
+        found, = READERS[format](folder, mask.shape)
+        assert mask_iou(found, mask) == 1.0, number
+
+
+# --- the model's own vertices --------------------------------------------------------------------
+@pytest.mark.parametrize('format, least', [('coco', 0.97), ('labelme', 0.90), ('geojson', 0.999),
+                                           ('svg', 0.97), ('yolo', 0.90), ('cvat', 0.999)])
+def test_sparse_keeps_the_topology(format, least, photo_results, tmp_path):
+    ious = []
+    for number, (result, _) in enumerate(photo_results):
+        folder = tmp_path / str(number)
+        export([result], folder, format)
+        found, = READERS[format](folder, result.size)
+        ious.append(mask_iou(found, result.mask))
+    print(format, np.mean(ious), min(ious))
+    assert np.mean(ious) > least, ious
+
+
+def test_sparse_vertices_are_the_models(tmp_path):
+    result = made(ring_mask()[:30], codec=PolygonCodec(tokens=None))
+    export([result], tmp_path, 'geojson')
+    written = json.loads((tmp_path / 'photo.geojson').read_text())['features'][0]
+    rings = [ring for polygon in written['geometry']['coordinates'] for ring in polygon]
+    points = {tuple(point) for ring in rings for point in ring}
+    model = {tuple(np.round(point, 3)) for part in result.parts for ring in part.rings
+             for point in ring}
+    assert points == model and written['properties']['confidence'] == 0.75
+    for polygon in written['geometry']['coordinates']:
+        assert all(ring[0] == ring[-1] for ring in polygon)
+        assert shapely.LinearRing(polygon[0]).is_ccw
+        assert not any(shapely.LinearRing(hole).is_ccw for hole in polygon[1:])
+
+
+@pytest.mark.parametrize('name', MASKS)
+def test_exact_geometry_is_valid(name):
+    """Of simple features: what shapely, PostGIS and QuPath take without repair."""
+    parts = mask_to_parts(MASKS[name])
+    polygons = shapely.MultiPolygon([(part.outer, part.holes) for part in parts])
+    assert polygons.is_valid, shapely.is_valid_reason(polygons)
+    assert polygons.area == MASKS[name].sum()
+    for part in parts:
+        assert signed_area(part.outer) < 0 and all(signed_area(hole) > 0 for hole in part.holes)
+
+
+def test_coco_polygons_unless_there_are_holes(tmp_path):
+    solid = np.zeros((20, 30), bool)
+    solid[2:9, 3:12] = solid[12:18, 15:28] = True
+    holed = solid.copy()
+    holed[4:7, 5:9] = False
+    export([made(solid, 'solid'), made(holed, 'holed', index=1, image='b.jpg')], tmp_path, 'coco')
+    content = json.loads((tmp_path / 'coco.json').read_text())
+    first, second = content['annotations']
+    assert len(first['segmentation']) == 2 and isinstance(second['segmentation'], dict)
+    assert [c['name'] for c in content['categories']] == ['solid', 'holed']
+    assert first['area'] == solid.sum() and second['area'] == holed.sum()
+    assert first['bbox'] == [3, 2, 25, 16] and first['score'] == 0.75
+    assert [i['file_name'] for i in content['images']] == ['photo.jpg', 'b.jpg']
+
+
+def test_several_pictures_and_empty_answers(tmp_path):
+    mask, nothing = ring_mask(), np.zeros((40, 60), bool)
+    results = [made(mask, 'a cup', 0, 'x/photo.jpg'), made(mask, 'a dog', 0, 'x/photo.jpg'),
+               made(nothing, 'a cup', 1, 'y/photo.jpg', box=None)]
+    for format in FORMATS:
+        export(results, tmp_path, format)
+    names = {path.name for path in tmp_path.iterdir()}
+    assert names == {'coco.json', 'cvat.xml', 'classes.txt'} | {
+        f'photo{k}{suffix}' for k in ('', '_1') for suffix in ('.json', '.geojson', '.svg',
+                                                               '.txt')}
+    assert (tmp_path / 'classes.txt').read_text() == 'a cup\na dog\n'
+    assert (tmp_path / 'photo_1.txt').read_text() == ''
+    rows = (tmp_path / 'photo.txt').read_text().split('\n')[:-1]
+    assert {row.split()[0] for row in rows} == {'0', '1'}
+    assert json.loads((tmp_path / 'photo_1.geojson').read_text())['features'] == []
+    assert len(json.loads((tmp_path / 'coco.json').read_text())['images']) == 2
+    root = ElementTree.parse(tmp_path / 'cvat.xml').getroot()
+    assert len(root.findall('image')) == 2 and not len(root.findall('image')[1])
+
+
+def test_unknown_format_is_named(tmp_path):
+    with pytest.raises(ValueError, match="unknown format 'pascal'.*labelme"):
+        export([], tmp_path, 'pascal')
+
+
+# --- rings ---------------------------------------------------------------------------------------
+SQUARE, INNER = np.array([[0, 0], [0, 10], [10, 10], [10, 0]], float), \
+    np.array([[2, 2], [2, 8], [8, 8], [8, 2]], float)
+
+
+@pytest.mark.parametrize('rings, expected', [
+    ([], []),
+    ([SQUARE[:2]], []),
+    ([SQUARE], [0]),
+    ([SQUARE[::-1]], [0]),                              # a single ring, whichever way it runs
+    ([SQUARE, INNER[::-1]], [1]),
+    ([INNER[::-1], SQUARE], [1]),
+    ([SQUARE[::-1], INNER], [1]),                       # all turned: the same
+    ([SQUARE, INNER], [0, 0]),                          # the same way: two parts
+    ([SQUARE, INNER[::-1] + 50], [0, 0]),               # a hole of nothing is an object
+    ([SQUARE * 10, INNER[::-1] * 10, SQUARE * 2 + 40, INNER[::-1] + 45], [1, 1]),
+])
+def test_rings_are_grouped(rings, expected):
+    parts = group_rings(rings)
+    assert [len(part.holes) for part in parts] == expected
+    size = (120, 120)
+    everything = [ring for part in parts for ring in part.rings]
+    assert np.array_equal(rings_to_mask(everything, size, 'edges'),
+                          rings_to_mask([r for r in rings if len(r) > 2], size, 'edges'))
+
+
+def test_the_official_preset_has_no_holes():
+    codec = PolygonCodec('paper', 'fixed3')
+    assert len(codec.parts([SQUARE, INNER[::-1]])) == 2
+
+
+def test_crossing_rings_do_not_break_the_grouping():
+    bow = np.array([[0, 0], [10, 10], [10, 0], [0, 10]], float)
+    assert sum(len(part.rings) for part in group_rings([SQUARE * 3, bow, bow[::-1]])) == 3
+
+
+def test_keyhole_area_is_outer_less_holes():
+    ring = keyhole(SQUARE, [INNER[::-1]])
+    assert abs(signed_area(ring)) == 100 - 36 and len(ring) == 4 + 4 + 2
+    assert keyhole(SQUARE, []) is not None and len(keyhole(SQUARE, [])) == 4
+
+
+def test_centre_rings_have_three_points_at_least():
+    assert all(len(ring) >= 3 for mask in MASKS.values() for ring in centre_rings(mask))
+
+
+def test_part_lists_its_rings():
+    part = Part(SQUARE, (INNER,))
+    assert len(part.rings) == 2 and part.rings[0] is SQUARE
