@@ -1,4 +1,4 @@
-"""LabelMe's files as pictures with objects: polygons, boxes, circles, masks, groups, holes."""
+"""LabelMe's files as pictures with objects: polygons, boxes, circles, masks, groups."""
 import base64
 import binascii
 import io
@@ -20,8 +20,9 @@ def read_labelme(contents: Iterable[tuple[Path, object]], images: Path | None,
                  left_out: LeftOut) -> list[OwnPicture]:
     """Pictures of LabelMe's files; see :func:`.own_formats.read_own`.
 
-    Shapes of one label and ``group_id`` are parts of one object; a part whose ``flags`` say
-    ``hole`` is cut out of it. The lines of a shape's ``description`` are its expressions.
+    Shapes of one label and ``group_id`` are parts of one object. The lines of a shape's
+    ``description`` are its expressions. LabelMe's polygons have no holes: a cut that leads to
+    the hole and back, or a shape of type 'mask', says them.
     """
     pictures = []
     for file, content in contents:
@@ -67,15 +68,10 @@ def _objects(file: Path, shapes: list, picture: OwnPicture,
     for members in groups.values():
         where, first, _ = members[0]
         texts = [text for _, shape, _ in members for text in _lines(shape, where, left_out)]
-        holes = [part for _, shape, part in members if _is_hole(shape)]
-        parts = [part for _, shape, part in members if not _is_hole(shape)]
-        if not parts:
-            left_out.add('hole without an object', where)
-            continue
         try:
-            segmentation = _join(parts, holes, picture.size)
+            segmentation = _join([part for *_, part in members], picture.size)
         except ValueError as error:
-            left_out.add(f'broken shape: {error}', where)
+            left_out.add('broken shape', f'{where}: {error}')
             continue
         yield OwnObject(where, segmentation, clean_text(first['label']),
                         list(dict.fromkeys(texts)))
@@ -86,10 +82,6 @@ def _lines(shape: dict, where: str, left_out: LeftOut) -> list[str]:
     if not isinstance(text, str):
         return []
     return texts_of([line for line in text.splitlines() if line.strip()], where, left_out)
-
-
-def _is_hole(shape: dict) -> bool:
-    return isinstance(shape.get('flags'), dict) and shape['flags'].get('hole') is True
 
 
 def _part(shape: dict, picture: OwnPicture):
@@ -136,17 +128,9 @@ def _mask(shape: dict, x: float, y: float, picture: OwnPicture) -> dict:
     return mask_to_rle(whole)
 
 
-def _join(parts: list, holes: list, size: tuple[int, int] | None):
-    """One segmentation of an object's parts, with its holes cut out."""
-    if not holes and all(isinstance(part, list) for part in parts):
+def _join(parts: list, size: tuple[int, int] | None):
+    """One segmentation of an object's parts: polygons, or an RLE where one is a mask."""
+    if all(isinstance(part, list) for part in parts):
         return parts
-    if size is None:
-        raise ValueError('holes and masks need imageHeight and imageWidth')
-    mask = np.any([_fill(part, size) for part in parts], axis=0)
-    for hole in holes:
-        mask &= ~_fill(hole, size)
-    return mask_to_rle(mask)
-
-
-def _fill(part, size: tuple[int, int]) -> np.ndarray:
-    return segmentation_to_mask(part if isinstance(part, dict) else [part], *size)
+    return mask_to_rle(np.any([segmentation_to_mask(
+        part if isinstance(part, dict) else [part], *size) for part in parts], axis=0))

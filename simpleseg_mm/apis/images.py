@@ -14,7 +14,8 @@ import numpy as np
 from PIL import Image, ImageOps
 
 #: what is read; formats that run other programs (EPS) or hold scenes are not
-FORMATS = ('JPEG', 'MPO', 'PNG', 'WEBP', 'BMP', 'TIFF', 'GIF', 'JPEG2000', 'PPM')
+FORMATS = ('JPEG', 'PNG',  # phones' MPO is opened as JPEG
+            'WEBP', 'BMP', 'TIFF', 'GIF', 'JPEG2000', 'PPM')
 SUFFIXES = ('.jpg', '.jpeg', '.png', '.webp', '.bmp', '.tif', '.tiff', '.gif', '.jp2', '.ppm',
             '.pgm')
 # Our choices. The model sees a picture of some 1 MP; a mask has a byte a pixel.
