@@ -113,8 +113,8 @@ class Segmentation:
         box: (4,) float64 x1, y1, x2, y2 of the mask, or the box that the answer states where it
             has no mask; None where there is none.
         text: the answer as it was written.
-        confidence: 0..1, see :class:`simpleseg_mm.apis.SimpleSegInferencer`; None where the
-            backbone gives no token probabilities.
+        confidence: mean probability of the written tokens, 0..1; None where it is
+            not known.
         valid: the whole text follows the grammar.
         finished: the model ended its answer; False: it was cut off.
         says_nothing: the answer is that there is no such object (``[]``).

@@ -2,9 +2,10 @@
 import copy
 import json
 from pathlib import Path
-from typing import Iterator, List, NamedTuple, Optional, Sequence, Union
+from typing import Callable, Iterator, List, NamedTuple, Optional, Sequence, Union
 
 import numpy as np
+import torch
 from mmcv.transforms import Compose
 from mmdet.structures import DetDataSample
 from mmengine.config import Config
@@ -53,9 +54,9 @@ class SimpleSegInferencer(BaseInferencer):
     :class:`Prompt`. A list of them is asked of every picture; a list of lists, one a picture, asks
     each picture its own. Every prompt is one query.
 
-    **Confidence**: the geometric mean of the probabilities of the written tokens, end token
-    included: exp of their mean log-probability. It says how sure the model was of its text, is
-    not calibrated, and None where the backbone does not report probabilities.
+    **Confidence**: the mean probability of the written tokens, end token included, by the network
+    at temperature 1 (``Generated.confidence``). It says how sure the model was of its text and is
+    not calibrated; None where transformers' own ``generate`` wrote it (beams, sampling).
 
     Args:
         model: config file or Config; name of ``configs/simpleseg/metafile.yml``; checkpoint (.pth)
@@ -116,10 +117,27 @@ class SimpleSegInferencer(BaseInferencer):
             results.append(result)
         return results
 
-    def ask(self, picture: np.ndarray, prompt: PromptLike) -> Segmentation:
-        """One prompt about one loaded picture ((H, W, 3) uint8, RGB), without a bar."""
-        queries = [_Query(0, '0', picture, Prompt.of(prompt).within(picture.shape[:2]))]
-        return self._answer(queries)[0][2]
+    def ask(self, picture: np.ndarray, prompt: PromptLike,
+            on_text: Optional[Callable[[str], None]] = None) -> Segmentation:
+        """One prompt about one loaded picture ((H, W, 3) uint8, RGB), without a bar.
+
+        Args:
+            on_text: is given the text written so far, after every token. What it raises ends the
+                writing.
+
+        Raises:
+            ValueError: the prompt cannot be used.
+        """
+        query = _Query(0, '0', picture, Prompt.of(prompt).within(picture.shape[:2]))
+        if on_text is None:
+            return self._answer([query])[0][2]
+        written: List[int] = []
+
+        def on_tokens(row: int, token_ids: Sequence[int]) -> None:
+            written.extend(token_ids)
+            on_text(self.model.mllm._read(written).text)
+
+        return self._answer([query], on_tokens=on_tokens)[0][2]
 
     # --- MMEngine's form -----------------------------------------------------------------------
     def __call__(self, inputs, prompts=None, return_datasamples: bool = False,
@@ -173,6 +191,11 @@ class SimpleSegInferencer(BaseInferencer):
         """``dict(predictions=..., visualization=...)``."""
         return dict(predictions=preds, visualization=visualization)
 
+    @torch.no_grad()
+    def forward(self, inputs: dict, **options) -> List[DetDataSample]:
+        """Samples with predictions; ``options`` are those of ``SimpleSeg.answer``."""
+        return self.model.predict(**self.model.data_preprocessor(inputs, False), **options)
+
     # --- the way -------------------------------------------------------------------------------
     def preprocess(self, inputs: Sequence[_Query], batch_size: int = 1, **kwargs):
         """Batches of the model's input, by the config's pipeline."""
@@ -193,9 +216,10 @@ class SimpleSegInferencer(BaseInferencer):
         for chunk in self._get_chunk_data(queries, batch_size):
             yield from self._answer(chunk)
 
-    def _answer(self, queries: Sequence[_Query]) -> List[tuple]:
+    def _answer(self, queries: Sequence[_Query], **options) -> List[tuple]:
         with DefaultScope.overwrite_default_scope(self.scope):
-            samples = self.forward(next(iter(self.preprocess(queries, len(queries)))))
+            batch, = self.preprocess(queries, len(queries))
+            samples = self.forward(batch, **options)
         return [(query, sample, _read(query, sample))
                 for query, sample in zip(queries, samples)]
 
@@ -286,7 +310,7 @@ def _read(query: _Query, sample: DetDataSample) -> Segmentation:
         parts=tuple(codec.parts(codec.decode(sample.pred_text, size).rings)),
         mask=instance.masks[0].cpu().numpy(),
         box=instance.bboxes[0].cpu().double().numpy() if found else None,
-        text=sample.pred_text, confidence=None, valid=parsed.valid,
+        text=sample.pred_text, confidence=sample.pred_confidence, valid=parsed.valid,
         finished=bool(sample.pred_finished), says_nothing=parsed.kind == 'empty',
         num_tokens=int(sample.pred_num_tokens), seconds=float(sample.pred_seconds),
         codec=sample.codec, index=query.index)

@@ -13,7 +13,7 @@ _FIELDS = dict(
     img_id='img_id', image_id='image_id', ref_id='ref_id', sent_id='sent_id', source='source',
     split='split', text='text', task='task', prompt='prompt', answer='answer',
     pred_text='pred_text', tokens='pred_num_tokens', finished='pred_finished',
-    seconds='pred_seconds', codec='codec', ori_shape='ori_shape')
+    confidence='pred_confidence', seconds='pred_seconds', codec='codec', ori_shape='ori_shape')
 """Field of a row: the sample's key."""
 
 
@@ -22,8 +22,8 @@ class TextDump(QueryMetric):
     """Writes the answers of a run to a .jsonl file and returns no figures.
 
     A row holds ``img_id, image_id, ref_id, sent_id, source, split, text, task, prompt, answer``
-    (the true one), ``pred_text, tokens, finished, seconds, codec, ori_shape``; null for what the
-    sample does not state. ``tools/analysis_tools/eval_text.py`` scores such a file.
+    (the true one), ``pred_text, tokens, finished, confidence, seconds, codec, ori_shape``; null
+    for what the sample does not state. ``tools/analysis_tools/eval_text.py`` scores such a file.
 
     Args:
         out_file: Path ending in .jsonl; folders are made.

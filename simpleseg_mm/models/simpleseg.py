@@ -113,18 +113,20 @@ class SimpleSeg(BaseModel):
 
     # --- inference ----------------------------------------------------------------------------
     @torch.no_grad()
-    def predict(self, inputs: List[Tensor], data_samples: Sequence) -> List:
+    def predict(self, inputs: List[Tensor], data_samples: Sequence, **options) -> List:
         """Generates an answer for each sample and decodes it into ``pred_instances``, unless the
         sample names no codec, as a question about a picture.
 
-        The samples gain ``pred_text``, ``pred_num_tokens``, ``pred_finished``, ``pred_seconds``
-        (wall time of the batch over its size) and ``pred_has_mask``; ``pred_instances`` holds
+        The samples gain ``pred_text``, ``pred_num_tokens``, ``pred_finished``,
+        ``pred_confidence`` (mean probability of the tokens, or None), ``pred_seconds`` (wall time
+        of the batch over its size) and ``pred_has_mask``; ``pred_instances`` holds
         one instance: ``masks`` (1, h, w) bool at ``ori_shape``, ``bboxes`` (1, 4) xyxy pixels,
         ``scores`` (1,), ``labels`` (1,). What cannot be read gives an all-zero mask. The box is
-        the mask's, or, where there is no mask, the box that the answer states.
+        the mask's, or, where there is no mask, the box that the answer states. ``options`` are
+        those of :meth:`answer`.
         """
         start = time.perf_counter()
-        answers = self.answer(inputs, [sample.prompt for sample in data_samples])
+        answers = self.answer(inputs, [sample.prompt for sample in data_samples], **options)
         seconds = (time.perf_counter() - start) / len(answers)
         for sample, answer in zip(data_samples, answers):
             self.postprocess(sample, answer, seconds)
@@ -149,7 +151,8 @@ class SimpleSeg(BaseModel):
         ``sample.pred_instances``. Where the sample names no codec the text is the answer."""
         sample.set_metainfo(dict(
             pred_text=answer.text, pred_num_tokens=answer.num_tokens,
-            pred_finished=answer.finished, pred_seconds=seconds))
+            pred_finished=answer.finished, pred_seconds=seconds,
+            pred_confidence=answer.confidence if answer.token_logps else None))
         if 'codec' not in sample:
             return
         size = tuple(sample.ori_shape[:2])
