@@ -6,12 +6,12 @@ from .parts import Part, group_rings, mask_to_parts
 from .raster import (box_iou, coco_fill, mask_iou, mask_to_box, mask_to_extreme, mask_to_point,
                      mask_to_rle, rings_to_mask, rle_to_crop, rle_to_mask, segmentation_to_mask)
 from .simplify import arc_length, simplify_dp
-from .text import Grammar, ParsedAnswer, count_tokens, parse_answer
+from .text import Grammar, ParsedAnswer, count_tokens, parse_answer, written_rings
 
 __all__ = [
     'Decoded', 'Grammar', 'ParsedAnswer', 'Part', 'PolygonCodec', 'arc_length', 'box_iou',
     'canonical_start', 'coco_fill', 'count_tokens', 'fit_rings', 'group_rings', 'mask_iou',
     'mask_to_box', 'mask_to_extreme', 'mask_to_parts', 'mask_to_point', 'mask_to_rings',
     'mask_to_rle', 'parse_answer', 'rate_of', 'rings_to_mask', 'rle_to_crop', 'rle_to_mask',
-    'segmentation_to_mask', 'signed_area', 'simplify_dp', 'thin_rings'
+    'segmentation_to_mask', 'signed_area', 'simplify_dp', 'thin_rings', 'written_rings'
 ]
