@@ -215,7 +215,7 @@ def test_broken_records_are_left_out_and_named(run, tmp_path):
         'image id used for two files (both, with their annotations)': 1,
         'image without id or file_name': 2,
         'broken segmentation': 3, 'empty mask: nothing of it is inside the picture': 1,
-        'annotation of an unknown category': 1, 'annotation of an unknown image': 4,
+        'annotation of an unknown category': 1, 'annotation of an unknown image': 5,
         'annotation id used before': 1, 'annotation that is no record': 1,
         'annotation without a usable id': 1, 'picture without a usable object': 2}
     assert 'annotation 2: RLE size [9, 9]' in out
