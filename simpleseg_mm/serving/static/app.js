@@ -375,6 +375,14 @@ function dragVertex(event, where) {
     }});
 }
 
+let last = {place: '', time: -Infinity};
+
+function isSecond(where, time) {  // of a double click; captured pointers give no dblclick
+  const second = where === last.place && time - last.time < 400;
+  last = {place: second ? '' : where, time};
+  return second;
+}
+
 function pointerDown(event) {
   if (event.button !== 0 || !state.picture) return;
   const {dataset} = event.target, start = position(event);
@@ -396,6 +404,8 @@ function pointerDown(event) {
           ask({box}, 'the object in the box');
         }
       }});
+  } else if (dataset.place !== undefined && isSecond(dataset.place, event.timeStamp)) {
+    removeVertex(place(dataset.place));
   } else if (dataset.place !== undefined) {
     dragVertex(event, {place: place(dataset.place)});
   } else if (dataset.after !== undefined) {
@@ -476,9 +486,6 @@ async function start() {
   $('export').onclick = download;
   $('tools').onchange = () => { $('canvas').className = tool(); };
   $('canvas').addEventListener('pointerdown', pointerDown);
-  $('canvas').addEventListener('dblclick', (event) => {
-    if (event.target.dataset.place !== undefined) removeVertex(place(event.target.dataset.place));
-  });
   $('canvas').addEventListener('keydown', vertexKey);
   addEventListener('keydown', pageKey);
   addEventListener('resize', fit);
