@@ -14,7 +14,6 @@ import numpy as np
 from PIL import Image, ImageOps
 
 #: what is read; formats that run other programs (EPS) or hold scenes are not
-# (phones' MPO is opened as JPEG)
 FORMATS = ('JPEG', 'PNG', 'WEBP', 'BMP', 'TIFF', 'GIF', 'JPEG2000', 'PPM')
 SUFFIXES = ('.jpg', '.jpeg', '.png', '.webp', '.bmp', '.tif', '.tiff', '.gif', '.jp2', '.ppm',
             '.pgm')

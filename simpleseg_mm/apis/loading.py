@@ -7,6 +7,7 @@ from typing import Optional, Tuple
 
 from mmengine.config import Config
 from mmengine.infer import BaseInferencer
+from mmengine.logging import print_log
 from mmengine.runner.checkpoint import _load_checkpoint, _load_checkpoint_to_model
 
 from ..engine.hooks import GrammarHook, TrainableCheckpointHook
@@ -14,6 +15,8 @@ from ..models.backbones.base import locate
 
 #: writes outlines and ships with the package
 DEFAULT = 'simpleseg_mm://nano_sft'
+#: where tools/quickstart.py leaves its checkpoints
+QUICKSTART = 'work_dirs/quickstart'
 #: what tools/model_converters/to_huggingface.py leaves beside the weights
 NOTE = 'simpleseg.json'
 _CONVERT = ('a Kimi-VL folder as released holds remote code, which is never run here: convert it '
@@ -25,10 +28,12 @@ def resolve(model: Optional[str], weights: Optional[str]) -> Tuple[Config, Optio
 
     Args:
         model: a config file; a name of ``configs/simpleseg/metafile.yml``; a Hugging Face folder
-            (``simpleseg_mm://NAME`` too) or hub id; None: the one in the checkpoint, or, without
-            one, the packaged model.
+            (``simpleseg_mm://NAME`` too) or hub id; None: the one in the checkpoint.
         weights: a .pth file, or a Hugging Face folder for the config's ``pretrained``; None: the
             weights that the config names.
+
+    With neither: the best checkpoint of the newest stage in ``work_dirs/quickstart``, else the
+    packaged nano.
 
     Returns:
         The config, and the .pth file or None.
@@ -40,8 +45,10 @@ def resolve(model: Optional[str], weights: Optional[str]) -> Tuple[Config, Optio
         raise FileNotFoundError(f'no weights {weights}: give a .pth file or a Hugging Face folder')
     if model is None and weights is not None and osp.isfile(weights):
         return _config_in(weights), weights
+    if model is None and weights is None:
+        return _default()
     if model is None:
-        model, weights = weights or DEFAULT, None
+        model, weights = weights, None
     if isinstance(model, str) and model.endswith(('.pth', '.pt')) and weights is None:
         return resolve(None, model)
     cfg = _config_of(model)
@@ -52,6 +59,23 @@ def resolve(model: Optional[str], weights: Optional[str]) -> Tuple[Config, Optio
                              'its own config, or resume and save on one process')
         cfg.model.mllm.pretrained, weights = weights, None
     return cfg, weights
+
+
+def _default() -> Tuple[Config, Optional[str]]:
+    """What quickstart left in the current folder, the best of its newest stage; else the
+    packaged nano."""
+    found = [path for stage in ('sft', 'gspo') for path in Path(QUICKSTART, stage).glob('*.pth')]
+    if found:
+        newest = max(found, key=lambda path: path.stat().st_mtime)
+        best = sorted(newest.parent.glob('best_*.pth'), key=lambda path: path.stat().st_mtime)
+        chosen = str(best[-1] if best else newest)
+        print_log(f'model: {chosen}', 'current')
+        return _config_in(chosen), chosen
+    try:
+        return _config_of(DEFAULT), None
+    except FileNotFoundError as error:
+        raise FileNotFoundError(f'{error}. Train a small model in minutes, `make quickstart`, or '
+                                'name a config and a checkpoint') from None
 
 
 def load_weights(model, cfg: Config, path: str) -> None:
@@ -67,12 +91,22 @@ def load_weights(model, cfg: Config, path: str) -> None:
     _load_checkpoint_to_model(model, checkpoint)
 
 
-def note_of(cfg: Config) -> dict:
-    """What a folder of weights must say beside them to be used without its config."""
+def write_note(cfg: Config, folder: str) -> bool:
+    """Leave beside exported weights what they need to be used without their config: adapter,
+    pixels, generation, prompt form and codec. False where the config has no codec.
+
+    transformers and inference engines pass the file over.
+    """
+    try:
+        codec = query_of(cfg)['codec']
+    except ValueError:
+        return False
     mllm = {key: cfg.model.mllm[key] for key in ('type', 'dtype', 'min_pixels', 'max_pixels',
                                                  'system_prompt') if key in cfg.model.mllm}
-    return dict(mllm=mllm, generation=dict(cfg.model.get('generation') or {}),
-                query=dict(type='FormatQuery', codec=dict(query_of(cfg)['codec'])))
+    note = dict(mllm=mllm, generation=dict(cfg.model.get('generation') or {}),
+                query=dict(type='FormatQuery', codec=dict(codec)))
+    Path(folder, NOTE).write_text(json.dumps(note, indent=2) + '\n')
+    return True
 
 
 def query_of(cfg: Config) -> dict:

@@ -13,6 +13,7 @@ from peft import LoraConfig
 from peft.tuners.tuners_utils import BaseTunerLayer
 from safetensors.torch import save_file
 
+from simpleseg_mm.apis.loading import write_note
 from simpleseg_mm.registry import MODELS
 
 
@@ -76,6 +77,7 @@ def main() -> None:
     adapter.hf.save_pretrained(args.out, save_original_format=adapter.saves_original_format)
     adapter.tokenizer.save_pretrained(args.out)
     adapter.image_processor.save_pretrained(args.out)
+    write_note(cfg, args.out)
     print(f'{args.out}: {type(adapter.hf).__name__}, {adapter.hf.num_parameters():,} parameters, '
           f'{merged} LoRA adapters merged')
 

@@ -1,0 +1,209 @@
+"""Pictures from anywhere: what is refused, and how, before what is converted."""
+import io
+import struct
+import threading
+import zlib
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from simpleseg_mm.apis import ImageError, images, list_images, load_image
+
+RED = np.zeros((8, 12, 3), np.uint8) + np.array([200, 30, 20], np.uint8)
+
+
+def encoded(image, format='PNG', **options) -> bytes:
+    out = io.BytesIO()
+    (image if isinstance(image, Image.Image) else Image.fromarray(image)).save(
+        out, format, **options)
+    return out.getvalue()
+
+
+def png(width, height, *chunks) -> bytes:
+    """A PNG that claims a size, with a few bytes of pixels."""
+    def chunk(kind, data):
+        return struct.pack('>I', len(data)) + kind + data + struct.pack(
+            '>I', zlib.crc32(kind + data))
+
+    return (b'\x89PNG\r\n\x1a\n'
+            + chunk(b'IHDR', struct.pack('>IIBBBBB', width, height, 8, 0, 0, 0, 0))
+            + b''.join(chunk(*one) for one in chunks)
+            + chunk(b'IDAT', zlib.compress(bytes(1000))) + chunk(b'IEND', b''))
+
+
+BOMB = zlib.compress(bytes(80 << 20), 9)
+
+
+@pytest.mark.parametrize('raw, message', [
+    (b'', 'no picture that can be read'),
+    (b'hello, I am a text', 'no picture that can be read.*JPEG'),
+    (b'%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n', 'no picture that can be read'),
+    (b'<svg xmlns="http://www.w3.org/2000/svg"/>', 'no picture that can be read'),
+    (encoded(RED, 'JPEG')[:200], 'broken picture|no picture'),
+    (encoded(np.random.default_rng(0).integers(0, 255, (64, 64, 3), np.uint8))[:900],
+     'broken picture'),
+    (encoded(np.zeros((10, 20_000), np.uint8)), '20000 x 10 pixels; at most 16384 a side'),
+    (png(9_000, 9_500), '9000 x 9500 pixels; at most.*80 million'),
+    (png(16_000, 16_000), 'more than 80 million pixels'),
+    (png(50_000, 50_000), 'more than .* million pixels'),
+    (png(2, 2, (b'zTXt', b'Comment\0\0' + BOMB)), 'broken picture.*[Dd]ecompressed'),
+    (encoded(np.zeros((3, 2_000), np.uint8)), '200 times the other'),
+    (encoded(Image.new('F', (4, 4)), 'TIFF'), 'fractions.*8 or 16 bits'),
+])
+def test_what_cannot_be_used_says_why(raw, message):
+    with pytest.raises(ImageError, match=message) as error:
+        load_image(raw, 'upload.png')
+    assert 'upload.png' in str(error.value) and len(str(error.value).splitlines()) == 1
+
+
+@pytest.mark.parametrize('array, message', [
+    (np.zeros((2, 3, 4, 3), np.uint8), r'shape \(2, 3, 4, 3\)'),
+    (np.zeros((2, 3, 2), np.uint8), r'shape \(2, 3, 2\)'),
+    (np.zeros((0, 3, 3), np.uint8), 'empty'),
+    (np.zeros((4, 4, 3)), 'float64; give uint8'),
+    (np.broadcast_to(np.uint8(0), (20_000, 200, 3)), '200 x 20000'),
+])
+def test_arrays_that_cannot_be_used(array, message):
+    with pytest.raises(ImageError, match=message):
+        load_image(array)
+
+
+@pytest.mark.parametrize('source', [3, None, ['a.png']])
+def test_other_things_are_no_pictures(source):
+    with pytest.raises(ImageError, match='a picture is a path.*got ' + type(source).__name__):
+        load_image(source)
+
+
+def test_a_missing_file_and_a_folder(tmp_path):
+    with pytest.raises(ImageError, match='there is no picture .*nothing.png'):
+        load_image(tmp_path / 'nothing.png')
+    with pytest.raises(ImageError, match='cannot read .*: Is a directory'):
+        load_image(tmp_path)
+
+
+def test_a_large_file_is_not_read(tmp_path, monkeypatch):
+    monkeypatch.setattr(images, 'MAX_BYTES', 100)
+    (tmp_path / 'a.png').write_bytes(bytes(101))
+    with pytest.raises(ImageError, match='101 bytes; at most 100'):
+        load_image(tmp_path / 'a.png')
+
+
+# --- what is converted ---------------------------------------------------------------------------
+@pytest.mark.parametrize('orientation, upright', [
+    (1, lambda x: x), (2, lambda x: x[:, ::-1]), (3, lambda x: x[::-1, ::-1]),
+    (4, lambda x: x[::-1]), (5, lambda x: x.swapaxes(0, 1)), (6, lambda x: np.rot90(x, -1)),
+    (7, lambda x: np.rot90(x, 2).swapaxes(0, 1)), (8, lambda x: np.rot90(x, 1))])
+def test_exif_orientation_is_applied(orientation, upright):
+    stored = np.arange(6 * 4, dtype=np.uint8).reshape(4, 6) * 10
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    found = load_image(encoded(stored, exif=exif))
+    assert np.array_equal(found, np.repeat(upright(stored)[..., None], 3, axis=2))
+
+
+def test_cmyk_keeps_its_colours():
+    """Adobe's JPEGs store CMYK inverted."""
+    found = load_image(encoded(Image.fromarray(RED).convert('CMYK'), 'JPEG', quality=95))
+    assert found.shape == RED.shape and np.abs(found.astype(int) - RED).max() < 12
+
+
+def test_sixteen_bits_are_scaled_not_clipped():
+    deep = np.linspace(0, 65535, 40).round().astype(np.uint16).reshape(5, 8)
+    expected = np.repeat((deep / 257).round().astype(np.uint8)[..., None], 3, axis=2)
+    for format in ('PNG', 'TIFF'):
+        assert np.array_equal(load_image(encoded(deep, format)), expected)
+    assert np.array_equal(load_image(deep), expected)
+
+
+@pytest.mark.parametrize('mode', ['L', 'LA', 'P', '1', 'RGBA', 'RGB'])
+def test_other_modes(mode):
+    grey = Image.fromarray(np.where(np.indices((8, 12))[1] < 6, 255, 0).astype(np.uint8))
+    found = load_image(encoded(grey.convert(mode)))
+    assert found.dtype == np.uint8 and found.flags.c_contiguous
+    assert np.array_equal(found, np.asarray(grey.convert('RGB')))
+
+
+def test_transparency_is_laid_on_white():
+    pixels = np.zeros((2, 2, 4), np.uint8)
+    pixels[0, 0] = 10, 20, 30, 255
+    expected = np.full((2, 2, 3), 255, np.uint8)
+    expected[0, 0] = 10, 20, 30
+    assert np.array_equal(load_image(encoded(pixels)), expected)
+    assert np.array_equal(load_image(pixels), expected)
+
+
+def test_the_first_frame_of_several():
+    frames = [Image.new('RGB', (4, 4), color) for color in ('red', 'blue')]
+    raw = encoded(frames[0], 'GIF', save_all=True, append_images=frames[1:])
+    assert load_image(raw)[0, 0].tolist() == [255, 0, 0]
+
+
+def test_every_kind_of_source_gives_the_same(tmp_path):
+    path = tmp_path / 'red.png'
+    path.write_bytes(encoded(RED))
+    with Image.open(path) as picture:
+        sources = [path, str(path), path.read_bytes(), RED, picture]
+        assert all(np.array_equal(load_image(source), RED) for source in sources)
+    assert np.array_equal(load_image(RED[..., 0]), np.repeat(RED[..., :1], 3, axis=2))
+
+
+def test_a_given_array_is_not_changed_later():
+    grey = np.zeros((3, 3), np.uint8)
+    load_image(grey)[:] = 9
+    assert not grey.any()
+
+
+def test_folders(tmp_path):
+    with pytest.raises(ImageError, match='holds no pictures'):
+        list_images(tmp_path)
+    for name in ('b.JPG', 'a.png', 'notes.txt', 'c.webp'):
+        (tmp_path / name).touch()
+    (tmp_path / 'd.png').mkdir()
+    assert [path.name for path in list_images(tmp_path)] == ['a.png', 'b.JPG', 'c.webp']
+
+
+# --- addresses -----------------------------------------------------------------------------------
+class Handler(BaseHTTPRequestHandler):
+    def do_GET(self):
+        found = self.path.startswith('/red.png')
+        self.send_response(200 if found else 404)
+        self.end_headers()
+        self.wfile.write(encoded(RED) if found else b'no')
+
+    def log_message(self, *args):
+        pass
+
+
+@pytest.fixture
+def address():
+    with HTTPServer(('127.0.0.1', 0), Handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f'http://127.0.0.1:{server.server_port}'
+        server.shutdown()
+
+
+def test_addresses(address, monkeypatch):
+    assert np.array_equal(load_image(f'{address}/red.png?x=1'), RED)
+    with pytest.raises(ImageError, match='/gone.png answers 404'):
+        load_image(f'{address}/gone.png')
+    monkeypatch.setattr(images, 'MAX_BYTES', 20)
+    with pytest.raises(ImageError, match='sends more than 20 bytes'):
+        load_image(f'{address}/red.png')
+
+
+def test_an_address_that_cannot_be_reached(address):
+    port = int(address.rpartition(':')[2])
+    with HTTPServer(('127.0.0.1', 0), Handler) as closed:
+        free = closed.server_port
+    assert free != port
+    for url in (f'http://127.0.0.1:{free}/a.png', 'http://', 'http://name.invalid/a.png'):
+        with pytest.raises(ImageError, match='cannot reach|no host'):
+            load_image(url)
+
+
+def test_file_addresses_are_paths():
+    with pytest.raises(ImageError, match='there is no picture'):
+        load_image(f'file://{Path(__file__).resolve()}')
