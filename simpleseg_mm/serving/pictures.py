@@ -88,7 +88,7 @@ class Pictures:
         place = (self.root / path).resolve()
         if not place.is_relative_to(self.root):
             raise PermissionError('the path is outside the folder that this server may read')
-        return Picture('', place.name, load_image(place, Path(path).name, self.max_pixels))
+        return Picture('', place.name, load_image(place, path or 'the path', self.max_pixels))
 
 
 def as_jpeg(pixels: np.ndarray) -> bytes:
