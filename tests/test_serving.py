@@ -340,11 +340,14 @@ def test_other_sites_are_refused(headers, status):
         reached.append(scope)
         await send(dict(type='http.response.start', status=200, headers=[]))
 
+    async def receive():
+        return dict(type='http.request', body=b'', more_body=False)
+
     async def send(message):
         sent.append(message)
     pairs = [(key.encode(), value.encode())
              for key, value in (dict(host='127.0.0.1:80') | headers).items()]
-    asyncio.run(Guard(app, ['my.name'], 100)(dict(type='http', headers=pairs), None, send))
+    asyncio.run(Guard(app, ['my.name'], 100)(dict(type='http', headers=pairs), receive, send))
     assert sent[0]['status'] == status and bool(reached) == (status == 200)
     assert b'content-security-policy' in dict(sent[0]['headers'])
 

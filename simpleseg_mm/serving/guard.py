@@ -8,7 +8,10 @@ import json
 from typing import Sequence
 from urllib.parse import urlsplit
 
+import anyio
 from starlette.exceptions import HTTPException
+
+_DRAIN, _DRAIN_SECONDS = 10, 10  # of a refused body: times the limit, seconds
 
 CSP = ("default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob:; "
        "connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'")
@@ -39,6 +42,7 @@ class Guard:
         headers = {key.lower(): value.decode('latin-1') for key, value in scope['headers']}
         fault = self._fault(headers)
         if fault is not None:
+            await self._drain(receive)
             await _refuse(send, *fault)
             return
         seen = 0
@@ -48,6 +52,7 @@ class Guard:
             message = await receive()
             seen += len(message.get('body', b''))
             if seen > self.max_bytes:  # a body without Content-Length
+                await self._drain(receive)
                 raise HTTPException(413, self._too_much())
             return message
 
@@ -57,6 +62,16 @@ class Guard:
             await send(message)
 
         await self.app(scope, limited, answer)
+
+    async def _drain(self, receive) -> None:
+        """Read on and forget, within bounds: who still sends does not read an answer."""
+        seen = 0
+        with anyio.move_on_after(_DRAIN_SECONDS):
+            while seen <= _DRAIN * self.max_bytes:
+                message = await receive()
+                seen += len(message.get('body', b''))
+                if message['type'] != 'http.request' or not message.get('more_body'):
+                    break
 
     def _fault(self, headers: dict):
         """Status and message of a request that is refused, or None."""

@@ -13,6 +13,7 @@ const state = {
   draft: null,        // rings that are being written
   asking: null,       // the point or box that is being asked about
   running: null,      // AbortController
+  maxMb: Infinity,    // of an upload
 };
 const past = [], future = [];
 
@@ -58,6 +59,10 @@ async function failure(answer) {
 
 async function open(file) {
   if (!file) return;
+  if (file.size > state.maxMb * 1e6) {
+    say(`${file.name} has more than ${state.maxMb} MB; make it smaller.`, 'bad');
+    return;
+  }
   stop();
   say(`Opening ${file.name || 'the picture'} …`, 'busy');
   try {
@@ -503,6 +508,7 @@ async function start() {
   });
   try {
     const info = await (await fetch('/api/info')).json();
+    state.maxMb = info.max_mb;
     $('model').textContent = `Model: ${info.model}.`;
     $('format').replaceChildren(...info.formats.map((name) => new Option(
       {coco: 'COCO', labelme: 'LabelMe', geojson: 'GeoJSON', svg: 'SVG', yolo: 'YOLO-seg',
