@@ -61,8 +61,8 @@ class SimpleSegInferencer(BaseInferencer):
     Args:
         model: config file or Config; name of ``configs/simpleseg/metafile.yml``; checkpoint (.pth)
             that holds its config; Hugging Face folder, by ``to_huggingface.py`` or the released
-            SimpleSeg weights; hub id. None: what ``make quickstart`` left here, else the packaged nano. Remote code
-            is never run.
+            SimpleSeg weights; hub id. None: what ``make quickstart`` left here, else the packaged
+            nano. Remote code is never run.
         weights: checkpoint (.pth) or Hugging Face folder for a config's model.
         device: such as 'cuda:0'; None: the GPU where there is one.
         cfg_options: changes to the config, ``{'model.generation.max_new_tokens': 512}``.

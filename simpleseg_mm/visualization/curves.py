@@ -12,6 +12,22 @@ _MAIN = ('loss', 'lr', 'res/gIoU', 'res/cIoU', 'health/valid_parse', 'valid_pars
 Series = Dict[str, Tuple[List[float], List[float]]]
 
 
+def find_log(run: Union[str, Path]) -> Path:
+    """The scalars of a run: a file itself, or a work directory's newest.
+
+    Raises:
+        FileNotFoundError: There are none.
+    """
+    path = Path(run)
+    if path.is_file():
+        return path
+    logs = sorted(path.glob('*/vis_data/scalars.json'))
+    if not logs:
+        raise FileNotFoundError(f'{run} is neither a scalars.json nor a work directory with '
+                                'TIMESTAMP/vis_data/scalars.json')
+    return logs[-1]
+
+
 def read_scalars(path: Union[str, Path]) -> Series:
     """Values by name from a ``vis_data/scalars.json``: name -> (steps, values).
 
@@ -53,6 +69,14 @@ def plot_curves(scalars: Union[str, Path, Sequence[Union[str, Path]]], out_file:
         FileNotFoundError: A file is missing.
         ValueError: None of the names occurs; the message lists what does.
     """
+    figure = curves_figure(scalars, names)
+    mkdir_or_exist(Path(out_file).parent)
+    figure.savefig(out_file, dpi=110)
+
+
+def curves_figure(scalars: Union[str, Path, Sequence[Union[str, Path]]],
+                  names: Optional[Sequence[str]] = None):
+    """The matplotlib figure of :func:`plot_curves`."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
     paths = [scalars] if isinstance(scalars, (str, Path)) else list(scalars)
@@ -77,8 +101,7 @@ def plot_curves(scalars: Union[str, Path, Sequence[Union[str, Path]]], out_file:
         axes.remove()
     if len(runs) > 1:
         figure.axes[0].legend(fontsize=8)
-    mkdir_or_exist(Path(out_file).parent)
-    figure.savefig(out_file, dpi=110)
+    return figure
 
 
 def _draw(axes, steps: List[float], values: List[float], label: str, color: str) -> None:

@@ -72,6 +72,25 @@ def draw_vertices(canvas: np.ndarray, ring: np.ndarray, radius: int = 4) -> None
     _dot(canvas, ring[0], radius, tuple(int(c) for c in _FIRST))
 
 
+def number_vertices(canvas: np.ndarray, ring: np.ndarray, first: int = 1, size: int = 11) -> None:
+    """Writes the numbers of the vertices of a ring beside them, outside of it, in place.
+
+    Args:
+        first: Number of the first vertex.
+        size: Of the digits, in pixels; the more vertices, the fewer are numbered.
+    """
+    picture = Image.fromarray(canvas)
+    write = ImageDraw.Draw(picture)
+    step = max(1, -(-len(ring) // 40))
+    out = ring - ring.mean(axis=0)
+    out = out / np.maximum(np.hypot(*out.T), 1e-9)[:, None] * (size + 4)
+    for i in range(0, len(ring), step):
+        x, y = np.clip(ring[i] + out[i], size, np.array(canvas.shape[1::-1]) - size)
+        write.text((x, y), str(first + i), fill=_START, font=_font(size), anchor='mm',
+                   stroke_width=2, stroke_fill=PAPER)
+    canvas[:] = np.asarray(picture)
+
+
 def draw_box(canvas: np.ndarray, box: np.ndarray, color: Color, width: int = 2,
              dash: Optional[Tuple[int, int]] = None) -> None:
     """Draws a box (4,) x1, y1, x2, y2 in pixels of the canvas, in place."""

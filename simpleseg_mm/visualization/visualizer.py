@@ -26,16 +26,18 @@ class SimpleSegVisualizer(Visualizer):
     Args:
         layout: 'overlay', or 'side_by_side' (truth left, prediction right).
         side: Smaller images are enlarged until their longer side has this many pixels.
+        numbers: Whether to number the vertices in the order of the text.
         **kwargs: Of `mmengine.visualization.Visualizer`.
     """
 
     def __init__(self, name: str = 'visualizer', layout: str = 'overlay', side: int = 560,
-                 **kwargs) -> None:
+                 numbers: bool = False, **kwargs) -> None:
         if layout not in LAYOUTS:
             raise ValueError(f'layout must be one of {LAYOUTS}, got {layout!r}')
         super().__init__(name=name, **kwargs)
         self.layout = layout
         self.side = side
+        self.numbers = numbers
 
     def draw_query(self, image: np.ndarray, data_sample: Optional[DetDataSample] = None,
                    draw_gt: bool = True, draw_pred: bool = True) -> np.ndarray:
@@ -89,8 +91,7 @@ class SimpleSegVisualizer(Visualizer):
         elif not show:
             self.add_image(name, picture, step)
 
-    @staticmethod
-    def _panel(canvas: np.ndarray, scale: float, sample: DetDataSample, truth: bool,
+    def _panel(self, canvas: np.ndarray, scale: float, sample: DetDataSample, truth: bool,
                prediction: bool) -> np.ndarray:
         canvas = canvas.copy()
         if prediction:
@@ -98,9 +99,12 @@ class SimpleSegVisualizer(Visualizer):
         if truth:
             _draw_truth(canvas, scale, sample)
         _draw_given(canvas, scale, sample)
-        if prediction:
-            for ring in _predicted_rings(sample):
-                draw.draw_vertices(canvas, ring * scale, _radius(canvas, len(ring)))
+        written = 0
+        for ring in _predicted_rings(sample) if prediction else ():
+            draw.draw_vertices(canvas, ring * scale, _radius(canvas, len(ring)))
+            if self.numbers:
+                draw.number_vertices(canvas, ring * scale, written + 1)
+            written += len(ring)
         return canvas
 
 

@@ -12,21 +12,9 @@ import statistics
 from pathlib import Path
 
 from simpleseg_mm.engine.launch import one_line_errors
-from simpleseg_mm.visualization import plot_curves, read_scalars
+from simpleseg_mm.visualization import find_log, plot_curves, read_scalars
 
 _RATES = ('time', 'data_time', 'samples_per_s', 'tokens_per_s', 'answer_tokens_per_s', 'memory')
-
-
-def find_log(run: str) -> Path:
-    """The scalars of a run; a work directory's newest ones."""
-    path = Path(run)
-    if path.is_file():
-        return path
-    logs = sorted(path.glob('*/vis_data/scalars.json'))
-    if not logs:
-        raise FileNotFoundError(f'{run} is neither a scalars.json nor a work directory with '
-                                'TIMESTAMP/vis_data/scalars.json')
-    return logs[-1]
 
 
 def train_time(path: Path) -> dict:

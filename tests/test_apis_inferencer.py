@@ -1,0 +1,343 @@
+"""The inferencer on the packaged nano: what is refused, what is asked, what comes back, loading.
+
+nano's base writes boxes and points; where outlines are wanted, its answers are put in its mouth.
+"""
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from mmengine.config import Config
+from PIL import Image
+
+from simpleseg_mm import cli
+from simpleseg_mm.apis import ImageError, SimpleSegInferencer, loading
+from simpleseg_mm.apis.inferencer import prompts_by_picture
+from simpleseg_mm.datasets.refshapes import generate
+from simpleseg_mm.models.backbones.base import Generated
+from simpleseg_mm.polygon import PolygonCodec
+from simpleseg_mm.registry import DATASETS, INFERENCERS, MODELS
+from simpleseg_mm.structures import Prompt
+
+ROOT = Path(__file__).resolve().parent.parent
+CONFIG = str(ROOT / 'configs/simpleseg/nano_sft_refshapes.py')
+SCENE = np.full((60, 80, 3), 128, np.uint8)
+RINGS = ('[[[10,10],[10,50],[60,50],[60,10]],[[20,20],[40,20],[40,40],[20,40]],'
+         '[[80,80],[90,99],[99,80]]]')
+
+
+@pytest.fixture(scope='module')
+def inferencer():
+    return SimpleSegInferencer(CONFIG, device='cpu', show_progress=False)
+
+
+@pytest.fixture
+def saying(inferencer, monkeypatch):
+    """Lets the model say these texts, in turn."""
+    def say(*texts):
+        texts, asked = list(texts), []
+
+        def answer(images, prompts, on_tokens=None):
+            asked.append(list(prompts))
+            return [Generated(texts.pop(0), 7, True, (1, ), (-0.1, -0.3)) for _ in prompts]
+
+        monkeypatch.setattr(inferencer.model, 'answer', answer)
+        return asked
+    return say
+
+
+# --- refused -------------------------------------------------------------------------------------
+@pytest.mark.parametrize('prompt, message', [
+    ('', "the expression is ''; say in words"),
+    (' \n', 'say in words'),
+    (dict(text=3), 'the expression is 3'),
+    (dict(), 'one of text, point and box; got none'),
+    (dict(text='a', point=(1, 2)), r"got \['text', 'point'\]"),
+    (dict(mask=[1]), 'a prompt is an expression'),
+    ((3, 4), 'a prompt is an expression'),
+    (3, 'a prompt is an expression'),
+    (dict(point=(1, )), 'a point is 2 numbers'),
+    (dict(point=(1, np.nan)), 'a point is 2 numbers'),
+    (dict(point='ab'), 'a point is 2 numbers'),
+    (dict(point=3), 'a point is 2 numbers'),
+    (dict(box=(1, 2, 3)), 'a box is 4 numbers'),
+    (dict(box=(30, 10, 20, 40)), r'the box \[30.0, 10.0, 20.0, 40.0\] has no or a negative size'),
+    (dict(box=(10, 10, 10, 40)), 'no or a negative size'),
+])
+def test_prompts_that_are_none(prompt, message):
+    with pytest.raises(ValueError, match=message):
+        Prompt.of(prompt)
+
+
+@pytest.mark.parametrize('prompt, message', [
+    (dict(point=(81, 5)), r'the point \[81.0, 5.0\] is outside the picture, which is 80 x 60'),
+    (dict(point=(5, -1)), 'outside the picture'),
+    (dict(box=(90, 0, 99, 9)), 'outside the picture, which is 80 x 60'),
+])
+def test_prompts_outside_the_picture(inferencer, prompt, message):
+    with pytest.raises(ValueError, match=message):
+        inferencer.segment(SCENE, prompt)
+
+
+def test_a_box_is_cut_to_the_picture():
+    assert Prompt(box=(-5, 10, 300, 40)).within((60, 80)).box == (0, 10, 80, 40)
+
+
+@pytest.mark.parametrize('prompts, message', [
+    ([], 'no prompt'), ([['a']], '1 lists of prompts for 2 pictures'),
+    ([['a'], 'b'], None), ([['a'], [3]], 'a prompt is an expression')])
+def test_lists_of_prompts_that_do_not_fit(prompts, message):
+    with pytest.raises(ValueError, match=message):
+        prompts_by_picture(prompts, 2)
+
+
+def test_lists_of_prompts():
+    a, b, c = map(Prompt.of, 'abc')
+    assert prompts_by_picture('a', 2) == [[a], [a]]
+    assert prompts_by_picture(['a', b], 2) == [[a, b], [a, b]]
+    assert prompts_by_picture([['a'], ['b', dict(text='c')]], 2) == [[a], [b, c]]
+
+
+def test_other_bad_calls(inferencer, tmp_path):
+    with pytest.raises(ValueError, match='say what to segment'):
+        inferencer(SCENE)
+    with pytest.raises(ValueError, match='batch_size is 0'):
+        inferencer.segment(SCENE, 'a', batch_size=0)
+    with pytest.raises(ValueError, match="on_error is 'ignore'"):
+        inferencer.segment(SCENE, 'a', on_error='ignore')
+    with pytest.raises(ValueError, match='no picture'):
+        inferencer.segment([], 'a')
+    with pytest.raises(ImageError, match='there is no picture'):
+        inferencer.segment(str(tmp_path / 'none.png'), 'a')
+    with pytest.raises(ImageError, match='picture 0 has shape'):
+        inferencer.segment([SCENE[0, 0]], 'a')
+
+
+def test_bad_pictures_can_be_skipped(inferencer, saying, tmp_path):
+    (tmp_path / 'a.png').write_bytes(b'no')
+    Image.fromarray(SCENE).save(tmp_path / 'b.png')
+    saying(RINGS)
+    found = inferencer.segment(tmp_path, [dict(point=(70, 50)), dict(point=(99, 99))],
+                               on_error='skip')
+    assert [one.image for one in found] == [str(tmp_path / 'b.png')] and found[0].index == 1
+    assert ['a.png' in message or 'b.png: the point' in message
+            for message in inferencer.errors] == [True, True]
+
+
+# --- asked ---------------------------------------------------------------------------------------
+def test_prompts_are_those_of_the_evaluation(inferencer, saying):
+    asked = saying('[]', '[]', '[]')
+    inferencer.segment(SCENE, ['red circle', dict(point=(40, 30)), dict(box=(8, 6, 40, 30))],
+                       batch_size=2)
+    assert asked == [
+        ['Output the polygon coordinates of red circle in the image.',
+         'Output the polygon coordinates of the object at point [50,50] in the image.'],
+        ['Output the polygon coordinates of the stuff within the box region [10,10,50,50] in '
+         'the image.']]
+
+
+def test_it_is_what_a_test_does(inferencer, tmp_path):
+    """The same picture and expression give the same sample through the dataset."""
+    generate(tmp_path, dict(train=0, val=0, test=2))
+    cfg = Config.fromfile(CONFIG)
+    dataset = DATASETS.build(dict(cfg.test_dataloader.dataset, data_root=str(tmp_path)))
+    item = dataset[1]
+    sample, = inferencer.model.predict([item['inputs']], [item['data_samples']])
+    found, = inferencer.segment(sample.img_path, sample.text)
+    assert found.text == sample.pred_text and found.codec == sample.codec
+    assert found.num_tokens == sample.pred_num_tokens and 0 < found.confidence <= 1
+    assert found.confidence == pytest.approx(sample.pred_confidence, abs=1e-5)
+    assert np.array_equal(found.mask, sample.pred_instances.masks[0].numpy())
+
+
+# --- what comes back -----------------------------------------------------------------------------
+def test_typed_results(inferencer, saying):
+    saying(f'Here: {RINGS}', '[]', 'I see nothing', '[[[10,10],[10,50]', '[10,10,50,50]')
+    outline, nothing, words, cut, box = inferencer.segment(SCENE, list('abcde'))
+    assert [len(part.holes) for part in outline.parts] == [1, 0]
+    assert outline.valid and outline.confidence == pytest.approx(np.exp([-0.1, -0.3]).mean())
+    expected = PolygonCodec(grammar='int100').decode(RINGS, (60, 80)).mask
+    assert np.array_equal(outline.mask, expected) and outline.box.tolist() == [8, 6, 79, 59]
+    assert outline.parts[0].outer.min(0).tolist() == [8, 6] and outline.size == (60, 80)
+    assert nothing.says_nothing and not nothing.parts and nothing.box is None
+    assert not words.valid and not words.says_nothing and not words.mask.any()
+    assert not cut.parts and cut.finished and not cut.valid
+    assert not box.mask.any() and box.box.round(3).tolist() == [8, 6, 40, 30]
+
+
+def test_mmdet_like_dicts_and_files(inferencer, saying, tmp_path):
+    Image.fromarray(SCENE).save(tmp_path / 'a.png')
+    saying(RINGS, '[]', RINGS)
+    out = inferencer([str(tmp_path / 'a.png'), SCENE], [['red', dict(point=(3, 4))], ['blue']],
+                     return_vis=True, out_dir=str(tmp_path / 'out'))
+    first, second, third = out['predictions']
+    assert json.loads(json.dumps(first)) == first
+    assert (first['labels'], first['prompt'], second['prompt']) == (
+        [0], dict(text='red'), dict(point=[3, 4]))
+    assert first['bboxes'] == [[8, 6, 79, 59]] and first['masks'][0]['size'] == [60, 80]
+    assert first['scores'] == [first['confidence']] and second['scores'] == []
+    assert [picture.ndim for picture in out['visualization']] == [3, 3, 3]
+    names = ['00000001', 'a', 'a_1']
+    assert sorted(p.stem for p in (tmp_path / 'out/vis').iterdir()) == names
+    assert sorted(p.stem for p in (tmp_path / 'out/preds').iterdir()) == names
+    assert json.loads((tmp_path / 'out/preds/00000001.json').read_text()) == third
+
+
+def test_data_samples_and_no_files(inferencer, saying, tmp_path):
+    saying(RINGS)
+    out = inferencer(SCENE, 'a', return_datasamples=True, out_dir=str(tmp_path / 'out'),
+                     no_save_vis=True, no_save_pred=True)
+    assert out['predictions'][0].pred_text == RINGS and out['visualization'] is None
+    assert not (tmp_path / 'out').exists()
+
+
+def test_text_is_given_as_it_is_written(inferencer):
+    seen = []
+    found = inferencer.ask(SCENE, 'red circle', seen.append)
+    assert seen[-1] == found.text and len(seen) == found.num_tokens
+    assert all(after.startswith(before) for before, after in zip(seen, seen[1:]))
+
+
+def test_pictures_are_upright(inferencer, saying, tmp_path):
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.fromarray(SCENE).save(tmp_path / 'a.jpg', exif=exif)
+    saying('[]')
+    assert inferencer.segment(str(tmp_path / 'a.jpg'), 'a')[0].size == (80, 60)
+
+
+# --- loading -------------------------------------------------------------------------------------
+def test_it_is_registered():
+    assert INFERENCERS.get('SimpleSegInferencer') is SimpleSegInferencer
+
+
+@pytest.fixture(scope='module')
+def checkpoint(inferencer, tmp_path_factory):
+    """A trained one: nano with changed weights, and its config inside, as a run saves it."""
+    path = tmp_path_factory.mktemp('run') / 'iter_3.pth'
+    state = {name: value + 0.01 for name, value in inferencer.model.state_dict().items()}
+    torch.save(dict(state_dict=state, meta={}, message_hub=dict(runtime_info=dict(
+        cfg=Config.fromfile(CONFIG).pretty_text))), path)
+    return str(path), state
+
+
+def weights_of(inferencer):
+    return inferencer.model.state_dict()
+
+
+@pytest.mark.parametrize('arguments', [(CONFIG, 0), (None, 0), (0, None),
+                                       ('nano_sft_refshapes', 0)])
+def test_checkpoints(checkpoint, arguments):
+    path, state = checkpoint
+    given = [path if value == 0 else value for value in arguments]
+    loaded = SimpleSegInferencer(*given, device='cpu', show_progress=False)
+    assert all(torch.equal(value, state[name]) for name, value in weights_of(loaded).items())
+    assert loaded.segment(SCENE, 'a')[0].codec == 'int100/default'
+
+
+def test_a_checkpoint_that_does_not_fit(checkpoint, tmp_path):
+    path, state = checkpoint
+    short = {name: value for name, value in state.items() if 'visual' not in name}
+    torch.save(dict(state_dict=short, meta={}), tmp_path / 'a.pth')
+    with pytest.raises(ValueError, match='does not fit the model'):
+        SimpleSegInferencer(CONFIG, str(tmp_path / 'a.pth'), device='cpu')
+    with pytest.raises(ValueError, match='does not hold its config'):
+        SimpleSegInferencer(weights=str(tmp_path / 'a.pth'))
+
+
+@pytest.fixture(scope='module')
+def exported(inferencer, tmp_path_factory):
+    """What to_huggingface.py writes."""
+    folder = tmp_path_factory.mktemp('hf')
+    adapter = inferencer.model.mllm
+    for part in (adapter.hf, adapter.tokenizer, adapter.image_processor):
+        part.save_pretrained(folder)
+    assert loading.write_note(inferencer.cfg, folder)
+    return folder
+
+
+def test_an_exported_folder(exported, inferencer):
+    loaded = SimpleSegInferencer(str(exported), device='cpu', show_progress=False)
+    found, expected = (one.segment(SCENE, 'red circle')[0] for one in (loaded, inferencer))
+    assert (found.text, found.codec) == (expected.text, 'int100/default')
+    assert loaded.model.generation == inferencer.model.generation
+    as_weights = SimpleSegInferencer(CONFIG, str(exported), device='cpu', show_progress=False)
+    assert as_weights.cfg.model.mllm.pretrained == str(exported)
+
+
+def test_a_folder_without_a_note_is_read_as_released(exported, tmp_path):
+    for path in exported.iterdir():
+        if path.name != loading.NOTE:
+            (tmp_path / path.name).write_bytes(path.read_bytes())
+    cfg, weights = loading.resolve(str(tmp_path), None)
+    assert weights is None and cfg.model.mllm.pretrained == str(tmp_path)
+    query = loading.query_of(cfg)
+    assert PolygonCodec(**query.codec).spec == 'fixed3/paper'
+    assert cfg.model.mllm.type == 'QwenVL'
+
+
+@pytest.mark.parametrize('content, message', [
+    (dict(model_type='kimi_vl', auto_map={}), 'remote code, which is never run.*kimi_vl.py'),
+    (dict(model_type='llava'), 'holds a llava; a Qwen-VL or a converted Kimi-VL'),
+    (dict(), 'no Hugging Face folder')])
+def test_folders_that_are_not_loaded(content, message, tmp_path):
+    (tmp_path / 'config.json').write_text(json.dumps(content))
+    with pytest.raises(ValueError, match=message):
+        loading.resolve(str(tmp_path), None)
+
+
+def test_hub_ids_and_unknown_names():
+    cfg, _ = loading.resolve('sthui/SimpleSeg-Qwen2.5-VL', None)
+    assert cfg.model.mllm.pretrained == 'sthui/SimpleSeg-Qwen2.5-VL'
+    with pytest.raises(FileNotFoundError, match='no model nano_unknown: give a config file'):
+        loading.resolve('nano_unknown', None)
+    with pytest.raises(FileNotFoundError, match='no weights x.pth'):
+        loading.resolve(CONFIG, 'x.pth')
+    with pytest.raises(ValueError, match='query.codec'):
+        loading.query_of(Config(dict(test_dataloader=dict(dataset=dict()))))
+
+
+def test_remote_code_is_not_trusted_anywhere():
+    """No path of the package turns it on."""
+    lines = [line for path in (ROOT / 'simpleseg_mm').rglob('*.py')
+             for line in path.read_text().splitlines()]
+    assert not any('trust_remote_code' in line for line in lines)
+    assert MODELS is not None
+
+
+def test_without_arguments(checkpoint, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(loading, 'DEFAULT', 'simpleseg_mm://nothing')
+    with pytest.raises(FileNotFoundError, match='make quickstart'):
+        loading.resolve(None, None)
+    folder = tmp_path / 'work_dirs/quickstart/sft'
+    folder.mkdir(parents=True)
+    for name in ('iter_3.pth', 'best_res_gIoU_iter_2.pth'):
+        (folder / name).write_bytes(Path(checkpoint[0]).read_bytes())
+    assert loading.resolve(None, None)[1].endswith('sft/best_res_gIoU_iter_2.pth')
+
+
+# --- the command ---------------------------------------------------------------------------------
+def test_the_command(tmp_path, capsys, monkeypatch, inferencer, saying):
+    import simpleseg_mm.apis
+    Image.fromarray(SCENE).save(tmp_path / 'a.png')
+    monkeypatch.setattr(simpleseg_mm.apis, 'SimpleSegInferencer', lambda *args: inferencer)
+    saying(RINGS, '[]')
+    out = tmp_path / 'out'
+    assert cli.main(['segment', str(tmp_path / 'a.png'), 'red circle', '--box', '1', '2', '30',
+                     '40', '--out-dir', str(out)]) == 0
+    assert {str(p.relative_to(out)) for p in out.rglob('*.*')} == {
+        'vis/a.png', 'vis/a_1.png', 'preds/a.json', 'preds/a_1.json', 'a.svg', 'a.geojson'}
+    said = capsys.readouterr().out
+    assert 'red circle: ' in said and '2 part(s), 1 hole(s), confidence 0.82' in said
+    assert 'no such object' in said
+
+
+@pytest.mark.parametrize('arguments, message', [
+    (['nothing.png'], 'say what to segment'),
+    (['nothing.png', 'a', '--model', 'nano_unknown'], 'no model nano_unknown'),
+])
+def test_the_command_says_what_is_wrong(arguments, message, capsys):
+    assert cli.main(['segment', *arguments]) == 2
+    assert message in capsys.readouterr().err
