@@ -1,4 +1,5 @@
 """A server in a thread whose model writes given texts, for the tests of page and API."""
+import re
 import threading
 import time
 from contextlib import contextmanager
@@ -10,20 +11,21 @@ from simpleseg_mm.polygon import PolygonCodec, mask_to_box, parse_answer
 from simpleseg_mm.structures import Prompt, Segmentation
 
 SQUARE = '[[[20,20],[60,20],[60,70],[20,70]]]'
+TOKEN = re.compile(r'[\[\],]+|\d|.')
 RING = '[[[10,10],[10,90],[90,90],[90,10]],[[40,40],[60,40],[60,60],[40,60]]]'
 
 
 class ScriptedInferencer:
-    """Writes an answer by the prompt's words, a character at a time.
+    """Writes an answer by the prompt's words, in tokens such as "],[" and single digits.
 
     'square', 'ring' (with a hole), 'nothing' ([]), 'babble' (no outline), 'crash' (an error),
-    'slow' (a square at ``pause`` seconds a character); points and boxes give a square.
+    'slow' (a square at ``pause`` seconds a token); points and boxes give a square.
     """
     cfg = Config(dict(test_dataloader=dict(dataset=dict(query=dict(
         codec=dict(grammar='int100', preset='default'))))))
     texts = dict(nothing='[]', ring=RING, babble='I see no such thing', slow=SQUARE)
 
-    def __init__(self, pause: float = 0.05) -> None:
+    def __init__(self, pause: float = 0.08) -> None:
         self.pause = pause
         self.batches, self.written, self.seen = [], [], []
 
@@ -42,7 +44,7 @@ class ScriptedInferencer:
                 time.sleep(self.pause)
             for i, text in enumerate(texts):
                 if not ended[i] and made[i] != text:
-                    made[i] = text[:len(made[i]) + 1]
+                    made[i] += TOKEN.match(text, len(made[i])).group()
                     ended[i] = bool(on_text is not None and on_text(i, made[i]))
         self.written += made
         return [self._result(codec, picture, prompt, text)

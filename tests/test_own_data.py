@@ -253,6 +253,19 @@ def test_the_3b_base_gets_a_schedule_of_its_size(run, tmp_path):
     assert cfg.param_scheduler[0].end == cfg.param_scheduler[1].begin < cfg.train_cfg.max_iters
 
 
+def test_points_and_boxes_are_trained_beside_the_texts(run, tmp_path):
+    coco(tmp_path)
+    code, report, _ = run(TOOL, tmp_path / 'coco.json', tmp_path / 'mine', '--prompts')
+    assert code == 0, report
+    train, val = built(report['config'])
+    objects = report['train']['objects']
+    assert len(train) == report['samples']['train'] == report['train']['images'] * 2 + objects
+    tasks = [train[k]['data_samples'].task for k in range(len(train))]
+    assert set(tasks[-objects:]) == {'point2mask', 'box2mask'}
+    assert set(tasks[:-objects]) == {'text2mask'} == {val[0]['data_samples'].task}
+    assert train[len(train) - 1]['data_samples'].gt_masks.masks[0].sum() in (375, 50, 600)
+
+
 def test_val_annotations_of_their_own(run, tmp_path):
     coco(tmp_path / 'a')
     content = coco(tmp_path / 'b', count=8)

@@ -122,7 +122,7 @@ def browser(tmp_path_factory):
 
 @pytest.fixture(scope='module')
 def server():
-    with serving(ScriptedInferencer(pause=0.05)) as (url, inferencer):
+    with serving(ScriptedInferencer(pause=0.08)) as (url, inferencer):
         yield url, inferencer
 
 
@@ -227,9 +227,15 @@ def test_points_boxes_and_holes(page, server):
 
 def test_html_is_shown_as_text(page):
     page.outline(HTML)
-    assert page.all('#objects .name')[0].text == HTML
+    name = page.all('#objects .name')[0]
+    assert name.get_attribute('value') == HTML
     assert HTML in page.status and not page.all('aside img')
     assert page.driver.execute_script('return window.hurt') is None
+    name.clear()
+    name.send_keys('<i>&', Keys.ENTER)
+    page.until(lambda: page.all('.shape title')[0].get_attribute('textContent') == '<i>&')
+    page.outline('square')  # the first is no longer selected: its name is a button
+    assert page.all('#objects .name')[0].text == '<i>&' and not page.all('aside i')
     page.ask('nothing')
     page.until(lambda: page.status == 'The model sees no nothing.')
     page.ask('babble')

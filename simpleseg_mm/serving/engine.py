@@ -42,6 +42,7 @@ class Job:
     loop: asyncio.AbstractEventLoop
     events: asyncio.Queue = field(default_factory=asyncio.Queue)
     cancelled: bool = False
+    closed: int = 0  # brackets of the text, as far as it has been read for vertices
     vertices: int = 0
 
     def tell(self, **event) -> None:
@@ -140,7 +141,7 @@ class Engine:
 
     def _work(self, jobs: List[Job]) -> None:
         for job in jobs:
-            job.vertices = 0
+            job.closed = job.vertices = 0
             job.tell(event='started')
         try:
             results = self._answer(jobs)
@@ -165,7 +166,8 @@ class Engine:
             job = jobs[number]
             if job.cancelled:
                 return True
-            if job.stream and text.endswith(']'):
+            if job.stream and text.count(']') > job.closed:
+                job.closed = text.count(']')
                 height, width = job.picture.shape[:2]
                 rings = [(ring * [width, height]).round(2).tolist()
                          for ring in written_rings(text, codec.grammar)]

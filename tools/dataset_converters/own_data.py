@@ -47,6 +47,8 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('--absent', type=int, default=0, metavar='K',
                         help='by category: also ask each picture for K categories that it does '
                         'not hold, answered by []; for sets annotated throughout')
+    parser.add_argument('--prompts', action='store_true', help='also train outlines from a point '
+                        'and from a box, object by object')
     parser.add_argument('--base', default='nano', metavar='NAME_OR_CONFIG',
                         help=f'{", ".join(BASES)}, or a config (default: %(default)s)')
     parser.add_argument('--epochs', type=float, help="passes over the queries (default: the "
@@ -83,21 +85,28 @@ def write_config(args: argparse.Namespace, img_dir: Path, report: dict) -> Path:
     """``OUT/BASE_OUT.py``, a child of the base."""
     base, epochs, batch = base_of(args)
     parent = Config.fromfile(base)
-    kept = ''.join(f', {key}={parent.train_dataloader.dataset.query[key]!r}'
-                   for key in ('templates', 'turns')
-                   if key in parent.train_dataloader.dataset.query)
-    turns = f",\n        query=dict(train_set['query']{kept})" if kept else ''
+    said = parent.train_dataloader.dataset.get('query', {})
+    kept = ''.join(f', {key}={said[key]!r}' for key in ('templates', 'turns') if key in said)
+    query = f"query=dict(train_set['query']{kept})"
     share = f'batch_size={math.gcd(batch, 8)}, ' if epochs else ''
+    trained = f'''train_dataloader = dict(
+    {share}dataset=dict(train_set, _delete_=True, {query}))'''
+    if args.prompts:
+        trained = f'''object_set = dict(
+    train_set, targets='object', absent=0,
+    query=dict(train_set['query']{kept}, tasks=dict(point2mask=1.0, box2mask=1.0)))
+train_dataloader = dict({share}dataset=dict(
+    _delete_=True, type='JoinedDataset', datasets=[dict(train_set, {query}), object_set]))'''
     absent = args.absent or report['train']['queries']['none'] or report['val']['queries']['none']
     family = 'gres' if absent else 'res'
-    queries = sum(report['train']['queries'].values()) + args.absent * report['train']['images']
+    queries = (sum(report['train']['queries'].values()) + args.absent * report['train']['images']
+               + args.prompts * report['train']['objects'])
     shown = min(_VAL_QUERIES, sum(report['val']['queries'].values()))
     name = args.base if args.base in BASES else base.stem
     text = f'''# {name} on {args.out.name}, asked by {report['targets']}.
 # Written by tools/dataset_converters/own_data.py; change what you like.
 _base_ = {os.path.relpath(base, args.out)!r}
 train_set = dict(
-    _delete_=True,
     type='CocoQueryDataset',
     data_root={str(args.out)!r},
     ann_file='annotations/train.json',
@@ -107,9 +116,9 @@ train_set = dict(
     targets={report['targets']!r},
     absent={args.absent},
     query=dict(type='FormatQuery', codec=_base_.codec, tasks=dict(text2mask=1.0)))
-val_set = dict(train_set, ann_file='annotations/val.json', split='val', test_mode=True)
-train_dataloader = dict(
-    {share}dataset=dict(train_set{turns}))
+val_set = dict(
+    train_set, _delete_=True, ann_file='annotations/val.json', split='val', test_mode=True)
+{trained}
 val_dataloader = dict(dataset=dict(val_set, indices={shown}))
 test_dataloader = dict(dataset=val_set)
 default_hooks = dict(checkpoint=dict(save_best='{family}/gIoU', rule='greater'))

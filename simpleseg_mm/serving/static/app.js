@@ -210,16 +210,29 @@ function render() {
   if (ready) renderOverlay();
 }
 
+function nameField(object) {
+  const field = document.createElement('input');
+  Object.assign(field, {value: object.label, maxLength: 1000, onchange: () => change(() => {
+    object.label = field.value.trim() || object.label;
+  })});
+  field.setAttribute('aria-label', 'Label of the selected object');
+  return field;
+}
+
+function nameButton(object, index) {
+  const button = document.createElement('button');
+  return Object.assign(button, {type: 'button', textContent: object.label, title: object.label,
+    onclick: () => { state.selected = index; render(); }});
+}
+
 function renderObjects() {
   $('objects').replaceChildren(...state.objects.map((object, index) => {
     const row = document.createElement('li');
     const swatch = document.createElement('span');
     swatch.className = 'swatch';
     swatch.style.setProperty('background', object.color);
-    const name = document.createElement('button');
-    Object.assign(name, {type: 'button', className: 'name', textContent: object.label,
-      title: object.label, onclick: () => { state.selected = index; render(); }});
-    name.setAttribute('aria-pressed', String(index === state.selected));
+    const name = index === state.selected ? nameField(object) : nameButton(object, index);
+    name.className = 'name';
     const count = document.createElement('span');
     count.className = 'count';
     count.textContent = vertices(object);
