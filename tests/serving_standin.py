@@ -19,7 +19,8 @@ class ScriptedInferencer:
     """Writes an answer by the prompt's words, in tokens such as "],[" and single digits.
 
     'square', 'ring' (with a hole), 'nothing' ([]), 'babble' (no outline), 'crash' (an error),
-    'slow' (a square at ``pause`` seconds a token); points and boxes give a square.
+    'slow' (a square at ``pause`` seconds a token), 'held' (a square once ``gate`` is set); points
+    and boxes give a square.
     """
     cfg = Config(dict(test_dataloader=dict(dataset=dict(query=dict(
         codec=dict(grammar='int100', preset='default'))))))
@@ -28,6 +29,7 @@ class ScriptedInferencer:
     def __init__(self, pause: float = 0.08) -> None:
         self.pause = pause
         self.batches, self.written, self.seen = [], [], []
+        self.gate = threading.Event()
 
     def ask_batch(self, asked, on_text=None):
         codec = PolygonCodec(grammar='int100')
@@ -36,6 +38,8 @@ class ScriptedInferencer:
         self.seen += [(picture.shape, prompt) for picture, prompt in asked]
         if any(prompt.text == 'crash' for prompt in prompts):
             raise RuntimeError('a secret of the model')
+        if any(prompt.text == 'held' for prompt in prompts):
+            assert self.gate.wait(120)
         texts = [self.texts.get(prompt.text, SQUARE) for prompt in prompts]
         made = [''] * len(asked)
         ended = [False] * len(asked)
@@ -74,7 +78,7 @@ def serving(inferencer=None, settings: dict = {}, **limits):
                                            timeout_graceful_shutdown=2))
     thread = threading.Thread(target=server.run, daemon=True)
     thread.start()
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 120
     while not server.started:
         assert thread.is_alive() and time.monotonic() < deadline, 'the server did not start'
         time.sleep(0.02)

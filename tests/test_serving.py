@@ -30,7 +30,7 @@ def png(width=100, height=50, mode='RGB', **options) -> bytes:
 
 def call(url: str, method: str, path: str, body=None, headers=None):
     """Status, headers and body (JSON where it is) of one request."""
-    connection = http.client.HTTPConnection(urlsplit(url).netloc, timeout=30)
+    connection = http.client.HTTPConnection(urlsplit(url).netloc, timeout=120)
     if isinstance(body, dict):
         body = json.dumps(body).encode()
     try:
@@ -57,7 +57,8 @@ def upload(url: str, raw: bytes = None, name: str = 'a.png') -> str:
 
 @pytest.fixture(scope='module')
 def server():
-    with serving(settings=dict(max_mb=1.0, max_megapixels=4.0)) as (url, inferencer):
+    with serving(ScriptedInferencer(pause=0.2),
+                 settings=dict(max_mb=1.0, max_megapixels=4.0)) as (url, inferencer):
         yield url, inferencer
 
 
@@ -95,7 +96,7 @@ def test_points_and_boxes_and_pictures_in_the_request(server, prompt):
 
 def test_a_stream_has_every_vertex_as_it_comes(server):
     url, _ = server
-    connection = http.client.HTTPConnection(urlsplit(url).netloc, timeout=30)
+    connection = http.client.HTTPConnection(urlsplit(url).netloc, timeout=120)
     connection.request('POST', '/api/segment', json.dumps(dict(
         picture=upload(url), prompt=dict(text='ring'), stream=True)))
     answer = connection.getresponse()
@@ -141,7 +142,7 @@ def test_bad_pictures(alive, raw, status, message):
 
 
 def test_a_body_without_a_length_is_cut_off(alive):
-    connection = http.client.HTTPConnection(urlsplit(alive).netloc, timeout=30)
+    connection = http.client.HTTPConnection(urlsplit(alive).netloc, timeout=120)
     connection.request('POST', '/api/pictures', (b'\0' * 100_000 for _ in range(20)),
                        {'transfer-encoding': 'chunked'}, encode_chunked=True)
     assert connection.getresponse().status == 413
@@ -225,26 +226,46 @@ def test_a_crash_of_the_model_is_told_without_its_words(alive):
     assert status == 500 and 'the model failed' in row['error'] and 'secret' not in str(row)
 
 
-def test_one_crash_of_a_batch_leaves_the_others(server):
-    url, inferencer = server
-    key = upload(url)
-    answers = {}
-    threads = [threading.Thread(target=lambda text=text: answers.update(
-        {text: ask(url, key, text)[0]})) for text in ('slow', 'crash', 'square', 'ring')]
+def asking(url: str, key: str, *texts: str) -> tuple:
+    """Threads that ask, and the dict where the statuses of their answers come to."""
+    answers: dict = {}
+    threads = [threading.Thread(target=lambda k=k, text=text: answers.update(
+        {(k, text): ask(url, key, text)[0]})) for k, text in enumerate(texts)]
     for thread in threads:
         thread.start()
-        time.sleep(0.1)  # 'slow' is being answered when the others come
-    for thread in threads:
-        thread.join()
-    assert answers == dict(slow=200, crash=500, square=200, ring=200)
-    assert 3 in inferencer.batches
+    return threads, answers
+
+
+def until(condition) -> None:
+    deadline = time.monotonic() + 60
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+def waiting(url: str) -> int:
+    return call(url, 'GET', '/api/info')[2]['waiting']
+
+
+def test_one_crash_of_a_batch_leaves_the_others():
+    with serving() as (url, inferencer):
+        key = upload(url)
+        first, _ = asking(url, key, 'held')
+        until(lambda: inferencer.batches == [1])
+        threads, answers = asking(url, key, 'crash', 'square', 'ring')
+        until(lambda: waiting(url) == 3)
+        inferencer.gate.set()
+        for thread in first + threads:
+            thread.join()
+        assert answers == {(0, 'crash'): 500, (1, 'square'): 200, (2, 'ring'): 200}
+        assert inferencer.batches == [1, 3, 1, 1, 1]
 
 
 def test_a_closed_connection_ends_its_answer(server):
     url, inferencer = server
     key = upload(url)
     inferencer.written.clear()
-    connection = http.client.HTTPConnection(urlsplit(url).netloc, timeout=30)
+    connection = http.client.HTTPConnection(urlsplit(url).netloc, timeout=120)
     connection.request('POST', '/api/segment', json.dumps(dict(picture=key, prompt='slow',
                                                                stream=True)))
     answer = connection.getresponse()
@@ -277,29 +298,21 @@ def test_eight_users_at_once_lose_no_request():
         assert sum(inferencer.batches) == 40 and max(inferencer.batches) > 1
 
 
-def test_full_queues_are_told():
-    with serving(ScriptedInferencer(pause=0.02), batch_size=1, max_client=3,
-                 max_queue=64) as (url, _):
+@pytest.mark.parametrize('limits, status, message', [
+    (dict(max_client=3), 429, 'waiting already'), (dict(max_queue=2), 503, 'try again')])
+def test_full_queues_are_told(limits, status, message):
+    with serving(batch_size=1, **limits) as (url, inferencer):
         key = upload(url)
-        threads = [threading.Thread(target=ask, args=(url, key, 'slow')) for _ in range(3)]
-        for thread in threads:
-            thread.start()
-        time.sleep(0.4)
-        status, headers, row = ask(url, key, 'square')
-        assert status == 429 and 'waiting already' in row['error'] and headers['retry-after']
+        threads, _ = asking(url, key, 'held')
+        until(lambda: inferencer.batches == [1])
+        threads += asking(url, key, 'square', 'square')[0]
+        until(lambda: waiting(url) == 2)
+        got, headers, row = ask(url, key, 'ring')
+        assert got == status and message in row['error'] and headers['retry-after']
+        inferencer.gate.set()
         for thread in threads:
             thread.join()
-        assert ask(url, key, 'square')[0] == 200
-    with serving(ScriptedInferencer(pause=0.02), batch_size=1, max_queue=1) as (url, _):
-        key = upload(url)
-        threads = [threading.Thread(target=ask, args=(url, key, 'slow')) for _ in range(2)]
-        for thread in threads:
-            thread.start()
-            time.sleep(0.3)
-        status, headers, row = ask(url, key, 'square')
-        assert status == 503 and 'try again' in row['error'] and headers['retry-after']
-        for thread in threads:
-            thread.join()
+        assert ask(url, key, 'ring')[0] == 200
 
 
 def test_paths_only_of_the_allowed_folder(tmp_path):

@@ -47,7 +47,7 @@ class Page:
         return self.driver.find_elements(By.CSS_SELECTOR, selector)
 
     def until(self, condition) -> None:
-        WebDriverWait(self.driver, 60, 0.05).until(lambda _: condition())
+        WebDriverWait(self.driver, 120, 0.05).until(lambda _: condition())
 
     @property
     def status(self) -> str:
@@ -122,7 +122,7 @@ def browser(tmp_path_factory):
 
 @pytest.fixture(scope='module')
 def server():
-    with serving(ScriptedInferencer(pause=0.08)) as (url, inferencer):
+    with serving(ScriptedInferencer(pause=0.15)) as (url, inferencer):
         yield url, inferencer
 
 
