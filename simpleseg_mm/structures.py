@@ -1,6 +1,7 @@
 """What is asked of a picture and what comes back: plain data, numpy alone."""
 import math
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Optional, Tuple, Union
 
 import numpy as np
@@ -97,6 +98,23 @@ def _numbers(value, count: int, kind: str) -> Tuple[float, ...]:
     if len(numbers) != count or not all(map(math.isfinite, numbers)):
         raise ValueError(f'a {kind} is {count} numbers (pixels), got {value!r:.80}')
     return numbers
+
+
+class FileNames:
+    """Names of files for pictures: their stem, with a number from the second use on."""
+
+    def __init__(self) -> None:
+        self._taken: set = set()
+
+    def of(self, image: str, index: int) -> str:
+        """A name that was not given yet, of the picture ``image``, number ``index``."""
+        stem = '' if image == str(index) else Path(image.partition('?')[0]).stem
+        stem = stem or f'{index:08d}'
+        name, count = stem, 1
+        while name in self._taken:
+            name, count = f'{stem}_{count}', count + 1
+        self._taken.add(name)
+        return name
 
 
 @dataclass(frozen=True)

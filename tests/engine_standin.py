@@ -181,11 +181,11 @@ class ScriptedRollout(InProcessRollout):
         super().__init__(**sampling)
         self.sampled, self.alike, self.text, self.silent = sampled, alike, text, silent
 
-    def generate(self, model, images, prompts, group_size, seeds):
+    def generate(self, model, images, prompts, group_size, seeds, forms=None):
         few = [seed for seed in seeds if seed[-1] < self.sampled]
         groups = [[] for _ in images]
         if self.sampled:
-            groups = super().generate(model, images, prompts, self.sampled, few)
+            groups = super().generate(model, images, prompts, self.sampled, few, forms)
         for group, image, seed in zip(groups, images, seeds[::group_size]):
             iteration, place = seed[1:3]
             key = zlib.crc32(image.cpu().numpy().tobytes())

@@ -38,7 +38,7 @@ def saying(inferencer, monkeypatch):
     def say(*texts):
         texts, asked = list(texts), []
 
-        def answer(images, prompts, on_tokens=None):
+        def answer(images, prompts, **options):
             asked.append(list(prompts))
             return [Generated(texts.pop(0), 7, True, (1, ), (-0.1, -0.3)) for _ in prompts]
 
@@ -195,7 +195,7 @@ def test_data_samples_and_no_files(inferencer, saying, tmp_path):
 def test_text_is_given_as_it_is_written(inferencer):
     seen = []
     found = inferencer.ask(SCENE, 'red circle', seen.append)
-    assert seen[-1] == found.text and len(seen) == found.num_tokens
+    assert seen[-1] == found.text and 1 < len(seen) <= found.num_tokens
     assert all(after.startswith(before) for before, after in zip(seen, seen[1:]))
 
 

@@ -17,7 +17,7 @@ from simpleseg_mm.export import FORMATS, export
 from simpleseg_mm.export.rings import centre_rings, keyhole
 from simpleseg_mm.polygon import (Part, PolygonCodec, group_rings, mask_iou, mask_to_box,
                                   mask_to_parts, rings_to_mask, segmentation_to_mask, signed_area)
-from simpleseg_mm.structures import Prompt, Segmentation
+from simpleseg_mm.structures import FileNames, Prompt, Segmentation
 
 CODEC = PolygonCodec(tokens=150)
 
@@ -260,6 +260,14 @@ def test_several_pictures_and_empty_answers(tmp_path):
     assert len(json.loads((tmp_path / 'coco.json').read_text())['images']) == 2
     root = ElementTree.parse(tmp_path / 'cvat.xml').getroot()
     assert len(root.findall('image')) == 2 and not len(root.findall('image')[1])
+
+
+def test_names_of_files():
+    names = FileNames()
+    found = [names.of(*one) for one in [
+        ('0', 0), ('1', 1), ('photos/000000000009.jpg', 2), ('a/b.png', 3), ('c/b.jpg', 3),
+        ('http://x/d.png?size=1.5', 4), ('b_1.png', 5), ('http://x/', 6), ('7.png', 7)]]
+    assert found == ['00000000', '00000001', '000000000009', 'b', 'b_1', 'd', 'b_1_1', 'x', '7']
 
 
 def test_unknown_format_is_named(tmp_path):

@@ -19,7 +19,7 @@ from ..datasets.collate import collate_queries
 from ..evaluation.answers import read_answer
 from ..polygon import PolygonCodec
 from ..registry import INFERENCERS, MODELS, TRANSFORMS
-from ..structures import Prompt, Segmentation
+from ..structures import FileNames, Prompt, Segmentation
 from ..visualization import write_image
 from .images import ImageError, is_url, list_images, load_image
 from .loading import load_weights, query_of, resolve
@@ -112,9 +112,10 @@ class SimpleSegInferencer(BaseInferencer):
               ) -> List[Segmentation]:
         """As :meth:`segment`, with ``out_dir/vis/NAME.png`` and ``out_dir/preds/NAME.json``
         written as the answers come."""
-        names, results = _FileNames(), []
+        names, results = FileNames(), []
         for query, sample, result in self._run(inputs, prompts, batch_size, on_error):
-            _save(Path(out_dir), names.of(query), self.visualize([query], [sample])[0], result)
+            picture = self.visualize([query], [sample])[0]
+            _save(Path(out_dir), names.of(query.name, query.index), picture, result)
             results.append(result)
         return results
 
@@ -123,7 +124,7 @@ class SimpleSegInferencer(BaseInferencer):
         """One prompt about one loaded picture ((H, W, 3) uint8, RGB), without a bar.
 
         Args:
-            on_text: is given the text written so far, after every token. What it raises ends the
+            on_text: is given the text written so far whenever it grows. What it raises ends the
                 writing.
 
         Raises:
@@ -181,13 +182,13 @@ class SimpleSegInferencer(BaseInferencer):
         if prompts is None:
             raise ValueError("say what to segment: prompts='the man in red', "
                              'dict(point=(x, y)) or dict(box=(x1, y1, x2, y2))')
-        names, predictions, pictures = _FileNames(), [], []
+        names, predictions, pictures = FileNames(), [], []
         for query, sample, result in self._run(inputs, prompts, batch_size, on_error):
             visible = return_vis or show or (out_dir and not no_save_vis)
             picture = self.visualize([query], [sample], show, wait_time)[0] if visible else None
             if out_dir:
-                _save(Path(out_dir), names.of(query), None if no_save_vis else picture,
-                      None if no_save_pred else result)
+                _save(Path(out_dir), names.of(query.name, query.index),
+                      None if no_save_vis else picture, None if no_save_pred else result)
             if print_result:
                 print(json.dumps(result.to_dict()), flush=True)
             if return_vis:
@@ -342,16 +343,3 @@ def _save(out_dir: Path, name: str, picture: Optional[np.ndarray],
         path = out_dir / 'preds' / f'{name}.json'
         mkdir_or_exist(path.parent)
         path.write_text(json.dumps(result.to_dict()) + '\n')
-
-
-class _FileNames:
-    """Names of the files of queries: the picture's stem, and a number from the second on."""
-
-    def __init__(self) -> None:
-        self.taken: dict = {}
-
-    def of(self, query: _Query) -> str:
-        stem = f'{query.index:08d}' if query.name == str(query.index) else \
-            Path(query.name.partition('?')[0]).stem or f'{query.index:08d}'
-        self.taken[stem] = count = self.taken.get(stem, -1) + 1
-        return stem if not count else f'{stem}_{count}'

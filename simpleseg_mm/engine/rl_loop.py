@@ -21,6 +21,7 @@ from mmengine.runner import IterBasedTrainLoop
 from torch import Tensor
 
 from ..models.backbones.base import Generated
+from ..models.simpleseg import answer_form
 from ..registry import LOOPS, REWARDS, ROLLOUTS
 from ..rl import PolicyObjective, Rewards, group_advantages, max_variance_subset
 from .sharding import split_like, unwrap, whole, whole_weights
@@ -199,7 +200,8 @@ class RLTrainLoop(IterBasedTrainLoop):
         with whole_weights(self.model):
             self.rollout.sync(self.model)
             answers = self.rollout.generate(self.model, images, [s.prompt for s in samples],
-                                            self.group_size, seeds)
+                                            self.group_size, seeds,
+                                            forms=[answer_form(s) for s in samples])
         flat = [answer for group in answers for answer in group]
         rewards = self.reward(
             [answer.text for answer in flat],

@@ -24,7 +24,8 @@ class RolloutEngine(ABC):
 
     @abstractmethod
     def generate(self, model, images: Sequence[Tensor], prompts: Sequence[str], group_size: int,
-                 seeds: Sequence[Sequence[int]]) -> List[List[Generated]]:
+                 seeds: Sequence[Sequence[int]], forms: Optional[Sequence] = None
+                 ) -> List[List[Generated]]:
         """Answers, ``group_size`` to each of P prompts, with their token ids.
 
         Args:
@@ -33,6 +34,8 @@ class RolloutEngine(ABC):
             prompts: P prompts.
             group_size: G.
             seeds: P * G tuples of non-negative integers, one an answer, prompt by prompt.
+            forms: P grammars of the answers (``AnswerAutomaton``), ``None`` for free text: an
+                engine may write faster by them, but must not change what is drawn.
         """
 
 
@@ -42,20 +45,32 @@ class InProcessRollout(RolloutEngine):
 
     Args:
         batch_size: prompts that are decoded at a time; ``None``: all.
+        draft: check likely punctuation instead of writing it; the answers are the same.
         sampling: arguments of :class:`simpleseg_mm.models.sampling.Sampling`.
+
+    Raises:
+        ValueError: for ``constrain``: the loop's log-probabilities are those of the whole
+            vocabulary, so answers drawn from a part of it would be learnt from with wrong ratios.
     """
 
-    def __init__(self, batch_size: Optional[int] = None, **sampling) -> None:
+    def __init__(self, batch_size: Optional[int] = None, draft: bool = True, **sampling) -> None:
         if batch_size is not None and batch_size < 1:
             raise ValueError(f'batch_size={batch_size}: a positive number of prompts, or None')
+        if sampling.pop('constrain', False):
+            raise ValueError('constrain=True: rollouts are drawn from the whole vocabulary, as '
+                             'the log-probabilities of the update are; the reward `format` '
+                             'teaches the grammar. Leave constrain out; model.generation takes '
+                             'it for validation and test')
         self.batch_size = batch_size
+        self.draft = draft
         self.sampling = Sampling(**sampling)
         self.temperature = self.sampling.temperature
 
-    def generate(self, model, images, prompts, group_size, seeds):
+    def generate(self, model, images, prompts, group_size, seeds, forms=None):
         step = self.batch_size or len(prompts)
         answers: List[List[Generated]] = []
         for i in range(0, len(prompts), step):
             answers += model.sample(images[i:i + step], prompts[i:i + step], group_size,
-                                    seeds[i * group_size:(i + step) * group_size], self.sampling)
+                                    seeds[i * group_size:(i + step) * group_size], self.sampling,
+                                    forms=forms and forms[i:i + step], draft=self.draft)
         return answers

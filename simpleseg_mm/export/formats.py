@@ -3,9 +3,9 @@ import json
 import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Callable, Dict, Iterable, List, Sequence, Union
+from typing import Callable, Dict, Iterable, List, Union
 
-from ..structures import Segmentation
+from ..structures import FileNames, Segmentation
 from .sets import to_coco, to_cvat, to_labelme, to_yolo
 from .vectors import to_geojson, to_svg
 
@@ -61,7 +61,8 @@ def export(results: Iterable[Segmentation], out_dir: Union[str, os.PathLike], fo
     pictures: Dict[int, List[Segmentation]] = {}
     for result in results:
         pictures.setdefault(result.index, []).append(result)
-    names = file_names([group[0] for group in pictures.values()])
+    taken = FileNames()
+    names = [taken.of(group[0].image, group[0].index) for group in pictures.values()]
     if format == 'yolo':
         texts, classes = to_yolo(list(pictures.values()), exact)
         files = [_written(out_dir / 'classes.txt', '\n'.join(classes) + '\n')]
@@ -69,20 +70,6 @@ def export(results: Iterable[Segmentation], out_dir: Union[str, os.PathLike], fo
         texts, files = [kind.write(group, exact) for group in pictures.values()], []
     return files + [_written(out_dir / f'{name}{kind.suffix}', text)
                     for name, text in zip(names, texts)]
-
-
-def file_names(results: Sequence[Segmentation]) -> List[str]:
-    """A name for the file of each result: its picture's stem, with a number where it is taken."""
-    names, taken = [], set()
-    for result in results:
-        stem = Path(result.image.partition('?')[0]).stem
-        stem = stem if stem and not stem.isdigit() else f'{result.index:08d}'
-        name, number = stem, 1
-        while name in taken:
-            name, number = f'{stem}_{number}', number + 1
-        taken.add(name)
-        names.append(name)
-    return names
 
 
 def _json(content: dict) -> str:

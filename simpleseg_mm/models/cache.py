@@ -1,4 +1,6 @@
-"""Keys and values of answers that grow at different speeds: written in place, never copied to grow.
+"""Keys and values of answers that grow at different speeds, written in place.
+
+Growing copies nothing but once in a while.
 
 Shapes: B prompts, R rows (answers), P slots of the padded prompt, T tokens read in one pass, S
 slots in use, C slots allocated.

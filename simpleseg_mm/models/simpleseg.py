@@ -9,11 +9,14 @@ from mmengine.model import BaseModel
 from mmengine.structures import InstanceData
 from torch import Tensor
 
-from ..polygon import PolygonCodec, mask_to_box, parse_answer
+from ..polygon import AnswerAutomaton, PolygonCodec, mask_to_box, parse_answer
 from ..registry import MODELS
 from .backbones.base import IGNORE, Generated
 from .losses import chunked_token_logp, chunked_token_nll
 from .sampling import Sampling
+
+# What a task asks for -> the kind of its answer
+_KINDS = dict(mask='rings', box='box', point='point', extreme='point')
 
 
 @MODELS.register_module()
@@ -27,7 +30,9 @@ class SimpleSeg(BaseModel):
         mllm: config of an :class:`MLLMAdapter`.
         generation: keys of ``transformers.GenerationConfig`` for ``predict``; greedy with at
             most 1024 new tokens unless told (our choice; the official 512 cut answers at
-            36 vertices).
+            36 vertices). Beside them ``draft`` (default True): likely punctuation is checked
+            instead of written, which changes no answer; ``constrain`` (default False): where a
+            sample names a codec and a task, nothing but its grammar is written.
         loss_chunk: tokens of the vocabulary head computed at a time.
     """
 
@@ -126,24 +131,46 @@ class SimpleSeg(BaseModel):
         those of :meth:`answer`.
         """
         start = time.perf_counter()
-        answers = self.answer(inputs, [sample.prompt for sample in data_samples], **options)
+        answers = self.answer(inputs, [sample.prompt for sample in data_samples],
+                              forms=[answer_form(sample) for sample in data_samples], **options)
         seconds = (time.perf_counter() - start) / len(answers)
         for sample, answer in zip(data_samples, answers):
             self.postprocess(sample, answer, seconds)
         return list(data_samples)
 
-    def answer(self, images: List[Tensor], prompts: Sequence[str], **options) -> List[Generated]:
-        """Answers to one prompt a picture; ``options`` override ``generation``."""
-        batch = self.mllm.encode(images, [[(prompt, None)] for prompt in prompts],
-                                 for_generation=True)
-        return self.mllm.generate(batch, **{**self.generation, **options})
+    def answer(self, images: List[Tensor], prompts: Sequence[str],
+               forms: Optional[Sequence] = None, **options) -> List[Generated]:
+        """Answers to one prompt a picture.
+
+        Args:
+            images: B uint8 tensors (3, H, W), RGB.
+            prompts: B prompts.
+            forms: the grammar of each answer, an ``AnswerAutomaton``, or ``None`` for free text;
+                drafts and constraints need them.
+            options: override ``generation``; and ``on_tokens``, a function of (number of the
+                answer, ids added to it) that is called while the answers are written.
+        """
+        batch = self._prompted(images, prompts)
+        options = {**self.generation, **options}
+        draft, constrain = options.pop('draft', True), options.pop('constrain', False)
+        if constrain and forms is None:
+            raise ValueError('constrain=True needs `forms`: the grammar of each answer')
+        guides = self.mllm.guides(forms) if forms and (draft or constrain) else ()
+        return self.mllm.generate(batch, guides=guides, constrain=constrain, draft=draft,
+                                  **options)
 
     def sample(self, images: List[Tensor], prompts: Sequence[str], group_size: int,
-               seeds: Sequence[Sequence[int]], sampling: Sampling) -> List[List[Generated]]:
-        """``group_size`` sampled answers to one prompt a picture; see ``MLLMAdapter.sample``."""
-        batch = self.mllm.encode(images, [[(prompt, None)] for prompt in prompts],
-                                 for_generation=True)
-        return self.mllm.sample(batch, group_size, seeds, sampling)
+               seeds: Sequence[Sequence[int]], sampling: Sampling,
+               forms: Optional[Sequence] = None, **options) -> List[List[Generated]]:
+        """``group_size`` sampled answers to one prompt a picture; see ``MLLMAdapter.sample``.
+        With ``forms``, as in :meth:`answer`, the same answers are written in fewer passes."""
+        guides = self.mllm.guides(forms) if forms else ()
+        return self.mllm.sample(self._prompted(images, prompts), group_size, seeds, sampling,
+                                guides=guides, **options)
+
+    def _prompted(self, images: List[Tensor], prompts: Sequence[str]) -> Dict[str, Tensor]:
+        return self.mllm.encode(images, [[(prompt, None)] for prompt in prompts],
+                                for_generation=True)
 
     @staticmethod
     def postprocess(sample, answer: Generated, seconds: float) -> None:
@@ -192,6 +219,15 @@ class SimpleSeg(BaseModel):
                 text += f'⟦{part}⟧' if labels[i] != IGNORE else part
             i = end
         return text
+
+
+def answer_form(sample) -> Optional[AnswerAutomaton]:
+    """The grammar of a sample's answer, by the codec and the task that it names; ``None`` where
+    the answer is free text or not known to be of one kind."""
+    kind = _KINDS.get(sample.get('task', '').split('2')[-1])
+    if kind is None or 'codec' not in sample:
+        return None
+    return AnswerAutomaton.of(sample.codec.split('/')[0], kind)
 
 
 def _same_run(ids: List[int], labels: List[int], first: int, other: int, image: int) -> bool:

@@ -1,4 +1,5 @@
 """The pure core: masks, rings and their text, by numpy, OpenCV, pycocotools and shapely alone."""
+from .automaton import AnswerAutomaton
 from .codec import Decoded, PolygonCodec
 from .contour import canonical_start, mask_to_rings, signed_area
 from .fit import fit_rings, rate_of, thin_rings
@@ -9,9 +10,10 @@ from .simplify import arc_length, simplify_dp
 from .text import Grammar, ParsedAnswer, count_tokens, parse_answer, written_rings
 
 __all__ = [
-    'Decoded', 'Grammar', 'ParsedAnswer', 'Part', 'PolygonCodec', 'arc_length', 'box_iou',
-    'canonical_start', 'coco_fill', 'count_tokens', 'fit_rings', 'group_rings', 'mask_iou',
-    'mask_to_box', 'mask_to_extreme', 'mask_to_parts', 'mask_to_point', 'mask_to_rings',
-    'mask_to_rle', 'parse_answer', 'rate_of', 'rings_to_mask', 'rle_to_crop', 'rle_to_mask',
-    'segmentation_to_mask', 'signed_area', 'simplify_dp', 'thin_rings', 'written_rings'
+    'AnswerAutomaton', 'Decoded', 'Grammar', 'ParsedAnswer', 'Part', 'PolygonCodec', 'arc_length',
+    'box_iou', 'canonical_start', 'coco_fill', 'count_tokens', 'fit_rings', 'group_rings',
+    'mask_iou', 'mask_to_box', 'mask_to_extreme', 'mask_to_parts', 'mask_to_point',
+    'mask_to_rings', 'mask_to_rle', 'parse_answer', 'rate_of', 'rings_to_mask', 'rle_to_crop',
+    'rle_to_mask', 'segmentation_to_mask', 'signed_area', 'simplify_dp', 'thin_rings',
+    'written_rings'
 ]

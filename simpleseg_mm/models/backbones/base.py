@@ -11,9 +11,11 @@ from mmengine.logging import print_log
 from torch import Tensor, nn
 from transformers import AutoConfig, AutoModelForImageTextToText, AutoTokenizer
 
-from ..resources import packaged
+from ...polygon import AnswerAutomaton
 from ..decoding import Answer, OnTokens, write_answers
 from ..generation import greedy_rules
+from ..guide import Guide, Spelling
+from ..resources import packaged
 from ..sampling import Drawn, Likeliest, Sampling
 
 IGNORE = -100
@@ -357,6 +359,24 @@ class MLLMAdapter(nn.Module):
         """(..., V) float32 of hidden states (..., D)."""
         return (hidden @ self.head_weight.T).float()
 
+    def guides(self, forms: Sequence[Optional[AnswerAutomaton]]) -> List[Optional[Guide]]:
+        """Each answer's grammar in this tokenizer's tokens; ``None`` for free text.
+
+        Raises:
+            ValueError: the vocabulary cannot spell the grammar.
+        """
+        for form in set(forms) - {None, *self._guides}:
+            self._guides[form] = Guide(form, self._spelling, self._ids, self.stop_tokens)
+        return [self._guides.get(form) for form in forms]
+
+    @cached_property
+    def _guides(self) -> Dict[AnswerAutomaton, Guide]:
+        return {}
+
+    @cached_property
+    def _spelling(self) -> Spelling:
+        return Spelling(self.tokenizer, self.head_weight.shape[0])
+
     def sample(self, batch: Dict[str, Tensor], group_size: int,
                seeds: Sequence[Sequence[int]], sampling: Sampling, **options
                ) -> List[List[Generated]]:
@@ -367,7 +387,7 @@ class MLLMAdapter(nn.Module):
             group_size: answers a prompt.
             seeds: B * group_size tuples of non-negative integers, one an answer.
             sampling: how tokens are drawn.
-            options: ``guides``, ``constrain`` and ``on_tokens`` of :func:`write_answers`.
+            options: ``guides``, ``draft`` and ``on_tokens`` of :func:`write_answers`.
         """
         count = len(batch['input_ids']) * group_size
         if len(seeds) != count:
@@ -384,13 +404,14 @@ class MLLMAdapter(nn.Module):
         return self.hf.get_output_embeddings().weight
 
     @torch.no_grad()
-    def generate(self, batch: Dict[str, Tensor], guides: Sequence = (), constrain: bool = False,
-                 on_tokens: Optional[OnTokens] = None, **options) -> List[Generated]:
+    def generate(self, batch: Dict[str, Tensor], guides: Sequence = (), draft: bool = True,
+                 constrain: bool = False, on_tokens: Optional[OnTokens] = None, **options
+                 ) -> List[Generated]:
         """Answers to a left-padded batch, one a prompt.
 
         Args:
             batch: from :meth:`encode` with ``for_generation``.
-            guides, constrain, on_tokens: of :func:`write_answers`.
+            guides, draft, constrain, on_tokens: of :func:`write_answers`.
             options: keys of ``transformers.GenerationConfig``; see :func:`greedy_rules` for those
                 that leave the writing to transformers.
         """
@@ -401,7 +422,7 @@ class MLLMAdapter(nn.Module):
         with self.generating():
             if rules is not None:
                 choose = Likeliest(rules, batch['input_ids'])
-                written = write_answers(self, batch, choose, limit, 1, guides, constrain,
+                written = write_answers(self, batch, choose, limit, 1, guides, draft, constrain,
                                         on_tokens)
                 return [self._finish(answer) for answer in written]
             if constrain:

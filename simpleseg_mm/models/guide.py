@@ -1,0 +1,194 @@
+"""The grammar of an answer over the tokens of a tokenizer: what may be written, what is likely.
+
+The tokens that an answer is spelt with are few whatever the vocabulary: those of nothing but
+digits, brackets, commas, points and spaces. They stand in a trie, which is walked together with
+the automaton of the characters; what is found is kept by the automaton's reduced state.
+"""
+import re
+from collections import Counter, defaultdict
+from functools import lru_cache
+from typing import Dict, List, Optional, Sequence, Tuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..polygon import AnswerAutomaton, Grammar
+
+# A draft is made where one token follows in at least so many of the texts that teach it.
+LIKELY = 0.5
+# Answers that the drafts are learnt from, and the memory of states before it is cleared.
+_TEXTS, _STATES = 100, 200_000
+_SPELLS_SPACE = str.maketrans({'Ġ': ' ', '▁': ' '})  # byte-level and SentencePiece vocabularies
+_ANSWER = re.compile(r'[0-9\[\], .]+')
+
+
+class Spelling:
+    """The tokens that answers are spelt with.
+
+    Args:
+        tokenizer: of transformers.
+        size: tokens that the network's head knows.
+    """
+
+    def __init__(self, tokenizer, size: int) -> None:
+        special = set(tokenizer.all_special_ids)
+        #: id -> text
+        self.texts: Dict[int, str] = {}
+        for name, token in tokenizer.get_vocab().items():
+            text = name.translate(_SPELLS_SPACE)
+            if _ANSWER.fullmatch(text) and token not in special and token < size:
+                self.texts[token] = text
+        self._drop_what_reads_otherwise(tokenizer)
+        self.trie: dict = {}
+        for token, text in sorted(self.texts.items()):
+            node = self.trie
+            for char in text:
+                node = node.setdefault(char, {})
+            node.setdefault('', []).append(token)
+        #: whether one token can hold the end of a number and what follows its vertex
+        self.mixes = any(re.search('[0-9][^0-9]*]', text) for text in self.texts.values())
+        self.size = size
+
+    def _drop_what_reads_otherwise(self, tokenizer) -> None:
+        """Keep tokens that read, after a bracket, as they are spelt."""
+        before = tokenizer.encode('[', add_special_tokens=False)
+        head = tokenizer.decode(before)
+        self.texts = {
+            token: text for token, text in self.texts.items()
+            if tokenizer.decode([*before, token], clean_up_tokenization_spaces=False)
+            == head + text}
+
+    def walk(self, automaton: AnswerAutomaton, state) -> List[int]:
+        """Ids of the tokens that may follow a state."""
+        found, todo = [], [(self.trie, state)]
+        while todo:
+            node, state = todo.pop()
+            for char, below in node.items():
+                if not char:
+                    found += below
+                    continue
+                after = automaton.step(state, char)
+                if after is not None:
+                    todo.append((below, after))
+        return found
+
+
+class Guide:
+    """One grammar and kind of answer in the tokens of a tokenizer.
+
+    Args:
+        automaton: of the characters.
+        spelling: of the tokenizer.
+        encode: text -> ids, as answers are taught.
+        stops: ids that end an answer.
+
+    Raises:
+        ValueError: the vocabulary cannot spell an answer of this grammar.
+    """
+
+    def __init__(self, automaton: AnswerAutomaton, spelling: Spelling, encode,
+                 stops: Sequence[int]) -> None:
+        self.automaton = automaton
+        self.spelling = spelling
+        self.stops = sorted(stops)
+        self.start = automaton.start
+        self._check()
+        self._steps: Dict[tuple, Optional[tuple]] = {}
+        self._rows: Dict[tuple, int] = {}
+        self._row_of: Dict[Tuple[int, ...], int] = {}
+        self._masks: List[Tensor] = []
+        self._table: Optional[Tensor] = None
+        self._drafts = self._learn(encode)
+        self._shapes: Dict[tuple, Optional[int]] = {}
+
+    def _check(self) -> None:
+        """Every character must be there by itself: then no state is a dead end."""
+        numbers = self.automaton.numbers
+        needed = set(numbers.chars + '[],' + self.automaton.grammar.comma)
+        missing = sorted(needed - {text for text in self.spelling.texts.values()})
+        if missing:
+            raise ValueError(
+                f'the tokenizer has no token for {missing} alone, which answers of '
+                f'{self.automaton.grammar.name} are spelt with: take another grammar or '
+                'tokenizer, or leave model.generation.constrain and draft out')
+
+    def step(self, state, token: int):
+        """The state after a token; ``None`` off the grammar, as after an end token."""
+        if state is None:
+            return None
+        key = (state, token)
+        if key not in self._steps:
+            if len(self._steps) >= _STATES:
+                self._steps.clear()
+            text = self.spelling.texts.get(token)
+            self._steps[key] = None if text is None else self.automaton.follow(state, text)
+        return self._steps[key]
+
+    def ids(self, state) -> List[int]:
+        """What may be written in a state; an end token only where the answer is complete."""
+        if self.automaton.is_final(state):
+            return self.stops
+        return sorted(self.spelling.walk(self.automaton, state))
+
+    def allowed(self, states: Sequence, device) -> Tensor:
+        """(n, V) bool of what may be written in each of n states."""
+        rows = [self._row(state) for state in states]
+        if self._table is None or len(self._table) < len(self._masks) or (
+                self._table.device != device):
+            self._table = torch.stack(self._masks).to(device)
+        return self._table[torch.tensor(rows, device=device)]
+
+    def _row(self, state) -> int:
+        """Where the table holds what a state allows. Most states share one of some ten rows."""
+        key = state if self.spelling.mixes else self.automaton.reduced(state)
+        if key not in self._rows:
+            if len(self._rows) >= _STATES:
+                self._rows.clear()
+            ids = tuple(self.ids(state))
+            if ids not in self._row_of:
+                mask = torch.zeros(self.spelling.size, dtype=torch.bool)
+                mask[list(ids)] = True
+                self._row_of[ids] = len(self._masks)
+                self._masks.append(mask)
+            self._rows[key] = self._row_of[ids]
+        return self._rows[key]
+
+    # --- drafts -------------------------------------------------------------------------------
+    def draft(self, state) -> Optional[int]:
+        """The token that is likely to follow; ``None`` where none is."""
+        if state is None:
+            return None
+        if state not in self._shapes:
+            if len(self._shapes) >= _STATES:
+                self._shapes.clear()
+            self._shapes[state] = self._drafts.get(self.automaton.shape(state))
+        return self._shapes[state]
+
+    def _learn(self, encode) -> Dict[tuple, int]:
+        """What follows each shape of state, where it mostly is one token, in answers written at
+        random: so drafts know the tokenizer's way with brackets, and no model's."""
+        counts = defaultdict(Counter)
+        for text in _written(self.automaton.grammar.name, self.automaton.kind):
+            state = self.start
+            for token in encode(text):
+                counts[self.automaton.shape(state)][token] += 1
+                state = self.step(state, token)
+                if state is None:  # a token of other characters as well
+                    break
+        likely = {shape: counter.most_common(1)[0] for shape, counter in counts.items()}
+        return {shape: token for shape, (token, count) in likely.items()
+                if count >= LIKELY * counts[shape].total()}
+
+
+@lru_cache(maxsize=16)
+def _written(name: str, kind: str) -> List[str]:
+    """Answers with coordinates at random: rings of 3 to 15 vertices, one to three of them."""
+    grammar, rng = Grammar.from_name(name), np.random.default_rng(0)
+    if kind != 'rings':
+        count = 2 if kind == 'point' else 4
+        return [grammar._list(rng.integers(0, grammar.steps + 1, count).tolist())
+                for _ in range(_TEXTS)]
+    return [grammar.format_steps([
+        rng.integers(0, grammar.steps + 1, (rng.integers(3, 16), 2))
+        for _ in range(rng.choice(3, p=[.8, .15, .05]) + 1)]) for _ in range(_TEXTS)]

@@ -1,0 +1,237 @@
+"""The grammar of an answer as an automaton over characters: what may follow what is written.
+
+A path from ``start`` to a final state spells exactly what ``Grammar.format_*`` writes for a point,
+for a box with x1 < x2 and y1 < y2, or for rings with at least 3 distinct vertices each, and '[]':
+the texts that ``parse_answer`` finds valid. There are no dead ends: every state can be finished.
+Numbers that Python's repr writes with an exponent (below 1e-4, decimal5 and decimal6) are left
+out: the parser does not take them as following the grammar.
+"""
+import re
+from functools import lru_cache
+from typing import List, Optional, Tuple, Union
+
+from .text import KINDS, Grammar
+
+#: (where, index or memory, ...): hashable, and the same for texts that can go on alike
+State = Tuple
+_DIGITS = '0123456789'
+
+
+class Numbers:
+    """The texts of a grammar's coordinates, by prefix. ``low`` and ``high`` bound the steps."""
+
+    def __init__(self, grammar: Grammar) -> None:
+        self.grammar = grammar
+        self.chars = _DIGITS if grammar.style == 'int' else _DIGITS + '.'
+        self.can_be = lru_cache(maxsize=100_000)(self._can_be)
+        self.value = lru_cache(maxsize=100_000)(self._value)
+
+    def spans(self, prefix: str) -> List[Tuple[int, int]]:
+        """Ranges of the steps whose text begins so."""
+        grammar, steps = self.grammar, self.grammar.steps
+        if not prefix:
+            return [(0, steps)]
+        if grammar.style == 'int':
+            if prefix[0] == '0':
+                return [(0, 0)] if prefix == '0' else []
+            first, width, found = int(prefix), 1, []
+            while first * width <= steps:
+                found.append((first * width, min(first * width + width - 1, steps)))
+                width *= 10
+            return found
+        if re.fullmatch(r'1(\.0*)?', prefix):
+            zeros = grammar.digits if grammar.style == 'fixed' else 1
+            return [(steps, steps)] if len(prefix) <= 2 + zeros else []
+        if not re.fullmatch(r'0(\.[0-9]*)?', prefix) or len(prefix) > 2 + grammar.digits:
+            return []
+        digits = prefix[2:]
+        width = 10**(grammar.digits - len(digits))
+        first = int(digits or '0') * width
+        last = first + width - 1
+        if grammar.style == 'fixed':
+            return [(first, last)]
+        exponent = 10**max(0, grammar.digits - 4)  # below it repr writes 1e-05
+        spans = [(0, 0)] if '0.0'.startswith(prefix) else []
+        if digits.endswith('0') or not first:  # repr has no zero at the end, but for 0.0
+            first += 1
+        first = max(first, exponent)
+        return spans + ([(first, last)] if first <= last else [])
+
+    def _can_be(self, prefix: str, low: int, high: int) -> bool:
+        """Whether a number of ``low`` to ``high`` begins so."""
+        return any(first <= high and last >= low for first, last in self.spans(prefix))
+
+    def _value(self, text: str) -> Optional[int]:
+        """The step that is written so; None: no number of the grammar."""
+        grammar = self.grammar
+        if grammar.style == 'int':
+            value = int(text) if text else -1
+        else:
+            whole, _, digits = text.partition('.')
+            if not digits:
+                return None
+            value = int(whole + digits.ljust(grammar.digits, '0'))
+        return value if 0 <= value <= grammar.steps and grammar.number(value) == text else None
+
+
+class AnswerAutomaton:
+    """What a text may go on with, for one grammar and one kind of answer.
+
+    Args:
+        grammar: a name, such as 'decimal3', or a Grammar.
+        kind: 'rings', 'box' or 'point'.
+
+    A state of rings remembers the distinct vertices of the ring up to the third, one of a box the
+    corner that the other must exceed; nothing else is remembered.
+    """
+    #: every character of an answer
+    alphabet = _DIGITS + '[], .'
+
+    def __init__(self, grammar: Union[str, Grammar], kind: str = 'rings') -> None:
+        if kind not in KINDS:
+            raise ValueError(f'kind is {kind!r}; choose one of {KINDS}')
+        self.grammar = Grammar.from_name(grammar)
+        self.kind = kind
+        self.numbers = Numbers(self.grammar)
+        self.start: State = ('start', )
+
+    @classmethod
+    @lru_cache(maxsize=None)
+    def of(cls, grammar: str, kind: str) -> 'AnswerAutomaton':
+        """One object for each grammar's name and kind."""
+        return cls(grammar, kind)
+
+    def is_final(self, state: State) -> bool:
+        """Whether the answer is complete."""
+        return state == ('done', )
+
+    def step(self, state: State, char: str) -> Optional[State]:
+        """The state after one more character; None where the grammar forbids it."""
+        return getattr(self, f'_{state[0]}')(char, *state[1:])
+
+    def follow(self, state: Optional[State], text: str) -> Optional[State]:
+        """The state after a text; None where the grammar forbids it."""
+        for char in text:
+            if state is None:
+                return None
+            state = self.step(state, char)
+        return state
+
+    def chars(self, state: State) -> str:
+        """The characters that may follow; '' in the final state."""
+        return ''.join(c for c in self.alphabet if self.step(state, c) is not None)
+
+    # --- one method a place: (character, memory) -> state -------------------------------------
+    def _start(self, char: str):
+        return ('open', ) if char == '[' else None
+
+    def _open(self, char: str):
+        if char == ']':
+            return ('done', )
+        if self.kind == 'rings':
+            return ('ring', ) if char == '[' else None
+        return self._number(char, 0, '', ())
+
+    def _done(self, char: str):
+        return None
+
+    # a ring: ``seen`` are its distinct vertices, True once there are three
+    def _ring(self, char: str):
+        return ('x', '', ()) if char == '[' else None
+
+    def _x(self, char: str, text: str, seen):
+        if char == ',':
+            x = self.numbers.value(text)
+            return None if x is None else self._comma('y', 1, '', seen if seen is True
+                                                      else (*seen, x))
+        return self._digit(char, text, 'x', seen)
+
+    def _y(self, char: str, text: str, seen):
+        if char != ']':
+            return self._digit(char, text, 'y', seen)
+        y = self.numbers.value(text)
+        if y is None:
+            return None
+        if seen is not True:
+            *seen, x = seen
+            seen = (*seen, (x, y)) if (x, y) not in seen else tuple(seen)
+        return ('vertex', True if seen is True or len(seen) == 3 else seen)
+
+    def _digit(self, char: str, text: str, where: str, seen):
+        text += char
+        if char in self.numbers.chars and self.numbers.can_be(text, 0, self.grammar.steps):
+            return (where, text, seen)
+        return None
+
+    def _vertex(self, char: str, seen):
+        if char == ',':
+            return self._comma('next', 1, seen)
+        return ('closed', ) if char == ']' and seen is True else None
+
+    def _next(self, char: str, seen):
+        return ('x', '', seen) if char == '[' else None
+
+    def _closed(self, char: str):
+        if char == ',':
+            return self._comma('another', 1)
+        return ('done', ) if char == ']' else None
+
+    def _another(self, char: str):
+        return ('ring', ) if char == '[' else None
+
+    # a box or a point: number ``index`` after ``past``
+    def _number(self, char: str, index: int, text: str, past: Tuple[int, ...]):
+        count = 2 if self.kind == 'point' else 4
+        low, high = 0, self.grammar.steps
+        if self.kind == 'box':
+            low, high = (past[0] + 1, high) if index > 1 else (0, high - 1)
+        if char in ',]':
+            value = self.numbers.value(text)
+            if value is None or not low <= value <= high or (char == ']') != (index == count - 1):
+                return None
+            if char == ']':
+                return ('done', )
+            past = past[1:] if index > 1 else (*past, value) if self.kind == 'box' else ()
+            return self._comma('number', 1, index + 1, '', past)
+        text += char
+        if char in self.numbers.chars and self.numbers.can_be(text, low, high):
+            return ('number', index, text, past)
+        return None
+
+    # inside a separator of several characters, on the way to a state
+    def _comma(self, then, read: int = 0, *memory):
+        if read == len(self.grammar.comma):
+            return (then, *memory)
+        return ('between', then, read, memory)
+
+    def _between(self, char: str, then: str, read: int, memory):
+        if char != self.grammar.comma[read]:
+            return None
+        return self._comma(then, read + 1, *memory)
+
+    # --- what states have in common -----------------------------------------------------------
+    def shape(self, state: State) -> Tuple:
+        """The state without its digits and memory: the same where answers go on with the same
+        punctuation."""
+        where, *rest = state
+        if where in ('x', 'y'):
+            text, seen = rest
+            return where, self._mask(text), seen is True or where == 'y' and len(seen) == 3
+        if where == 'number':
+            return where, rest[0], self._mask(rest[1])
+        if where == 'between':
+            return where, *rest[:2]
+        return where, rest == [True]
+
+    def _mask(self, text: str) -> str:
+        head = 0 if self.grammar.style == 'int' else 2  # '0.' or '1.' stays
+        return text[:head] + '#' * len(text[head:])
+
+    def reduced(self, state: State) -> Tuple:
+        """The state without memory that cannot forbid anything before the next vertex ends."""
+        if state[0] in ('x', 'y', 'next', 'vertex') and state[-1] is not True:
+            # two vertices and the third's x: whether a third one is new decides what may follow
+            whole = state[0] == 'y' and len(state[-1]) == 3 or state[0] == 'x' and len(
+                state[-1]) == 2
+            return state if whole else (*state[:-1], False)
+        return state
