@@ -78,7 +78,7 @@ def serving(inferencer=None, settings: dict = {}, **limits):
                                            timeout_graceful_shutdown=2))
     thread = threading.Thread(target=server.run, daemon=True)
     thread.start()
-    deadline = time.monotonic() + 120
+    deadline = time.monotonic() + 600
     while not server.started:
         assert thread.is_alive() and time.monotonic() < deadline, 'the server did not start'
         time.sleep(0.02)
