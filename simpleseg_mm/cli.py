@@ -12,7 +12,8 @@ from . import __version__
 
 #: name of the subcommand -> its module
 COMMANDS = {'segment': 'simpleseg_mm.commands.segment',
-            'report': 'simpleseg_mm.commands.report'}
+            'report': 'simpleseg_mm.commands.report',
+            'serve': 'simpleseg_mm.commands.serve'}
 
 
 def main(argv: Optional[Sequence[str]] = None) -> int:

@@ -1,9 +1,14 @@
 """Fixtures shared by the tests."""
+import json
 import os
+import runpy
+import sys
 from pathlib import Path
 
 import pytest
 import torch
+
+ROOT = Path(__file__).resolve().parents[1]
 
 
 @pytest.fixture(scope='session')
@@ -25,3 +30,19 @@ def one_thread():
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(threads)
+
+
+@pytest.fixture
+def run(monkeypatch, capsys):
+    """Run a tool; returns its exit code and the JSON object of its last line."""
+    def run_tool(tool: str, *args) -> tuple[int, dict, str]:
+        monkeypatch.setattr(sys, 'argv', [tool, *map(str, args)])
+        code = 0
+        try:
+            runpy.run_path(str(ROOT / 'tools' / tool), run_name='__main__')
+        except SystemExit as end:
+            code = end.code or 0
+        out = capsys.readouterr().out
+        lines = out.strip().splitlines()
+        return code, json.loads(lines[-1]) if lines and lines[-1][0] == '{' else {}, out
+    return run_tool

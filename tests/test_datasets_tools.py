@@ -1,7 +1,5 @@
 """The data tools as a user runs them: generate, convert, verify, browse."""
 import json
-import runpy
-import sys
 from pathlib import Path
 
 import pytest
@@ -9,22 +7,6 @@ from PIL import Image
 from test_datasets_refcoco import build, make_set
 
 ROOT = Path(__file__).resolve().parents[1]
-
-
-@pytest.fixture
-def run(monkeypatch, capsys):
-    """Run a tool; returns its exit code and the JSON object of its last line."""
-    def run_tool(tool: str, *args) -> tuple[int, dict, str]:
-        monkeypatch.setattr(sys, 'argv', [tool, *map(str, args)])
-        code = 0
-        try:
-            runpy.run_path(str(ROOT / 'tools' / tool), run_name='__main__')
-        except SystemExit as end:
-            code = end.code or 0
-        out = capsys.readouterr().out
-        lines = out.strip().splitlines()
-        return code, json.loads(lines[-1]) if lines and lines[-1][0] == '{' else {}, out
-    return run_tool
 
 
 GENERATE = 'dataset_converters/generate_refshapes.py'

@@ -31,13 +31,18 @@ class ImageError(ValueError):
     """A picture that cannot be used; the message names it and says what would do."""
 
 
-def load_image(source: ImageLike, name: str = '') -> np.ndarray:
+class ImageTooLarge(ImageError):
+    """A picture with more pixels or bytes than are taken."""
+
+
+def load_image(source: ImageLike, name: str = '', max_pixels: int = MAX_PIXELS) -> np.ndarray:
     """Pixels of a picture, upright.
 
     Args:
         source: path, http(s) address, the bytes of a file, a PIL picture, or an array: (H, W, 3)
             **RGB**, (H, W, 4) RGBA or (H, W) grey; uint8, uint16 (full scale) or bool.
         name: what messages call it; the path or address unless told.
+        max_pixels: of an encoded picture, known before its pixels are unpacked.
 
     Returns:
         (H, W, 3) uint8, RGB. EXIF's orientation is applied, greyscale, CMYK, palettes and 16 bits
@@ -58,7 +63,7 @@ def load_image(source: ImageLike, name: str = '') -> np.ndarray:
     if not isinstance(source, (bytes, bytearray)):
         raise ImageError(f'a picture is a path, an address, bytes, an array or a PIL picture; '
                          f'got {type(source).__name__}')
-    return _decode(bytes(source), name or 'the upload')
+    return _decode(bytes(source), name or 'the upload', max_pixels)
 
 
 def is_url(source) -> bool:
@@ -79,15 +84,15 @@ def list_images(folder: Union[str, os.PathLike]) -> List[Path]:
     return found
 
 
-def check_size(size: Tuple[int, int], name: str) -> None:
+def check_size(size: Tuple[int, int], name: str, max_pixels: int = MAX_PIXELS) -> None:
     """Refuse a picture of ``size`` (width, height) that is too large. Raises ImageError."""
     width, height = size
     if width < 1 or height < 1:
         raise ImageError(f'{name} is {width} x {height} pixels: it is empty')
-    if max(size) > MAX_SIDE or width * height > MAX_PIXELS:
-        raise ImageError(f'{name} is {width} x {height} pixels; at most {MAX_SIDE} a side and '
-                         f'{MAX_PIXELS // 10**6} million in all. Cut it into tiles, or make it '
-                         'smaller: the model sees about a million')
+    if max(size) > MAX_SIDE or width * height > max_pixels:
+        raise ImageTooLarge(f'{name} is {width} x {height} pixels; at most {MAX_SIDE} a side and '
+                            f'{max_pixels / 1e6:g} million in all. Cut it into tiles, or make it '
+                            'smaller: the model sees about a million')
     if max(size) > MAX_ASPECT * min(size):
         raise ImageError(f'{name} is {width} x {height} pixels; one side may be at most '
                          f'{MAX_ASPECT} times the other. Cut it into tiles')
@@ -96,7 +101,8 @@ def check_size(size: Tuple[int, int], name: str) -> None:
 def _read(path: Path, name: str) -> bytes:
     try:
         if path.stat().st_size > MAX_BYTES:
-            raise ImageError(f'{name} has {path.stat().st_size:,} bytes; at most {MAX_BYTES:,}')
+            raise ImageTooLarge(f'{name} has {path.stat().st_size:,} bytes; at most '
+                                f'{MAX_BYTES:,}')
         return path.read_bytes()
     except FileNotFoundError:
         raise ImageError(f'there is no picture {name}') from None
@@ -119,10 +125,10 @@ def _download(url: str) -> bytes:
     return raw
 
 
-def _decode(raw: bytes, name: str) -> np.ndarray:
+def _decode(raw: bytes, name: str, max_pixels: int) -> np.ndarray:
     try:
         with Image.open(io.BytesIO(raw), formats=FORMATS) as image:
-            check_size(image.size, name)
+            check_size(image.size, name, max_pixels)
             return _to_rgb(image, name)
     except ImageError:
         raise
@@ -130,8 +136,8 @@ def _decode(raw: bytes, name: str) -> np.ndarray:
         raise ImageError(f'{name} is no picture that can be read ({len(raw):,} bytes); give one '
                          f'of {", ".join(FORMATS)}') from None
     except Image.DecompressionBombError:
-        raise ImageError(f'{name} unpacks to more than {MAX_PIXELS // 10**6} million pixels; '
-                         'make it smaller') from None
+        raise ImageTooLarge(f'{name} unpacks to more than {MAX_PIXELS // 10**6} million pixels; '
+                            'make it smaller') from None
     except (OSError, SyntaxError, ValueError) as error:  # what broken files raise
         raise ImageError(f'{name} is a broken picture: {error}') from None
 

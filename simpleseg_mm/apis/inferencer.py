@@ -2,7 +2,7 @@
 import copy
 import json
 from pathlib import Path
-from typing import Callable, Iterator, List, NamedTuple, Optional, Sequence, Union
+from typing import Callable, Iterator, List, NamedTuple, Optional, Sequence, Tuple, Union
 
 import numpy as np
 import torch
@@ -130,16 +130,33 @@ class SimpleSegInferencer(BaseInferencer):
         Raises:
             ValueError: the prompt cannot be used.
         """
-        query = _Query(0, '0', picture, Prompt.of(prompt).within(picture.shape[:2]))
+        tell = None if on_text is None else lambda _, text: on_text(text)
+        return self.ask_batch([(picture, prompt)], tell)[0]
+
+    def ask_batch(self, asked: Sequence[Tuple[np.ndarray, PromptLike]],
+                  on_text: Optional[Callable[[int, str], Optional[bool]]] = None
+                  ) -> List[Segmentation]:
+        """Several loaded pictures and a prompt each, answered together.
+
+        Args:
+            asked: pictures ((H, W, 3) uint8, RGB) and prompts.
+            on_text: is given the number of the answer and the text written so far, after every
+                token; True ends that answer there. What it raises ends the writing of all.
+
+        Raises:
+            ValueError: a prompt cannot be used.
+        """
+        queries = [_Query(index, str(index), picture, Prompt.of(prompt).within(picture.shape[:2]))
+                   for index, (picture, prompt) in enumerate(asked)]
         if on_text is None:
-            return self._answer([query])[0][2]
-        written: List[int] = []
+            return [result for *_, result in self._answer(queries)]
+        written: List[List[int]] = [[] for _ in queries]
 
-        def on_tokens(row: int, token_ids: Sequence[int]) -> None:
-            written.extend(token_ids)
-            on_text(self.model.mllm._read(written).text)
+        def on_tokens(row: int, token_ids: Sequence[int]) -> Optional[bool]:
+            written[row].extend(token_ids)
+            return on_text(row, self.model.mllm._read(written[row]).text)
 
-        return self._answer([query], on_tokens=on_tokens)[0][2]
+        return [result for *_, result in self._answer(queries, on_tokens=on_tokens)]
 
     # --- MMEngine's form -----------------------------------------------------------------------
     def __call__(self, inputs, prompts=None, return_datasamples: bool = False,

@@ -17,7 +17,7 @@ from torch import Tensor
 from .cache import memory_of
 
 #: Called with the number of an answer (b * G + g) and the ids that were added to it.
-OnTokens = Callable[[int, Sequence[int]], None]
+OnTokens = Callable[[int, Sequence[int]], Optional[bool]]
 #: Of the rows in a batch, the share that may have ended before the others are moved together.
 ENDED_SHARE = 1 / 8
 #: A pass costs as much as so many tokens before it reads one: measured for nano on one core
@@ -78,7 +78,7 @@ def write_answers(mllm, batch: dict, choose: Callable, limit: int, group_size: i
         guides: B ``Guide``, or ``None`` for free text; none at all: free text everywhere.
         draft: check what the guides find likely instead of writing it.
         constrain: write nothing but what the guide allows.
-        on_tokens: told of the tokens of each pass as they are chosen.
+        on_tokens: told of the tokens of each pass as they are chosen; True ends the answer there.
     """
     guides = guides or [None] * len(batch['input_ids'])
     answers = [Answer(b * group_size + g, guide) for b, guide in enumerate(guides)
@@ -136,8 +136,8 @@ def _choose(mllm, hidden_ND: Tensor, live: List[Answer], choose: Callable, banne
         end = at + len(answer.run)
         count = answer.take(tokens[at:end], logps[at:end], stops, limit)
         kept[answer.row] = count
-        if on_tokens is not None:
-            on_tokens(answer.row, tuple(answer.tokens[-count:]))
+        if on_tokens is not None and on_tokens(answer.row, tuple(answer.tokens[-count:])):
+            answer.ended = True
         at = end
     return kept
 

@@ -9,7 +9,7 @@ from .raster import (box_iou, coco_fill, mask_iou, mask_to_box, mask_to_extreme,
                      segmentation_to_mask, segmentation_to_rle)
 from .simplify import arc_length, simplify_dp
 from .spans import Spans
-from .text import Grammar, ParsedAnswer, count_tokens, parse_answer
+from .text import Grammar, ParsedAnswer, count_tokens, parse_answer, written_rings
 
 __all__ = [
     'AnswerAutomaton', 'Decoded', 'Grammar', 'ParsedAnswer', 'Part', 'PolygonCodec', 'Spans',
@@ -17,5 +17,5 @@ __all__ = [
     'group_rings', 'mask_iou', 'mask_to_box', 'mask_to_extreme', 'mask_to_parts', 'mask_to_point',
     'mask_to_rings', 'mask_to_rle', 'parse_answer', 'rate_of', 'rings_to_mask', 'rings_to_spans',
     'rle_to_crop', 'rle_to_mask', 'segmentation_to_mask', 'segmentation_to_rle', 'signed_area',
-    'simplify_dp', 'thin_rings'
+    'simplify_dp', 'thin_rings', 'written_rings'
 ]

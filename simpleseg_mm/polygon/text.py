@@ -264,6 +264,24 @@ def parse_answer(text: str, grammar: Union[str, Grammar] = 'int1000',
     return found
 
 
+def written_rings(text: str, grammar: Union[str, Grammar] = 'int1000') -> List[np.ndarray]:
+    """Vertices of an answer that is still being written, ring by ring, as shares 0..1.
+
+    A ring may have one vertex; a vertex counts once its bracket is closed. For showing, not for
+    judging: :func:`parse_answer` reads the finished text.
+    """
+    grammar = Grammar.from_name(grammar)
+    nested = _NESTED.search(text[:MAX_CHARS])
+    if nested is None:
+        return []
+    before = text[:nested.start() + 1]
+    start = before.find('[', len(before.rstrip('[ \t\r\n')))
+    rings = _recover_rings(text[:MAX_CHARS], start, before.count('[', start), grammar, True)[0]
+    found = [_shares([word for pair in ring for word in pair], grammar)[0].reshape(-1, 2)
+             for ring in rings if ring]
+    return [shares[_is_near(shares).all(axis=1)].clip(0, 1) for shares in found]
+
+
 def _find_empty(text: str, cut: bool) -> ParsedAnswer:
     """The answer '[]', or nothing."""
     empty = _EMPTY.search(text)

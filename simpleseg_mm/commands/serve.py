@@ -1,0 +1,56 @@
+"""Serve a page and a JSON API: ask a model about pictures, edit and export the outlines.
+
+    simpleseg serve                                  # the packaged model, http://127.0.0.1:8600
+    simpleseg serve --model CONFIG --weights CHECKPOINT --device cuda:0
+    simpleseg serve --host 0.0.0.0 --allow-host seg.example.org
+
+docs/serving.md describes the page, the API, the limits and Label Studio's protocol.
+"""
+import argparse
+import os
+
+from .segment import add_model_arguments
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    add_model_arguments(parser)
+    parser.add_argument('--host', default='127.0.0.1', help='address to listen at (%(default)s: '
+                        'this machine alone)')
+    parser.add_argument('--port', type=int, default=8600, help='(%(default)s; 0: any free one)')
+    parser.add_argument('--allow-host', nargs='+', default=[], metavar='NAME',
+                        help='names by which browsers and Label Studio may call the server')
+    parser.add_argument('--batch-size', type=int, default=8,
+                        help='requests that are answered together (%(default)s)')
+    parser.add_argument('--max-queue', type=int, default=64,
+                        help='requests that may wait (%(default)s)')
+    parser.add_argument('--max-client', type=int, default=16,
+                        help='requests that may wait of one client (%(default)s)')
+    parser.add_argument('--max-mb', type=float, default=20.0,
+                        help='megabytes of an upload (%(default)s)')
+    parser.add_argument('--max-megapixels', type=float, default=25.0,
+                        help='of a picture (%(default)s)')
+    parser.add_argument('--root', help='folder whose pictures requests may name by path')
+    parser.add_argument('--label-studio-url', help="where Label Studio's uploads are fetched; the "
+                        'token for it is read from LABEL_STUDIO_API_KEY')
+
+
+def main(args: argparse.Namespace) -> int:
+    try:
+        import uvicorn
+
+        from ..serving import Engine, Settings, create_app
+    except ImportError as error:
+        raise ValueError(f"{error}: the server needs pip install 'simpleseg-mm[serve]'") from None
+    from ..apis import SimpleSegInferencer  # loads torch: not for --help
+    settings = Settings(
+        max_mb=args.max_mb, max_megapixels=args.max_megapixels, root=args.root,
+        hosts=(*args.allow_host, args.host), label_studio_url=args.label_studio_url,
+        label_studio_key=os.environ.get('LABEL_STUDIO_API_KEY'))
+    name = args.weights or args.model or 'nano'
+    engine = Engine(SimpleSegInferencer(args.model, args.weights, args.device,
+                                        show_progress=False),
+                    args.batch_size, args.max_queue, args.max_client)
+    app = create_app(engine, settings, os.path.basename(name.rstrip('/')))
+    uvicorn.run(app, host=args.host, port=args.port, log_level='info', access_log=False,
+                timeout_graceful_shutdown=5, server_header=False)
+    return 0

@@ -1,0 +1,101 @@
+"""Outlines that a user has edited, as answers that the exports write."""
+import io
+import tempfile
+import zipfile
+from pathlib import Path
+from typing import List, Tuple
+
+import numpy as np
+
+from ..export import FORMATS, export
+from ..polygon import group_rings, mask_to_box, rings_to_mask
+from ..structures import Prompt, Segmentation
+
+MAX_OBJECTS = 500
+MAX_VERTICES = 100_000
+MAX_WORK = 500_000_000  # pixels of the picture times objects: a mask has a byte a pixel
+_TYPES = {'.json': 'application/json', '.geojson': 'application/geo+json',
+          '.svg': 'image/svg+xml', '.xml': 'application/xml', '.txt': 'text/plain; charset=utf-8'}
+
+
+def read_objects(name: str, size: Tuple[int, int], objects) -> List[Segmentation]:
+    """Edited objects as answers.
+
+    Args:
+        name: of the picture's file.
+        size: (h, w) of the picture.
+        objects: a list of ``dict(label, polygons)``, where a polygon is ``dict(outer, holes)`` of
+            rings ``[[x, y], ...]`` in pixels (edges); orientation plays no part.
+
+    Raises:
+        ValueError: anything else, or more than the limits.
+    """
+    if not isinstance(objects, list) or len(objects) > MAX_OBJECTS:
+        raise ValueError(f'`objects` is a list of at most {MAX_OBJECTS} objects')
+    if size[0] * size[1] * max(1, len(objects)) > MAX_WORK:
+        raise ValueError('too many objects for so large a picture; export them in parts')
+    count = 0
+    results = []
+    for number, item in enumerate(objects):
+        if not isinstance(item, dict) or not isinstance(item.get('polygons'), list):
+            raise ValueError(f'object {number}: give dict(label, polygons)')
+        rings = []
+        for polygon in item['polygons']:
+            if not isinstance(polygon, dict) or not isinstance(polygon.get('holes', []), list):
+                raise ValueError(f'object {number}: a polygon is dict(outer, holes)')
+            rings.append(_turned(_ring(polygon.get('outer'), number), -1))
+            rings += [_turned(_ring(hole, number), 1) for hole in polygon.get('holes', [])]
+        count += sum(map(len, rings))
+        if count > MAX_VERTICES:
+            raise ValueError(f'more than {MAX_VERTICES} vertices')
+        results.append(_answer(name, size, str(item.get('label') or 'object')[:1000], rings))
+    return results
+
+
+def _ring(points, number: int) -> np.ndarray:
+    try:
+        ring = np.asarray(points, np.float64)
+    except (TypeError, ValueError):
+        ring = np.zeros(0)
+    if ring.ndim != 2 or ring.shape[1] != 2 or len(ring) < 3 or not (np.abs(ring) <= 1e6).all():
+        raise ValueError(f'object {number}: a ring is a list of at least 3 points [x, y], pixels')
+    return ring
+
+
+def _turned(ring: np.ndarray, sign: int) -> np.ndarray:
+    """The ring with a shoelace area of this sign."""
+    x, y = ring.T
+    area = float((x * np.roll(y, -1) - np.roll(x, -1) * y).sum())
+    return ring[::-1] if area * sign < 0 else ring
+
+
+def _answer(name: str, size: Tuple[int, int], label: str, rings: List[np.ndarray]
+            ) -> Segmentation:
+    mask = rings_to_mask(rings, size, 'edges') if rings else np.zeros(size, bool)
+    return Segmentation(
+        image=name, size=size, prompt=Prompt(text=label if label.strip() else 'object'),
+        parts=tuple(group_rings(rings)), mask=mask, box=mask_to_box(mask), text='',
+        confidence=None, valid=True, finished=True, says_nothing=not rings, num_tokens=0,
+        seconds=0.0, codec='')
+
+
+def write(results: List[Segmentation], format: str, exact: bool = False
+          ) -> Tuple[str, str, bytes]:
+    """File name, media type and bytes of an export; several files come as a zip.
+
+    Raises:
+        ValueError: unknown format, or there is nothing to export.
+    """
+    if format not in FORMATS:
+        raise ValueError(f'unknown format {format!r:.40}; choose from {sorted(FORMATS)}')
+    if not results:
+        raise ValueError('there is no object to export')
+    with tempfile.TemporaryDirectory() as folder:
+        files = export(results, folder, format, exact)
+        if len(files) == 1:
+            return files[0].name, _TYPES[files[0].suffix], files[0].read_bytes()
+        packed = io.BytesIO()
+        with zipfile.ZipFile(packed, 'w', zipfile.ZIP_DEFLATED) as archive:
+            for path in files:
+                archive.write(path, path.name)
+    return f'{Path(results[0].image).stem}_{format}.zip', 'application/zip', packed.getvalue()

@@ -1,0 +1,286 @@
+"""The page in a real browser: type, click, drag, undo, export. Debian: chromium, chromium-driver.
+
+SIMPLESEG_SCREENSHOTS=FOLDER keeps pictures of the page; those of docs/ are made so.
+"""
+import json
+import os
+import shutil
+import time
+from pathlib import Path
+
+import pytest
+from PIL import Image
+from serving_standin import ScriptedInferencer
+
+pytest.importorskip('starlette', reason="pip install 'simpleseg-mm[serve]'")
+pytest.importorskip('uvicorn', reason="pip install 'simpleseg-mm[serve]'")
+pytest.importorskip('selenium', reason='pip install --no-deps -r requirements/lock-test.txt')
+
+from selenium import webdriver  # noqa: E402
+from selenium.webdriver.common.action_chains import ActionChains  # noqa: E402
+from selenium.webdriver.common.by import By  # noqa: E402
+from selenium.webdriver.common.keys import Keys  # noqa: E402
+from selenium.webdriver.support.ui import Select, WebDriverWait  # noqa: E402
+from serving_standin import serving  # noqa: E402
+
+pytestmark = pytest.mark.slow
+HTML = '<img src=x onerror="window.hurt=1">'
+SQUARE = [[20, 20], [60, 20], [60, 70], [20, 70]]  # of 100 x 100
+
+
+class Page:
+    """The page as a user handles it. Points are pixels of the picture, 100 x 100."""
+
+    def __init__(self, driver, url: str, downloads: Path, picture: Path) -> None:
+        self.driver, self.downloads = driver, downloads
+        driver.get(url)
+        self.open(picture)
+
+    def open(self, picture: Path) -> None:
+        self.id('file').send_keys(str(picture))
+        self.until(lambda: 'pixels. Say' in self.status)
+
+    def id(self, name: str):
+        return self.driver.find_element(By.ID, name)
+
+    def all(self, selector: str) -> list:
+        return self.driver.find_elements(By.CSS_SELECTOR, selector)
+
+    def until(self, condition) -> None:
+        WebDriverWait(self.driver, 120, 0.05).until(lambda _: condition())
+
+    @property
+    def status(self) -> str:
+        return self.id('status').text
+
+    def ask(self, text: str) -> None:
+        box = self.id('expression')
+        box.clear()
+        box.send_keys(text, Keys.ENTER)
+
+    def outline(self, text: str) -> None:
+        count = len(self.all('#objects li'))
+        self.ask(text)
+        self.until(lambda: len(self.all('#objects li')) == count + 1 and 'busy' not in
+                   self.id('status').get_attribute('class'))
+
+    def tool(self, name: str) -> None:
+        self.driver.find_element(By.CSS_SELECTOR, f'input[value={name}]').click()
+
+    def at(self, x: float, y: float) -> ActionChains:
+        """The pointer over a point of the picture."""
+        self.driver.execute_script('scrollTo(0, 0)')
+        image = self.id('picture')
+        width, height = image.size['width'], image.size['height']
+        return ActionChains(self.driver, duration=20).move_to_element_with_offset(
+            image, round((x / 100 - .5) * width), round((y / 100 - .5) * height))
+
+    def drag(self, start, end) -> None:
+        self.at(*start).click_and_hold().perform()
+        self.at(*end).release().perform()
+
+    def exported(self, form: str = 'geojson') -> list:
+        """Rings of the exported file, without the closing point."""
+        Select(self.id('format')).select_by_value(form)
+        before = set(self.downloads.iterdir())
+        self.id('export').click()
+        self.until(lambda: {path for path in set(self.downloads.iterdir()) - before
+                            if path.suffix != '.crdownload'})
+        path, = set(self.downloads.iterdir()) - before
+        content = json.loads(path.read_text())
+        path.unlink()
+        return [[ring[:-1] for ring in feature['geometry']['coordinates']]
+                for feature in content['features']]
+
+    def keep(self, name: str) -> None:
+        """A picture of the page for the docs, where they are asked for."""
+        if folder := os.environ.get('SIMPLESEG_SCREENSHOTS'):
+            path = Path(folder, f'{name}.png')
+            self.driver.save_screenshot(str(path))
+            with Image.open(path) as image:
+                image.convert('P', palette=Image.Palette.ADAPTIVE, colors=128).save(
+                    path, optimize=True)
+
+
+@pytest.fixture(scope='module')
+def browser(tmp_path_factory):
+    chromium, chromedriver = (shutil.which(name) for name in ('chromium', 'chromedriver'))
+    if not chromium or not chromedriver:
+        pytest.skip('no chromium and chromedriver: apt-get install -y chromium chromium-driver')
+    downloads = tmp_path_factory.mktemp('downloads')
+    options = webdriver.ChromeOptions()
+    options.binary_location = chromium
+    for flag in ('--headless=new', '--no-sandbox', '--disable-dev-shm-usage', '--disable-gpu',
+                 '--window-size=1240,900', '--force-color-profile=srgb'):
+        options.add_argument(flag)
+    options.add_experimental_option('prefs', {'download.default_directory': str(downloads)})
+    options.set_capability('goog:loggingPrefs', {'browser': 'ALL'})
+    driver = webdriver.Chrome(options, webdriver.ChromeService(chromedriver))
+    yield driver, downloads
+    driver.quit()
+
+
+@pytest.fixture(scope='module')
+def server():
+    with serving(ScriptedInferencer(pause=0.15)) as (url, inferencer):
+        yield url, inferencer
+
+
+@pytest.fixture
+def page(browser, server, tmp_path):
+    picture = tmp_path / 'scene.png'
+    Image.new('RGB', (100, 100), (200, 210, 190)).save(picture)
+    page = Page(browser[0], server[0], browser[1], picture)
+    yield page
+    errors = [row['message'] for row in page.driver.get_log('browser')
+              if row['level'] == 'SEVERE' and 'favicon' not in row['message']]
+    assert errors == []  # the content policy would be among them
+
+
+def close(ring, expected, tolerance=0.35) -> bool:
+    """Whether rings agree, wherever they begin and whichever way they run."""
+    rolled = [ring[k:] + ring[:k] for k in range(len(ring))]
+    return any(len(one) == len(expected) and all(
+        abs(a - b) <= tolerance for p, q in zip(one, expected) for a, b in zip(p, q))
+        for one in rolled + [list(reversed(one)) for one in rolled])
+
+
+def test_type_watch_drag_add_delete_undo_export(page):
+    page.ask('slow')  # a vertex after the other
+    counts = set()
+
+    def watched() -> bool:
+        counts.add(len(page.all('.draft-dot')))
+        return len(page.all('#objects li')) == 1
+    page.until(watched)
+    assert len(counts - {0}) >= 3, counts
+    (ring, ), = page.exported()
+    assert close(ring, SQUARE, 0)
+
+    page.drag((60, 70), (80, 90))
+    moved = [[20, 20], [60, 20], [80, 90], [20, 70]]
+    (ring, ), = page.exported()
+    assert close(ring, moved) and not close(ring, SQUARE)
+    page.drag((40, 20), (40, 5))  # the dot between two vertices
+    (ring, ), = page.exported()
+    assert close(ring, [[20, 20], [40, 5], [60, 20], [80, 90], [20, 70]])
+    page.at(80, 90).double_click().perform()
+    (ring, ), = page.exported()
+    assert close(ring, [[20, 20], [40, 5], [60, 20], [20, 70]])
+
+    body = page.driver.find_element(By.TAG_NAME, 'body')
+    for _ in range(3):
+        body.send_keys(Keys.CONTROL, 'z')
+    (ring, ), = page.exported()
+    assert close(ring, SQUARE, 0)
+    page.id('redo').click()
+    (ring, ), = page.exported()
+    assert close(ring, moved)
+    page.id('undo').click()
+    page.id('undo').click()  # the object itself
+    assert not page.all('#objects li') and not page.id('undo').is_enabled()
+
+
+def test_keys_alone(page):
+    page.outline('square')
+    vertex = page.all('.vertex')[0]
+    assert 'Vertex 1 of 4 at 20, 20' == vertex.get_attribute('aria-label')
+    vertex.send_keys(Keys.ARROW_RIGHT)
+    page.driver.switch_to.active_element.send_keys(Keys.SHIFT, Keys.ARROW_DOWN)
+    (ring, ), = page.exported()
+    assert close(ring, [[21, 30], *SQUARE[1:]], 0)
+    page.all('.vertex')[2].send_keys(Keys.DELETE)
+    (ring, ), = page.exported()
+    assert close(ring, [[21, 30], [60, 20], [20, 70]], 0)
+    page.all('.vertex')[0].send_keys(Keys.INSERT)
+    (ring, ), = page.exported()
+    assert len(ring) == 4
+    page.id('numbers')
+    page.driver.find_element(By.TAG_NAME, 'summary').click()
+    page.id('numbers').send_keys('30, 40')
+    page.id('ask-numbers').click()
+    page.until(lambda: len(page.all('#objects li')) == 2)
+
+
+def test_points_boxes_and_holes(page, server):
+    page.tool('point')
+    page.at(33, 44).click().perform()
+    page.until(lambda: len(page.all('#objects li')) == 1)
+    point = server[1].seen[-1][1].point
+    assert abs(point[0] - 33) < 0.4 and abs(point[1] - 44) < 0.4
+    page.tool('box')
+    page.drag((80, 70), (10, 15))  # from any corner
+    page.until(lambda: len(page.all('#objects li')) == 2)
+    box = server[1].seen[-1][1].box
+    assert all(abs(a - b) < 0.4 for a, b in zip(box, (10, 15, 80, 70)))
+    page.tool('edit')
+    page.outline('ring')
+    page.keep('page_objects')
+    rings = page.exported()
+    assert [len(one) for one in rings] == [1, 1, 2]
+    page.drag((40, 40), (45, 45))  # a vertex of the hole
+    hole = page.exported()[2][1]
+    assert close(hole, [[45, 45], [60, 40], [60, 60], [40, 60]])
+    page.all('#objects li button[aria-label^=Remove]')[0].click()
+    assert len(page.exported()) == 2
+
+
+def test_html_is_shown_as_text(page):
+    page.outline(HTML)
+    name = page.all('#objects .name')[0]
+    assert name.get_attribute('value') == HTML
+    assert HTML in page.status and not page.all('aside img')
+    assert page.driver.execute_script('return window.hurt') is None
+    name.clear()
+    name.send_keys('<i>&', Keys.ENTER)
+    page.until(lambda: page.all('.shape title')[0].get_attribute('textContent') == '<i>&')
+    page.outline('square')  # the first is no longer selected: its name is a button
+    assert page.all('#objects .name')[0].text == '<i>&' and not page.all('aside i')
+    page.ask('nothing')
+    page.until(lambda: page.status == 'The model sees no nothing.')
+    page.ask('babble')
+    page.until(lambda: 'I see no such thing' in page.status)
+    page.ask('crash')
+    page.until(lambda: 'the model failed' in page.status)
+
+
+def test_escape_stops_and_bad_files_are_told(page, server, tmp_path):
+    server[1].written.clear()
+    page.ask('slow')
+    page.until(lambda: page.all('.draft-dot'))
+    page.id('expression').send_keys(Keys.ESCAPE)
+    page.until(lambda: page.status == 'Stopped.')
+    assert not page.all('.draft-dot') and not page.all('#objects li')
+    page.outline('square')
+    assert len(server[1].written[0]) < 35  # the rest was not written
+    bad = tmp_path / 'bad.png'
+    bad.write_text('not a picture')
+    page.id('file').send_keys(str(bad))
+    page.until(lambda: 'no picture' in page.status)
+    assert len(page.all('#objects li')) == 1  # what was there stays
+    page.driver.get_log('browser')  # the 400 is logged by the browser
+
+
+def test_the_example_with_a_real_model(browser):
+    """The packaged model, or the checkpoint SIMPLESEG_WEIGHTS, on the packaged picture."""
+    from simpleseg_mm.apis import SimpleSegInferencer
+    weights = os.environ.get('SIMPLESEG_WEIGHTS')
+    try:
+        inferencer = SimpleSegInferencer(weights=weights, show_progress=False)
+    except FileNotFoundError as error:
+        pytest.skip(f'no model that writes outlines: {error}')
+    with serving(inferencer) as (url, _):
+        driver = browser[0]
+        driver.get(url)
+        driver.find_element(By.ID, 'example').click()
+        WebDriverWait(driver, 60).until(
+            lambda _: driver.find_element(By.ID, 'expression').get_attribute('value'))
+        page = Page.__new__(Page)
+        page.driver = driver
+        page.id('expression').send_keys(Keys.ENTER)
+        WebDriverWait(driver, 60, 0.01).until(lambda _: len(page.all('.draft-dot')) > 3)
+        page.keep('page_writing')
+        page.until(lambda: len(page.all('#objects li')) == 1)
+        time.sleep(0.2)
+        assert len(page.all('.vertex')) >= 3
+        page.keep('page')
