@@ -111,7 +111,7 @@ class Guide:
             raise ValueError(
                 f'the tokenizer has no token for {missing} alone, which answers of '
                 f'{self.automaton.grammar.name} are spelt with: take another grammar or '
-                'tokenizer, or leave model.generation.constrain and draft out')
+                'tokenizer, or leave model.generation.constrain out')
 
     def step(self, state, token: int):
         """The state after a token; ``None`` off the grammar, as after an end token."""
