@@ -111,7 +111,7 @@ class Guide:
             raise ValueError(
                 f'the tokenizer has no token for {missing} alone, which answers of '
                 f'{self.automaton.grammar.name} are spelt with: take another grammar or '
-                'tokenizer, or leave model.generation.constrain and draft out')
+                'tokenizer, or leave model.generation.constrain out')
 
     def step(self, state, token: int):
         """The state after a token; ``None`` off the grammar, as after an end token."""
@@ -162,7 +162,10 @@ class Guide:
         if state not in self._shapes:
             if len(self._shapes) >= _STATES:
                 self._shapes.clear()
-            self._shapes[state] = self._drafts.get(self.automaton.shape(state))
+            token = self._drafts.get(self.automaton.shape(state))
+            if token is not None and self.step(state, token) is None:
+                token = None  # as a comma after 0.10, which lacks a digit
+            self._shapes[state] = token
         return self._shapes[state]
 
     def _learn(self, encode) -> Dict[tuple, int]:

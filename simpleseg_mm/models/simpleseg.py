@@ -155,7 +155,7 @@ class SimpleSeg(BaseModel):
         draft, constrain = options.pop('draft', True), options.pop('constrain', False)
         if constrain and forms is None:
             raise ValueError('constrain=True needs `forms`: the grammar of each answer')
-        guides = self.mllm.guides(forms) if forms and (draft or constrain) else ()
+        guides = self.mllm.guides(forms, constrain) if forms and (draft or constrain) else ()
         return self.mllm.generate(batch, guides=guides, constrain=constrain, draft=draft,
                                   **options)
 
@@ -164,7 +164,7 @@ class SimpleSeg(BaseModel):
                forms: Optional[Sequence] = None, **options) -> List[List[Generated]]:
         """``group_size`` sampled answers to one prompt a picture; see ``MLLMAdapter.sample``.
         With ``forms``, as in :meth:`answer`, the same answers are written in fewer passes."""
-        guides = self.mllm.guides(forms) if forms else ()
+        guides = self.mllm.guides(forms, constrain=False) if forms else ()
         return self.mllm.sample(self._prompted(images, prompts), group_size, seeds, sampling,
                                 guides=guides, **options)
 

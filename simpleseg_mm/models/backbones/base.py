@@ -359,14 +359,20 @@ class MLLMAdapter(nn.Module):
         """(..., V) float32 of hidden states (..., D)."""
         return (hidden @ self.head_weight.T).float()
 
-    def guides(self, forms: Sequence[Optional[AnswerAutomaton]]) -> List[Optional[Guide]]:
-        """Each answer's grammar in this tokenizer's tokens; ``None`` for free text.
+    def guides(self, forms: Sequence[Optional[AnswerAutomaton]], constrain: bool
+               ) -> List[Optional[Guide]]:
+        """Each answer's grammar in this tokenizer's tokens; ``None`` for free text, and where the
+        vocabulary cannot spell the grammar.
 
         Raises:
-            ValueError: the vocabulary cannot spell the grammar.
+            ValueError: to ``constrain``, the vocabulary must spell it.
         """
         for form in set(forms) - {None, *self._guides}:
-            self._guides[form] = Guide(form, self._spelling, self._ids, self.stop_tokens)
+            try:
+                self._guides[form] = Guide(form, self._spelling, self._ids, self.stop_tokens)
+            except ValueError:
+                if constrain:
+                    raise
         return [self._guides.get(form) for form in forms]
 
     @cached_property

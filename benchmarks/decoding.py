@@ -1,0 +1,184 @@
+"""Writing answers beside transformers' ``generate``: same weights, same prompts, one core.
+
+    python benchmarks/decoding.py                        # teaches nano each grammar first
+    python benchmarks/decoding.py --weights decimal3=CKPT int1000=CKPT
+    python benchmarks/decoding.py --quick                # tiny: to see that it runs
+
+Greedy answers with the grammar's constraint and drafts against ``generate``, in forward passes
+and in seconds; sampled groups against ``generate(num_return_sequences=8)``, in seconds a token.
+Both sides run in turns in one process, by its own CPU time. nano is taught a grammar by heart on
+a few RefShapes scenes, by the SFT config: what counts is that it writes answers of the usual
+length, in the grammar. The last line is one JSON object.
+"""
+import argparse
+import json
+import statistics
+import tempfile
+import time
+from pathlib import Path
+from typing import Callable, Dict, List, Optional
+
+import torch
+from mmengine.config import Config
+from mmengine.registry import init_default_scope
+from mmengine.runner import Runner, load_checkpoint
+
+from simpleseg_mm.datasets.refshapes import generate
+from simpleseg_mm.engine import launch
+from simpleseg_mm.models.sampling import Sampling
+from simpleseg_mm.models.simpleseg import answer_form
+from simpleseg_mm.registry import DATASETS, MODELS
+
+CONFIG = Path(__file__).resolve().parent.parent / 'configs/simpleseg/nano_sft_refshapes.py'
+GRAMMARS = ('decimal3', 'int1000')
+GROUP, LIMIT = 8, 240
+
+
+def config_of(grammar: str, folder: str) -> Config:
+    """The SFT of nano on the few scenes of a folder, without validation."""
+    cfg = Config.fromfile(CONFIG)
+    data = cfg.train_dataloader.dataset
+    data.update(data_root=f'{folder}/data', indices=16)
+    data.query.turns = 1
+    data.query.codec.grammar = grammar
+    cfg.train_dataloader.update(num_workers=0, persistent_workers=False)
+    for part in ('val', 'test'):
+        cfg.update({f'{part}_{key}': None for key in ('cfg', 'dataloader', 'evaluator')})
+    cfg.default_hooks = dict(logger=dict(type='LoggerHook', interval=20),
+                             checkpoint=dict(type='CheckpointHook', interval=10**6,
+                                             by_epoch=False))
+    cfg.update(custom_hooks=[], log_level='WARNING', work_dir=f'{folder}/{grammar}')
+    cfg.model.generation.max_new_tokens = LIMIT
+    return cfg
+
+
+def teach(cfg: Config, steps: int) -> str:
+    """Train, and the checkpoint."""
+    cfg = cfg.copy()
+    cfg.train_cfg = dict(type='IterBasedTrainLoop', max_iters=steps, val_interval=10**6)
+    launch.prepare_launcher(cfg, 'none')
+    launch.fit_global_batch(cfg, 1)
+    Runner.from_cfg(cfg).train()
+    return f'{cfg.work_dir}/iter_{steps}.pth'
+
+
+class Writer:
+    """The same questions for both sides."""
+
+    def __init__(self, cfg: Config, checkpoint: str, prompts: int) -> None:
+        init_default_scope('simpleseg_mm')
+        self.model = MODELS.build(cfg.model).eval()
+        load_checkpoint(self.model, checkpoint, map_location='cpu')
+        dataset = DATASETS.build({**cfg.train_dataloader.dataset, 'test_mode': True})
+        items = [dataset[i] for i in range(prompts)]
+        self.images = [item['inputs'] for item in items]
+        samples = [item['data_samples'] for item in items]
+        self.prompts = [sample.prompt for sample in samples]
+        self.forms = [answer_form(sample) for sample in samples]
+        self.passes = 0
+        network = self.model.mllm.hf.model
+        forward = network.forward
+
+        def counted(*args, **kwargs):
+            self.passes += 1
+            return forward(*args, **kwargs)
+
+        network.forward = counted
+
+    def ours(self) -> list:
+        return self.model.answer(self.images, self.prompts, self.forms, constrain=True)
+
+    def peer(self, **options) -> list:
+        mllm = self.model.mllm
+        batch = mllm.encode(self.images, [[(prompt, None)] for prompt in self.prompts],
+                            for_generation=True)
+        options = {'do_sample': False, **options}
+        with mllm.generating(), torch.no_grad():
+            output = mllm.hf.generate(
+                **batch, max_new_tokens=LIMIT, pad_token_id=mllm.pad_token_id,
+                eos_token_id=mllm.stop_tokens, suppress_tokens=mllm.banned_tokens, **options)
+        return [mllm._read(row) for row in output[:, batch['input_ids'].shape[1]:].tolist()]
+
+    def ours_sampled(self, turn: int) -> list:
+        seeds = [(turn, p, g) for p in range(len(self.prompts)) for g in range(GROUP)]
+        groups = self.model.sample(self.images, self.prompts, GROUP, seeds, Sampling(LIMIT),
+                                   self.forms)
+        return sum(groups, [])
+
+    def peer_sampled(self, turn: int) -> list:
+        torch.manual_seed(turn)
+        return self.peer(do_sample=True, top_k=0, num_return_sequences=GROUP)
+
+    def timed(self, write: Callable, *args):
+        """Answers, seconds of this process, forward passes."""
+        self.passes, start = 0, time.process_time()
+        answers = write(*args)
+        return answers, time.process_time() - start, self.passes
+
+
+def row(name: str, ours: List[float], peer: List[float], unit: str, **more) -> dict:
+    """Medians, and the least and most of the turns' ratios; a ratio above 1: ours needs less."""
+    ratios = [p / o for o, p in zip(ours, peer)]
+    return dict(name=name, ratio=round(statistics.median(ratios), 3),
+                ours=round(statistics.median(ours), 6), peer=round(statistics.median(peer), 6),
+                unit=unit, device='cpu, 1 thread',
+                spread=[round(min(ratios), 3), round(max(ratios), 3)], **more)
+
+
+def measured(grammar: str, writer: Writer, turns: int) -> List[dict]:
+    """Rows of one grammar; the first turn warms both sides up and is not counted."""
+    seconds, passes, a_token = ([], []), ([], []), ([], [])
+    for turn in range(turns + 1):
+        greedy = [writer.timed(writer.ours), writer.timed(writer.peer)]
+        drawn = [writer.timed(writer.ours_sampled, turn), writer.timed(writer.peer_sampled, turn)]
+        for side in (0, 1) if turn else ():
+            seconds[side].append(greedy[side][1])
+            passes[side].append(greedy[side][2])
+            a_token[side].append(drawn[side][1] / sum(a.num_tokens for a in drawn[side][0]))
+    written = [[answer.text for answer in side[0]] for side in greedy]
+    inside = [form.is_final(form.follow(form.start, text) or form.start)
+              for form, text in zip(writer.forms, written[1])]
+    same = sum(one == other for one, other, ok in zip(*written, inside) if ok)
+    more = dict(prompts=len(inside), in_grammar=sum(inside), same_text=same)
+    return [
+        row(f'greedy_{grammar}_passes', *passes, 'forward passes a batch', **more),
+        row(f'greedy_{grammar}_seconds', *seconds, 'seconds a batch', **more),
+        row(f'rollout_{grammar}_g{GROUP}', *a_token, 'seconds a token', prompts=len(inside)),
+    ]
+
+
+def rows(quick: bool = False, weights: Optional[Dict[str, str]] = None) -> List[dict]:
+    """All rows: of each grammar greedy passes, greedy seconds, seconds a sampled token.
+
+    Args:
+        quick: tiny sizes: to see that it runs.
+        weights: grammar -> checkpoint of nano that writes it; ``None``: taught here, two minutes
+            each.
+    """
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    found = []
+    try:
+        with tempfile.TemporaryDirectory() as folder:
+            generate(f'{folder}/data', dict(train=4 if quick else 16), workers=1)
+            for grammar in GRAMMARS[:1] if quick and not weights else weights or GRAMMARS:
+                cfg = config_of(grammar, folder)
+                checkpoint = (weights or {}).get(grammar) or teach(cfg, 2 if quick else 140)
+                found += measured(grammar, Writer(cfg, checkpoint, 2 if quick else 8),
+                                  1 if quick else 5)
+    finally:
+        torch.set_num_threads(threads)
+    return found
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument('--quick', action='store_true', help='tiny sizes: to see that it runs')
+    parser.add_argument('--weights', nargs='+', default=[], metavar='GRAMMAR=CHECKPOINT')
+    args = parser.parse_args()
+    weights = dict(pair.split('=', 1) for pair in args.weights)
+    print(json.dumps({item.pop('name'): item for item in rows(args.quick, weights)}))
+
+
+if __name__ == '__main__':
+    main()

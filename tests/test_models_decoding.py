@@ -1,0 +1,393 @@
+"""Drafts change no answer, constrained answers follow their grammar, and tokens are told as they
+are written; on nano, and on tiny random networks of other families."""
+import math
+import re
+
+import numpy as np
+import pytest
+import torch
+from test_models_families import PICTURES, PROMPTS, QWEN, SEEDS, model  # noqa: F401
+from test_models_simpleseg import build, picture, sample
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+from transformers import GenerationConfig, PreTrainedTokenizerFast
+
+from simpleseg_mm.engine.rollout import InProcessRollout
+from simpleseg_mm.models.cache import RaggedMemory
+from simpleseg_mm.models.generation import greedy_rules
+from simpleseg_mm.models.guide import Guide, Spelling
+from simpleseg_mm.models.sampling import Sampling
+from simpleseg_mm.models.simpleseg import answer_form
+from simpleseg_mm.polygon import AnswerAutomaton, parse_answer
+from simpleseg_mm.registry import MODELS
+
+RINGS = AnswerAutomaton.of('int100', 'rings')
+FORMS = [RINGS, AnswerAutomaton.of('decimal3', 'rings'), AnswerAutomaton.of('int100', 'box')]
+
+
+@pytest.fixture(scope='module')
+def nano():
+    return MODELS.build(dict(type='SimpleSeg', mllm=dict(
+        type='QwenVL', pretrained='simpleseg_mm://nano'), generation=dict(max_new_tokens=40)))
+
+
+@pytest.fixture
+def passes(nano, monkeypatch):
+    """Grows by the shape (rows, tokens) of each pass after the prompt's."""
+    shapes, original = [], nano.mllm.decode
+
+    def counted(tokens, *args):
+        shapes.append(tuple(tokens.shape))
+        return original(tokens, *args)
+
+    monkeypatch.setattr(nano.mllm, 'decode', counted)
+    return shapes
+
+
+# --- tokenizers -------------------------------------------------------------------------------
+def tokenizer_of(tokens):
+    """A byte-level tokenizer of these tokens and an end token, without merges."""
+    vocabulary = {token: i for i, token in enumerate(dict.fromkeys([*tokens, '<end>']))}
+    backend = Tokenizer(models.BPE(vocabulary, [], ignore_merges=True))
+    backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+    backend.decoder = decoders.ByteLevel()
+    return PreTrainedTokenizerFast(tokenizer_object=backend, eos_token='<end>')
+
+
+def guide_of(tokens, form):
+    tokenizer = tokenizer_of(tokens)
+    stop = tokenizer.eos_token_id
+    return Guide(form, Spelling(tokenizer, len(tokenizer)),
+                 lambda text: tokenizer.encode(text, add_special_tokens=False), [stop]), tokenizer
+
+
+@pytest.mark.parametrize('left_out, grammar', [('7', 'int100'), ('[', 'int100'), (',', 'int100'),
+                                               ('.', 'decimal3'), ('Ġ', 'decimal3')])
+def test_a_vocabulary_that_cannot_spell_the_grammar_is_refused(left_out, grammar):
+    tokens = set('0123456789[],.Ġabc') - {left_out}
+    missing = repr([left_out.replace('Ġ', ' ')])
+    with pytest.raises(ValueError, match=re.escape(f'no token for {missing}')) as caught:
+        guide_of(sorted(tokens), AnswerAutomaton.of(grammar, 'rings'))
+    assert grammar in str(caught.value)
+
+
+def test_only_constraints_need_a_vocabulary_that_spells(nano, monkeypatch):
+    monkeypatch.setattr(nano.mllm, '_guides', {})
+    spelling = Spelling(nano.mllm.tokenizer, 1024)
+    spelling.texts = {i: text for i, text in spelling.texts.items() if '7' not in text}
+    monkeypatch.setattr(nano.mllm, '_spelling', spelling)
+    options = dict(max_new_tokens=4)
+    assert nano.answer(PICTURES, PROMPTS, FORMS, **options) == nano.answer(PICTURES, PROMPTS,
+                                                                           **options)
+    with pytest.raises(ValueError, match='no token for'):
+        nano.answer(PICTURES, PROMPTS, FORMS, constrain=True, **options)
+
+
+SINGLE = list('0123456789[],.Ġ')
+MIXED = SINGLE + ['[[[', '12', '123', '5],[', '7]]]', '],[1,', ',Ġ', ',Ġ0.', '0.', '],Ġ[0.', '1.0',
+                  '100', '00', ']]]', '3],[4,5],[', '99', 'a[', '[1,2]x', '1000', '[]', ']],[[']
+
+
+@pytest.mark.parametrize('tokens', [SINGLE, MIXED], ids=['digit by digit', 'mixed'])
+@pytest.mark.parametrize('grammar, kind', [('int100', 'rings'), ('decimal3', 'rings'),
+                                           ('fixed2', 'rings'), ('int1000', 'box'),
+                                           ('decimal1', 'point')])
+def test_tokens_are_allowed_where_the_text_may_go_on(tokens, grammar, kind):
+    """Against the definition: a token is allowed where the automaton takes its characters."""
+    form = AnswerAutomaton.of(grammar, kind)
+    guide, tokenizer = guide_of(tokens, form)
+    texts = {i: tokenizer.decode([i]) for i in range(len(tokenizer))}
+    end, rng = tokenizer.eos_token_id, np.random.default_rng(0)
+    for _ in range(15):
+        state, written = guide.start, []
+        while not written or written[-1] != end:
+            allowed = guide.allowed([state], torch.device('cpu'))[0].nonzero().squeeze(1).tolist()
+            expected = [end] if form.is_final(state) else [
+                i for i, text in texts.items() if i != end and form.follow(state, text)]
+            assert allowed == expected and allowed
+            closing = [i for i in allowed if ']]' in texts[i] or i == end]
+            written.append(int(rng.choice(closing if closing and len(written) > 40 else allowed)))
+            if written[-1] != end:
+                state = guide.step(state, written[-1])
+        assert parse_answer(tokenizer.decode(written[:-1]), grammar, kind).valid
+        assert guide.step(state, end) is None and guide.draft(None) is None
+
+
+def test_drafts_are_the_tokenizers_own_punctuation(nano):
+    spelt = nano.mllm.tokenizer
+    guide, = nano.mllm.guides([FORMS[1]], True)
+    text = '[[[0.123, 0.456], [0.789, 0.012], [0.345, 0.678], [0.9'
+    state, foreseen = guide.start, []
+    for token in nano.mllm._ids(text):
+        if guide.draft(state) == token:
+            foreseen.append(spelt.decode([token]))
+        state = guide.step(state, token)
+    assert ''.join(foreseen) == '[[[' + ''.join(
+        ['0.', ', 0.', '], [']) * 3 + '0.'
+
+
+# --- drafts -----------------------------------------------------------------------------------
+def test_drafts_change_no_answer_of_any_family(model):  # noqa: F811
+    """Random networks write nonsense, so that nearly every draft is refused."""
+    reads = [model.answer(PICTURES, PROMPTS, FORMS, draft=draft, max_new_tokens=12)
+             for draft in (False, True)]
+    assert reads[0] == reads[1]
+    drawn = [model.sample(PICTURES, PROMPTS, 4, SEEDS, Sampling(12), FORMS, draft=draft)
+             for draft in (False, True)]
+    assert drawn[0] == drawn[1]
+    for one, other in zip(sum(drawn[0], []), sum(drawn[1], [])):
+        assert one.token_logps == pytest.approx(other.token_logps, abs=1e-4)
+
+
+@pytest.mark.parametrize('constrain', [False, True])
+def test_constrained_and_open_answers_are_the_same_with_drafts(model, constrain):  # noqa: F811
+    """Constrained random networks write the grammar, so that many a draft is kept."""
+    reads = [model.answer(PICTURES, PROMPTS, FORMS, draft=draft, constrain=constrain,
+                          max_new_tokens=30) for draft in (False, True)]
+    assert reads[0] == reads[1]
+    if constrain:
+        for answer, form in zip(reads[0], FORMS):
+            text = answer.text
+            assert form.follow(form.start, text) is not None
+            assert not answer.finished or parse_answer(text, form.grammar, form.kind).valid
+
+
+def test_networks_that_cannot_take_back_a_token_read_one_at_a_time():
+    for family, many in (('qwen3_5', False), ('qwen2_5_vl', True)):
+        tiny = build() if many else build(config=dict(
+            model_type=family, text_config=QWEN[family][0], vision_config=QWEN[family][1],
+            image_token_id=6, video_token_id=7, vision_start_token_id=3, vision_end_token_id=4))
+        shapes, original = [], tiny.mllm.decode
+        tiny.mllm.decode = lambda tokens, *args: (
+            shapes.append(tokens.shape[1]), original(tokens, *args))[1]
+        tiny.answer(PICTURES, PROMPTS, [RINGS] * 3, constrain=True, max_new_tokens=12)
+        assert (max(shapes) > 1) == many
+
+
+def test_eager_attention_takes_the_same_drafts(nano):
+    eager = MODELS.build(dict(type='SimpleSeg', mllm=dict(
+        type='QwenVL', pretrained='simpleseg_mm://nano', attn_implementation='eager')))
+    options = dict(constrain=True, max_new_tokens=30)
+    assert (eager.answer(PICTURES, PROMPTS, FORMS, **options)
+            == nano.answer(PICTURES, PROMPTS, FORMS, **options))
+
+
+def test_samples_are_the_same_with_drafts_and_take_fewer_passes(nano, passes):
+    seeds = [(3, p, g) for p in range(3) for g in range(8)]
+    found = []
+    for draft in (False, True):
+        passes.clear()
+        found.append((nano.sample(PICTURES, PROMPTS, 8, seeds, Sampling(48, temperature=.7),
+                                  [AnswerAutomaton.of('int100', 'box')] * 3, draft=draft),
+                      len(passes)))
+    assert found[0][0] == found[1][0]
+    assert len({answer.text for group in found[0][0] for answer in group}) > 6
+    assert {width for _, width in passes} > {1}
+
+
+def test_a_group_of_one_and_a_single_token(nano):
+    seeds = [(5, p, 0) for p in range(3)]
+    whole = nano.sample(PICTURES, PROMPTS, 1, seeds, Sampling(20), FORMS)
+    assert [len(group) for group in whole] == [1, 1, 1]
+    for limit in (1, 2, 7):
+        cut = nano.sample(PICTURES, PROMPTS, 1, seeds, Sampling(limit), FORMS)
+        for (short, ), (long, ) in zip(cut, whole):
+            assert short.token_ids == long.token_ids[:limit]
+            assert len(short.token_logps) == short.num_tokens <= limit
+
+
+@pytest.mark.parametrize('limit', [0, -1])
+def test_no_new_tokens_are_refused(nano, limit):
+    with pytest.raises(ValueError, match=f'max_new_tokens={limit}: at least 1'):
+        nano.answer(PICTURES[:1], PROMPTS[:1], max_new_tokens=limit)
+
+
+def test_prompts_of_very_different_lengths(nano):
+    prompts = ['a', 'Where is the blue star? ' * 40]
+    options = dict(constrain=True, max_new_tokens=30)
+    together = nano.answer(PICTURES[:2], prompts, FORMS[:2], **options)
+    alone = [nano.answer([p], [q], [f], **options)[0]
+             for p, q, f in zip(PICTURES, prompts, FORMS)]
+    assert together == alone
+
+
+# --- constraints ------------------------------------------------------------------------------
+@pytest.mark.parametrize('kind, grammar', [('rings', 'int100'), ('rings', 'decimal3'),
+                                           ('rings', 'fixed2'), ('box', 'decimal2'),
+                                           ('point', 'int1000')])
+def test_constrained_answers_parse_unless_they_are_cut(nano, kind, grammar):
+    """nano has seen no polygon: left to itself it writes none."""
+    form = AnswerAutomaton.of(grammar, kind)
+    seeds = [(1, p, g) for p in range(3) for g in range(6)]
+    guides = nano.mllm.guides([form] * 3, True)
+    groups = nano.mllm.sample(nano._prompted(PICTURES, PROMPTS), 6, seeds,
+                              Sampling(90, temperature=2.), guides=guides,
+                              constrain=True)
+    answers = sum(groups, [])
+    assert any(answer.finished for answer in answers)
+    for answer in answers:
+        parsed = parse_answer(answer.text, grammar, kind)
+        assert parsed.valid if answer.finished else (
+            answer.num_tokens == 90 and form.follow(form.start, answer.text) is not None)
+
+
+def test_an_answer_at_the_limit_is_truncated(nano):
+    answer, = nano.answer(PICTURES[:1], PROMPTS[:1], [RINGS], constrain=True, max_new_tokens=9)
+    assert answer.num_tokens == 9 and not answer.finished
+    assert parse_answer(answer.text, 'int100').truncated
+
+
+def test_free_text_beside_a_grammar_is_not_constrained(nano):
+    free = nano.answer(PICTURES[:1], PROMPTS[:1])
+    mixed = nano.answer(PICTURES[:1] * 2, PROMPTS[:1] * 2, [None, RINGS], constrain=True)
+    assert mixed[0] == free[0] and mixed[1].text.startswith('[')
+
+
+def test_constraints_need_to_know_the_grammar_and_greedy_search(nano):
+    with pytest.raises(ValueError, match='forms'):
+        nano.answer(PICTURES[:1], PROMPTS[:1], constrain=True)
+    with pytest.raises(ValueError, match='num_beams'):
+        nano.answer(PICTURES[:1], PROMPTS[:1], [RINGS], constrain=True, num_beams=2)
+
+
+def test_rollouts_are_not_constrained():
+    with pytest.raises(ValueError, match='whole vocabulary.*format'):
+        InProcessRollout(constrain=True)
+
+
+@pytest.mark.parametrize('task, kind', [('text2mask', 'rings'), ('box2mask', 'rings'),
+                                        ('text2box', 'box'), ('mask2point', 'point'),
+                                        ('text2extreme', 'point'), ('mask2text', None),
+                                        ('question', None), (None, None)])
+def test_a_sample_names_its_grammar(task, kind):
+    item = sample([('q', None)], codec='decimal2/default')
+    if task:
+        item.set_metainfo(dict(task=task))
+    form = answer_form(item)
+    assert form is (None if kind is None else AnswerAutomaton.of('decimal2', kind))
+
+
+def test_prediction_follows_the_settings(nano):
+    items = [sample([(prompt, None)]) for prompt in PROMPTS]
+    for item in items:
+        item.set_metainfo(dict(task='text2mask'))
+    nano.generation['constrain'] = True
+    try:
+        texts = [item.pred_text for item in nano.predict(PICTURES, items)]
+    finally:
+        del nano.generation['constrain']
+    assert all(RINGS.follow(RINGS.start, text) is not None for text in texts)
+
+
+# --- what is told -----------------------------------------------------------------------------
+@pytest.mark.parametrize('options', [dict(), dict(constrain=True), dict(num_beams=2)])
+def test_tokens_are_told_as_they_are_written(nano, options):
+    told = [[] for _ in PICTURES]
+    answers = nano.answer(PICTURES, PROMPTS, FORMS, on_tokens=lambda row, ids: told[row].extend(
+        ids), **options)
+    assert [tuple(ids) for ids in told] == [answer.token_ids for answer in answers]
+
+
+@pytest.mark.parametrize('constrain', [False, True])
+def test_log_probabilities_are_the_networks_own(nano, constrain):
+    answers = nano.answer(PICTURES, PROMPTS, FORMS, constrain=constrain, repetition_penalty=1.3)
+    logp, _, mask = nano.log_probs(PICTURES, [[(prompt, answer.token_ids)] for prompt, answer
+                                              in zip(PROMPTS, answers)])
+    for row, m, answer in zip(logp, mask, answers):
+        assert answer.token_logps == pytest.approx(row[m].tolist(), abs=1e-4)
+        assert answer.confidence == pytest.approx(float(row[m].exp().mean()), abs=1e-4)
+    beams, = nano.answer(PICTURES[:1], PROMPTS[:1], num_beams=2)
+    assert beams.token_logps == () and math.isnan(beams.confidence)
+
+
+# --- settings of transformers -----------------------------------------------------------------
+@pytest.mark.parametrize('options', [
+    dict(), dict(repetition_penalty=1.5), dict(no_repeat_ngram_size=2), dict(temperature=.1),
+    dict(sequence_bias=[[[40], 3.0], [[41, 42], 5.0]]), dict(bad_words_ids=[[30], [31, 32]]),
+    dict(suppress_tokens=[33, 34, 35]),
+    dict(repetition_penalty=1.2, sequence_bias=[[[2], -9.0]], no_repeat_ngram_size=3),
+    dict(num_beams=3), dict(min_new_tokens=5), dict(length_penalty=.5, num_beams=2),
+])
+def test_settings_give_what_transformers_gives(nano, options):
+    batch = nano._prompted(PICTURES, PROMPTS)
+    mllm = nano.mllm
+    expected_options = dict(options)
+    banned = mllm.banned_tokens + expected_options.pop('suppress_tokens', [])
+    with mllm.generating(), torch.no_grad():
+        expected = mllm.hf.generate(
+            **batch, do_sample=False, max_new_tokens=24, pad_token_id=mllm.pad_token_id,
+            eos_token_id=mllm.stop_tokens, suppress_tokens=banned, **expected_options)
+    expected = [mllm._read(row) for row in expected[:, batch['input_ids'].shape[1]:].tolist()]
+    assert nano.answer(PICTURES, PROMPTS, FORMS, max_new_tokens=24, **options) == expected
+
+
+@pytest.mark.parametrize('options, ours', [
+    (dict(), True), (dict(num_beams=1, top_k=5), True), (dict(repetition_penalty=1.1), True),
+    (dict(num_beams=2), False), (dict(do_sample=True), False), (dict(foo=1), False),
+    (dict(min_new_tokens=3), False), (dict(num_return_sequences=2), False),
+    (dict(max_new_tokens=None), False)])
+def test_who_writes(options, ours):
+    mask = torch.ones(1, 4, dtype=torch.long)
+    rules = greedy_rules(GenerationConfig(eos_token_id=2), {
+        'max_new_tokens': 5, 'do_sample': False, **options}, mask)
+    assert (rules is not None) == ours
+    inherited = GenerationConfig(repetition_penalty=1.05, temperature=.1, do_sample=True)
+    assert len(greedy_rules(inherited, dict(max_new_tokens=5, do_sample=False), mask)) == 1
+
+
+# --- the cache --------------------------------------------------------------------------------
+def test_rows_grow_at_their_own_speed(nano):
+    """Reading runs of any lengths and forgetting part of them is reading what was kept."""
+    mllm, rng = nano.mllm, np.random.default_rng(0)
+    batch = nano._prompted(PICTURES[:2], ['a', 'a much longer question, padded on the left'])
+    with mllm.generating(), torch.no_grad():
+        _, cache, position = mllm.prefill(batch)
+        rows = torch.tensor([0, 1, 1])
+        memory = RaggedMemory(cache, batch['attention_mask'], rows, additive=False)
+        kept, start = [[], [], []], position[rows]
+        for step in range(40):  # grows past the slots that are there
+            width = int(rng.integers(1, 6))
+            tokens = torch.from_numpy(rng.integers(20, 60, (len(kept), width)))
+            places = start[:, None] + torch.tensor([[len(row)] for row in kept]) + torch.arange(
+                width)
+            hidden = mllm.decode(tokens, memory.open(width), places, memory.cache)
+            counts = rng.integers(1, width + 1, len(kept)).tolist()
+            memory.close(counts)
+            kept = [row + ids[:count].tolist() for row, ids, count in zip(kept, tokens, counts)]
+            last = [hidden[i, count - 1] for i, count in enumerate(counts)]
+            if step == 20:
+                memory.keep([0, 2])
+                kept, start, rows = [kept[0], kept[2]], start[[0, 2]], rows[[0, 2]]
+        for row, ids, state in zip(rows.tolist(), kept, last):
+            prompt = batch['input_ids'][row][batch['attention_mask'][row].bool()]
+            turns = [[(['a', 'a much longer question, padded on the left'][row], ids)]]
+            whole = mllm.hidden_states(mllm.encode([PICTURES[row]], turns))[0]
+            torch.testing.assert_close(state, whole[len(prompt) + len(ids) - 1], rtol=1e-3,
+                                       atol=1e-3)
+
+
+# --- statistics -------------------------------------------------------------------------------
+def test_samples_have_transformers_frequencies(nano):
+    """2,000 answers of four tokens each way: counts a place differ as two samples do."""
+    count, tokens = 2000, 4
+    batch = nano._prompted([picture(56, 56, 2)], ['red'])
+    mllm = nano.mllm
+    torch.manual_seed(0)
+    with mllm.generating(), torch.no_grad():
+        theirs = mllm.hf.generate(
+            **batch, do_sample=True, top_k=0, top_p=1., max_new_tokens=tokens, min_new_tokens=None,
+            num_return_sequences=count, pad_token_id=mllm.pad_token_id,
+            eos_token_id=mllm.stop_tokens, suppress_tokens=mllm.banned_tokens)
+    theirs = theirs[:, batch['input_ids'].shape[1]:]
+    ours = nano.sample([picture(56, 56, 2)], ['red'], count, [(0, i) for i in range(count)],
+                       Sampling(tokens), [RINGS])[0]
+    for place in range(tokens):
+        one = torch.bincount(torch.tensor([a.token_ids[place] for a in ours
+                                           if len(a.token_ids) > place]), minlength=1024)
+        other = torch.bincount(theirs[:, place][torch.tensor(
+            [len(mllm._read(row).token_ids) > place for row in theirs.tolist()])], minlength=1024)
+        often = one + other >= 20
+        one, other = (torch.cat([x[often], x[~often].sum()[None]]).double() for x in (one, other))
+        ratio = (other.sum() / one.sum()).sqrt()
+        chi = ((one * ratio - other / ratio) ** 2 / (one + other).clamp(min=1)).sum()
+        freedom = int(((one + other) > 0).sum()) - 1
+        assert chi < freedom + 4 * math.sqrt(2 * freedom) + 6, (place, float(chi), freedom)
