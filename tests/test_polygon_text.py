@@ -188,7 +188,7 @@ def test_huge_texts_are_fast(prefix):
                 start = time.process_time()
                 parse_answer(text, 'int1000', kind)
                 best = min(best, time.process_time() - start)
-            assert best < 0.02, (part[:20], kind, best)
+            assert best < 0.2, (part[:20], kind, best)  # quadratic would be seconds
 
 
 PIECES = ['[', ']', ',', ' ', '\n', '0', '1', '999', '1000', '0.5', '.', '-', '+', 'e', 'E9',

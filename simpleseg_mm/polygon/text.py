@@ -277,8 +277,7 @@ def written_rings(text: str, grammar: Union[str, Grammar] = 'int1000') -> List[n
     before = text[:nested.start() + 1]
     start = before.find('[', len(before.rstrip('[ \t\r\n')))
     rings = _recover_rings(text[:MAX_CHARS], start, before.count('[', start), grammar, True)[0]
-    found = [_shares([word for pair in ring for word in pair], grammar)[0].reshape(-1, 2)
-             for ring in rings if ring]
+    found = [_shares(ring, grammar)[0].reshape(-1, 2) for ring in rings if ring]
     return [shares[_is_near(shares).all(axis=1)].clip(0, 1) for shares in found]
 
 
