@@ -55,7 +55,7 @@ def draw(quick: bool = False) -> None:
         axes.loglog(times['side'], times[way], 'o-', label=label)
     axes.set(xlabel='side of the image, pixels', ylabel='answer to IoU, ms')
     _save(figure, axes, 'latency.svg')
-    curves = codec.by_tokens(4 if quick else 120)
+    curves = codec.by_tokens(4 if quick else 40)
     figure, axes = pyplot.subplots(figsize=(5, 3.2), layout='constrained')
     for name, label in (('paper', "paper's preset, official decoding"),
                         ('paper_exact', 'the same outlines, decoded exactly, int1000'),
