@@ -19,9 +19,9 @@ def write(report: Dict[str, dict], quick: bool = False) -> None:
     kept = json.loads(path.read_text()) if path.is_file() else {}
     report = {**kept, **report}
     path.write_text(json.dumps(report, indent=1) + '\n')
-    draw(quick)
     head, rest = PAGE.read_text().split(START)
     PAGE.write_text(head + START + '\n' + figures(report) + '\n' + END + rest.split(END)[1])
+    draw(quick)
 
 
 def figures(report: Dict[str, dict]) -> str:
