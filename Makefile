@@ -1,6 +1,7 @@
-# Two commands for a fresh machine with Python 3.11, pip and make:
+# Commands for a fresh machine with Python 3.11, pip and make:
 #   make quickstart   install, generate data, SFT, RL, test, draw (about 9 minutes on 2 cores)
 #   make test         install, run the tests
+#   make bench        install, run the benchmarks beside their peers
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV ?= .venv
 BIN := $(VENV)/bin
@@ -11,7 +12,7 @@ export SIMPLESEG_DATA
 # torch takes huge pages on the CPU: a training step of nano is a tenth faster.
 export THP_MEM_ALLOC_ENABLE = 1
 
-.PHONY: install quickstart test test-slow clean
+.PHONY: install quickstart test test-slow bench clean
 
 install: $(VENV)/.installed
 
@@ -36,6 +37,10 @@ test: $(VENV)/.installed-test
 
 test-slow: $(VENV)/.installed-test
 	$(BIN)/python -m pytest -m slow
+
+# every benchmark that this machine can run; rewrites docs/benchmarks.md
+bench: install
+	$(BIN)/python benchmarks/run.py all --write
 
 clean:
 	rm -rf $(VENV) work_dirs build dist *.egg-info

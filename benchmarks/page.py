@@ -19,9 +19,9 @@ def write(report: Dict[str, dict], quick: bool = False) -> None:
     kept = json.loads(path.read_text()) if path.is_file() else {}
     report = {**kept, **report}
     path.write_text(json.dumps(report, indent=1) + '\n')
-    draw(quick)
     head, rest = PAGE.read_text().split(START)
     PAGE.write_text(head + START + '\n' + figures(report) + '\n' + END + rest.split(END)[1])
+    draw(quick)
 
 
 def figures(report: Dict[str, dict]) -> str:
@@ -55,7 +55,7 @@ def draw(quick: bool = False) -> None:
         axes.loglog(times['side'], times[way], 'o-', label=label)
     axes.set(xlabel='side of the image, pixels', ylabel='answer to IoU, ms')
     _save(figure, axes, 'latency.svg')
-    curves = codec.by_tokens(4 if quick else 120)
+    curves = codec.by_tokens(4 if quick else 40)
     figure, axes = pyplot.subplots(figsize=(5, 3.2), layout='constrained')
     for name, label in (('paper', "paper's preset, official decoding"),
                         ('paper_exact', 'the same outlines, decoded exactly, int1000'),

@@ -6,7 +6,8 @@
 
 Prints a table, and on the last line one JSON object: ``machine``, and a key a row with ``ratio``
 (above 1: ours is better; null without a peer), ``ours``, ``peer``, ``unit``, ``device`` and
-``spread`` (least and most of the turns' ratios), or ``skipped`` and why. Ours and its peer run in turns in one process.
+``spread`` (least and most of the turns' ratios), or ``skipped`` and why. Ours and its peer run in
+turns in one process.
 """
 import argparse
 import importlib
@@ -23,6 +24,7 @@ import measure  # noqa: E402
 BENCHMARKS = dict(
     codec='codec',
     annotate='annotate_speed',
+    decoding='decoding',
     logp='logp_memory',
     sft='sft_nano',
     sft_gpu='sft_step',

@@ -1,0 +1,122 @@
+"""Benchmarks: the form of their rows, and that peers do the same work as ours."""
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from pycocotools import mask as coco_mask
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT / 'benchmarks'))
+
+import codec  # noqa: E402
+import measure  # noqa: E402
+import official  # noqa: E402
+import run  # noqa: E402
+import sft_nano  # noqa: E402
+
+from simpleseg_mm.polygon import PolygonCodec, Spans, mask_iou  # noqa: E402
+
+KEYS = {'ratio', 'ours', 'peer', 'unit', 'device', 'spread'}
+SQUARES = ('[[[0.1, 0.1], [0.5, 0.1], [0.5, 0.5], [0.1, 0.5]],'
+           ' [[0.4, 0.4], [0.9, 0.4], [0.9, 0.8]]]')
+
+
+@pytest.mark.parametrize('more_is_better, ratio, spread', [
+    (False, 2.0, [1.0, 4.0]), (True, 0.5, [0.25, 1.0])])
+def test_a_row_by_hand(more_is_better, ratio, spread):
+    row = measure.row('x', [1, 2, 1], [2, 2, 4], 'ms', more_is_better=more_is_better, what='w')
+    assert row == dict(name='x', ratio=ratio, ours=1, peer=2, unit='ms', device='cpu',
+                       spread=spread, what='w')
+
+
+def test_ways_take_turns_and_the_first_turn_is_not_counted():
+    seen, ticks = [], iter(range(100))
+    seconds = measure.alternate(dict(a=lambda: seen.append('a'), b=lambda: seen.append('b')), 2,
+                                clock=lambda: next(ticks), before=lambda name: seen.append('-'))
+    assert ''.join(seen) == '-a-b' * 3
+    assert seconds == dict(a=[1, 1], b=[1, 1])
+
+
+@pytest.mark.parametrize('row, cell', [
+    (measure.skipped('gpu', 'no CUDA device'), 'skipped: no CUDA device'),
+    (dict(name='gpu', ratio=None, ours=3.0, peer=None, unit='s', device='x', spread=[]),
+     'no peer'),
+    (measure.row('gpu', [1.0], [3.0], 's'), '**3**'),
+])
+def test_every_row_has_a_line(row, cell):
+    assert KEYS < set(row)
+    lines = run.table({row.pop('name'): row, 'machine': {}}).splitlines()
+    assert len(lines) == 3 and cell in lines[-1] and lines[-1].count('|') == lines[0].count('|')
+
+
+def test_the_official_decoding_is_the_union_of_pycocotools():
+    h, w = 40, 60
+    flat = [(np.array(ring) * [w, h]).ravel().tolist() for ring in json.loads(SQUARES)]
+    union = coco_mask.decode(coco_mask.merge(coco_mask.frPyObjects(flat, h, w)))
+    assert (official.text_mask(f'It is {SQUARES}.', h, w) == union).all()
+    ours = PolygonCodec('paper', 'decimal3').decode(SQUARES, (h, w))
+    assert (ours.mask == union).all()
+    target = np.zeros((h, w), np.uint8)
+    target[5:30, 5:30] = 1
+    assert official.iou(union, target) == ours.spans.iou(Spans.from_mask(target))
+
+
+@pytest.mark.parametrize('epsilon', [0.001, 0.005])
+def test_the_official_preparation_is_the_papers_preset(epsilon):
+    ring = codec.blob(np.random.default_rng(1), (120, 160)).round(2).ravel().tolist()
+    mask = official.annotation_mask([ring, ring], 120, 160)
+    assert mask.max() == 1
+    preset = PolygonCodec('paper', 'decimal3', epsilon=epsilon)
+    assert official.mask_text(mask, epsilon) == preset.encode(mask.astype(np.uint8))
+    assert preset.encode_segmentation([ring, ring], 120, 160) == preset.encode(mask > 0)
+
+
+def test_answers_say_the_same_in_both_grammars():
+    for fixed, whole, target in codec.answers((96, 128), 3):
+        masks = [PolygonCodec(grammar=grammar).decode(text, (96, 128)).mask
+                 for grammar, text in (('fixed3', fixed), ('int1000', whole))]
+        assert (masks[0] == masks[1]).all() and 0.7 < mask_iou(masks[0], target) < 1
+
+
+def test_run_prints_json_on_its_last_line(monkeypatch, capsys):
+    monkeypatch.setattr(sys, 'argv', ['run.py', 'codec', 'sft_gpu', 'gspo_gpu', '--quick'])
+    monkeypatch.delenv('SIMPLESEG_DATA', raising=False)
+    if torch.cuda.is_available():
+        monkeypatch.setattr(torch.cuda, 'is_available', lambda: False)
+    run.main()
+    report = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert {'cpu', 'cores', 'threads', 'torch'} <= set(report.pop('machine'))
+    assert {'decode_iou', 'annotation_to_text', 'rewards'} < set(report)
+    for name, row in report.items():
+        assert KEYS <= set(row)
+        if name.endswith('_gpu'):
+            assert row['skipped'] == 'no CUDA device'
+        else:
+            assert row['ratio'] > 0 and len(row['spread']) == 2
+
+
+def test_an_unknown_benchmark_is_refused():
+    done = subprocess.run([sys.executable, str(ROOT / 'benchmarks/run.py'), 'nothing'],
+                          capture_output=True, text=True)
+    assert done.returncode == 2 and 'codec' in done.stderr
+
+
+def test_the_trainers_batch_is_ours(tmp_path):
+    """The same tensors, and the same loss: what is timed is the same work."""
+    runner = sft_nano.build(str(tmp_path), 12)
+    dataset = runner.build_dataloader(runner.cfg.train_dataloader).dataset
+    items = [dataset[i] for i in range(4)]
+    data = sft_nano.Conversations(tmp_path / 'conversations', dataset, 4)
+    model = runner.model
+    inputs, samples = ([item[key] for item in items] for key in ('inputs', 'data_samples'))
+    ours = model._encode(inputs, samples)
+    peer = sft_nano.Collator(model.mllm.tokenizer, model.mllm.image_processor)(data.rows)
+    assert ours.keys() == peer.keys()
+    assert all(torch.equal(ours[key], peer[key]) for key in ours)
+    with torch.no_grad():
+        loss = model.loss(inputs, samples)['loss']
+        assert loss == pytest.approx(float(model.mllm.hf(**peer).loss), rel=1e-5)
