@@ -323,7 +323,7 @@ def test_settings_give_what_transformers_gives(nano, options):
 @pytest.mark.parametrize('options, ours', [
     (dict(), True), (dict(num_beams=1, top_k=5), True), (dict(repetition_penalty=1.1), True),
     (dict(num_beams=2), False), (dict(do_sample=True), False), (dict(foo=1), False),
-    (dict(min_new_tokens=3), False), (dict(num_return_sequences=2), False),
+    (dict(min_new_tokens=3), False),
     (dict(max_new_tokens=None), False)])
 def test_who_writes(options, ours):
     mask = torch.ones(1, 4, dtype=torch.long)

@@ -144,13 +144,12 @@ def _choose(mllm, hidden_ND: Tensor, live: List[Answer], choose: Callable, banne
 
 def _constrained(logits_NV: Tensor, live: List[Answer]) -> Tensor:
     """What the guides do not allow is made impossible."""
-    at = 0
-    for answer in live:
-        end = at + len(answer.run)
-        if answer.guide is not None:
-            allowed = answer.guide.allowed(answer.states, logits_NV.device)
-            logits_NV[at:end].masked_fill_(~allowed, -torch.inf)
-        at = end
+    places = [(answer.guide, state) for answer in live for state in answer.states]
+    for guide in {guide for guide, _ in places if guide is not None}:
+        at = [n for n, (whose, _) in enumerate(places) if whose is guide]
+        allowed = guide.allowed([places[n][1] for n in at], logits_NV.device)
+        index = torch.tensor(at, device=logits_NV.device)
+        logits_NV[index] = logits_NV[index].masked_fill(~allowed, -torch.inf)
     return logits_NV
 
 
