@@ -124,12 +124,9 @@ def _choose(mllm, hidden_ND: Tensor, live: List[Answer], choose: Callable, banne
     logits = logits.index_fill(1, banned, -torch.inf)
     if constrain:
         logits = _constrained(logits, live)
-    rows, written = [], []
-    for answer in live:
-        for i in range(len(answer.run)):
-            rows.append(answer.row)
-            written.append(answer.tokens + answer.run[1:1 + i])
-    tokens = choose(logits, rows, written)
+    prefixes = [(answer.row, answer.tokens, answer.run[1:1 + i])
+                for answer in live for i in range(len(answer.run))]
+    tokens = choose(logits, prefixes)
     logps = (open_logits.gather(1, tokens[:, None]).squeeze(1) - total).tolist()
     tokens, at, kept = tokens.tolist(), 0, {}
     for answer in live:
@@ -160,7 +157,7 @@ def _draft(answer: Answer, count: int, limit: int, many: bool) -> None:
     if guide is None:
         answer.states = [None]
         return
-    answer.states = [guide.step(answer.states[count - 1], last)]
+    answer.states = [guide.track(answer.states[count - 1], last)]
     room = limit - len(answer.tokens) - 1
     while many and len(answer.run) <= room:
         token = guide.draft(answer.states[-1])

@@ -125,6 +125,15 @@ class Guide:
             self._steps[key] = None if text is None else self.automaton.follow(state, text)
         return self._steps[key]
 
+    def track(self, state, token: int):
+        """As :meth:`step`, but a text off the grammar is taken up again where a vertex opens, for
+        drafts alone: one coordinate that is written otherwise does not end them."""
+        after = self.step(state, token)
+        if after is None and self.automaton.kind == 'rings' and (
+                self.spelling.texts.get(token, '').endswith('[')):
+            return ('x', '', True)
+        return after
+
     def ids(self, state) -> List[int]:
         """What may be written in a state; an end token only where the answer is complete."""
         if self.automaton.is_final(state):

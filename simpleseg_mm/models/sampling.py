@@ -3,11 +3,14 @@
 Shapes: R answers, N tokens to be chosen at once, V tokens of the vocabulary.
 """
 from dataclasses import dataclass
-from typing import List, Optional, Sequence
+from typing import Optional, Sequence, Tuple
 
 import numpy as np
 import torch
 from torch import Tensor
+
+#: an answer's number, its tokens, and what of its draft comes before the token to be chosen
+Prefix = Tuple[int, Sequence[int], Sequence[int]]
 
 
 @dataclass(frozen=True)
@@ -75,23 +78,17 @@ class Likeliest:
         self.processors = processors
         self.prompt_RP = prompt_RP
 
-    def __call__(self, logits_NV: Tensor, rows: List[int], written: List[Sequence[int]]) -> Tensor:
-        """(N,) ids.
-
-        Args:
-            logits_NV: what the network makes of each of N prefixes.
-            rows: whose prefix it is.
-            written: the prefix, without the prompt.
-        """
+    def __call__(self, logits_NV: Tensor, prefixes: Sequence[Prefix]) -> Tensor:
+        """(N,) ids of what follows each of N prefixes, by what the network makes of it."""
         if self.processors:
             logits_NV = logits_NV.clone()
-            lengths = [len(prefix) for prefix in written]
+            lengths = [len(tokens) + len(draft) for _, tokens, draft in prefixes]
             for length in set(lengths):  # a processor takes prefixes of one length
-                at = [n for n in range(len(rows)) if lengths[n] == length]
-                whose = torch.tensor([rows[n] for n in at], device=logits_NV.device)
-                ids = torch.tensor([written[n] for n in at], dtype=torch.long,
-                                   device=logits_NV.device).view(len(at), length)
-                ids = torch.cat([self.prompt_RP[whose], ids], 1)
+                at = [n for n, other in enumerate(lengths) if other == length]
+                whose = torch.tensor([prefixes[n][0] for n in at], device=logits_NV.device)
+                ids = torch.tensor([[*prefixes[n][1], *prefixes[n][2]] for n in at],
+                                   dtype=torch.long, device=logits_NV.device)
+                ids = torch.cat([self.prompt_RP[whose], ids.view(len(at), length)], 1)
                 scores = logits_NV[at]
                 for processor in self.processors:
                     scores = processor(ids, scores, whose)
@@ -107,6 +104,7 @@ class Drawn:
         self.uniforms = uniforms(seeds, sampling.max_new_tokens)
         self.sampling = sampling
 
-    def __call__(self, logits_NV: Tensor, rows: List[int], written: List[Sequence[int]]) -> Tensor:
-        places = [len(prefix) for prefix in written]
+    def __call__(self, logits_NV: Tensor, prefixes: Sequence[Prefix]) -> Tensor:
+        rows = [row for row, _, _ in prefixes]
+        places = [len(tokens) + len(draft) for _, tokens, draft in prefixes]
         return draw(logits_NV, self.uniforms[rows, places].to(logits_NV.device), self.sampling)
