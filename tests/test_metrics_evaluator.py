@@ -415,7 +415,7 @@ def test_text_dump(tmp_path):
     assert run(TextDump(str(path)), samples) == {}
     rows = read_text_rows(path)
     assert rows[0] == dict(
-        img_id=4, image_id=7, ref_id=2, sent_id=4, source='refcoco', split='val',
+        confidence=None, img_id=4, image_id=7, ref_id=2, sent_id=4, source='refcoco', split='val',
         text='the thing', task='text2mask', prompt='Outline the thing.',
         answer=CODEC.encode(A[0]), pred_text='[[[é', tokens=10, finished=True, seconds=0.5,
         codec=CODEC.spec, ori_shape=[100, 100])
