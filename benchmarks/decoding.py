@@ -56,6 +56,8 @@ def teach(cfg: Config, steps: int) -> str:
     """Train, and the checkpoint."""
     cfg = cfg.copy()
     cfg.train_cfg = dict(type='IterBasedTrainLoop', max_iters=steps, val_interval=10**6)
+    warm, fall = cfg.param_scheduler
+    warm.end = fall.begin = min(warm.end, steps // 2)
     launch.prepare_launcher(cfg, 'none')
     launch.fit_global_batch(cfg, 1)
     Runner.from_cfg(cfg).train()
@@ -160,7 +162,7 @@ def rows(quick: bool = False, weights: Optional[Dict[str, str]] = None) -> List[
     found = []
     try:
         with tempfile.TemporaryDirectory() as folder:
-            generate(f'{folder}/data', dict(train=4 if quick else 16), workers=1)
+            generate(f'{folder}/data', dict(train=4 if quick else 16))
             for grammar in GRAMMARS[:1] if quick and not weights else weights or GRAMMARS:
                 cfg = config_of(grammar, folder)
                 checkpoint = (weights or {}).get(grammar) or teach(cfg, 2 if quick else 140)
