@@ -179,8 +179,8 @@ def test_samples_are_the_same_with_drafts_and_take_fewer_passes(nano, passes):
         passes.clear()
         found.append((nano.sample(PICTURES, BOXES, 8, seeds, Sampling(48, temperature=.7),
                                   [AnswerAutomaton.of('int100', 'box')] * 3, draft=draft),
-                      len(passes)))
-    assert found[0][0] == found[1][0] and found[1][1] < found[0][1]
+                      sum(rows for rows, _ in passes)))
+    assert found[0][0] == found[1][0] and found[1][1] < .8 * found[0][1]
     assert len({answer.text for group in found[0][0] for answer in group}) > 6
     assert {width for _, width in passes} > {1}
 
