@@ -12,13 +12,13 @@ length, in the grammar. The last line is one JSON object.
 """
 import argparse
 import json
-import statistics
 import tempfile
 import time
 from pathlib import Path
 from typing import Callable, Dict, List, Optional
 
 import torch
+from measure import row
 from mmengine.config import Config
 from mmengine.registry import init_default_scope
 from mmengine.runner import Runner, load_checkpoint
@@ -32,6 +32,7 @@ from simpleseg_mm.registry import DATASETS, MODELS
 CONFIG = Path(__file__).resolve().parent.parent / 'configs/simpleseg/nano_sft_refshapes.py'
 GRAMMARS = ('decimal3', 'int1000')
 GROUP, LIMIT = 8, 240
+DEVICE = 'cpu, 1 thread'
 
 
 def config_of(grammar: str, folder: str) -> Config:
@@ -118,15 +119,6 @@ class Writer:
         return answers, time.process_time() - start, self.passes
 
 
-def row(name: str, ours: List[float], peer: List[float], unit: str, **more) -> dict:
-    """Medians, and the least and most of the turns' ratios; a ratio above 1: ours needs less."""
-    ratios = [p / o for o, p in zip(ours, peer)]
-    return dict(name=name, ratio=round(statistics.median(ratios), 3),
-                ours=round(statistics.median(ours), 6), peer=round(statistics.median(peer), 6),
-                unit=unit, device='cpu, 1 thread',
-                spread=[round(min(ratios), 3), round(max(ratios), 3)], **more)
-
-
 def measured(grammar: str, writer: Writer, turns: int) -> List[dict]:
     """Rows of one grammar; the first turn warms both sides up and is not counted."""
     seconds, passes, a_token = ([], []), ([], []), ([], [])
@@ -143,9 +135,10 @@ def measured(grammar: str, writer: Writer, turns: int) -> List[dict]:
     same = sum(one == other for one, other, ok in zip(*written, inside) if ok)
     more = dict(prompts=len(inside), in_grammar=sum(inside), same_text=same)
     return [
-        row(f'greedy_{grammar}_passes', *passes, 'forward passes a batch', **more),
-        row(f'greedy_{grammar}_seconds', *seconds, 'seconds a batch', **more),
-        row(f'rollout_{grammar}_g{GROUP}', *a_token, 'seconds a token', prompts=len(inside)),
+        row(f'greedy_{grammar}_passes', *passes, 'forward passes a batch', DEVICE, **more),
+        row(f'greedy_{grammar}_seconds', *seconds, 'seconds a batch', DEVICE, **more),
+        row(f'rollout_{grammar}_g{GROUP}', *a_token, 'seconds a token', DEVICE,
+            prompts=len(inside)),
     ]
 
 

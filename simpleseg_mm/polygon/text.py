@@ -271,12 +271,11 @@ def written_rings(text: str, grammar: Union[str, Grammar] = 'int1000') -> List[n
     judging: :func:`parse_answer` reads the finished text.
     """
     grammar = Grammar.from_name(grammar)
-    nested = _NESTED.search(text[:MAX_CHARS])
+    text = text[:MAX_CHARS]
+    nested = _NESTED.search(text)
     if nested is None:
         return []
-    before = text[:nested.start() + 1]
-    start = before.find('[', len(before.rstrip('[ \t\r\n')))
-    rings = _recover_rings(text[:MAX_CHARS], start, before.count('[', start), grammar, True)[0]
+    rings = _recover_rings(text, *_opening(text, nested), grammar, True)[0]
     found = [_shares(ring, grammar)[0].reshape(-1, 2) for ring in rings if ring]
     return [shares[_is_near(shares).all(axis=1)].clip(0, 1) for shares in found]
 
@@ -345,14 +344,19 @@ def _find_rings(text: str, grammar: Grammar, cut: bool) -> Optional[ParsedAnswer
     nested = _NESTED.search(text)
     if nested is None:
         return None
-    before = text[:nested.start() + 1]
-    start = before.find('[', len(before.rstrip('[ \t\r\n')))
-    strict = _RINGS.match(text, before.rfind('[', 0, nested.start()))
+    strict = _RINGS.match(text, text.rfind('[', 0, nested.start()))
     if strict is not None and _is_bare(text, *strict.span()):
         parts = _RING_END.split(strict.group())  # nothing but numbers is left to look for
         rings = [_UNSIGNED.findall(part) for part in parts[:-1]]
         return _rings_answer(rings, grammar, True, False, 0, strict.span())
-    return _rings_answer(*_recover_rings(text, start, before.count('[', start), grammar, cut))
+    return _rings_answer(*_recover_rings(text, *_opening(text, nested), grammar, cut))
+
+
+def _opening(text: str, nested) -> Tuple[int, int]:
+    """Where the brackets before the first vertex begin, and how many they are."""
+    before = text[:nested.start() + 1]
+    start = before.find('[', len(before.rstrip('[ \t\r\n')))
+    return start, before.count('[', start)
 
 
 def _recover_rings(text: str, start: int, depth: int, grammar: Grammar, cut: bool):
