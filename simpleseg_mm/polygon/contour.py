@@ -20,6 +20,9 @@ import numpy as np
 
 READINGS = ('centres', 'edges')
 
+#: x, y times this grow from left to right and from line to line; exact below 1e6 pixels
+_READING_ORDER = np.array([1.0, 1e6])
+
 
 def check_reading(reading: str) -> str:
     """Return ``reading`` or raise ValueError."""
@@ -57,10 +60,8 @@ def signed_area(ring) -> float:
 
 def canonical_start(ring: np.ndarray) -> np.ndarray:
     """Roll a ring so that it starts at its top-most, then left-most vertex."""
-    y = ring[:, 1]
-    top = np.flatnonzero(y == y.min())
-    first = int(top[0] if len(top) == 1 else top[ring[top, 0].argmin()])
-    return np.roll(ring, -first, axis=0) if first else ring
+    first = int((ring @ _READING_ORDER).argmin())
+    return np.concatenate([ring[first:], ring[:first]]) if first else ring
 
 
 def crop_of(mask: np.ndarray) -> Optional[Tuple[int, int, int, int]]:

@@ -15,6 +15,9 @@ from .spans import Spans, wind
 # Guards pycocotools and OpenCV, which crash on or wrap around far coordinates. Our choice.
 MAX_COORDINATE = 1e5
 
+#: what a character of a compressed RLE says, less 48: five bits; of a number's last, signed
+_FIVE_BITS = np.array([*range(16), *range(-16, 0), *range(32)])
+
 
 def check_size(size) -> Tuple[int, int]:
     """Return ``(h, w)`` as positive ints or raise ValueError."""
@@ -204,7 +207,11 @@ def _checked_runs(rle: dict, h: int, w: int, name: str) -> np.ndarray:
         raise ValueError(f'{name} has size {size!r}, expected [{h}, {w}]') from None
     if size != (h, w):
         raise ValueError(f'{name} has size {list(size)}, the image has [{h}, {w}]')
-    counts = rle['counts']
+    return _whole_runs(rle['counts'], h, w, name)
+
+
+def _whole_runs(counts, h: int, w: int, name: str) -> np.ndarray:
+    """Run lengths ``(N,) int64`` of counts of any kind; they cover the image exactly."""
     if isinstance(counts, (str, bytes)):
         runs = _runs(counts, name)
         whole = not len(runs) or runs.min() >= 0
@@ -236,23 +243,22 @@ def _runs(counts, name: str) -> np.ndarray:
     codes = np.frombuffer(data, np.uint8) - np.uint8(48)
     if not len(codes):
         return codes.astype(np.int64)
-    if (codes >= 64).any():
+    if codes.max() >= 64 or codes[-1] >= 32:  # bit 6: the number goes on
         raise ValueError(f'{name} has counts that are no compressed RLE')
-    codes = codes.astype(np.int64)
-    ends = np.flatnonzero(codes < 32)  # bit 6: the number goes on
-    starts = np.concatenate([[0], ends + 1])  # of the numbers, and where one is cut off
-    lengths = np.concatenate([starts[1:], [len(codes)]]) - starts
+    ends = np.flatnonzero(codes < 32)
+    lengths = ends.copy()
+    lengths[0] += 1
+    lengths[1:] -= ends[:-1]
     if lengths.max() > 7:
         raise ValueError(f'{name} has counts that are no compressed RLE')
-    if lengths[-1]:
-        raise ValueError(f'{name} has counts that end within a number')
-    starts, lengths = starts[:-1], lengths[:-1]
-    shifts = 5 * (np.arange(len(codes)) - starts.repeat(lengths))
-    runs = np.add.reduceat((codes & 31) << shifts, starts)  # the lowest bits come first
-    runs -= (codes[ends] & 16 > 0) * (np.int64(1) << 5 * lengths)
+    starts = ends - lengths + 1
+    shifts = np.arange(len(codes))
+    shifts -= starts.repeat(lengths)
+    shifts *= 5
+    runs = np.add.reduceat(_FIVE_BITS[codes] << shifts, starts)  # the lowest bits come first
     # From the fourth on, a number is the difference to the last but one.
-    runs[1::2] = np.cumsum(runs[1::2])
-    runs[2::2] = np.cumsum(runs[2::2])
+    for same in (runs[1::2], runs[2::2]):
+        np.add.accumulate(same, out=same)
     return runs
 
 
@@ -281,10 +287,10 @@ def rle_to_mask(rle: Dict) -> np.ndarray:
 
 def _sized_runs(rle: Dict) -> Tuple[np.ndarray, int, int]:
     """Checked runs of an RLE, and the h and w that it states."""
-    if not isinstance(rle, dict) or 'size' not in rle:
+    if not isinstance(rle, dict) or not {'size', 'counts'} <= rle.keys():
         raise ValueError('an RLE is a dict with size and counts')
     h, w = check_size(rle['size'])
-    return _checked_runs(rle, h, w, 'the RLE'), h, w
+    return _whole_runs(rle['counts'], h, w, 'the RLE'), h, w
 
 
 def _mask_of_runs(runs: np.ndarray, h: int, w: int) -> np.ndarray:
@@ -307,11 +313,11 @@ def _crop_of_runs(runs: np.ndarray, h: int, w: int) -> Tuple[np.ndarray, Tuple[i
     top, bottom = first % h, last % h
     through = (last - first != bottom - top).any()  # a run that goes on in the next column
     y0, y1 = (0, h) if through else (int(top.min()), int(bottom.max()) + 1)
-    columns = bytearray((x1 - x0) * h)
-    ones = b'\1' * int((last - first).max() + 1)
-    for start, end in (change.reshape(-1, 2) - x0 * h).tolist():  # faster than by numpy
-        columns[start:end] = ones[:end - start]
-    crop = np.frombuffer(columns, np.uint8).reshape(-1, h)[:, y0:y1]
+    counts = np.empty(len(change) + 1, np.int64)  # of the columns x0 to x1
+    counts[0], counts[-1] = change[0] - x0 * h, x1 * h - change[-1]
+    np.subtract(change[1:], change[:-1], out=counts[1:-1])
+    columns = np.repeat((np.arange(len(counts)) & 1).astype(np.uint8), counts)
+    crop = columns.reshape(-1, h)[:, y0:y1]
     return cv2.transpose(crop).view(bool), (x0, y0)
 
 

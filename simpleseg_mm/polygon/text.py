@@ -130,9 +130,11 @@ class Grammar:
         """
         h, w = size
         steps = np.rint(np.divide(points, np.array([w, h], np.float64)) * self.steps)
-        if not np.isfinite(steps).all():
-            raise ValueError('a coordinate to be written is NaN or infinite')
-        return np.minimum(np.maximum(steps, 0), self.steps).astype(np.int64)
+        if steps.size and not (steps.min() >= 0 and steps.max() <= self.steps):  # or NaN
+            if not np.isfinite(steps).all():
+                raise ValueError('a coordinate to be written is NaN or infinite')
+            steps = np.clip(steps, 0, self.steps)
+        return steps.astype(np.int64)
 
     def rings_to_steps(self, rings: Sequence, size) -> List[np.ndarray]:
         """``to_steps`` for a list of rings, ``(N, 2)`` each; rings without points are left out."""
