@@ -156,7 +156,8 @@ def test_networks_that_cannot_take_back_a_token_read_one_at_a_time():
     for family, many in (('qwen3_5', False), ('qwen2_5_vl', True)):
         tiny = build() if many else build(config=dict(
             model_type=family, text_config=QWEN[family][0], vision_config=QWEN[family][1],
-            image_token_id=6, video_token_id=7, vision_start_token_id=3, vision_end_token_id=4))
+            image_token_id=6, video_token_id=7, vision_start_token_id=3, vision_end_token_id=4),
+            packing=False)
         shapes, original = [], tiny.mllm.decode
         tiny.mllm.decode = lambda tokens, *args: (
             shapes.append(tokens.shape[1]), original(tokens, *args))[1]

@@ -42,7 +42,8 @@ def model(request):
         text, vision = QWEN[request.param]
         model = build(config=dict(
             model_type=request.param, text_config=text, vision_config=vision, image_token_id=6,
-            video_token_id=7, vision_start_token_id=3, vision_end_token_id=4))
+            video_token_id=7, vision_start_token_id=3, vision_end_token_id=4),
+            packing='3_5' not in request.param)
     with torch.no_grad():  # at the initial scale every token looks like every other
         for parameter in model.parameters():
             if parameter.ndim > 1:

@@ -11,6 +11,8 @@ import torch
 from torch import Tensor
 from transformers.cache_utils import Cache, CacheLayerMixin, DynamicLayer
 
+from .packing import PACKED
+
 #: slots that are allocated at a time
 STEP = 64
 
@@ -143,6 +145,6 @@ class StepMemory:
 def memory_of(cache: Cache, mask_BP: Tensor, rows: Tensor, attention: str):
     """The memory that suits a network's cache and its implementation of attention."""
     plain = all(type(layer) is DynamicLayer for layer in cache.layers)
-    if plain and attention in ('sdpa', 'eager'):
+    if plain and attention in ('sdpa', PACKED, 'eager'):
         return RaggedMemory(cache, mask_BP, rows, additive=attention == 'eager')
     return StepMemory(cache, mask_BP, rows)

@@ -77,17 +77,15 @@ class SimpleSeg(BaseModel):
             and ``sequence_tokens`` (sums over the local batch).
         """
         batch = self._encode(inputs, data_samples)
-        labels = batch['labels'][:, 1:]
-        learnt = labels != IGNORE
-        hidden = self.mllm.hidden_states(batch)[:, :-1][learnt]
-        nll, hit = chunked_token_nll(hidden, self.mllm.head_weight, labels[learnt],
-                                     self.loss_chunk)
+        hidden, target = self._answers(batch)
+        nll, hit = chunked_token_nll(hidden, self.mllm.head_weight, target, self.loss_chunk)
         # DDP averages gradients over ranks, so the divisor is the mean count of a rank.
-        count = learnt.sum().float()
+        answer_tokens = nll.new_tensor(float(len(target)))
+        count = answer_tokens.clone()
         all_reduce(count, 'mean')
         return dict(loss=nll.sum() / count.clamp(min=1),
                     token_accuracy=hit.float().mean() if len(hit) else count * 0,
-                    answer_tokens=learnt.sum().float(),
+                    answer_tokens=answer_tokens,
                     sequence_tokens=batch['attention_mask'].sum().float())
 
     def log_probs(self, images: List[Tensor], conversations: Sequence,
@@ -105,13 +103,19 @@ class SimpleSeg(BaseModel):
             mask (B, T - 1) bool of the answers' tokens.
         """
         batch = self.mllm.encode(images, conversations, share_images=True)
-        labels = batch['labels'][:, 1:]
-        mask = labels != IGNORE
-        hidden = self.mllm.hidden_states(batch)[:, :-1][mask]
-        logp, entropy = chunked_token_logp(hidden, self.mllm.head_weight, labels[mask],
-                                           temperature, self.loss_chunk)
+        mask = batch['labels'][:, 1:] != IGNORE
+        hidden, target = self._answers(batch)
+        logp, entropy = chunked_token_logp(hidden, self.mllm.head_weight, target, temperature,
+                                           self.loss_chunk)
         blank = logp.new_zeros(mask.shape)
         return blank.masked_scatter(mask, logp), blank.masked_scatter(mask, entropy), mask
+
+    def _answers(self, batch: Dict[str, Tensor]) -> Tuple[Tensor, Tensor]:
+        """Hidden states (N, D) from which the answers' tokens (N,) follow, row after row."""
+        batch = self.mllm.pack(batch)
+        target = batch['labels'][:, 1:]
+        learnt = target != IGNORE  # never the first token of a row
+        return self.mllm.hidden_states(batch)[:, :-1][learnt], target[learnt]
 
     def _encode(self, inputs: List[Tensor], data_samples: Sequence) -> Dict[str, Tensor]:
         return self.mllm.encode(inputs, [sample.turns for sample in data_samples])

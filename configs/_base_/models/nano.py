@@ -3,5 +3,5 @@
 # configs/simpleseg/nano_pretrain_refshapes.py
 model = dict(
     type='SimpleSeg',
-    mllm=dict(type='QwenVL', pretrained='simpleseg_mm://nano'),
+    mllm=dict(type='QwenVL', pretrained='simpleseg_mm://nano', packing=True),
     generation=dict(max_new_tokens=160))

@@ -4,6 +4,7 @@ model = dict(
     type='SimpleSeg',
     mllm=dict(
         type='QwenVL',
+        packing=True,
         processor='simpleseg_mm://nano',
         init='random',
         config=dict(

@@ -4,6 +4,7 @@ model = dict(
     type='SimpleSeg',
     mllm=dict(
         type='QwenVL',
+        packing=True,
         pretrained='Qwen/Qwen2.5-VL-7B-Instruct',
         dtype='bfloat16',
         min_pixels=256 * 28 * 28,

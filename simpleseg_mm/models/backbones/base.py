@@ -15,6 +15,7 @@ from ...polygon import AnswerAutomaton
 from ..decoding import Answer, OnTokens, write_answers
 from ..generation import greedy_rules
 from ..guide import Guide, Spelling
+from ..packing import PACKED
 from ..resources import packaged
 from ..sampling import Drawn, Likeliest, Sampling
 
@@ -74,12 +75,15 @@ class MLLMAdapter(nn.Module):
             included, in ``dtype``. Needs ``lora``, pretrained weights and bitsandbytes.
         gradient_checkpointing: recompute activations in the backward pass.
         attn_implementation: as in transformers.
+        packing: train on rows without padding, laid end to end (:meth:`pack`). Needs 'sdpa'.
         system_prompt: ``None`` leaves the chat template's own default.
     """
     #: name of the part -> prefixes of its parameters below the transformers model
     parts: Dict[str, Tuple[str, ...]] = {}
     #: whether the network takes ``mm_token_type_ids`` (B, T), 1 where a picture's token stands
     takes_token_types = False
+    #: whether :meth:`token_positions` is there, which ``packing`` needs
+    can_pack = False
     #: ``save_original_format`` of transformers' ``save_pretrained``
     saves_original_format = True
 
@@ -97,6 +101,7 @@ class MLLMAdapter(nn.Module):
                  quantization: Optional[dict] = None,
                  gradient_checkpointing: bool = False,
                  attn_implementation: str = 'sdpa',
+                 packing: bool = False,
                  system_prompt: Optional[str] = None) -> None:
         super().__init__()
         if init not in ('pretrained', 'random'):
@@ -110,8 +115,12 @@ class MLLMAdapter(nn.Module):
         if quantization and (lora is None or init == 'random'):
             raise ValueError('`quantization` holds pretrained weights in few bits, which cannot '
                              "be trained: set lora=dict(...) and init='pretrained'")
+        if packing and not (self.can_pack and attn_implementation == 'sdpa'):
+            raise ValueError(f'packing=True: {type(self).__name__} with attn_implementation='
+                             f"{attn_implementation!r} cannot; QwenVL with 'sdpa' can. "
+                             'Set packing=False')
         processor = locate(processor or pretrained)
-        self.system_prompt = system_prompt
+        self.system_prompt, self.packing = system_prompt, packing
         self.tokenizer = _load(AutoTokenizer.from_pretrained, processor)
         self._check_tokenizer(processor)
         self.image_processor = self.build_image_processor(processor, min_pixels, max_pixels)
@@ -129,6 +138,13 @@ class MLLMAdapter(nn.Module):
             hf_config = (AutoConfig.for_model(**config) if config is not None
                          else _load(AutoConfig.from_pretrained, locate(pretrained)))
             self.hf = AutoModelForImageTextToText.from_config(hf_config, **options)
+        if packing:
+            layers = set(getattr(self.hf.config.get_text_config(), 'layer_types', None) or ())
+            if layers - {'full_attention'}:
+                raise ValueError('packing=True needs full attention in every layer, or rows would '
+                                 f'read each other; this network has {sorted(layers)}. '
+                                 'Set packing=False')
+            self.hf.model.language_model.set_attn_implementation(PACKED)
         self.hf.train()
         self._check_parts([*freeze, *train_with_lora])
         self._select_trainable(freeze, lora, train_with_lora)
@@ -161,6 +177,10 @@ class MLLMAdapter(nn.Module):
         """Ids that break the model when written: placeholders of pictures and videos."""
         raise NotImplementedError
 
+    def token_positions(self, batch: Dict[str, Tensor]) -> Tensor:
+        """Positions (3, B, T) of an encoded batch's tokens, as the network counts them."""
+        raise NotImplementedError
+
     # --- encoding -----------------------------------------------------------------------------
     def encode(self, images: Sequence[Tensor], conversations: Sequence[Turns],
                for_generation: bool = False,
@@ -187,7 +207,9 @@ class MLLMAdapter(nn.Module):
                  for i, image in enumerate(images)]
         unique = {place: image for place, image in zip(index, images)}
         visual, counts = self.encode_images(list(unique.values()))
-        rows = [self._encode_row(turns, counts[place], for_generation)
+        ids = self._ids_of({text for turns in conversations for turn in turns for text in turn
+                            if isinstance(text, str)})
+        rows = [self._encode_row(turns, counts[place], ids, for_generation)
                 for turns, place in zip(conversations, index)]
         left = for_generation
         device = self.device
@@ -203,7 +225,7 @@ class MLLMAdapter(nn.Module):
             batch['image_index'] = torch.tensor(index, device=device)
         return batch
 
-    def _encode_row(self, turns: Turns, num_image_tokens: int,
+    def _encode_row(self, turns: Turns, num_image_tokens: int, ids_of: Dict[str, List[int]],
                     for_generation: bool) -> Tuple[List[int], List[int]]:
         before, after, middle, end, between, close = self._skeleton
         head = before + [self.image_token_id] * num_image_tokens + after
@@ -215,10 +237,10 @@ class MLLMAdapter(nn.Module):
             labels.extend(new if train else [IGNORE] * len(new))
 
         for i, (prompt, answer) in enumerate(turns):
-            add((between if i else head) + self._ids(prompt) + middle, False)
+            add((between if i else head) + ids_of[prompt] + middle, False)
             if for_generation and i == len(turns) - 1:
                 break
-            add(self._ids(answer) + end if isinstance(answer, str) else list(answer), True)
+            add(ids_of[answer] + end if isinstance(answer, str) else list(answer), True)
             if i == len(turns) - 1:
                 add(close, False)
         return ids, labels
@@ -233,8 +255,16 @@ class MLLMAdapter(nn.Module):
                              'of the tokenizer\'s family, or another `processor`')
 
     def _ids(self, text: str) -> List[int]:
+        return self._ids_of([text])[text]
+
+    def _ids_of(self, texts: Iterable[str]) -> Dict[str, List[int]]:
+        """The tokens of each text, by one call of the tokenizer."""
+        texts = list(texts)
+        if not texts:
+            return {}
         # split_special_tokens: a sentence that spells a special token stays text
-        return self.tokenizer.encode(text, add_special_tokens=False, split_special_tokens=True)
+        return dict(zip(texts, self.tokenizer(texts, add_special_tokens=False,
+                                              split_special_tokens=True)['input_ids']))
 
     @cached_property
     def _skeleton(self) -> Tuple[List[int], ...]:
@@ -281,6 +311,22 @@ class MLLMAdapter(nn.Module):
         listed = [] if listed is None else listed if isinstance(listed, list) else [listed]
         size = self.hf.get_input_embeddings().num_embeddings
         return sorted({self.tokenizer.eos_token_id, *(i for i in listed if i < size)})
+
+    def pack(self, batch: Dict[str, Tensor]) -> Dict[str, Tensor]:
+        """A batch for training with its padding left out: rows end to end in one row (1, N).
+
+        Every token keeps its position and attends to its own row alone (``lengths``), so states
+        and gradients are those of the padded batch. Unchanged without ``packing``.
+        """
+        if not self.packing:
+            return batch
+        real = batch['attention_mask'].bool()
+        by_token = ('input_ids', 'mm_token_type_ids', 'labels')
+        packed = {key: value[real][None] if key in by_token else value
+                  for key, value in batch.items() if key != 'attention_mask'}
+        packed['position_ids'] = self.token_positions(batch)[:, real][:, None]
+        packed['lengths'] = real.sum(1).tolist()
+        return packed
 
     # --- running ------------------------------------------------------------------------------
     def hidden_states(self, batch: Dict[str, Tensor]) -> Tensor:

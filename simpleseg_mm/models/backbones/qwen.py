@@ -15,6 +15,7 @@ class QwenVL(MLLMAdapter):
     """Adapter for the Qwen-VL family; arguments as in :class:`MLLMAdapter`."""
     parts = dict(vision=('model.visual.', ), projector=('model.visual.merger.', ),
                  llm=('model.language_model.', 'lm_head.'))
+    can_pack = True
     takes_token_types = True  # without them mRoPE silently falls back to one dimension
 
     def __init__(self, *args, **kwargs) -> None:
@@ -36,9 +37,19 @@ class QwenVL(MLLMAdapter):
         return processor
 
     def encode_images(self, images: Sequence[Tensor]) -> Tuple[Dict[str, Tensor], List[int]]:
-        visual = self.image_processor(images=list(images), return_tensors='pt')
+        # Pillow reads lines of pixels; with those in memory it copies them ten times as fast.
+        images = [image.permute(1, 2, 0).contiguous().permute(2, 0, 1) for image in images]
+        visual = self.image_processor(images=images, return_tensors='pt')
         merge = self.image_processor.merge_size ** 2
         return dict(visual), (visual['image_grid_thw'].prod(-1) // merge).tolist()
+
+    def token_positions(self, batch: Dict[str, Tensor]) -> Tensor:
+        grid = batch['image_grid_thw']
+        if 'image_index' in batch:
+            grid = grid[batch['image_index']]
+        return self.hf.model.get_rope_index(
+            batch['input_ids'], mm_token_type_ids=batch['mm_token_type_ids'], image_grid_thw=grid,
+            attention_mask=batch['attention_mask'])[0]
 
     @property
     def image_token(self) -> str:
