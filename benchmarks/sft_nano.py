@@ -145,12 +145,12 @@ def trainer_steps(hf, tokenizer, image_processor, data: Dataset, folder: str, ba
     return clock.ends[-1] - clock.ends[warmup - 1]
 
 
-def runner_steps(loop, batches, steps: int, warmup: int) -> float:
+def runner_steps(loop, steps: int, warmup: int) -> float:
     """Seconds of ``steps`` iterations of our loop, after ``warmup`` others."""
     for step in range(steps + warmup):
         if step == warmup:
             start = time.perf_counter()
-        loop.run_iter(next(batches))
+        loop.run_iter(next(loop.dataloader_iterator))
     if torch.cuda.is_available():
         torch.cuda.synchronize()
     return time.perf_counter() - start
@@ -168,14 +168,13 @@ def rows(quick: bool = False) -> List[dict]:
         for point in ('before_run', 'before_train', 'before_train_epoch'):
             runner.call_hook(point)
         runner.model.train()
-        batches = iter(loop.dataloader)
         mllm = runner.model.mllm
         data = Conversations(Path(folder) / 'conversations', loop.dataloader.dataset,
                              min(scenes, 4 if quick else 240))
         hf, size = copy.deepcopy(mllm.hf), loop.dataloader.batch_size
         seconds: Dict[str, List[float]] = dict(ours=[], peer=[])
         ways: Dict[str, Callable[[], float]] = dict(
-            ours=lambda: runner_steps(loop, batches, steps, warmup),
+            ours=lambda: runner_steps(loop, steps, warmup),
             peer=lambda: trainer_steps(hf, mllm.tokenizer, mllm.image_processor, data,
                                        f'{folder}/trainer', size, steps, warmup))
         for _ in range(turns):

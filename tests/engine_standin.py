@@ -104,8 +104,11 @@ class ToyModel(BaseModel):
         for name in freeze:
             getattr(self, name).requires_grad_(False)
 
-    def forward(self, inputs, data_samples=None, mode='tensor'):
-        x = torch.stack([image.float().flatten(1).mean(1) for image in inputs]) / 255
+    def encode(self, inputs, data_samples):
+        return torch.stack([image.float().flatten(1).mean(1) for image in inputs]) / 255
+
+    def forward(self, inputs, data_samples=None, mode='tensor', encoded=None):
+        x = self.encode(inputs, data_samples) if encoded is None else encoded
         y = self.lm_head(torch.tanh(self.drop(self.projector(torch.relu(self.visual(x))))))
         if mode == 'predict':
             torch.rand(5), np.random.rand()  # a careless user of the global generators

@@ -8,6 +8,7 @@ from engine_standin import BASE, run_tool, train
 
 from simpleseg_mm.datasets.refshapes import generate
 from simpleseg_mm.engine import launch
+from simpleseg_mm.engine.sft_loop import _Ahead
 
 pytestmark = pytest.mark.usefixtures('one_thread')
 
@@ -77,6 +78,34 @@ def test_killed_and_resumed_equals_never_stopped(config, whole, tmp_path):
     for i, state in states[0].items():
         for key, value in state.items():
             assert torch.equal(value, states[1][i][key]), (i, key)
+
+
+def test_encoding_ahead_changes_nothing(config, whole, tmp_path):
+    train(config, tmp_path, **{'train_cfg.type': 'IterBasedTrainLoop'})
+    ahead, plain = (torch.load(folder / 'iter_6.pth', weights_only=False)['state_dict']
+                    for folder in (whole, tmp_path))
+    for name, value in plain.items():
+        assert torch.equal(ahead[name], value), name
+
+
+@pytest.mark.parametrize('bad', [0, 1])
+def test_what_fails_ahead_is_raised_by_the_step_beside_it(bad):
+    def prepare(batch):
+        if batch == bad:
+            raise OSError(f'batch {batch} cannot be read')
+        return batch
+
+    batches = _Ahead(iter(range(3)), prepare)
+    batches.begin()
+    if bad == 0:
+        with pytest.raises(OSError, match='batch 0'):
+            batches.wait()
+    else:
+        batches.wait()
+        assert next(batches) == 0
+        batches.begin()
+        with pytest.raises(OSError, match='batch 1'):
+            next(batches)
 
 
 def test_two_processes_equal_one(config, whole, tmp_path):

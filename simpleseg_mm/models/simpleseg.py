@@ -55,10 +55,10 @@ class SimpleSeg(BaseModel):
             inputs: B uint8 tensors (3, H, W), RGB.
             data_samples: B ``DetDataSample`` as packed by ``PackQuery``; for 'log_probs', B
                 conversations.
-            options: of 'log_probs'.
+            options: of 'loss' and 'log_probs'.
         """
         if mode == 'loss':
-            return self.loss(inputs, data_samples)
+            return self.loss(inputs, data_samples, **options)
         if mode == 'predict':
             return self.predict(inputs, data_samples)
         if mode == 'tensor':
@@ -69,24 +69,35 @@ class SimpleSeg(BaseModel):
                          "'log_probs'")
 
     # --- training -----------------------------------------------------------------------------
-    def loss(self, inputs: List[Tensor], data_samples: Sequence) -> Dict[str, Tensor]:
+    def encode(self, inputs: List[Tensor], data_samples: Sequence) -> Dict[str, Tensor]:
+        """The batch as ``loss`` gives it to the network, in rows without padding where
+        ``mllm.packing`` is on."""
+        return self.mllm.pack(self._encode(inputs, data_samples))
+
+    def loss(self, inputs: List[Tensor], data_samples: Sequence,
+             encoded: Optional[Dict[str, Tensor]] = None) -> Dict[str, Tensor]:
         """Cross-entropy of the answer tokens, averaged over all ranks' tokens.
+
+        Args:
+            inputs, data_samples: as for ``forward``.
+            encoded: what :meth:`encode` made of them, where that is at hand.
 
         Returns:
             ``loss``; and to be logged: ``token_accuracy`` (teacher-forced), ``answer_tokens``
             and ``sequence_tokens`` (sums over the local batch).
         """
-        batch = self._encode(inputs, data_samples)
+        batch = self.encode(inputs, data_samples) if encoded is None else encoded
         hidden, target = self._answers(batch)
         nll, hit = chunked_token_nll(hidden, self.mllm.head_weight, target, self.loss_chunk)
         # DDP averages gradients over ranks, so the divisor is the mean count of a rank.
         answer_tokens = nll.new_tensor(float(len(target)))
         count = answer_tokens.clone()
+        tokens = batch.get('attention_mask', torch.ones_like(batch['input_ids'])).sum()
         all_reduce(count, 'mean')
         return dict(loss=nll.sum() / count.clamp(min=1),
                     token_accuracy=hit.float().mean() if len(hit) else count * 0,
                     answer_tokens=answer_tokens,
-                    sequence_tokens=batch['attention_mask'].sum().float())
+                    sequence_tokens=tokens.float())
 
     def log_probs(self, images: List[Tensor], conversations: Sequence,
                   temperature: float = 1.0) -> Tuple[Tensor, Tensor, Tensor]:
@@ -104,7 +115,7 @@ class SimpleSeg(BaseModel):
         """
         batch = self.mllm.encode(images, conversations, share_images=True)
         mask = batch['labels'][:, 1:] != IGNORE
-        hidden, target = self._answers(batch)
+        hidden, target = self._answers(self.mllm.pack(batch))
         logp, entropy = chunked_token_logp(hidden, self.mllm.head_weight, target, temperature,
                                            self.loss_chunk)
         blank = logp.new_zeros(mask.shape)
@@ -112,7 +123,6 @@ class SimpleSeg(BaseModel):
 
     def _answers(self, batch: Dict[str, Tensor]) -> Tuple[Tensor, Tensor]:
         """Hidden states (N, D) from which the answers' tokens (N,) follow, row after row."""
-        batch = self.mllm.pack(batch)
         target = batch['labels'][:, 1:]
         learnt = target != IGNORE  # never the first token of a row
         return self.mllm.hidden_states(batch)[:, :-1][learnt], target[learnt]

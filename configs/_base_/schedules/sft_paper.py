@@ -5,7 +5,7 @@
 # any number of processes by accumulating gradients, and stretches the schedule accordingly.
 global_batch_size = 256
 
-train_cfg = dict(type='IterBasedTrainLoop', max_iters=3125, val_interval=500)
+train_cfg = dict(type='SFTTrainLoop', max_iters=3125, val_interval=500)
 val_cfg = dict(type='ValLoop')
 test_cfg = dict(type='TestLoop')
 

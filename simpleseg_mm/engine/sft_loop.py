@@ -1,0 +1,65 @@
+"""SFT's loop: MMEngine's, with pictures and texts of the next batch prepared beside the step."""
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Callable, Iterator, Optional
+
+from mmengine.runner import IterBasedTrainLoop
+
+from ..registry import LOOPS
+from .sharding import unwrap
+
+
+@LOOPS.register_module()
+class SFTTrainLoop(IterBasedTrainLoop):
+    """``IterBasedTrainLoop`` that encodes ahead.
+
+    While the network works on a batch, a thread resizes the pictures and tokenizes the texts of
+    the next (``SimpleSeg.encode``); batches, their order and their numbers are unchanged. Nothing
+    is encoded while hooks and validation run: tokenizers are not to be shared between threads.
+    Arguments as for ``IterBasedTrainLoop``.
+    """
+
+    def __init__(self, runner, dataloader, **kwargs) -> None:
+        super().__init__(runner, dataloader, **kwargs)
+        self.dataloader_iterator = _Ahead(self.dataloader_iterator, self._encoded)
+
+    def _encoded(self, data_batch: dict) -> dict:
+        encoded = unwrap(self.runner.model).encode(data_batch['inputs'],
+                                                   data_batch['data_samples'])
+        return dict(data_batch, encoded=encoded)
+
+    def run_iter(self, data_batch: dict) -> None:
+        """One step, and the next batch's encoding beside it."""
+        self.runner.call_hook('before_train_iter', batch_idx=self._iter, data_batch=data_batch)
+        if self._iter + 1 < self._max_iters:
+            self.dataloader_iterator.begin()
+        outputs = self.runner.model.train_step(data_batch,
+                                               optim_wrapper=self.runner.optim_wrapper)
+        self.dataloader_iterator.wait()
+        self.runner.call_hook('after_train_iter', batch_idx=self._iter, data_batch=data_batch,
+                              outputs=outputs)
+        self._iter += 1
+
+
+class _Ahead:
+    """An iterator whose next item can be prepared before it is asked for."""
+
+    def __init__(self, batches: Iterator, prepare: Callable[[dict], dict]) -> None:
+        self._batches, self._prepare = batches, prepare
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix='encode')
+        self._next: Optional[Future] = None
+
+    def begin(self) -> None:
+        self._next = self._thread.submit(self._prepare, next(self._batches))
+
+    def wait(self) -> None:
+        if self._next is not None:
+            self._next.result()
+
+    def __next__(self) -> dict:
+        if self._next is None:
+            return next(self._batches)
+        batch, self._next = self._next.result(), None
+        return batch
+
+    def skip_iter(self, count: int) -> None:
+        self._batches.skip_iter(count)
