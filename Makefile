@@ -24,7 +24,7 @@ $(VENV)/.installed: requirements/lock.txt setup.cfg setup.py
 	$(INSTALL) --no-build-isolation -e .
 	touch $@
 
-# TRL, which a test holds the objective and the rewards against
+# pytest-xdist, and what single tests hold this project against
 $(VENV)/.installed-test: $(VENV)/.installed requirements/lock-test.txt
 	$(INSTALL) -r requirements/lock-test.txt
 	touch $@
@@ -33,7 +33,7 @@ quickstart: install
 	$(BIN)/python tools/quickstart.py
 
 test: $(VENV)/.installed-test
-	$(BIN)/python -m pytest -m 'not slow'
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m 'not slow' -n auto --maxprocesses 4 --dist loadfile
 
 test-slow: $(VENV)/.installed-test
 	$(BIN)/python -m pytest -m slow

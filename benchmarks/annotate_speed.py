@@ -1,6 +1,6 @@
 """Images a second of one core: the pipeline's CPU stages against a plain loop of OpenCV and json.
 
-    python benchmarks/annotate_speed.py IMAGES ANNOTATIONS [--repeats 7] [--copies 2]
+    python benchmarks/annotate_speed.py IMAGES ANNOTATIONS [--repeats 7] [--copies 1]
 
 IMAGES is a folder, ANNOTATIONS a COCO file with their masks. Both sides do the same work on every
 image: read the file, look whether it decodes, filter by size and aspect, perceptual hash, every
@@ -194,7 +194,7 @@ def rows(quick: bool = False) -> list:
     if data is None:
         raise Skip('no photos: set SIMPLESEG_DATA to the folder with coco_photos')
     photos = data / 'coco_photos'
-    return measure(photos / 'images', photos / 'instances.json', *((1, 1) if quick else (7, 2)))[0]
+    return measure(photos / 'images', photos / 'instances.json', *((1, 1) if quick else (7, 1)))[0]
 
 
 def measure(images: Path, annotations: Path, repeats: int, copies: int) -> tuple:
@@ -221,7 +221,7 @@ def main() -> None:
     parser.add_argument('images', type=Path)
     parser.add_argument('annotations', type=Path)
     parser.add_argument('--repeats', type=int, default=7)
-    parser.add_argument('--copies', type=int, default=2)
+    parser.add_argument('--copies', type=int, default=1)
     found, stages = measure(**vars(parser.parse_args()))
     report = {**{r.pop('name'): r for r in found}, 'stages': stages}
     for key, value in report.items():

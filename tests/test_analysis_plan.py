@@ -216,6 +216,7 @@ def test_every_kind_of_answer_has_a_length():
     assert lengths['text2extreme'] == lengths['text2point'] < lengths['text2box'] < 40
 
 
+@pytest.mark.slow
 def test_advice_names_what_helps_and_the_combination_that_fits():
     cfg = config(optim_wrapper__optimizer__type='AdamW', train_dataloader__batch_size=2)
     plan = make_plan(cfg, 1, 1.045)

@@ -30,7 +30,9 @@ torch.save(dict(logits=logits, tokens=tokens), out)
 """
 
 
-@pytest.mark.parametrize('lora, keep', [(None, False), (LORA, False), (LORA, True)])
+@pytest.mark.parametrize('lora, keep', [
+    pytest.param(None, False, marks=pytest.mark.slow), (LORA, False),
+    pytest.param(LORA, True, marks=pytest.mark.slow)])
 def test_transformers_alone_writes_the_same(lora, keep, tmp_path, one_thread):
     mllm = dict(type='QwenVL', pretrained='simpleseg_mm://nano', lora=lora,
                 train_with_lora=['projector'] if lora else ())

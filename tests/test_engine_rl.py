@@ -205,7 +205,7 @@ def test_micro_batches_change_nothing(config, tmp_path, dtype, tolerance):
         assert distance(second, gradients[1]) < tolerance
 
 
-@pytest.mark.parametrize('strategy', [None, 'fsdp'])
+@pytest.mark.parametrize('strategy', [None, pytest.param('fsdp', marks=pytest.mark.slow)])
 def test_two_processes_equal_one(config, tmp_path, strategy):
     """Two answers of each group are sampled. In the first rollout one group of the second process
     is dropped, in the second rollout all of them, in the third every group."""
@@ -326,7 +326,8 @@ def test_rollout_table(whole):
 
 
 @pytest.mark.parametrize('method, call', [
-    ('model.mllm.decode', 3), ('optim_wrapper.backward', 4)], ids=['rollout', 'update'])
+    pytest.param('model.mllm.decode', 3, id='rollout', marks=pytest.mark.slow),
+    pytest.param('optim_wrapper.backward', 4, id='update')])
 def test_killed_and_resumed_equals_never_stopped(config, whole, tmp_path, method, call):
     """SIGKILL while answers are written, and between the updates of a rollout."""
     killed = run_tool('train.py', config, '--work-dir', tmp_path, '--cfg-options',

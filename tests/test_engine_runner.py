@@ -67,7 +67,8 @@ def scalars(runner):
 
 # --- exact resume ---------------------------------------------------------------------------
 @pytest.mark.parametrize('options', [
-    {}, {'global_batch_size': 8, 'train_dataloader.num_workers': 1}], ids=['plain', 'accumulated'])
+    pytest.param({}, id='plain', marks=pytest.mark.slow),
+    pytest.param({'global_batch_size': 8, 'train_dataloader.num_workers': 1}, id='accumulated')])
 def test_killed_and_resumed_equals_never_stopped(config, tmp_path, options):
     k = options.get('global_batch_size', 4) // 4
     whole = train(config, tmp_path / 'whole', **options)

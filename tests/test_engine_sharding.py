@@ -143,7 +143,7 @@ def test_two_split_processes_equal_one(whole, two):  # noqa: F811
                 load_sharded(str(two / 'iter_6.pth')), 2e-5)
 
 
-@pytest.mark.parametrize('processes', [2, 1, 0])
+@pytest.mark.parametrize('processes', [2, pytest.param(1, marks=pytest.mark.slow), 0])
 def test_a_checkpoint_of_two_resumes_on(processes, config, two, tmp_path):  # noqa: F811
     """Two split processes, one, and a plain run."""
     checkpoint = two / 'iter_4.pth'

@@ -56,6 +56,7 @@ def test_the_language_model_alone_is_quantized_and_the_loss_stays_near():
     assert all('lora_' in name or 'visual.merger' in name for name in with_gradient)
 
 
+@pytest.mark.slow
 def test_trained_saved_tested_and_merged_into_whole_weights(config, tmp_path):  # noqa: F811
     qlora = tmp_path / 'qlora.py'
     qlora.write_text(f"""
