@@ -11,7 +11,9 @@ a few RefShapes scenes, by the SFT config: what counts is that it writes answers
 length, in the grammar. The last line is one JSON object.
 """
 import argparse
+import copy
 import json
+import statistics
 import tempfile
 import time
 from pathlib import Path
@@ -31,7 +33,7 @@ from simpleseg_mm.registry import DATASETS, MODELS
 
 CONFIG = Path(__file__).resolve().parent.parent / 'configs/simpleseg/nano_sft_refshapes.py'
 GRAMMARS = ('decimal3', 'int1000')
-GROUP, LIMIT = 8, 240
+GROUP, LIMIT, BATCH = 8, 240, 8
 DEVICE = 'cpu, 1 thread'
 
 
@@ -78,15 +80,22 @@ class Writer:
         samples = [item['data_samples'] for item in items]
         self.prompts = [sample.prompt for sample in samples]
         self.forms = [answer_form(sample) for sample in samples]
-        self.passes = 0
+        self.passes = [0]  # shared with copies
         network = self.model.mllm.hf.model
         forward = network.forward
 
         def counted(*args, **kwargs):
-            self.passes += 1
+            self.passes[0] += 1
             return forward(*args, **kwargs)
 
         network.forward = counted
+
+    def first(self, count: int) -> 'Writer':
+        """The same with so many of the questions."""
+        few = copy.copy(self)
+        few.images, few.prompts, few.forms = (
+            part[:count] for part in (self.images, self.prompts, self.forms))
+        return few
 
     def ours(self) -> list:
         return self.model.answer(self.images, self.prompts, self.forms, constrain=True)
@@ -114,13 +123,25 @@ class Writer:
 
     def timed(self, write: Callable, *args):
         """Answers, seconds of this process, forward passes."""
-        self.passes, start = 0, time.process_time()
+        self.passes[0], start = 0, time.process_time()
         answers = write(*args)
-        return answers, time.process_time() - start, self.passes
+        return answers, time.process_time() - start, self.passes[0]
+
+
+def by_batch(writer: Writer, turns: int) -> Dict[str, List[float]]:
+    """Greedy answers a second by the number of questions in a batch, medians of some turns."""
+    sizes = [size for size in (1, 2, 4, 8, 16) if size <= len(writer.prompts)]
+    found: Dict[str, List[float]] = dict(batch=sizes, ours=[], peer=[])
+    for few in map(writer.first, sizes):
+        seconds = [(few.timed(few.ours)[1], few.timed(few.peer)[1]) for _ in range(turns)]
+        for name, values in zip(('ours', 'peer'), zip(*seconds)):
+            found[name].append(round(len(few.prompts) / statistics.median(values), 2))
+    return found
 
 
 def measured(grammar: str, writer: Writer, turns: int) -> List[dict]:
     """Rows of one grammar; the first turn warms both sides up and is not counted."""
+    answers_a_second, writer = by_batch(writer, turns), writer.first(BATCH)
     seconds, passes, a_token = ([], []), ([], []), ([], [])
     for turn in range(turns + 1):
         greedy = [writer.timed(writer.ours), writer.timed(writer.peer)]
@@ -136,7 +157,8 @@ def measured(grammar: str, writer: Writer, turns: int) -> List[dict]:
     more = dict(prompts=len(inside), in_grammar=sum(inside), same_text=same)
     return [
         row(f'greedy_{grammar}_passes', *passes, 'forward passes a batch', DEVICE, **more),
-        row(f'greedy_{grammar}_seconds', *seconds, 'seconds a batch', DEVICE, **more),
+        row(f'greedy_{grammar}_seconds', *seconds, 'seconds a batch', DEVICE,
+            answers_a_second=answers_a_second, **more),
         row(f'rollout_{grammar}_g{GROUP}', *a_token, 'seconds a token', DEVICE,
             prompts=len(inside)),
     ]
@@ -159,7 +181,7 @@ def rows(quick: bool = False, weights: Optional[Dict[str, str]] = None) -> List[
             for grammar in GRAMMARS[:1] if quick and not weights else weights or GRAMMARS:
                 cfg = config_of(grammar, folder)
                 checkpoint = (weights or {}).get(grammar) or teach(cfg, 2 if quick else 140)
-                found += measured(grammar, Writer(cfg, checkpoint, 2 if quick else 8),
+                found += measured(grammar, Writer(cfg, checkpoint, 2 if quick else 16),
                                   1 if quick else 5)
     finally:
         torch.set_num_threads(threads)

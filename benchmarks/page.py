@@ -22,6 +22,7 @@ def write(report: Dict[str, dict], quick: bool = False) -> None:
     head, rest = PAGE.read_text().split(START)
     PAGE.write_text(head + START + '\n' + figures(report) + '\n' + END + rest.split(END)[1])
     draw(quick)
+    draw_batches(report)
 
 
 def figures(report: Dict[str, dict]) -> str:
@@ -64,6 +65,22 @@ def draw(quick: bool = False) -> None:
     axes.set(xlabel='mean tokens a mask', ylabel='mean IoU')
     _save(figure, axes, 'tokens_iou.svg')
     (FOLDER / 'curves.json').write_text(json.dumps(dict(latency=times, tokens=curves)) + '\n')
+
+
+def draw_batches(report: Dict[str, dict]) -> None:
+    """Answers a second against the batch, by grammar, where the report has them."""
+    from matplotlib import pyplot
+    figure, axes = pyplot.subplots(figsize=(5, 3.2), layout='constrained')
+    for grammar, color in (('decimal3', 'C0'), ('int1000', 'C1')):
+        found = report.get(f'greedy_{grammar}_seconds', {}).get('answers_a_second')
+        if found is None:
+            continue
+        for way, label, style in (('ours', 'ours', 'o-'), ('peer', 'generate', 'o--')):
+            axes.plot(found['batch'], found[way], style, color=color, label=f'{grammar}, {label}')
+    if axes.lines:
+        axes.set(xlabel='questions in a batch', ylabel='answers a second')
+        axes.set_xscale('log', base=2)
+        _save(figure, axes, 'throughput.svg')
 
 
 def _save(figure, axes, name: str) -> None:
