@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Callable, Dict, List, Optional
 
 import torch
-from measure import row
+from measure import alternate, row
 from mmengine.config import Config
 from mmengine.registry import init_default_scope
 from mmengine.runner import Runner, load_checkpoint
@@ -133,8 +133,7 @@ def by_batch(writer: Writer, turns: int) -> Dict[str, List[float]]:
     sizes = [size for size in (1, 2, 4, 8, 16) if size <= len(writer.prompts)]
     found: Dict[str, List[float]] = dict(batch=sizes, ours=[], peer=[])
     for few in map(writer.first, sizes):
-        seconds = [(few.timed(few.ours)[1], few.timed(few.peer)[1]) for _ in range(turns)]
-        for name, values in zip(('ours', 'peer'), zip(*seconds)):
+        for name, values in alternate(dict(ours=few.ours, peer=few.peer), turns).items():
             found[name].append(round(len(few.prompts) / statistics.median(values), 2))
     return found
 

@@ -47,17 +47,14 @@ def _quality(row: dict) -> str:
 
 def draw(quick: bool = False) -> None:
     """The two plots of the codec."""
-    import matplotlib
-    matplotlib.use('Agg')
-    from matplotlib import pyplot
     times = codec.by_size(*(((112, 224), 1) if quick else ()))
-    figure, axes = pyplot.subplots(figsize=(5, 3.2), layout='constrained')
+    figure, axes = _axes()
     for way, label in (('peer', 'official steps'), ('ours', 'ours')):
         axes.loglog(times['side'], times[way], 'o-', label=label)
     axes.set(xlabel='side of the image, pixels', ylabel='answer to IoU, ms')
     _save(figure, axes, 'latency.svg')
     curves = codec.by_tokens(4 if quick else 40)
-    figure, axes = pyplot.subplots(figsize=(5, 3.2), layout='constrained')
+    figure, axes = _axes()
     for name, label in (('paper', "paper's preset, official decoding"),
                         ('paper_exact', 'the same outlines, decoded exactly, int1000'),
                         ('default', 'default preset')):
@@ -69,8 +66,7 @@ def draw(quick: bool = False) -> None:
 
 def draw_batches(report: Dict[str, dict]) -> None:
     """Answers a second against the batch, by grammar, where the report has them."""
-    from matplotlib import pyplot
-    figure, axes = pyplot.subplots(figsize=(5, 3.2), layout='constrained')
+    figure, axes = _axes()
     for grammar, color in (('decimal3', 'C0'), ('int1000', 'C1')):
         found = report.get(f'greedy_{grammar}_seconds', {}).get('answers_a_second')
         if found is None:
@@ -81,6 +77,13 @@ def draw_batches(report: Dict[str, dict]) -> None:
         axes.set(xlabel='questions in a batch', ylabel='answers a second')
         axes.set_xscale('log', base=2)
         _save(figure, axes, 'throughput.svg')
+
+
+def _axes():
+    import matplotlib
+    matplotlib.use('Agg')
+    from matplotlib import pyplot
+    return pyplot.subplots(figsize=(5, 3.2), layout='constrained')
 
 
 def _save(figure, axes, name: str) -> None:

@@ -6,8 +6,8 @@ import re
 import numpy as np
 import pytest
 import torch
-from test_models_families import PICTURES, PROMPTS, QWEN, SEEDS, model  # noqa: F401
-from test_models_simpleseg import build, picture, sample
+from test_models_families import PICTURES, PROMPTS, SEEDS, model, of_family  # noqa: F401
+from test_models_simpleseg import picture, sample
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import GenerationConfig, PreTrainedTokenizerFast
 
@@ -154,10 +154,7 @@ def test_constrained_and_open_answers_are_the_same_with_drafts(model, constrain)
 
 def test_networks_that_cannot_take_back_a_token_read_one_at_a_time():
     for family, many in (('qwen3_5', False), ('qwen2_5_vl', True)):
-        tiny = build() if many else build(config=dict(
-            model_type=family, text_config=QWEN[family][0], vision_config=QWEN[family][1],
-            image_token_id=6, video_token_id=7, vision_start_token_id=3, vision_end_token_id=4),
-            packing=False)
+        tiny = of_family(family)
         shapes, original = [], tiny.mllm.decode
         tiny.mllm.decode = lambda tokens, *args: (
             shapes.append(tokens.shape[1]), original(tokens, *args))[1]

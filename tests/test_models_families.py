@@ -32,18 +32,21 @@ PROMPTS = ['a', 'Where is the little red one on the left of the blue star?', 'b 
 SEEDS = [(7, prompt, g) for prompt in range(3) for g in range(4)]
 
 
+def of_family(name: str, **options):
+    """A tiny network of a family with random weights."""
+    if name == 'kimi_vl':
+        return build('nano_kimi_random', **options)
+    if name != 'qwen2_5_vl':
+        text, vision = QWEN[name]
+        options = dict(packing='3_5' not in name, config=dict(
+            model_type=name, text_config=text, vision_config=vision, image_token_id=6,
+            video_token_id=7, vision_start_token_id=3, vision_end_token_id=4)) | options
+    return build(**options)
+
+
 @pytest.fixture(scope='module', params=['qwen2_5_vl', *QWEN, 'kimi_vl'])
 def model(request):
-    if request.param == 'kimi_vl':
-        model = build('nano_kimi_random')
-    elif request.param == 'qwen2_5_vl':
-        model = build()
-    else:
-        text, vision = QWEN[request.param]
-        model = build(config=dict(
-            model_type=request.param, text_config=text, vision_config=vision, image_token_id=6,
-            video_token_id=7, vision_start_token_id=3, vision_end_token_id=4),
-            packing='3_5' not in request.param)
+    model = of_family(request.param)
     with torch.no_grad():  # at the initial scale every token looks like every other
         for parameter in model.parameters():
             if parameter.ndim > 1:

@@ -2,7 +2,7 @@
 import pytest
 import torch
 import torch.nn.functional as F
-from test_models_families import PICTURES, QWEN
+from test_models_families import PICTURES, of_family
 from test_models_simpleseg import TURNS, build, sample
 from torch import nn
 
@@ -12,20 +12,16 @@ LINES = [TURNS, [('a', '[[[1,2],[3,4],[5,6]]]')], TURNS[:1]]
 FULL = ('qwen2_5_vl', 'qwen2_vl', 'qwen3_vl', 'qwen3_vl_moe')
 
 
-def of_family(name: str, **options):
-    if name != 'qwen2_5_vl':
-        text, vision = QWEN[name]
-        options['config'] = dict(
-            model_type=name, text_config=text, vision_config=vision, image_token_id=6,
-            video_token_id=7, vision_start_token_id=3, vision_end_token_id=4)
-    return build(**options, dtype='float32' if name.endswith('moe') else 'float64')
+def exact(name: str, **options):
+    return of_family(name, dtype='float32' if name.endswith('moe') else 'float64', **options)
 
 
 # --- what is refused --------------------------------------------------------------------------
 @pytest.mark.parametrize('make, message', [
     (lambda: build(attn_implementation='eager'), "QwenVL with attn_implementation='eager' cannot"),
-    (lambda: build('nano_kimi_random', packing=True), 'KimiVL .* Set packing=False'),
-    (lambda: of_family('qwen3_5'), r"full attention in every layer.*'linear_attention'"),
+    (lambda: of_family('kimi_vl', packing=True), 'KimiVL .* Set packing=False'),
+    (lambda: of_family('qwen3_5', packing=True),
+     r"full attention in every layer.*'linear_attention'"),
 ])
 def test_refused(make, message):
     with pytest.raises(ValueError, match=message):
@@ -57,7 +53,7 @@ def test_attention_is_that_of_a_block_mask(lengths):
 @pytest.mark.parametrize('checkpointing', [False, True])
 @pytest.mark.parametrize('family', FULL)
 def test_loss_and_gradients_are_those_of_padded_rows(family, checkpointing):
-    model = of_family(family, gradient_checkpointing=checkpointing)
+    model = exact(family, gradient_checkpointing=checkpointing)
     losses, gradients = [], []
     for model.mllm.packing in (False, True):
         out = model.loss(PICTURES, [sample(turns) for turns in LINES])
@@ -74,7 +70,7 @@ def test_loss_and_gradients_are_those_of_padded_rows(family, checkpointing):
 
 @pytest.mark.parametrize('family', FULL)
 def test_log_probs_are_those_of_padded_rows(family):
-    model = of_family(family)
+    model = exact(family)
     images = [PICTURES[0], PICTURES[0], PICTURES[1], PICTURES[0]]  # three rows share one
     turns = [[('a', [20, 21, 2])], [('a b', [30, 2])], [('a', [20, 21, 22, 23])], TURNS]
     with torch.no_grad():

@@ -236,7 +236,7 @@ def test_segmentations(seg, area):
     (dict(RUNS, counts=5), 'type int'),
     (dict(RUNS, counts='\x00\x01'), 'no compressed RLE'),
     (dict(RUNS, counts='é€'), 'no compressed RLE'),
-    (dict(RUNS, counts='oo'), 'no compressed RLE'),
+    (dict(RUNS, counts='oo'), 'end within'),
     (dict(RUNS, counts='o' * 50), 'no compressed RLE'),
     (dict(RUNS, counts='83'), 'covers'),
     ([TEXT, dict(RUNS, counts=[1])], 'RLE 1 covers'),

@@ -27,8 +27,8 @@ class FilterImage(Stage):
 
     Bytes of an ordinary JPEG stay untouched. Encoded again as JPEG are: other formats, CMYK,
     16 bit, transparency (on white), and images that an orientation tag turns, since training
-    reads pixels as they are stored. A JPEG is decoded here at reduced size (Huffman codes all,
-    so a cut file is found); the pixels are decoded by the stages that need them.
+    reads pixels as they are stored. A JPEG is decoded here at reduced size, and a cut file
+    found by its missing end; the pixels are decoded by the stages that need them.
 
     Args:
         min_side: of the shorter side, pixels.

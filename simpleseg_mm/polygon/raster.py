@@ -198,8 +198,6 @@ def segmentation_to_rle(seg, h: int, w: int) -> Dict:
 
 def _checked_runs(rle: dict, h: int, w: int, name: str) -> np.ndarray:
     """Run lengths ``(N,) int64`` of an RLE of the right size; they cover the image exactly."""
-    if 'counts' not in rle:
-        raise ValueError(f'{name} has no counts, only {sorted(map(str, rle))}')
     size = rle.get('size', (h, w))
     try:
         size = tuple(int(v) for v in size)
@@ -207,11 +205,14 @@ def _checked_runs(rle: dict, h: int, w: int, name: str) -> np.ndarray:
         raise ValueError(f'{name} has size {size!r}, expected [{h}, {w}]') from None
     if size != (h, w):
         raise ValueError(f'{name} has size {list(size)}, the image has [{h}, {w}]')
-    return _whole_runs(rle['counts'], h, w, name)
+    return _whole_runs(rle, h, w, name)
 
 
-def _whole_runs(counts, h: int, w: int, name: str) -> np.ndarray:
-    """Run lengths ``(N,) int64`` of counts of any kind; they cover the image exactly."""
+def _whole_runs(rle: dict, h: int, w: int, name: str) -> np.ndarray:
+    """Run lengths ``(N,) int64`` of an RLE's counts; they cover the image exactly."""
+    if 'counts' not in rle:
+        raise ValueError(f'{name} has no counts, only {sorted(map(str, rle))}')
+    counts = rle['counts']
     if isinstance(counts, (str, bytes)):
         runs = _runs(counts, name)
         whole = not len(runs) or runs.min() >= 0
@@ -243,14 +244,19 @@ def _runs(counts, name: str) -> np.ndarray:
     codes = np.frombuffer(data, np.uint8) - np.uint8(48)
     if not len(codes):
         return codes.astype(np.int64)
-    if codes.max() >= 64 or codes[-1] >= 32:  # bit 6: the number goes on
+    if codes.max() >= 64:
         raise ValueError(f'{name} has counts that are no compressed RLE')
-    ends = np.flatnonzero(codes < 32)
+    ends = np.flatnonzero(codes < 32)  # bit 6: the number goes on
+    cut = codes[-1] >= 32
+    if cut:
+        ends = np.append(ends, len(codes) - 1)
     lengths = ends.copy()
     lengths[0] += 1
     lengths[1:] -= ends[:-1]
     if lengths.max() > 7:
         raise ValueError(f'{name} has counts that are no compressed RLE')
+    if cut:
+        raise ValueError(f'{name} has counts that end within a number')
     starts = ends - lengths + 1
     shifts = np.arange(len(codes))
     shifts -= starts.repeat(lengths)
@@ -287,10 +293,10 @@ def rle_to_mask(rle: Dict) -> np.ndarray:
 
 def _sized_runs(rle: Dict) -> Tuple[np.ndarray, int, int]:
     """Checked runs of an RLE, and the h and w that it states."""
-    if not isinstance(rle, dict) or not {'size', 'counts'} <= rle.keys():
+    if not isinstance(rle, dict) or 'size' not in rle:
         raise ValueError('an RLE is a dict with size and counts')
     h, w = check_size(rle['size'])
-    return _whole_runs(rle['counts'], h, w, 'the RLE'), h, w
+    return _whole_runs(rle, h, w, 'the RLE'), h, w
 
 
 def _mask_of_runs(runs: np.ndarray, h: int, w: int) -> np.ndarray:
