@@ -3,10 +3,12 @@ import os
 import platform
 import statistics
 import time
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Callable, Dict, List, Optional
+from typing import Callable, Dict, Iterator, List, Optional
 
 import torch
+from torch import nn
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -77,6 +79,30 @@ def skipped(name: str, reason: str) -> dict:
 
 def _short(value: float) -> float:
     return float(f'{value:.4g}')
+
+
+@contextmanager
+def released(hf: nn.Module) -> Iterator[nn.Module]:
+    """Within, a network of transformers runs transformers' own attention, not this project's."""
+    configs = {id(module.config): module.config for module in hf.modules()
+               if hasattr(module, 'config')}.values()
+    ours = [config._attn_implementation_internal for config in configs]
+    for config in configs:
+        config._attn_implementation_internal = 'sdpa'
+    try:
+        yield hf
+    finally:
+        for config, name in zip(configs, ours):
+            config._attn_implementation_internal = name
+
+
+def peak_gib(start: bool = False) -> Optional[float]:
+    """Most memory of the GPU that was allocated since the last call with ``start``."""
+    if not torch.cuda.is_available():
+        return None
+    if start:
+        torch.cuda.reset_peak_memory_stats()
+    return round(torch.cuda.max_memory_allocated() / 2**30, 2)
 
 
 def device_name() -> str:

@@ -28,6 +28,7 @@ BENCHMARKS = dict(
     decoding='decoding',
     logp='logp_memory',
     sft='sft_nano',
+    rollout_gpu='rollout_step',
     sft_gpu='sft_step',
     gspo_gpu='gspo_step',
 )

@@ -12,11 +12,11 @@ import logging
 import tempfile
 import time
 from pathlib import Path
-from typing import Callable, Dict, List
+from typing import Callable, Dict, List, Optional
 
 import numpy as np
 import torch
-from measure import ROOT, row
+from measure import ROOT, device_name, released, row
 from mmengine.config import Config
 from mmengine.logging import MMLogger
 from mmengine.runner import Runner
@@ -38,8 +38,15 @@ def build(folder: str, scenes: int) -> Runner:
     cfg = Config.fromfile(str(CONFIG))
     cfg.train_dataloader.dataset.data_root = f'{folder}/data'
     cfg.optim_wrapper.optimizer = dict(type='AdamW', fused=True, **OPTIMIZER)
+    return runner_of(cfg, folder)
+
+
+def runner_of(cfg: Config, folder: str) -> Runner:
+    """A config's own runner, which trains and writes nothing."""
+    MMLogger.get_instance('mmengine', log_level=logging.WARNING)
     cfg.update(work_dir=f'{folder}/work', val_cfg=None, val_dataloader=None, val_evaluator=None,
-               test_cfg=None, test_dataloader=None, test_evaluator=None, log_level='WARNING')
+               test_cfg=None, test_dataloader=None, test_evaluator=None, log_level='WARNING',
+               custom_hooks=[])
     cfg.train_cfg.update(val_interval=10**6)
     for name in ('samples', 'retention', 'first_batch', 'progress'):
         cfg.default_hooks.pop(name, None)
@@ -47,6 +54,18 @@ def build(folder: str, scenes: int) -> Runner:
     launch.prepare_launcher(cfg, 'none')
     launch.fit_global_batch(cfg, 1)
     return Runner.from_cfg(cfg)
+
+
+def started(runner: Runner):
+    """The training loop, ready for its first iteration."""
+    loop = runner._train_loop = runner.build_train_loop(runner.cfg.train_cfg)
+    runner.optim_wrapper = runner.build_optim_wrapper(runner.optim_wrapper)
+    runner.optim_wrapper.initialize_count_status(runner.model, 0, loop.max_iters)
+    runner.param_schedulers = None
+    for point in ('before_run', 'before_train', 'before_train_epoch'):
+        runner.call_hook(point)
+    runner.model.train()
+    return loop
 
 
 class Conversations(Dataset):
@@ -125,21 +144,31 @@ class Clock(TrainerCallback):
         self.ends.append(time.perf_counter())
 
 
-def trainer_steps(hf, tokenizer, image_processor, data: Dataset, folder: str, batch_size: int,
-                  steps: int, warmup: int) -> float:
-    """Seconds of ``steps`` steps of the Trainer, after ``warmup`` others."""
+def trainer_steps(mllm, data: Dataset, folder: str, batch_size: int, steps: int, warmup: int,
+                  optimizer: Optional[torch.optim.Optimizer] = None, hf=None, **options) -> float:
+    """Seconds of ``steps`` updates of the Trainer, after ``warmup`` others.
+
+    Args:
+        mllm: adapter with the network, which is trained with transformers' own attention.
+        optimizer: AdamW of ``OPTIMIZER`` unless given.
+        hf: a network to train in place of the adapter's.
+        options: further ``TrainingArguments``.
+    """
     clock = Clock()
     cuda = torch.cuda.is_available()
-    Trainer(
-        model=hf, train_dataset=data, data_collator=Collator(tokenizer, image_processor),
-        callbacks=[clock],
-        args=TrainingArguments(
-            output_dir=folder, per_device_train_batch_size=batch_size, max_steps=steps + warmup,
-            learning_rate=OPTIMIZER['lr'], weight_decay=OPTIMIZER['weight_decay'],
-            adam_beta2=OPTIMIZER['betas'][1], optim='adamw_torch_fused', max_grad_norm=1.0,
-            lr_scheduler_type='constant', dataloader_num_workers=1, logging_steps=10,
-            save_strategy='no', report_to='none', disable_tqdm=True, use_cpu=not cuda,
-            remove_unused_columns=False, seed=0)).train()
+    with released(hf or mllm.hf) as network:
+        Trainer(
+            model=network, train_dataset=data, callbacks=[clock],
+            data_collator=Collator(mllm.tokenizer, mllm.image_processor),
+            optimizers=(optimizer, None),
+            args=TrainingArguments(**{**dict(
+                output_dir=folder, per_device_train_batch_size=batch_size,
+                max_steps=steps + warmup, learning_rate=OPTIMIZER['lr'],
+                weight_decay=OPTIMIZER['weight_decay'], adam_beta2=OPTIMIZER['betas'][1],
+                optim='adamw_torch_fused', max_grad_norm=1.0, lr_scheduler_type='constant',
+                dataloader_num_workers=1, logging_steps=10, save_strategy='no',
+                report_to='none', disable_tqdm=True, use_cpu=not cuda,
+                remove_unused_columns=False, seed=0), **options})).train()
     if cuda:
         torch.cuda.synchronize()
     return clock.ends[-1] - clock.ends[warmup - 1]
@@ -149,6 +178,8 @@ def runner_steps(loop, steps: int, warmup: int) -> float:
     """Seconds of ``steps`` iterations of our loop, after ``warmup`` others."""
     for step in range(steps + warmup):
         if step == warmup:
+            if torch.cuda.is_available():
+                torch.cuda.synchronize()
             start = time.perf_counter()
         loop.run_iter(next(loop.dataloader_iterator))
     if torch.cuda.is_available():
@@ -157,17 +188,10 @@ def runner_steps(loop, steps: int, warmup: int) -> float:
 
 
 def rows(quick: bool = False) -> List[dict]:
-    MMLogger.get_instance('mmengine', log_level=logging.WARNING)
     steps, warmup, turns, scenes = (2, 1, 2, 40) if quick else (30, 5, 5, 400)
     with tempfile.TemporaryDirectory() as folder:
         runner = build(folder, scenes)
-        loop = runner.build_train_loop(runner.cfg.train_cfg)
-        runner._train_loop = loop
-        runner.optim_wrapper = runner.build_optim_wrapper(runner.optim_wrapper)
-        runner.param_schedulers = None
-        for point in ('before_run', 'before_train', 'before_train_epoch'):
-            runner.call_hook(point)
-        runner.model.train()
+        loop = started(runner)
         mllm = runner.model.mllm
         data = Conversations(Path(folder) / 'conversations', loop.dataloader.dataset,
                              min(scenes, 4 if quick else 240))
@@ -175,13 +199,13 @@ def rows(quick: bool = False) -> List[dict]:
         seconds: Dict[str, List[float]] = dict(ours=[], peer=[])
         ways: Dict[str, Callable[[], float]] = dict(
             ours=lambda: runner_steps(loop, steps, warmup),
-            peer=lambda: trainer_steps(hf, mllm.tokenizer, mllm.image_processor, data,
-                                       f'{folder}/trainer', size, steps, warmup))
+            peer=lambda: trainer_steps(mllm, data, f'{folder}/trainer', size, steps, warmup,
+                                       hf=hf))
         for _ in range(turns):
             for name, way in ways.items():
                 seconds[name].append(way())
     rates = {name: [size * steps / s for s in values] for name, values in seconds.items()}
-    return [row('sft_nano', rates['ours'], rates['peer'], 'samples/s', more_is_better=True,
+    return [row('sft_nano', rates['ours'], rates['peer'], 'samples/s', device_name(), True,
                 what=f'{np.round(sum(p.numel() for p in hf.parameters()) / 1e6, 1)} M parameters, '
                      f'batches of {size} pictures with up to 3 polygons, float32, AdamW; the peer '
                      'is transformers.Trainer')]

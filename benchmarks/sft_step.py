@@ -1,123 +1,143 @@
-"""One SFT step at the true shape of a model with random weights: time, memory, tokens/s, MFU.
+"""SFT of the 7B shape on one GPU, samples a second, beside Hugging Face's ``Trainer``.
 
-    python benchmarks/sft_step.py configs/_base_/models/qwen25vl_7b_random.py \
-        --batch-size 4 --image 640 480 --peak-tflops 989
+    python benchmarks/run.py sft_gpu
+    python benchmarks/sft_step.py configs/_base_/models/qwen25vl_7b_random.py   # our side alone
 
-``run.py sft_gpu`` sets the step beside the plain one of transformers: the model's own loss over
-all positions, on a batch that is encoded already, with the same optimizer.
+Ours is the Runner of configs/simpleseg/qwen25vl_sft_refcoco.py with random weights. Both sides
+train all parameters by the same optimizer (the paper's Muon, one state for both), with gradient
+checkpointing, on the same pictures and conversations, an update from the same number of
+micro-batches. Pictures are noise of sizes that are common in COCO, and each answer is the outline
+of a star of its own.
 
-The last line is one JSON object. MFU counts 6 FLOPs a parameter and token that it sees (8 with
-gradient checkpointing are spent, 6 are counted), attention scores left out.
+MFU counts 6 FLOPs a parameter and token that it sees (8 with gradient checkpointing are spent, 6
+are counted), attention scores left out. The last line is one JSON object.
 """
 import argparse
 import json
 import statistics
-import time
+import tempfile
+from pathlib import Path
+from typing import List
 
 import numpy as np
 import torch
-from measure import ROOT, alternate, device_name, need_cuda, row
+from measure import ROOT, device_name, need_cuda, peak_gib, row
 from mmdet.structures import DetDataSample
-from mmengine.config import Config, DictAction
-from mmengine.registry import init_default_scope
+from mmengine.config import Config
+from sft_nano import Conversations, runner_of, runner_steps, started, trainer_steps
+from torch.utils.data import Dataset
 
-import simpleseg_mm.engine  # noqa: F401
-import simpleseg_mm.models  # noqa: F401
 from simpleseg_mm.polygon import PolygonCodec
-from simpleseg_mm.registry import MODELS, OPTIM_WRAPPER_CONSTRUCTORS
+from simpleseg_mm.registry import DATASETS
+
+CONFIG = ROOT / 'configs/simpleseg/qwen25vl_sft_refcoco.py'
+#: width, height
+SIZES = ((640, 480), (480, 640), (640, 427), (427, 640), (640, 360), (500, 375), (640, 640))
 
 
-def fake_batch(batch_size: int, width: int, height: int):
-    """Noise pictures, and an ellipse's polygon as each answer."""
-    rng = np.random.default_rng(0)
-    y, x = np.mgrid[:height, :width]
-    mask = ((x - width / 2) / (width / 3)) ** 2 + ((y - height / 2) / (height / 3)) ** 2 < 1
-    codec = PolygonCodec()
-    turns = [('Output the polygon coordinates of the ellipse in the image.', codec.encode(mask))]
-    samples = [DetDataSample(metainfo=dict(turns=turns)) for _ in range(batch_size)]
-    return [torch.from_numpy(rng.integers(0, 255, (3, height, width), dtype=np.uint8))
-            for _ in range(batch_size)], samples
+@DATASETS.register_module()
+class Stars(Dataset):
+    """Noise pictures, and the polygon of a star on each."""
+
+    def __init__(self, count: int) -> None:
+        rng, codec = np.random.default_rng(0), PolygonCodec(grammar='int1000', tokens=150)
+        self.items = []
+        for i in range(count):
+            width, height = SIZES[i % len(SIZES)]
+            y, x = np.mgrid[:height, :width]
+            angle = np.arctan2(y - height / 2, x - width / 2)
+            radius = 1 + 0.3 * np.sin(rng.integers(2, 9) * angle + rng.random())
+            mask = np.hypot((x - width / 2) / width, (y - height / 2) / height) < radius / 4
+            turns = [('Output the polygon coordinates of the star in the image.',
+                      codec.encode(mask))]
+            self.items.append(dict(
+                inputs=torch.from_numpy(rng.integers(0, 255, (3, height, width), np.uint8)),
+                data_samples=DetDataSample(metainfo=dict(turns=turns))))
+
+    def __len__(self) -> int:
+        return len(self.items)
+
+    def __getitem__(self, index: int) -> dict:
+        return self.items[index]
 
 
-def counted_flops(model, patches: int, tokens: int) -> float:
-    """6 FLOPs a parameter a patch (vision tower) or token (language model, no embedding)."""
+def build(folder: str, model: str, batch_size: int, micro_batches: int):
+    """Runner of the config on as many pictures as an update takes."""
+    cfg = Config.fromfile(str(CONFIG))
+    cfg.model = Config.fromfile(model).model
+    cfg.global_batch_size = batch_size * micro_batches
+    cfg.train_dataloader = dict(
+        batch_size=batch_size, num_workers=4, persistent_workers=True,
+        sampler=dict(type='InfiniteSampler', shuffle=True), collate_fn=dict(type='pseudo_collate'),
+        dataset=dict(type='Stars', count=batch_size * micro_batches))
+    with torch.device('cuda' if torch.cuda.is_available() else 'cpu'):
+        return runner_of(cfg, folder)
+
+
+def counted_flops(model, dataset: Dataset) -> float:
+    """6 FLOPs a parameter a patch (vision tower) or token (language model, no embedding), over
+    the whole dataset."""
     parts = {'vision': 0, 'projector': 0, 'llm': 0}
     for name, parameter in model.mllm.hf.named_parameters():
         if 'embed_tokens' not in name:
             parts[model.mllm.part_of(name)] += parameter.numel()
+    patches = tokens = 0
+    for item in dataset:
+        batch = model.mllm.encode([item['inputs']], [item['data_samples'].turns])
+        tokens += batch['input_ids'].numel()
+        patches += len(batch['pixel_values'])
     return 6 * (parts['vision'] * patches + (parts['projector'] + parts['llm']) * tokens)
 
 
-def compare(name: str, config: str, batch_size: int, image, repeats: int, lr: float) -> dict:
-    """A row of samples a second: our step, its encoding included, and the plain one."""
-    init_default_scope('simpleseg_mm')
-    cuda = torch.cuda.is_available()
-    with torch.device('cuda' if cuda else 'cpu'):
-        model = MODELS.build(Config.fromfile(str(ROOT / config)).model)
-    wrapper = OPTIM_WRAPPER_CONSTRUCTORS.get('MuonConstructor')(
-        dict(optimizer=dict(type='MuonAdamW', lr=lr)))(model)
-    inputs, samples = fake_batch(batch_size, *image)
-    batch = model.mllm.encode(inputs, [sample.turns for sample in samples])
+def compare(name: str, model: str, batch_size: int, micro_batches: int, turns: int,
+            peak_tflops: float, peer: bool = True) -> dict:
+    """A row of samples a second, with memory and MFU; ``peer``: whether to run the Trainer."""
+    with tempfile.TemporaryDirectory() as folder:
+        runner = build(folder, model, batch_size, micro_batches)
+        loop = started(runner)
+        mllm, dataset = runner.model.mllm, loop.dataloader.dataset
+        data = Conversations(Path(folder) / 'conversations', dataset, len(dataset))
+        flops, count = counted_flops(runner.model, dataset), len(dataset)
+        seconds, memory = dict(ours=[], peer=[]), {}
+        for _ in range(turns):
+            peak_gib(start=True)
+            seconds['ours'].append(runner_steps(loop, micro_batches, micro_batches))
+            memory['ours'] = peak_gib()
+            if peer:
+                peak_gib(start=True)
+                seconds['peer'].append(trainer_steps(
+                    mllm, data, f'{folder}/trainer', batch_size, 1, 1,
+                    runner.optim_wrapper.optimizer, gradient_accumulation_steps=micro_batches,
+                    gradient_checkpointing=True, dataloader_num_workers=4))
+                memory['peer'] = peak_gib()
+    mfu = {side: round(flops / statistics.median(values) / peak_tflops / 1e12, 3)
+           for side, values in seconds.items() if values}
+    rates = {side: [count / value for value in values] for side, values in seconds.items()}
+    return row(name, rates['ours'], rates['peer'] or rates['ours'], 'samples/s', device_name(),
+               True, mfu=mfu, memory_gib=memory, flops=flops, seconds=seconds,
+               what=f'an update of {micro_batches} micro-batches of {batch_size} pictures, Muon, '
+               f'gradient checkpointing, bfloat16; MFU {mfu["ours"]} of {peak_tflops:g} TFLOP/s, '
+               f'the peer {mfu.get("peer")}; peak memory {memory["ours"]} GiB, the peer '
+               f'{memory.get("peer")}')
 
-    def finish(loss):
-        wrapper.update_params(loss)
-        if cuda:
-            torch.cuda.synchronize()
 
-    seconds = alternate(dict(
-        ours=lambda: finish(model.loss(inputs, samples)['loss']),
-        peer=lambda: finish(model.mllm.hf(**batch, use_cache=False).loss)), repeats,
-        time.perf_counter)
-    return row(name, *([batch_size / s for s in seconds[way]] for way in ('ours', 'peer')),
-               unit='samples/s', device=device_name(), more_is_better=True,
-               what=f'{batch_size} pictures of {image[0]} x {image[1]}, MuonAdamW on both sides')
-
-
-def rows(quick: bool = False) -> list:
+def rows(quick: bool = False) -> List[dict]:
     need_cuda()
-    return [compare('sft_step_7b', 'configs/_base_/models/qwen25vl_7b_random.py', 4, (640, 480),
-                    2 if quick else 8, 5e-5)]
+    return [compare('sft_step_7b', str(ROOT / 'configs/_base_/models/qwen25vl_7b_random.py'), 4,
+                    2 if quick else 8, 1 if quick else 2, 989.)]
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument('config', help='config with `model`')
     parser.add_argument('--batch-size', type=int, default=4)
-    parser.add_argument('--image', type=int, nargs=2, default=[640, 480], metavar=('W', 'H'))
-    parser.add_argument('--steps', type=int, default=8, help='timed steps, after two of warm-up')
+    parser.add_argument('--micro-batches', type=int, default=8, help='an update')
+    parser.add_argument('--turns', type=int, default=2, help='timed updates')
     parser.add_argument('--peak-tflops', type=float, default=989., help="the device's, dense bf16")
-    parser.add_argument('--cfg-options', nargs='+', action=DictAction)
+    parser.add_argument('--trainer', action='store_true', help='beside the Trainer')
     args = parser.parse_args()
-    cfg = Config.fromfile(args.config)
-    cfg.merge_from_dict(args.cfg_options or {})
-    init_default_scope('simpleseg_mm')
-    device = torch.device('cuda' if torch.cuda.is_available() else 'cpu')
-    with device:
-        model = MODELS.build(cfg.model)
-    wrapper = OPTIM_WRAPPER_CONSTRUCTORS.get('MuonConstructor')(
-        dict(optimizer=dict(type='MuonAdamW', lr=5e-5, weight_decay=0.1)))(model)
-    inputs, samples = fake_batch(args.batch_size, *args.image)
-    batch = model.mllm.encode(inputs, [sample.turns for sample in samples])
-    tokens, patches = int(batch['attention_mask'].sum()), len(batch['pixel_values'])
-    seconds = []
-    for step in range(args.steps + 2):
-        start = time.perf_counter()
-        loss = model.loss(inputs, samples)['loss']
-        wrapper.update_params(loss)
-        if device.type == 'cuda':
-            torch.cuda.synchronize()
-        if step > 1:
-            seconds.append(time.perf_counter() - start)
-    median = statistics.median(seconds)
-    flops = counted_flops(model, patches, tokens)
-    print(json.dumps(dict(
-        device=torch.cuda.get_device_name() if device.type == 'cuda' else 'cpu',
-        parameters=sum(p.numel() for p in model.parameters()), sequence_tokens=tokens,
-        seconds=round(median, 4), spread=[round(min(seconds), 4), round(max(seconds), 4)],
-        tokens_per_s=round(tokens / median, 1),
-        memory_gib=(round(torch.cuda.max_memory_allocated() / 2**30, 2)
-                    if device.type == 'cuda' else None),
-        mfu=round(flops / median / args.peak_tflops / 1e12, 5), loss=round(loss.item(), 4))))
+    print(json.dumps(compare('sft_step', args.config, args.batch_size, args.micro_batches,
+                             args.turns, args.peak_tflops, args.trainer)))
 
 
 if __name__ == '__main__':

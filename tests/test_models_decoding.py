@@ -348,7 +348,7 @@ def test_rows_grow_at_their_own_speed(nano):
             tokens = torch.from_numpy(rng.integers(20, 60, (len(kept), width)))
             places = start[:, None] + torch.tensor([[len(row)] for row in kept]) + torch.arange(
                 width)
-            hidden = mllm.decode(tokens, memory.open(width), places, memory.cache)
+            hidden = memory.read(mllm.decode, tokens, places)
             counts = rng.integers(1, width + 1, len(kept)).tolist()
             memory.close(counts)
             kept = [row + ids[:count].tolist() for row, ids, count in zip(kept, tokens, counts)]

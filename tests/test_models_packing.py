@@ -6,7 +6,7 @@ from test_models_families import PICTURES, of_family
 from test_models_simpleseg import TURNS, build, sample
 from torch import nn
 
-from simpleseg_mm.models.packing import packed_attention
+from simpleseg_mm.models.attention import packed_attention
 
 LINES = [TURNS, [('a', '[[[1,2],[3,4],[5,6]]]')], TURNS[:1]]
 FULL = ('qwen2_5_vl', 'qwen2_vl', 'qwen3_vl', 'qwen3_vl_moe')

@@ -1,20 +1,23 @@
 """Keys and values of answers that grow at different speeds, written in place.
 
-Growing copies nothing but once in a while.
+Growing copies nothing but once in a while. On a GPU a pass is recorded as a CUDA graph and played
+again: launched kernel by kernel, a pass of a 7B takes several times as long as its work.
 
 Shapes: B prompts, R rows (answers), P slots of the padded prompt, T tokens read in one pass, S
 slots in use, C slots allocated.
 """
-from typing import List, Sequence
+from dataclasses import dataclass
+from typing import Callable, Dict, List, Optional, Sequence, Set, Tuple
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 from transformers.cache_utils import Cache, CacheLayerMixin, DynamicLayer
 
-from .packing import PACKED
+from .attention import PACKED
 
-#: slots that are allocated at a time
-STEP = 64
+#: (tokens (R, T), mask, position (R, T), cache) -> hidden states (R, T, D)
+Decode = Callable[[Tensor, Tensor, Tensor, Cache], Tensor]
 
 
 class _Layer(CacheLayerMixin):
@@ -75,6 +78,10 @@ class RaggedMemory:
     """
     #: whether a pass may read more than one token of a row
     reads_many = True
+    #: of the rows, the share that may have ended before the others are moved together
+    ended_share = 1 / 8
+    #: slots that are allocated at a time
+    step = 64
 
     def __init__(self, cache: Cache, mask_BP: Tensor, rows: Tensor, additive: bool) -> None:
         self.cache = Cache(layers=[_Layer(layer, rows) for layer in cache.layers])
@@ -82,19 +89,17 @@ class RaggedMemory:
         self.lengths = [mask_BP.shape[1]] * len(rows)
         self.additive = additive
 
+    def read(self, decode: Decode, tokens_RT: Tensor, position_RT: Tensor) -> Tensor:
+        """Hidden states (R, T, D) after each token, at the given positions."""
+        return decode(tokens_RT, self.open(tokens_RT.shape[1]), position_RT, self.cache)
+
     def open(self, count: int) -> Tensor:
         """Make place for ``count`` tokens a row: the attention mask (R, 1, T, S)."""
-        used = max(self.lengths) + count
-        if used > self.visible_RC.shape[1]:
-            size = used + STEP
-            more = self.visible_RC.new_ones(len(self.lengths), size - self.visible_RC.shape[1])
-            self.visible_RC = torch.cat([self.visible_RC, more], 1)
-            for layer in self.cache.layers:
-                layer.reserve(size)
+        used = self._reserve(max(self.lengths) + count)
         device = self.visible_RC.device
         slots_RT = (torch.tensor(self.lengths, device=device)[:, None]
                     + torch.arange(count, device=device))
-        level = self.lengths[0] if len(set(self.lengths)) == 1 else None
+        level = self._level()
         for layer in self.cache.layers:
             layer.used, layer.slots_RT, layer.start = used, slots_RT, level
         mask = torch.arange(used, device=device) <= slots_RT[..., None]
@@ -104,6 +109,20 @@ class RaggedMemory:
         dtype = self.cache.layers[0].keys.dtype
         return torch.zeros(mask.shape, dtype=dtype, device=device).masked_fill(
             ~mask, torch.finfo(dtype).min)
+
+    def _reserve(self, used: int) -> int:
+        """Allocate so many slots at least; how many the next pass looks at."""
+        if used > self.visible_RC.shape[1]:
+            size = -(-(used + self.step) // 64) * 64  # whole, as fast attention wants its mask
+            more = self.visible_RC.new_ones(len(self.lengths), size - self.visible_RC.shape[1])
+            self.visible_RC = torch.cat([self.visible_RC, more], 1)
+            for layer in self.cache.layers:
+                layer.reserve(size)
+        return used
+
+    def _level(self) -> Optional[int]:
+        """The length of all rows, where it is one."""
+        return self.lengths[0] if len(set(self.lengths)) == 1 else None
 
     def close(self, counts: Sequence[int]) -> None:
         """Keep so many of each row's tokens of the last pass."""
@@ -118,20 +137,98 @@ class RaggedMemory:
             layer.keep(index)
 
 
+@dataclass
+class _Recording:
+    """A pass that can be run again: all that it reads and writes stays where it is."""
+    inputs: Sequence[Tensor]
+    replay: Callable[[], None]
+    hidden: Tensor
+
+    def play(self, inputs: Sequence[Tensor]) -> Tensor:
+        for place, new in zip(self.inputs, inputs):
+            place.copy_(new)
+        self.replay()
+        return self.hidden
+
+
+def _recorded(run: Callable[[], Tensor]) -> Tuple[Callable[[], None], Tensor]:
+    """What runs it again as a CUDA graph, and where the result then stands."""
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph, capture_error_mode='thread_local'):  # other threads go on
+        result = run()
+    return graph.replay, result
+
+
+class GraphMemory(RaggedMemory):
+    """As :class:`RaggedMemory`, on a CUDA device: passes of one shape are recorded and replayed.
+
+    So that there are few shapes, a pass looks at all slots that are allocated and reads a power
+    of two tokens a row, and rows move together only when half of them have ended.
+    """
+    ended_share = 1 / 2
+    step = 256
+
+    def __init__(self, cache: Cache, mask_BP: Tensor, rows: Tensor) -> None:
+        super().__init__(cache, mask_BP, rows, additive=True)
+        self._seen: Set[int] = set()
+        self._recordings: Dict[int, _Recording] = {}
+
+    def read(self, decode: Decode, tokens_RT: Tensor, position_RT: Tensor) -> Tensor:
+        """As the base's; the next pass of as many tokens overwrites the result."""
+        real = tokens_RT.shape[1]
+        count = 1 << (real - 1).bit_length()
+        tokens_RT, position_RT = (F.pad(x, (0, count - real)) for x in (tokens_RT, position_RT))
+        mask = self.open(count)
+        slots_RT = self.cache.layers[0].slots_RT
+
+        def run() -> Tensor:
+            for layer in self.cache.layers:
+                layer.slots_RT = slots_RT
+            return decode(tokens_RT, mask, position_RT, self.cache)
+
+        if count not in self._seen:  # makes ready what cannot be made while recording
+            self._seen.add(count)
+            return run()[:, :real]
+        inputs = tokens_RT, mask, position_RT, slots_RT
+        if count not in self._recordings:
+            self._recordings[count] = _Recording(inputs, *_recorded(run))
+        return self._recordings[count].play(inputs)[:, :real]
+
+    def _reserve(self, used: int) -> int:
+        before = self.visible_RC.shape[1]
+        super()._reserve(used)
+        if self.visible_RC.shape[1] != before:
+            self._forget()
+        return self.visible_RC.shape[1]
+
+    def _level(self) -> None:
+        """Slots are written by index, which a recording can be given anew."""
+
+    def keep(self, rows: List[int]) -> None:
+        self._forget()
+        super().keep(rows)
+
+    def _forget(self) -> None:
+        """Buffers are about to move, and recordings know them by their place."""
+        self._seen.clear()
+        self._recordings.clear()
+
+
 class StepMemory:
     """The network's own cache, for networks that a token cannot be taken back from (linear
     attention, sliding windows) or that take no other mask: one token of every row a pass."""
     reads_many = False
+    ended_share = RaggedMemory.ended_share
 
     def __init__(self, cache: Cache, mask_BP: Tensor, rows: Tensor) -> None:
         cache.reorder_cache(rows)  # the one such method that linear attention has as well
         self.cache = cache
         self.mask_RS = mask_BP[rows]
 
-    def open(self, count: int) -> Tensor:
-        """The attention mask (R, S) with one more token."""
+    def read(self, decode: Decode, tokens_R1: Tensor, position_R1: Tensor) -> Tensor:
+        """Hidden states (R, 1, D) after one more token of each row."""
         self.mask_RS = torch.cat([self.mask_RS, self.mask_RS.new_ones(len(self.mask_RS), 1)], 1)
-        return self.mask_RS
+        return decode(tokens_R1, self.mask_RS, position_R1, self.cache)
 
     def close(self, counts: Sequence[int]) -> None:
         """Nothing: the cache has grown by itself."""
@@ -142,9 +239,15 @@ class StepMemory:
         self.cache.reorder_cache(index)
 
 
-def memory_of(cache: Cache, mask_BP: Tensor, rows: Tensor, attention: str):
-    """The memory that suits a network's cache and its implementation of attention."""
+def memory_of(cache: Cache, mask_BP: Tensor, rows: Tensor, attention: str, replay: bool = False):
+    """The memory that suits a network's cache and its implementation of attention.
+
+    Args:
+        replay: whether its passes can be recorded as CUDA graphs.
+    """
     plain = all(type(layer) is DynamicLayer for layer in cache.layers)
+    if plain and replay and attention in ('sdpa', PACKED):
+        return GraphMemory(cache, mask_BP, rows)
     if plain and attention in ('sdpa', PACKED, 'eager'):
         return RaggedMemory(cache, mask_BP, rows, additive=attention == 'eager')
     return StepMemory(cache, mask_BP, rows)

@@ -18,8 +18,6 @@ from .cache import memory_of
 
 #: Called with the number of an answer (b * G + g) and the ids that were added to it.
 OnTokens = Callable[[int, Sequence[int]], Optional[bool]]
-#: Of the rows in a batch, the share that may have ended before the others are moved together.
-ENDED_SHARE = 1 / 8
 #: A pass costs as much as so many tokens before it reads one: measured for nano on one core
 #: (11 ms against 0.1 ms a token), worked out for 7 B on an H100 (reading the weights against
 #: multiplying them).
@@ -86,7 +84,8 @@ def write_answers(mllm, batch: dict, choose: Callable, limit: int, group_size: i
     hidden_BD, cache, position_B = mllm.prefill(batch)
     prompts = torch.arange(len(guides), device=hidden_BD.device).repeat_interleave(group_size)
     memory = memory_of(cache, batch['attention_mask'], prompts,
-                       mllm.hf.config.get_text_config()._attn_implementation)
+                       mllm.hf.config.get_text_config()._attn_implementation,
+                       mllm.can_replay)
     del cache
     first = position_B.repeat_interleave(group_size).tolist()
     stops = set(mllm.stop_tokens)
@@ -104,7 +103,7 @@ def write_answers(mllm, batch: dict, choose: Callable, limit: int, group_size: i
         live = [answer for answer in live if not answer.ended]
         if not live:
             return answers
-        if len(live) <= len(placed) * (1 - ENDED_SHARE):
+        if len(live) <= len(placed) * (1 - memory.ended_share):
             memory.keep([i for i, answer in enumerate(placed) if not answer.ended])
             placed = live
         for answer in live:
@@ -184,7 +183,7 @@ def _read(mllm, memory, placed: List[Answer], first: List[int]) -> Tensor:
     start = torch.tensor([first[answer.row] + len(answer.tokens) - 1 for answer in placed],
                          device=device)
     position_RT = start[:, None] + torch.arange(width, device=device)
-    hidden_RTD = mllm.decode(tokens_RT, memory.open(width), position_RT, memory.cache)
+    hidden_RTD = memory.read(mllm.decode, tokens_RT, position_RT)
     real = [[i < len(run) and not answer.ended for i in range(width)]
             for answer, run in zip(placed, runs)]
     return hidden_RTD[torch.tensor(real, device=device)]

@@ -15,7 +15,7 @@ from ...polygon import AnswerAutomaton
 from ..decoding import Answer, OnTokens, write_answers
 from ..generation import greedy_rules
 from ..guide import Guide, Spelling
-from ..packing import PACKED
+from ..attention import PACKED, SEGMENTS
 from ..resources import packaged
 from ..sampling import Drawn, Likeliest, Sampling
 
@@ -145,6 +145,9 @@ class MLLMAdapter(nn.Module):
                                  f'read each other; this network has {sorted(layers)}. '
                                  'Set packing=False')
             self.hf.model.language_model.set_attn_implementation(PACKED)
+        if attn_implementation == 'sdpa':
+            vision = self.hf.get_submodule(self.parts['vision'][0].rstrip('.'))
+            vision.config._attn_implementation = SEGMENTS
         self.hf.train()
         self._check_parts([*freeze, *train_with_lora])
         self._select_trainable(freeze, lora, train_with_lora)
@@ -396,6 +399,15 @@ class MLLMAdapter(nn.Module):
             position = position.expand(3, *position.shape)
         return self.hf.model(input_ids=tokens, attention_mask=mask, position_ids=position,
                              past_key_values=cache, use_cache=True).last_hidden_state
+
+    @property
+    def can_replay(self) -> bool:
+        """Whether passes of decoding can be recorded as CUDA graphs: on a GPU, with weights that
+        lie there as they are (not split, not in few bits), and no experts to route to."""
+        text = self.hf.config.get_text_config()
+        experts = (getattr(text, name, None) for name in ('num_experts', 'n_routed_experts'))
+        return self.device.type == 'cuda' and not any(experts) and all(
+            type(p) is nn.Parameter and not hasattr(p, 'ds_id') for p in self.hf.parameters())
 
     @property
     def _has_mrope(self) -> bool:

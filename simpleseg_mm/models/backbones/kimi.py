@@ -110,7 +110,8 @@ class KimiVL(MLLMAdapter):
         return processor
 
     def encode_images(self, images: Sequence[Tensor]) -> Tuple[Dict[str, Tensor], List[int]]:
-        visual = self.image_processor(images=list(images), return_tensors='pt')
+        visual = self.image_processor(images=[image.cpu() for image in images],
+                                      return_tensors='pt')
         visual['pixel_values'] = visual['pixel_values'].to(self.hf.dtype)
         merge = self.image_processor.merge_size ** 2
         return dict(visual), (visual['image_grid_thw'].prod(-1) // merge).tolist()

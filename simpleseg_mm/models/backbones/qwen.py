@@ -37,8 +37,10 @@ class QwenVL(MLLMAdapter):
         return processor
 
     def encode_images(self, images: Sequence[Tensor]) -> Tuple[Dict[str, Tensor], List[int]]:
-        # Pillow reads lines of pixels; with those in memory it copies them ten times as fast.
-        images = [image.permute(1, 2, 0).contiguous().permute(2, 0, 1) for image in images]
+        if isinstance(self.image_processor, Qwen2VLImageProcessorPil):
+            # Pillow reads lines of pixels; with those in memory it copies them ten times as fast.
+            images = [image.cpu().permute(1, 2, 0).contiguous().permute(2, 0, 1)
+                      for image in images]
         visual = self.image_processor(images=images, return_tensors='pt')
         merge = self.image_processor.merge_size ** 2
         return dict(visual), (visual['image_grid_thw'].prod(-1) // merge).tolist()

@@ -1,0 +1,137 @@
+"""Attention over rows that hold several sequences, each attending to itself alone.
+
+Both run PyTorch's own attention, and stand among transformers' implementations by name.
+"""
+from dataclasses import dataclass
+from typing import List, Optional, Sequence, Tuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from transformers import AttentionInterface, AttentionMaskInterface
+from transformers.integrations.sdpa_attention import sdpa_attention_forward
+from transformers.masking_utils import sdpa_mask
+
+#: name of :func:`packed_attention`, for language models
+PACKED = 'simpleseg_packed'
+#: name of :func:`segment_attention`, for vision towers: transformers tells an attention where
+#: segments end if "flash" is in its name, and else runs them one by one
+SEGMENTS = 'simpleseg_flash_segments'
+
+
+def packed_attention(module: nn.Module, query: Tensor, key: Tensor, value: Tensor,
+                     attention_mask: Optional[Tensor], lengths: Optional[Sequence[int]] = None,
+                     **options) -> Tuple[Tensor, None]:
+    """Causal attention within each of several sequences that lie in one row.
+
+    A sequence at a time and without a mask, which leaves out the upper triangle and, unlike a
+    mask over the whole row, costs nothing for other sequences.
+
+    Args:
+        query, key, value: (1, heads, N, D); key and value may have fewer heads.
+        attention_mask: used where there are no ``lengths``.
+        lengths: tokens of each sequence, N in all; ``None``: rows of one sequence each, as
+            transformers' 'sdpa'.
+
+    Returns:
+        (1, N, heads, D), and None.
+    """
+    if lengths is None:
+        shared = query.shape[1] // key.shape[1]
+        if shared > 1 and attention_mask is not None and 1 < query.shape[2] <= _FEW:
+            return _few_queries(query, key, value, attention_mask, shared, **options), None
+        return sdpa_attention_forward(module, query, key, value, attention_mask, **options)
+    if query.shape[2] != sum(lengths):
+        raise ValueError(f'sequences of {sum(lengths)} tokens in a row of {query.shape[2]}')
+    options['is_causal'] = True
+    parts = [sdpa_attention_forward(module, q, k, v, None, **options)[0] for q, k, v in zip(
+        *(states.split(list(lengths), dim=2) for states in (query, key, value)))]
+    return torch.cat(parts, dim=1), None
+
+
+#: as many new tokens a row read the cache as it is, instead of a copy with all heads
+_FEW = 32
+
+
+def _few_queries(query: Tensor, key: Tensor, value: Tensor, mask: Tensor, shared: int,
+                 dropout: float = 0., scaling: Optional[float] = None, **_) -> Tensor:
+    """(R, T, heads, D) of few tokens: the heads that share a key are queries of one head.
+
+    transformers does this for one token; for several it repeats keys and values.
+    """
+    rows, heads, count, size = query.shape
+    output = F.scaled_dot_product_attention(
+        query.reshape(rows, heads // shared, shared * count, size), key, value,
+        mask.repeat(1, 1, shared, 1), dropout, scale=scaling)
+    return output.reshape(rows, heads, count, -1).transpose(1, 2).contiguous()
+
+
+@dataclass(frozen=True)
+class _Plan:
+    """Which places of a row are read together.
+
+    Attributes:
+        groups: (segments, tokens of each), by length.
+        order: (N,) places, group after group; ``None``: as they lie.
+        back: (N,) the inverse.
+    """
+    groups: List[Tuple[int, int]]
+    order: Optional[Tensor] = None
+    back: Optional[Tensor] = None
+
+    @classmethod
+    def of(cls, borders: Tensor) -> '_Plan':
+        """Of borders (segments + 1,); kept with the tensor, which every layer is given."""
+        plan = getattr(borders, 'simpleseg_plan', None)
+        if plan is None:
+            plan = borders.simpleseg_plan = cls._made(borders.tolist(), borders.device)
+        return plan
+
+    @classmethod
+    def _made(cls, borders: List[int], device) -> '_Plan':
+        starts: dict = {}
+        for start, end in zip(borders, borders[1:]):
+            starts.setdefault(end - start, []).append(start)
+        starts.pop(0, None)
+        groups = [(len(found), length) for length, found in starts.items()]
+        if len(groups) == 1:
+            return cls(groups)
+        order = torch.cat([(torch.tensor(found)[:, None] + torch.arange(length)).flatten()
+                           for length, found in starts.items()])
+        return cls(groups, order.to(device), order.argsort().to(device))
+
+
+def segment_attention(module: nn.Module, query: Tensor, key: Tensor, value: Tensor,
+                      attention_mask: None, scaling: Optional[float] = None, dropout: float = 0.,
+                      cu_seq_lens_q: Optional[Tensor] = None, **_) -> Tuple[Tensor, None]:
+    """Attention within each segment of one row: the windows or pictures of a vision tower.
+
+    Segments of one length go through PyTorch's attention together. Of a picture's some thirty
+    windows all but those at its borders have one length.
+
+    Args:
+        query, key, value: (1, heads, N, D).
+        cu_seq_lens_q: (segments + 1,) where they begin, and N.
+
+    Returns:
+        (1, N, heads, D), and None.
+    """
+    plan = _Plan.of(cu_seq_lens_q)
+    states = [x[0].transpose(0, 1) for x in (query, key, value)]  # (N, heads, D)
+    if plan.order is not None:
+        states = [x.index_select(0, plan.order) for x in states]
+    parts = []
+    for (count, length), *qkv in zip(plan.groups, *(
+            x.split([count * length for count, length in plan.groups]) for x in states)):
+        q, k, v = (x.unflatten(0, (count, length)).transpose(1, 2) for x in qkv)
+        out = F.scaled_dot_product_attention(q, k, v, None, dropout, scale=scaling)
+        parts.append(out.transpose(1, 2).flatten(0, 1))
+    output = torch.cat(parts) if len(parts) > 1 else parts[0]
+    if plan.back is not None:
+        output = output.index_select(0, plan.back)
+    return output[None], None
+
+
+for _name, _function in ((PACKED, packed_attention), (SEGMENTS, segment_attention)):
+    AttentionInterface.register(_name, _function)
+    AttentionMaskInterface.register(_name, sdpa_mask)

@@ -1,0 +1,54 @@
+"""Attention of vision towers and of few tokens is PyTorch's own, computed together."""
+import pytest
+import torch
+import torch.nn.functional as F
+from test_models_families import PICTURES, model  # noqa: F401
+from torch import nn
+
+from simpleseg_mm.models.attention import SEGMENTS, packed_attention, segment_attention
+
+
+def states(heads, count, size=8, seed=0):
+    return torch.randn(1, heads, count, size, dtype=torch.float64,
+                       generator=torch.Generator().manual_seed(seed))
+
+
+@pytest.mark.parametrize('lengths', [[6], [2, 2, 2], [1, 5], [3, 1, 2], [2, 1, 2, 1], [2, 0, 4]])
+def test_segments_attend_to_themselves(lengths):
+    query, key, value = (states(3, 6, seed=seed) for seed in range(3))
+    segment = torch.arange(len(lengths)).repeat_interleave(torch.tensor(lengths))
+    borders = torch.tensor([0, *lengths]).cumsum(0)
+    for _ in range(2):  # the second time by what was kept
+        out, _ = segment_attention(nn.Module(), query, key, value, None, scaling=.3,
+                                   cu_seq_lens_q=borders)
+        expected = F.scaled_dot_product_attention(
+            query, key, value, segment[:, None] == segment, scale=.3)
+        torch.testing.assert_close(out, expected.transpose(1, 2))
+
+
+def test_vision_towers_see_what_transformers_own_attention_sees(model):  # noqa: F811
+    mllm, seen = model.mllm, []
+    visual, _ = mllm.encode_images(PICTURES)
+    tower = mllm.hf.get_submodule(mllm.parts['vision'][0].rstrip('.'))
+    assert tower.config._attn_implementation == SEGMENTS
+    for name in (SEGMENTS, 'sdpa'):
+        tower.config._attn_implementation = name
+        with torch.no_grad():
+            seen.append(mllm.hf.model.get_image_features(**visual).pooler_output)
+    tower.config._attn_implementation = SEGMENTS
+    for ours, theirs in zip(*seen):
+        torch.testing.assert_close(ours, theirs)
+
+
+@pytest.mark.parametrize('count', [1, 2, 5, 40])
+def test_few_tokens_read_shared_keys_as_if_repeated(count):
+    module = nn.Module()
+    module.num_key_value_groups = 3
+    query, key, value = states(6, count), states(2, 50, seed=1), states(2, 50, seed=2)
+    mask = torch.arange(50) <= torch.arange(50 - count, 50)[:, None]
+    for mask in (mask[None, None], torch.zeros(1, 1, count, 50, dtype=torch.float64).masked_fill(
+            ~mask, -torch.inf)):
+        out, _ = packed_attention(module, query, key, value, mask, dropout=0., scaling=.3)
+        expected = F.scaled_dot_product_attention(
+            query, key.repeat_interleave(3, 1), value.repeat_interleave(3, 1), mask, scale=.3)
+        torch.testing.assert_close(out, expected.transpose(1, 2))

@@ -1,0 +1,96 @@
+"""Passes that are recorded and replayed write what others write; with a GPU, as CUDA graphs."""
+import pytest
+import torch
+from test_models_decoding import BOXES, FORMS
+from test_models_families import PICTURES, PROMPTS, SEEDS, of_family
+
+from simpleseg_mm.models import cache
+from simpleseg_mm.models.backbones.base import MLLMAdapter
+from simpleseg_mm.models.sampling import Sampling
+from simpleseg_mm.polygon import AnswerAutomaton
+from simpleseg_mm.registry import MODELS
+
+CUDA = torch.cuda.is_available()
+needs_cuda = pytest.mark.skipif(not CUDA, reason='needs a CUDA device')
+
+
+@pytest.fixture(scope='module')
+def nano():
+    with torch.device('cuda' if CUDA else 'cpu'):
+        return MODELS.build(dict(type='SimpleSeg', mllm=dict(
+            type='QwenVL', pretrained='simpleseg_mm://nano', packing=True))).to(
+                'cuda' if CUDA else 'cpu')
+
+
+@pytest.fixture
+def replays(monkeypatch):
+    """Tokens a row of each pass that is replayed; without a GPU it is computed anew from the
+    recording's places, and written where the recording wrote."""
+    counts, recorded = [], cache._recorded
+
+    def standin(run):
+        result = run().clone()
+        return lambda: result.copy_(run()), result
+
+    def counted(run):
+        replay, result = (recorded if CUDA else standin)(run)
+        return lambda: (counts.append(result.shape[1]), replay()), result
+
+    monkeypatch.setattr(cache, '_recorded', counted)
+    return counts
+
+
+def with_replay(on, monkeypatch):
+    monkeypatch.setattr(MLLMAdapter, 'can_replay', property(lambda self: on))
+
+
+def test_greedy_answers_are_the_same(nano, replays, monkeypatch):
+    found = []
+    for on in (False, True):
+        with_replay(on, monkeypatch)
+        found.append([nano.answer(PICTURES, PROMPTS, forms, constrain=bool(forms),
+                                  max_new_tokens=limit)
+                      for forms, limit in ((FORMS, 300), (None, 40))])
+    assert found[0] == found[1]
+    assert set(replays) > {1, 2} and all(n & (n - 1) == 0 for n in replays)
+
+
+def test_samples_are_the_same_when_rows_leave_and_the_cache_grows(nano, replays, monkeypatch):
+    monkeypatch.setattr(cache.GraphMemory, 'step', 8)
+    seeds = [(3, p, g) for p in range(3) for g in range(8)]
+    forms = [AnswerAutomaton.of('int100', 'box')] * 3
+    found = []
+    for on in (False, True):
+        with_replay(on, monkeypatch)
+        found.append(nano.sample(PICTURES, BOXES, 8, seeds, Sampling(60, temperature=.7), forms))
+    assert found[0] == found[1] and len(replays) > 5
+    for one, other in zip(sum(found[0], []), sum(found[1], [])):
+        assert one.token_logps == pytest.approx(other.token_logps, abs=1e-3)
+
+
+def test_sampling_of_random_networks_is_the_same(replays, monkeypatch):
+    tiny, found = of_family('qwen2_5_vl').to('cuda' if CUDA else 'cpu'), []
+    for on in (False, True):
+        with_replay(on, monkeypatch)
+        found.append(tiny.sample(PICTURES, PROMPTS, 4, SEEDS, Sampling(30), FORMS))
+    assert found[0] == found[1] and replays
+
+
+@pytest.mark.parametrize('family, can', [('qwen2_5_vl', CUDA), ('qwen3_5', CUDA),
+                                         ('qwen3_vl_moe', False), ('kimi_vl', False)])
+def test_what_can_be_replayed(family, can):
+    assert of_family(family).to('cuda' if CUDA else 'cpu').mllm.can_replay == can
+
+
+@needs_cuda
+def test_a_training_step_on_the_gpu_is_that_of_the_cpu():
+    from test_models_packing import LINES
+    from test_models_simpleseg import sample
+    losses = []
+    for device in ('cpu', 'cuda'):
+        tiny = of_family('qwen2_5_vl', dtype='float64', packing=True).to(device)
+        loss = tiny.loss(PICTURES, [sample(turns) for turns in LINES])['loss']
+        loss.backward()
+        losses.append((loss.item(), tiny.mllm.head_weight.grad.cpu()))
+    assert losses[0][0] == pytest.approx(losses[1][0])
+    torch.testing.assert_close(losses[0][1], losses[1][1])
