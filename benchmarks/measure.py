@@ -83,10 +83,13 @@ def _short(value: float) -> float:
 
 @contextmanager
 def released(hf: nn.Module) -> Iterator[nn.Module]:
-    """Within, a network of transformers runs transformers' own attention, not this project's."""
+    """Within, a network of transformers runs transformers' own attention and steps, not this
+    project's."""
     configs = {id(module.config): module.config for module in hf.modules()
                if hasattr(module, 'config')}.values()
     ours = [config._attn_implementation_internal for config in configs]
+    fused = {module: module.__dict__.pop('forward') for module in hf.modules()
+             if 'fused' in getattr(module.__dict__.get('forward'), '__name__', '')}
     for config in configs:
         config._attn_implementation_internal = 'sdpa'
     try:
@@ -94,6 +97,8 @@ def released(hf: nn.Module) -> Iterator[nn.Module]:
     finally:
         for config, name in zip(configs, ours):
             config._attn_implementation_internal = name
+        for module, forward in fused.items():
+            module.forward = forward
 
 
 def peak_gib(start: bool = False) -> Optional[float]:

@@ -346,8 +346,7 @@ def test_rows_grow_at_their_own_speed(nano):
         for step in range(40):  # grows past the slots that are there
             width = int(rng.integers(1, 6))
             tokens = torch.from_numpy(rng.integers(20, 60, (len(kept), width)))
-            places = start[:, None] + torch.tensor([[len(row)] for row in kept]) + torch.arange(
-                width)
+            places = start + torch.tensor([len(row) for row in kept])
             hidden = memory.read(mllm.decode, tokens, places)
             counts = rng.integers(1, width + 1, len(kept)).tolist()
             memory.close(counts)

@@ -325,3 +325,18 @@ def test_rows_may_share_a_picture(model, answers, order):
     assert torch.equal(ours[2], theirs[2])
     torch.testing.assert_close(ours[0], theirs[0], rtol=0, atol=1e-6)
     same_gradients(gradients(model, ours[0], ours[2]), gradients(model, theirs[0], theirs[2]))
+
+
+@pytest.mark.parametrize('count', [1, 2, 3, 10, 97])
+@pytest.mark.parametrize('share', [0., .3, .999999, 1 - 2**-53])
+def test_a_draw_is_where_the_running_sum_passes(count, share):
+    """Against a plain running sum; tokens of no probability at either end are never drawn."""
+    generator = torch.Generator().manual_seed(count)
+    logits = torch.randn(5, count, generator=generator)
+    logits[1:3, :count // 3] = logits[2:4, count - count // 3:] = -torch.inf
+    drawn = draw(logits, torch.full((5, ), share, dtype=torch.float64), Sampling())
+    probs = logits.softmax(-1).double()
+    for row, token in zip(probs, drawn.tolist()):
+        assert row[token] > 0
+        low, high = row[:token].sum() / row.sum(), row[:token + 1].sum() / row.sum()
+        assert low - 1e-12 <= share <= high + 1e-12

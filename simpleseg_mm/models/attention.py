@@ -2,12 +2,14 @@
 
 Both run PyTorch's own attention, and stand among transformers' implementations by name.
 """
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import List, Optional, Sequence, Tuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
 from transformers import AttentionInterface, AttentionMaskInterface
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
@@ -36,17 +38,31 @@ def packed_attention(module: nn.Module, query: Tensor, key: Tensor, value: Tenso
     Returns:
         (1, N, heads, D), and None.
     """
+    with _quick_kernels(query):
+        return _packed_attention(module, query, key, value, attention_mask, lengths, options), None
+
+
+def _packed_attention(module, query, key, value, attention_mask, lengths, options) -> Tensor:
     if lengths is None:
         shared = query.shape[1] // key.shape[1]
         if shared > 1 and attention_mask is not None and 1 < query.shape[2] <= _FEW:
-            return _few_queries(query, key, value, attention_mask, shared, **options), None
-        return sdpa_attention_forward(module, query, key, value, attention_mask, **options)
+            return _few_queries(query, key, value, attention_mask, shared, **options)
+        return sdpa_attention_forward(module, query, key, value, attention_mask, **options)[0]
     if query.shape[2] != sum(lengths):
         raise ValueError(f'sequences of {sum(lengths)} tokens in a row of {query.shape[2]}')
     options['is_causal'] = True
     parts = [sdpa_attention_forward(module, q, k, v, None, **options)[0] for q, k, v in zip(
         *(states.split(list(lengths), dim=2) for states in (query, key, value)))]
-    return torch.cat(parts, dim=1), None
+    return torch.cat(parts, dim=1)
+
+
+def _quick_kernels(query: Tensor):
+    """Within, attention on a GPU does without cuDNN, PyTorch's first choice on Hopper: it plans
+    for each new length of a sequence, a tenth of a second each (measured on an H200)."""
+    if not query.is_cuda:
+        return nullcontext()
+    return sdpa_kernel([SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION,
+                        SDPBackend.MATH])
 
 
 #: as many new tokens a row read the cache as it is, instead of a copy with all heads
@@ -101,6 +117,19 @@ class _Plan:
         return cls(groups, order.to(device), order.argsort().to(device))
 
 
+class _Permuted(torch.autograd.Function):
+    """Rows in another order, whose gradient is read in the order back instead of being added up."""
+
+    @staticmethod
+    def forward(ctx, rows: Tensor, order: Tensor, back: Tensor) -> Tensor:
+        ctx.back = back
+        return rows.index_select(0, order)
+
+    @staticmethod
+    def backward(ctx, gradient: Tensor):
+        return gradient.index_select(0, ctx.back), None, None
+
+
 def segment_attention(module: nn.Module, query: Tensor, key: Tensor, value: Tensor,
                       attention_mask: None, scaling: Optional[float] = None, dropout: float = 0.,
                       cu_seq_lens_q: Optional[Tensor] = None, **_) -> Tuple[Tensor, None]:
@@ -119,16 +148,17 @@ def segment_attention(module: nn.Module, query: Tensor, key: Tensor, value: Tens
     plan = _Plan.of(cu_seq_lens_q)
     states = [x[0].transpose(0, 1) for x in (query, key, value)]  # (N, heads, D)
     if plan.order is not None:
-        states = [x.index_select(0, plan.order) for x in states]
+        states = [_Permuted.apply(x, plan.order, plan.back) for x in states]
     parts = []
     for (count, length), *qkv in zip(plan.groups, *(
             x.split([count * length for count, length in plan.groups]) for x in states)):
         q, k, v = (x.unflatten(0, (count, length)).transpose(1, 2) for x in qkv)
-        out = F.scaled_dot_product_attention(q, k, v, None, dropout, scale=scaling)
+        with _quick_kernels(q):
+            out = F.scaled_dot_product_attention(q, k, v, None, dropout, scale=scaling)
         parts.append(out.transpose(1, 2).flatten(0, 1))
     output = torch.cat(parts) if len(parts) > 1 else parts[0]
     if plan.back is not None:
-        output = output.index_select(0, plan.back)
+        output = _Permuted.apply(output, plan.back, plan.order)
     return output[None], None
 
 

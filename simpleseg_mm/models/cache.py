@@ -89,19 +89,35 @@ class RaggedMemory:
         self.lengths = [mask_BP.shape[1]] * len(rows)
         self.additive = additive
 
-    def read(self, decode: Decode, tokens_RT: Tensor, position_RT: Tensor) -> Tensor:
-        """Hidden states (R, T, D) after each token, at the given positions."""
-        return decode(tokens_RT, self.open(tokens_RT.shape[1]), position_RT, self.cache)
+    def read(self, decode: Decode, tokens_RT: Tensor, start_R: Tensor) -> Tensor:
+        """Hidden states (R, T, D) after each token.
 
-    def open(self, count: int) -> Tensor:
-        """Make place for ``count`` tokens a row: the attention mask (R, 1, T, S)."""
+        Args:
+            decode: the network.
+            tokens_RT: ids, on the CPU.
+            start_R: position of each row's first, on the CPU.
+        """
+        device, count = self.visible_RC.device, tokens_RT.shape[1]
         used = self._reserve(max(self.lengths) + count)
-        device = self.visible_RC.device
-        slots_RT = (torch.tensor(self.lengths, device=device)[:, None]
-                    + torch.arange(count, device=device))
-        level = self._level()
+        level = self.lengths[0] if len(set(self.lengths)) == 1 else None
+        tokens_RT, start_R, lengths_R = (
+            x.to(device) for x in (tokens_RT, start_R, torch.tensor(self.lengths)))
+        return self._run(decode, tokens_RT, start_R, lengths_R, used, level)
+
+    def _run(self, decode: Decode, tokens_RT: Tensor, start_R: Tensor, lengths_R: Tensor,
+             used: int, level: Optional[int]) -> Tensor:
+        """A pass that looks at ``used`` slots; ``level``: the length of all rows, if it is one."""
+        device = tokens_RT.device
+        steps_T = torch.arange(tokens_RT.shape[1], device=device)
+        slots_RT = lengths_R[:, None] + steps_T
         for layer in self.cache.layers:
             layer.used, layer.slots_RT, layer.start = used, slots_RT, level
+        return decode(tokens_RT, self._mask(slots_RT, used), start_R[:, None] + steps_T,
+                      self.cache)
+
+    def _mask(self, slots_RT: Tensor, used: int) -> Tensor:
+        """Attention mask (R, 1, T, S): each token sees its row up to itself."""
+        device = slots_RT.device
         mask = torch.arange(used, device=device) <= slots_RT[..., None]
         mask = (mask & self.visible_RC[:, None, :used])[:, None]
         if not self.additive:
@@ -120,10 +136,6 @@ class RaggedMemory:
                 layer.reserve(size)
         return used
 
-    def _level(self) -> Optional[int]:
-        """The length of all rows, where it is one."""
-        return self.lengths[0] if len(set(self.lengths)) == 1 else None
-
     def close(self, counts: Sequence[int]) -> None:
         """Keep so many of each row's tokens of the last pass."""
         self.lengths = [length + count for length, count in zip(self.lengths, counts)]
@@ -140,13 +152,12 @@ class RaggedMemory:
 @dataclass
 class _Recording:
     """A pass that can be run again: all that it reads and writes stays where it is."""
-    inputs: Sequence[Tensor]
+    inputs: Tensor
     replay: Callable[[], None]
     hidden: Tensor
 
-    def play(self, inputs: Sequence[Tensor]) -> Tensor:
-        for place, new in zip(self.inputs, inputs):
-            place.copy_(new)
+    def play(self, inputs: Tensor) -> Tensor:
+        self.inputs.copy_(inputs)
         self.replay()
         return self.hidden
 
@@ -173,26 +184,27 @@ class GraphMemory(RaggedMemory):
         self._seen: Set[int] = set()
         self._recordings: Dict[int, _Recording] = {}
 
-    def read(self, decode: Decode, tokens_RT: Tensor, position_RT: Tensor) -> Tensor:
+    def read(self, decode: Decode, tokens_RT: Tensor, start_R: Tensor) -> Tensor:
         """As the base's; the next pass of as many tokens overwrites the result."""
         real = tokens_RT.shape[1]
         count = 1 << (real - 1).bit_length()
-        tokens_RT, position_RT = (F.pad(x, (0, count - real)) for x in (tokens_RT, position_RT))
-        mask = self.open(count)
-        slots_RT = self.cache.layers[0].slots_RT
+        slots = self._reserve(max(self.lengths) + count)
+        # one transfer: tokens, position, slot
+        given = torch.cat([F.pad(tokens_RT, (0, count - real)), start_R[:, None],
+                           torch.tensor(self.lengths)[:, None]], 1)
+        if count in self._recordings:
+            return self._recordings[count].play(given)[:, :real]
+        inputs = given.to(self.visible_RC.device)
 
         def run() -> Tensor:
-            for layer in self.cache.layers:
-                layer.slots_RT = slots_RT
-            return decode(tokens_RT, mask, position_RT, self.cache)
+            return self._run(decode, inputs[:, :count], inputs[:, count], inputs[:, count + 1],
+                             slots, None)
 
         if count not in self._seen:  # makes ready what cannot be made while recording
             self._seen.add(count)
             return run()[:, :real]
-        inputs = tokens_RT, mask, position_RT, slots_RT
-        if count not in self._recordings:
-            self._recordings[count] = _Recording(inputs, *_recorded(run))
-        return self._recordings[count].play(inputs)[:, :real]
+        self._recordings[count] = _Recording(inputs, *_recorded(run))
+        return self._recordings[count].play(given)[:, :real]
 
     def _reserve(self, used: int) -> int:
         before = self.visible_RC.shape[1]
@@ -200,9 +212,6 @@ class GraphMemory(RaggedMemory):
         if self.visible_RC.shape[1] != before:
             self._forget()
         return self.visible_RC.shape[1]
-
-    def _level(self) -> None:
-        """Slots are written by index, which a recording can be given anew."""
 
     def keep(self, rows: List[int]) -> None:
         self._forget()
@@ -225,10 +234,11 @@ class StepMemory:
         self.cache = cache
         self.mask_RS = mask_BP[rows]
 
-    def read(self, decode: Decode, tokens_R1: Tensor, position_R1: Tensor) -> Tensor:
+    def read(self, decode: Decode, tokens_R1: Tensor, start_R: Tensor) -> Tensor:
         """Hidden states (R, 1, D) after one more token of each row."""
         self.mask_RS = torch.cat([self.mask_RS, self.mask_RS.new_ones(len(self.mask_RS), 1)], 1)
-        return decode(tokens_R1, self.mask_RS, position_R1, self.cache)
+        device = self.mask_RS.device
+        return decode(tokens_R1.to(device), self.mask_RS, start_R[:, None].to(device), self.cache)
 
     def close(self, counts: Sequence[int]) -> None:
         """Nothing: the cache has grown by itself."""

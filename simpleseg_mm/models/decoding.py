@@ -126,8 +126,9 @@ def _choose(mllm, hidden_ND: Tensor, live: List[Answer], choose: Callable, banne
     prefixes = [(answer.row, answer.tokens, answer.run[1:1 + i])
                 for answer in live for i in range(len(answer.run))]
     tokens = choose(logits, prefixes)
-    logps = (open_logits.gather(1, tokens[:, None]).squeeze(1) - total).tolist()
-    tokens, at, kept = tokens.tolist(), 0, {}
+    logps = open_logits.gather(1, tokens[:, None]).squeeze(1) - total
+    tokens, logps = torch.stack([tokens.double(), logps.double()]).tolist()  # one transfer
+    tokens, at, kept = [int(token) for token in tokens], 0, {}
     for answer in live:
         end = at + len(answer.run)
         count = answer.take(tokens[at:end], logps[at:end], stops, limit)
@@ -178,12 +179,9 @@ def _read(mllm, memory, placed: List[Answer], first: List[int]) -> Tensor:
     """Hidden states (N, D) after each token of the runs of the answers that have not ended."""
     runs = [[0] if answer.ended else answer.run for answer in placed]
     width = max(map(len, runs))
-    device = mllm.device
-    tokens_RT = torch.tensor([run + [0] * (width - len(run)) for run in runs], device=device)
-    start = torch.tensor([first[answer.row] + len(answer.tokens) - 1 for answer in placed],
-                         device=device)
-    position_RT = start[:, None] + torch.arange(width, device=device)
-    hidden_RTD = memory.read(mllm.decode, tokens_RT, position_RT)
-    real = [[i < len(run) and not answer.ended for i in range(width)]
-            for answer, run in zip(placed, runs)]
-    return hidden_RTD[torch.tensor(real, device=device)]
+    tokens_RT = torch.tensor([run + [0] * (width - len(run)) for run in runs])
+    start_R = torch.tensor([first[answer.row] + len(answer.tokens) - 1 for answer in placed])
+    hidden_RTD = memory.read(mllm.decode, tokens_RT, start_R)
+    real = [row * width + i for row, (answer, run) in enumerate(zip(placed, runs))
+            for i in range(len(run)) if not answer.ended]
+    return hidden_RTD.flatten(0, 1)[torch.tensor(real, device=hidden_RTD.device)]

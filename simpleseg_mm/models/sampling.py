@@ -2,11 +2,13 @@
 
 Shapes: R answers, N tokens to be chosen at once, V tokens of the vocabulary.
 """
+import math
 from dataclasses import dataclass
 from typing import Optional, Sequence, Tuple
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 #: an answer's number, its tokens, and what of its draft comes before the token to be chosen
@@ -56,14 +58,38 @@ def draw(logits_RV: Tensor, uniform_R: Tensor, sampling: Sampling) -> Tensor:
     if sampling.top_k or sampling.top_p < 1:
         width = min(sampling.top_k or logits_RV.shape[1], logits_RV.shape[1])
         logits_RV, ids_RV = logits_RV.topk(width, sorted=True)
-    probs_RV = logits_RV.softmax(-1, dtype=torch.float64)
+    probs_RV = logits_RV.softmax(-1)
     if sampling.top_p < 1:  # the first token always stays
-        probs_RV = probs_RV * (probs_RV.cumsum(-1) - probs_RV < sampling.top_p)
-    total_RV = probs_RV.cumsum(-1)
-    threshold_R1 = uniform_R.to(total_RV)[:, None] * total_RV[:, -1:]
-    index_R1 = torch.searchsorted(total_RV, threshold_R1, right=True)
-    index_R1 = index_R1.clamp(max=total_RV.shape[1] - 1)
+        before_RV = probs_RV.double().cumsum(-1) - probs_RV
+        probs_RV = probs_RV * (before_RV < sampling.top_p)
+    index_R1 = _passed(probs_RV, uniform_R.to(probs_RV.device, torch.float64)[:, None])
     return (index_R1 if ids_RV is None else ids_RV.gather(1, index_R1)).squeeze(1)
+
+
+def _passed(probs_RV: Tensor, uniform_R1: Tensor) -> Tensor:
+    """Where the cumulative sum passes a share of the whole (R, 1), added up in float64.
+
+    First which block of tokens it is, then which token: a running sum over a whole vocabulary is
+    one long chain on a GPU.
+    """
+    rows, count = probs_RV.shape
+    width = math.isqrt(count - 1) + 1
+    blocks_RBW = F.pad(probs_RV, (0, -count % width)).view(rows, -1, width)
+    sums_RB = blocks_RBW.sum(-1, dtype=torch.float64).cumsum(-1)
+    threshold_R1 = uniform_R1 * sums_RB[:, -1:]
+    block_R1 = torch.searchsorted(sums_RB, threshold_R1, right=True).minimum(
+        _last(blocks_RBW.amax(-1)))
+    before_R1 = F.pad(sums_RB, (1, 0)).gather(1, block_R1)
+    inside_RW = blocks_RBW.gather(1, block_R1[..., None].expand(-1, -1, width)).squeeze(1)
+    place_R1 = torch.searchsorted(inside_RW.cumsum(-1, dtype=torch.float64),
+                                  threshold_R1 - before_R1, right=True)
+    return block_R1 * width + place_R1.minimum(_last(inside_RW))
+
+
+def _last(values_RN: Tensor) -> Tensor:
+    """Where each row has its last number above 0, (R, 1): rounding leads to none beyond it."""
+    places_N = torch.arange(values_RN.shape[1], device=values_RN.device)
+    return ((values_RN > 0) * places_N).amax(-1, keepdim=True)
 
 
 class Likeliest:

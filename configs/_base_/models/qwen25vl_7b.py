@@ -5,6 +5,7 @@ model = dict(
     mllm=dict(
         type='QwenVL',
         packing=True,
+        fused=True,
         pretrained='Qwen/Qwen2.5-VL-7B-Instruct',
         dtype='bfloat16',
         min_pixels=256 * 28 * 28,

@@ -13,6 +13,7 @@ from transformers import AutoConfig, AutoModelForImageTextToText, AutoTokenizer
 
 from ...polygon import AnswerAutomaton
 from ..decoding import Answer, OnTokens, write_answers
+from ..fused import fuse
 from ..generation import greedy_rules
 from ..guide import Guide, Spelling
 from ..attention import PACKED, SEGMENTS
@@ -76,6 +77,8 @@ class MLLMAdapter(nn.Module):
         gradient_checkpointing: recompute activations in the backward pass.
         attn_implementation: as in transformers.
         packing: train on rows without padding, laid end to end (:meth:`pack`). Needs 'sdpa'.
+        fused: on a GPU, compute norms, rotations and gates by compiled kernels (``fused.py``),
+            which the first steps compile; that needs a C compiler.
         system_prompt: ``None`` leaves the chat template's own default.
     """
     #: name of the part -> prefixes of its parameters below the transformers model
@@ -102,6 +105,7 @@ class MLLMAdapter(nn.Module):
                  gradient_checkpointing: bool = False,
                  attn_implementation: str = 'sdpa',
                  packing: bool = False,
+                 fused: bool = False,
                  system_prompt: Optional[str] = None) -> None:
         super().__init__()
         if init not in ('pretrained', 'random'):
@@ -148,6 +152,8 @@ class MLLMAdapter(nn.Module):
         if attn_implementation == 'sdpa':
             vision = self.hf.get_submodule(self.parts['vision'][0].rstrip('.'))
             vision.config._attn_implementation = SEGMENTS
+        if fused and torch.cuda.is_available():
+            fuse(self.hf)
         self.hf.train()
         self._check_parts([*freeze, *train_with_lora])
         self._select_trainable(freeze, lora, train_with_lora)
