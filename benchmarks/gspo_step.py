@@ -1,21 +1,25 @@
 """One GSPO step at the true shape of a model with random weights: time, memory, tokens/s.
 
     python benchmarks/gspo_step.py configs/simpleseg/qwen25vl_lora_gspo_refcoco.py \
-        --model configs/_base_/models/qwen25vl_7b_random.py --prompts 4 --new-tokens 256
+        --model configs/_base_/models/qwen25vl_7b_random.py --prompts 4 --new-tokens 256 --peer
 
 A step is the training loop's own: rollout, rewards, old log-probabilities, updates. Pictures are
 RefShapes scenes, and as random weights write nonsense, the reward is a checksum of the text. The
-last line is one JSON object.
+last line is one JSON object: our figures, or with ``--peer`` the row of both sides
+(trl_gspo.py is the other).
 """
 import argparse
+import gc
 import json
 import statistics
+import sys
 import tempfile
 import time
 import zlib
+from typing import Optional
 
 import torch
-from measure import ROOT, need_cuda
+from measure import ROOT, Skip, device_name, need_cuda, row
 from mmengine.config import Config, DictAction
 from mmengine.runner import Runner
 
@@ -30,8 +34,8 @@ def checksum(answer) -> float:
     return zlib.crc32(answer.text.encode()) / 2**32
 
 
-def build(args: argparse.Namespace, folder: str) -> Runner:
-    """The config's own runner, with random weights, RefShapes and no validation."""
+def configure(args: argparse.Namespace, folder: str) -> Config:
+    """The config, with random weights, RefShapes and no validation."""
     generate(f'{folder}/data', dict(train=2 * args.prompts), size=args.size)
     cfg = Config.fromfile(args.config)
     dataset = Config.fromfile(
@@ -53,56 +57,95 @@ def build(args: argparse.Namespace, folder: str) -> Runner:
     cfg.merge_from_dict(args.cfg_options or {})
     launch.prepare_launcher(cfg, 'none')
     launch.fit_global_batch(cfg, 1)
-    return Runner.from_cfg(cfg)
+    return cfg
 
 
-def measure_steps(args: argparse.Namespace) -> dict:
-    """Medians of a few steps, as a dict."""
+def measure_steps(cfg: Config, steps: int, seen: Optional[list] = None) -> dict:
+    """Figures of a few steps after one of warm-up: medians, ``rates`` of each.
+
+    ``seen`` takes the pictures and prompts of each step, that of warm-up included.
+    """
+    cuda = torch.cuda.is_available()
+    if cuda:
+        torch.cuda.reset_peak_memory_stats()
     times = []
-    with tempfile.TemporaryDirectory() as folder:
-        runner = build(args, folder)
-        loop = runner.build_train_loop(runner.cfg.train_cfg)
-        runner.optim_wrapper = runner.build_optim_wrapper(runner.optim_wrapper)
-        batches = iter(loop.dataloader)
-        runner.model.train()
-        for step in range(args.steps + 1):
-            data = loop.model.data_preprocessor(next(batches), True)
-            start = time.perf_counter()
-            experience = loop.collect(data['inputs'], data['data_samples'])
-            middle = time.perf_counter()
-            loop.update(experience)
-            if torch.cuda.is_available():
-                torch.cuda.synchronize()
-            end = time.perf_counter()
-            tokens = sum(answer.num_tokens for group in experience.answers for answer in group)
-            times.append((middle - start, end - middle, tokens))
+    runner = Runner.from_cfg(cfg)
+    loop = runner.build_train_loop(runner.cfg.train_cfg)
+    runner.optim_wrapper = runner.build_optim_wrapper(runner.optim_wrapper)
+    batches = iter(loop.dataloader)
+    runner.model.train()
+    for step in range(steps + 1):
+        data = loop.model.data_preprocessor(next(batches), True)
+        start = time.perf_counter()
+        experience = loop.collect(data['inputs'], data['data_samples'])
+        middle = time.perf_counter()
+        loop.update(experience)
+        if cuda:
+            torch.cuda.synchronize()
+        end = time.perf_counter()
+        tokens = sum(answer.num_tokens for group in experience.answers for answer in group)
+        times.append((middle - start, end - middle, tokens))
+        if not experience.learnt_PG.all():
+            raise RuntimeError('groups were left out, since their texts are alike: the '
+                               'step would be a part of one. Raise --new-tokens')
+        if seen is not None:
+            seen.append(([image.cpu() for image in experience.images],
+                         [sample.prompt for sample in experience.samples]))
     rollout, update, tokens = (statistics.median(column) for column in zip(*times[1:]))
     totals = [first + second for first, second, _ in times[1:]]
-    cuda = torch.cuda.is_available()
     return dict(
-        device=torch.cuda.get_device_name() if cuda else 'cpu',
+        device=device_name(),
         parameters=sum(p.numel() for p in loop.model.parameters()),
         trained=sum(p.numel() for p in loop.model.parameters() if p.requires_grad),
-        prompts=args.prompts, group_size=loop.group_size, new_tokens=tokens,
+        prompts=len(experience.samples), group_size=loop.group_size, new_tokens=tokens,
         seconds=round(statistics.median(totals), 3),
         spread=[round(min(totals), 3), round(max(totals), 3)],
         rollout_seconds=round(rollout, 3), update_seconds=round(update, 3),
         tokens_per_s=round(tokens / statistics.median(totals), 1),
+        rates=[round(count / total, 2) for total, (_, _, count) in zip(totals, times[1:])],
         rollout_tokens_per_s=round(tokens / rollout, 1),
         memory_gib=round(torch.cuda.max_memory_allocated() / 2**30, 2) if cuda else None)
 
 
+def compare(name: str, args: argparse.Namespace) -> dict:
+    """A row of tokens a second: our steps, then TRL's on the same pictures and prompts."""
+    try:
+        import trl_gspo
+    except ImportError as error:
+        raise Skip(f'its peer needs what requirements/lock-test.txt lists: {error}') from error
+    seen: list = []
+    with tempfile.TemporaryDirectory() as folder:
+        cfg = configure(args, folder)
+        ours = measure_steps(cfg, args.steps, seen)
+        print(json.dumps(ours), file=sys.stderr, flush=True)
+        gc.collect()
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+            left = torch.cuda.memory_allocated() / 2**30
+            if left > 1:
+                raise RuntimeError(f'{left:.1f} GiB of our side are still held: the peer would '
+                                   'be measured beside it')
+        peer = trl_gspo.measure_steps(cfg, seen, f'{folder}/trl')
+    loop = cfg.train_cfg
+    return row(
+        name, ours['rates'], peer['rates'], 'tokens/s', device_name(), more_is_better=True,
+        memory_gib=ours['memory_gib'], peer_memory_gib=peer['memory_gib'],
+        rollout_seconds=ours['rollout_seconds'], update_seconds=ours['update_seconds'],
+        seconds=ours['seconds'], peer_seconds=peer['seconds'], trained=ours['trained'],
+        what=f'whole GSPO steps of {ours["parameters"] / 1e6:.0f} M random parameters with LoRA: '
+             f'{ours["prompts"]} prompts with a picture, {loop.group_size} answers of '
+             f'{loop.rollout.max_new_tokens} tokens each, {loop.mini_batches} updates, '
+             f'{loop.micro_batch_size} answers at a time; the peer is TRL\'s GRPOTrainer with '
+             'generation by transformers, measured after ours on the same prompts')
+
+
 def rows(quick: bool = False) -> list:
-    """Tokens a second of whole steps, LoRA on the 7B shape; there is no peer yet."""
+    """LoRA on the 7B shape."""
     need_cuda()
-    found = measure_steps(argparse.Namespace(
+    return [compare('gspo_step_7b_lora', argparse.Namespace(
         config=str(ROOT / 'configs/simpleseg/qwen25vl_lora_gspo_refcoco.py'),
         model=str(ROOT / 'configs/_base_/models/qwen25vl_7b_random.py'), prompts=4,
-        new_tokens=32 if quick else 256, size=448, steps=1 if quick else 3, cfg_options=None))
-    return [dict(name='gspo_step_7b_lora', ratio=None, ours=found['tokens_per_s'], peer=None,
-                 unit='tokens/s', device=found['device'], spread=[], **{
-                     key: found[key] for key in ('memory_gib', 'rollout_seconds',
-                                                 'update_seconds')})]
+        new_tokens=128 if quick else 256, size=448, steps=1 if quick else 2, cfg_options=None))]
 
 
 def main() -> None:
@@ -113,9 +156,14 @@ def main() -> None:
     parser.add_argument('--new-tokens', type=int, default=256)
     parser.add_argument('--size', type=int, default=448, help='side of the pictures in pixels')
     parser.add_argument('--steps', type=int, default=3, help='timed steps, after one of warm-up')
+    parser.add_argument('--peer', action='store_true', help='measure TRL beside it')
     parser.add_argument('--cfg-options', nargs='+', action=DictAction)
     args = parser.parse_args()
-    print(json.dumps(measure_steps(args)))
+    if args.peer:
+        print(json.dumps(compare('gspo_step', args)))
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        print(json.dumps(measure_steps(configure(args, folder), args.steps)))
 
 
 if __name__ == '__main__':

@@ -1,4 +1,5 @@
 """Benchmarks: the form of their rows, and that peers do the same work as ours."""
+import argparse
 import json
 import subprocess
 import sys
@@ -13,6 +14,7 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT / 'benchmarks'))
 
 import codec  # noqa: E402
+import gspo_step  # noqa: E402
 import measure  # noqa: E402
 import official  # noqa: E402
 import run  # noqa: E402
@@ -119,3 +121,46 @@ def test_the_trainers_batch_is_ours(tmp_path):
     with torch.no_grad():
         loss = model.loss(inputs, samples)['loss']
         assert loss == pytest.approx(float(model.mllm.hf(**peer).loss), rel=1e-5)
+
+
+@pytest.fixture
+def tiny_gspo(tmp_path, monkeypatch):
+    """The peer's module, a config of a tiny network, and a batch of two prompts."""
+    pytest.importorskip('trl')
+    import trl_gspo
+    monkeypatch.delenv('LOCAL_RANK', raising=False)  # which accelerate takes for several processes
+    cfg = gspo_step.configure(argparse.Namespace(
+        config=str(ROOT / 'configs/simpleseg/qwen25vl_lora_gspo_refcoco.py'),
+        model=str(ROOT / 'configs/_base_/models/nano_random.py'), prompts=2, new_tokens=3, size=64,
+        cfg_options={'train_cfg.group_size': 4, 'train_cfg.mini_batches': 2,
+                     'model.mllm.min_pixels': 784, 'model.mllm.dtype': 'float32'}), str(tmp_path))
+    generator = torch.Generator().manual_seed(0)
+    pictures = torch.randint(0, 256, (2, 3, 56, 84), dtype=torch.uint8, generator=generator)
+    return trl_gspo, cfg, (list(pictures), ['the red circle', 'a larger blue square on the left'])
+
+
+def test_trl_reads_and_learns_from_what_we_do(tiny_gspo, tmp_path):
+    """Our tokens and pixels (else it is not built), in generation, old log-probabilities and
+    updates."""
+    trl_gspo, cfg, batch = tiny_gspo
+    clock = trl_gspo.Clock()
+    trainer = trl_gspo.build(cfg, [batch, batch], str(tmp_path / 'trl'), [clock])
+    seen, hf = [], trainer.model
+    hf.model.visual.register_forward_pre_hook(
+        lambda module, args, kwargs: seen.append(
+            (len(kwargs['grid_thw']), torch.is_grad_enabled())), with_kwargs=True)
+    before = {name: p.detach().clone() for name, p in hf.named_parameters()}
+    trainer.train()
+    assert seen == 2 * ([(8, False)] + 4 * [(2, False)] + 4 * [(2, True)])
+    assert len(clock.seconds) == 2 * cfg.train_cfg.mini_batches
+    assert len(trainer.reward_funcs[0].tokens) == 2
+    changed = {name for name, p in hf.named_parameters() if not torch.equal(p, before[name])}
+    assert changed == {name for name in before if 'lora_' in name or '.merger.' in name}
+
+
+def test_a_peer_that_reads_other_tokens_is_refused(tiny_gspo, tmp_path, monkeypatch):
+    trl_gspo, cfg, batch = tiny_gspo
+    monkeypatch.setattr(trl_gspo, 'CHAT_TEMPLATE',
+                        trl_gspo.CHAT_TEMPLATE.replace("['role'] }}\n", "['role'] }}"))
+    with pytest.raises(ValueError, match='the peer reads other input_ids'):
+        trl_gspo.build(cfg, [batch], str(tmp_path / 'trl'))
