@@ -69,7 +69,8 @@ def measure_steps(cfg: Config, steps: int, seen: Optional[list] = None) -> dict:
     if cuda:
         torch.cuda.reset_peak_memory_stats()
     times = []
-    runner = Runner.from_cfg(cfg)
+    with torch.device('cuda' if cuda else 'cpu'):
+        runner = Runner.from_cfg(cfg)
     loop = runner.build_train_loop(runner.cfg.train_cfg)
     runner.optim_wrapper = runner.build_optim_wrapper(runner.optim_wrapper)
     batches = iter(loop.dataloader)

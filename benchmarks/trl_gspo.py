@@ -13,6 +13,7 @@ from unittest.mock import patch
 import torch
 from datasets import Dataset
 from huggingface_hub import constants
+from measure import released
 from mmengine.config import Config
 from mmengine.optim import build_optim_wrapper
 from mmengine.registry import init_default_scope
@@ -154,7 +155,8 @@ def measure_steps(cfg: Config, batches: Sequence[Batch], folder: str) -> dict:
         torch.cuda.reset_peak_memory_stats()
     clock = Clock()
     trainer = build(cfg, batches, folder, [clock])
-    trainer.train()
+    with released(trainer.model):
+        trainer.train()
     updates = cfg.train_cfg.mini_batches
     seconds = [sum(clock.seconds[i:i + updates])
                for i in range(0, len(clock.seconds), updates)]

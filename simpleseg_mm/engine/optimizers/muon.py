@@ -46,7 +46,11 @@ def orthogonalize(matrices: Tensor, steps: int = 5, eps: float = 1e-7) -> Tensor
 
 def load_master(param: Tensor, low: Tensor) -> Tensor:
     """The float32 value whose upper half is a bfloat16 ``param`` and whose rest is ``low``."""
-    return ((param.view(torch.int16).int() << 16) + low.int()).view(torch.float32)
+    # A float32's halves side by side, lower half first: fewer passes over memory than shifts.
+    halves = torch.empty((*param.shape, 2), dtype=torch.int16, device=param.device)
+    halves[..., 0] = low
+    torch.add(param.view(torch.int16), low >> 15, out=halves[..., 1])
+    return halves.view(torch.float32).squeeze(-1)
 
 
 def store_master(master: Tensor, param: Tensor, low: Tensor) -> None:
@@ -54,10 +58,9 @@ def store_master(master: Tensor, param: Tensor, low: Tensor) -> None:
 
     ``load_master`` gives ``master`` back bit for bit.
     """
-    bits = master.view(torch.int32)
-    high = (bits + 0x8000) >> 16
-    low.copy_(bits - (high << 16))
-    param.copy_(high.to(torch.int16).view(torch.bfloat16))
+    halves = (master.view(torch.int32) + 0x8000).unsqueeze(-1).view(torch.int16)
+    param.view(torch.int16).copy_(halves[..., 1])
+    low.copy_(halves[..., 0] ^ -0x8000)
 
 
 class _Matrix(NamedTuple):
@@ -271,7 +274,7 @@ class MuonAdamW(Optimizer):
             torch._foreach_add_(params, [u.to(params[0].dtype) for u in updates], alpha=alpha)
             return
         for m, update in zip(matrices, updates):
-            master = load_master(m.param, m.low).mul_(decay).add_(update.float(), alpha=alpha)
+            master = load_master(m.param, m.low).mul_(decay).add_(update, alpha=alpha)
             store_master(master, m.param, m.low)
 
     def _adamw_step(self, params: List[Tensor], group: dict) -> None:

@@ -1,0 +1,89 @@
+"""Fused steps compute what transformers' own do; with a GPU, by kernels that are compiled."""
+import pytest
+import torch
+import torch.nn.functional as F
+from test_models_families import PICTURES, PROMPTS, of_family
+from test_models_packing import LINES
+from test_models_simpleseg import sample
+from torch import nn
+from transformers.activations import SiLUActivation
+
+from simpleseg_mm.models import fused
+
+CUDA = torch.cuda.is_available()
+DEVICE = 'cuda' if CUDA else 'cpu'
+STEPS = {'Qwen2_5_VLRMSNorm', 'Qwen2RMSNorm', 'Qwen3VLTextRMSNorm', 'Qwen2MLP',
+         'Qwen2_5_VLMLP', 'Qwen3VLTextMLP'}
+
+
+@pytest.fixture(autouse=True)
+def as_they_are(monkeypatch):
+    """Compiling for a CPU takes longer than it teaches."""
+    if not CUDA:
+        monkeypatch.setattr(fused, 'compiled', lambda function: function)
+        fused._with_fused_rotation.cache_clear()
+
+
+@pytest.mark.parametrize('checkpointing', [False, True])
+@pytest.mark.parametrize('family', ['qwen2_5_vl', 'qwen2_vl', 'qwen3_vl'])
+def test_losses_gradients_and_answers_are_the_same(family, checkpointing):
+    model = of_family(family, packing=True, gradient_checkpointing=checkpointing).to(DEVICE)
+    found = []
+    for on in (False, True):
+        if on:
+            fused.fuse(model.mllm.hf)
+        loss = model.loss(PICTURES, [sample(turns) for turns in LINES])['loss']
+        loss.backward()
+        found.append((loss, {name: p.grad for name, p in model.named_parameters()},
+                      [a.text for a in model.answer(PICTURES, PROMPTS, max_new_tokens=8)]))
+        model.zero_grad()
+    changed = {type(m).__name__ for m in model.mllm.hf.modules() if 'forward' in m.__dict__}
+    assert changed & STEPS and any('Attention' in name for name in changed)
+    torch.testing.assert_close(found[0][0], found[1][0])
+    assert found[0][2] == found[1][2]
+    for name, gradient in found[0][1].items():
+        torch.testing.assert_close(found[1][1][name], gradient, rtol=1e-3, atol=1e-5, msg=name)
+
+
+@pytest.mark.parametrize('family', ['kimi_vl', 'qwen3_5'])
+def test_norms_of_another_form_are_left_alone(family):
+    model = of_family(family)
+    fused.fuse(model.mllm.hf)
+    assert not any('Norm' in type(m).__name__ for m in model.mllm.hf.modules()
+                   if 'forward' in m.__dict__)
+
+
+class Gated(nn.Module):
+    """As transformers' gated layers, of a width that no fast kernel takes."""
+
+    def __init__(self, width: int, bias: bool) -> None:
+        super().__init__()
+        self.hidden_size, self.intermediate_size = 16, width
+        self.gate_proj, self.up_proj = (nn.Linear(16, width, bias=bias) for _ in range(2))
+        self.down_proj = nn.Linear(width, 16, bias=bias)
+        self.act_fn = SiLUActivation()
+
+    def forward(self, x):
+        return self.down_proj(self.act_fn(self.gate_proj(x)) * self.up_proj(x))
+
+
+@pytest.mark.parametrize('bias', [False, True])
+@pytest.mark.parametrize('width', [16, 12, 20, 3])
+def test_padded_widths_are_the_same_product(width, bias, monkeypatch):
+    torch.manual_seed(0)
+    layer, states, widths = Gated(width, bias).to(DEVICE), torch.randn(2, 5, 16), []
+    linear = F.linear
+    monkeypatch.setattr(F, 'linear', lambda x, weight, *bias: (
+        widths.append(tuple(weight.shape)), linear(x, weight, *bias))[1])
+    found = []
+    for on in (False, True):
+        if on:
+            fused.fuse(layer)
+        inputs = states.to(DEVICE, copy=True).requires_grad_()
+        output = layer(inputs)
+        output.square().sum().backward()
+        found.append([output, inputs.grad, *(p.grad for p in layer.parameters())])
+        layer.zero_grad()
+    for ours, theirs in zip(*found):
+        torch.testing.assert_close(ours, theirs)
+    assert all(size % 8 == 0 for shape in widths[-3:] for size in shape)
