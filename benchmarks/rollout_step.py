@@ -65,5 +65,5 @@ def compare(name: str, config: str, prompts: int, limit: int, turns: int) -> dic
 
 def rows(quick: bool = False) -> List[dict]:
     need_cuda()
-    return [compare('rollout_7b_g8', 'configs/_base_/models/qwen25vl_7b_random.py', 4,
+    return [compare('rollout_7b_g8', 'configs/_base_/models/qwen25vl_7b_random.py', 8,
                     16 if quick else 256, 1 if quick else 3)]

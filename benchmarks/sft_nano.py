@@ -135,18 +135,22 @@ class Collator:
 
 
 class Clock(TrainerCallback):
-    """When steps end."""
+    """When batches end."""
 
     def __init__(self) -> None:
         self.ends: List[float] = []
 
     def on_step_end(self, args, state, control, **kwargs) -> None:
+        if torch.cuda.is_available():
+            torch.cuda.synchronize()
         self.ends.append(time.perf_counter())
+
+    on_substep_end = on_step_end  # of a batch whose gradient is kept for the next
 
 
 def trainer_steps(mllm, data: Dataset, folder: str, batch_size: int, steps: int, warmup: int,
                   optimizer: Optional[torch.optim.Optimizer] = None, hf=None, **options) -> float:
-    """Seconds of ``steps`` updates of the Trainer, after ``warmup`` others.
+    """Seconds of ``steps`` batches of the Trainer, after ``warmup`` others.
 
     Args:
         mllm: adapter with the network, which is trained with transformers' own attention.
@@ -169,8 +173,6 @@ def trainer_steps(mllm, data: Dataset, folder: str, batch_size: int, steps: int,
                 dataloader_num_workers=1, logging_steps=10, save_strategy='no',
                 report_to='none', disable_tqdm=True, use_cpu=not cuda,
                 remove_unused_columns=False, seed=0), **options})).train()
-    if cuda:
-        torch.cuda.synchronize()
     return clock.ends[-1] - clock.ends[warmup - 1]
 
 

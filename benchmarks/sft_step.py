@@ -15,6 +15,7 @@ are counted), attention scores left out. The last line is one JSON object.
 import argparse
 import json
 import statistics
+import sys
 import tempfile
 from pathlib import Path
 from typing import List
@@ -91,40 +92,53 @@ def counted_flops(model, dataset: Dataset) -> float:
 
 def compare(name: str, model: str, batch_size: int, micro_batches: int, turns: int,
             peak_tflops: float, peer: bool = True) -> dict:
-    """A row of samples a second, with memory and MFU; ``peer``: whether to run the Trainer."""
+    """A row of samples a second, with memory and MFU; ``peer``: whether to run the Trainer.
+
+    Of each update the first quarter of its micro-batches is warm-up.
+    """
+    cuda = torch.cuda.is_available()
     with tempfile.TemporaryDirectory() as folder:
         runner = build(folder, model, batch_size, micro_batches)
         loop = started(runner)
         mllm, dataset = runner.model.mllm, loop.dataloader.dataset
         data = Conversations(Path(folder) / 'conversations', dataset, len(dataset))
-        flops, count = counted_flops(runner.model, dataset), len(dataset)
+        warmup, flops = micro_batches // 4, counted_flops(runner.model, dataset)
+        timed = batch_size * (micro_batches - warmup)
         seconds, memory = dict(ours=[], peer=[]), {}
         for _ in range(turns):
             peak_gib(start=True)
-            seconds['ours'].append(runner_steps(loop, micro_batches, micro_batches))
+            seconds['ours'].append(runner_steps(loop, micro_batches - warmup, warmup))
             memory['ours'] = peak_gib()
+            print(seconds, memory, file=sys.stderr, flush=True)
             if peer:
                 peak_gib(start=True)
                 seconds['peer'].append(trainer_steps(
-                    mllm, data, f'{folder}/trainer', batch_size, 1, 1,
+                    mllm, data, f'{folder}/trainer', batch_size, micro_batches - warmup, warmup,
                     runner.optim_wrapper.optimizer, gradient_accumulation_steps=micro_batches,
-                    gradient_checkpointing=True, dataloader_num_workers=4))
+                    max_steps=1, gradient_checkpointing=True, dataloader_num_workers=4))
                 memory['peer'] = peak_gib()
+    flops *= timed / len(dataset)
     mfu = {side: round(flops / statistics.median(values) / peak_tflops / 1e12, 3)
            for side, values in seconds.items() if values}
-    rates = {side: [count / value for value in values] for side, values in seconds.items()}
-    return row(name, rates['ours'], rates['peer'] or rates['ours'], 'samples/s', device_name(),
-               True, mfu=mfu, memory_gib=memory, flops=flops, seconds=seconds,
-               what=f'an update of {micro_batches} micro-batches of {batch_size} pictures, Muon, '
-               f'gradient checkpointing, bfloat16; MFU {mfu["ours"]} of {peak_tflops:g} TFLOP/s, '
-               f'the peer {mfu.get("peer")}; peak memory {memory["ours"]} GiB, the peer '
-               f'{memory.get("peer")}')
+    rates = {side: [timed / value for value in values] for side, values in seconds.items()}
+    what = (f'{timed} pictures in micro-batches of {batch_size} and an update by Muon, gradient '
+            f'checkpointing, bfloat16; MFU {mfu["ours"]} of {peak_tflops:g} TFLOP/s, peak memory '
+            f'{memory["ours"]} GiB')
+    notes = dict(mfu=mfu, memory_gib=memory, seconds=seconds,
+                 reserved_gib=round(torch.cuda.max_memory_reserved() / 2**30, 2) if cuda else None)
+    if not peer:
+        return dict(name=name, ratio=None, ours=round(statistics.median(rates['ours']), 3),
+                    peer=None, unit='samples/s', device=device_name(), spread=[], what=what,
+                    **notes)
+    return row(name, rates['ours'], rates['peer'], 'samples/s', device_name(), True, what=what +
+               f'; the peer is transformers.Trainer: {mfu["peer"]}, {memory["peer"]} GiB', **notes)
 
 
 def rows(quick: bool = False) -> List[dict]:
     need_cuda()
-    return [compare('sft_step_7b', str(ROOT / 'configs/_base_/models/qwen25vl_7b_random.py'), 4,
-                    2 if quick else 8, 1 if quick else 2, 989.)]
+    model = str(ROOT / 'configs/_base_/models/qwen25vl_7b_random.py')
+    return [compare('sft_step_7b', model, 16, 4 if quick else 8, 1 if quick else 2, 989.),
+            compare('sft_update_7b', model, 16, 4 if quick else 16, 1, 989., peer=False)]
 
 
 def main() -> None:
@@ -134,8 +148,12 @@ def main() -> None:
     parser.add_argument('--micro-batches', type=int, default=8, help='an update')
     parser.add_argument('--turns', type=int, default=2, help='timed updates')
     parser.add_argument('--peak-tflops', type=float, default=989., help="the device's, dense bf16")
+    parser.add_argument('--memory-gib', type=float, help='fail beyond so much memory of the GPU')
     parser.add_argument('--trainer', action='store_true', help='beside the Trainer')
     args = parser.parse_args()
+    if args.memory_gib:
+        total = torch.cuda.get_device_properties(0).total_memory / 2**30
+        torch.cuda.set_per_process_memory_fraction(args.memory_gib / total)
     print(json.dumps(compare('sft_step', args.config, args.batch_size, args.micro_batches,
                              args.turns, args.peak_tflops, args.trainer)))
 

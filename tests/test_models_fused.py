@@ -45,6 +45,18 @@ def test_losses_gradients_and_answers_are_the_same(family, checkpointing):
         torch.testing.assert_close(found[1][1][name], gradient, rtol=1e-3, atol=1e-5, msg=name)
 
 
+def test_log_probs_are_bit_for_bit_the_same_with_and_without_gradient():
+    """Else GSPO would clip the noise between two kernels."""
+    model = of_family('qwen2_5_vl', packing=True, gradient_checkpointing=True, dtype='bfloat16',
+                      lora=dict(r=4, target_modules=['q_proj', 'down_proj'])).to(DEVICE)
+    fused.fuse(model.mllm.hf)
+    turns = [[('a', [20, 21, 2])], [('a b', [30, 2])]]
+    with torch.no_grad():
+        old = model.log_probs(PICTURES[:2], turns)[0]
+    new = model.log_probs(PICTURES[:2], turns)[0]
+    assert new.requires_grad and torch.equal(old, new)
+
+
 @pytest.mark.parametrize('family', ['kimi_vl', 'qwen3_5'])
 def test_norms_of_another_form_are_left_alone(family):
     model = of_family(family)

@@ -7,6 +7,7 @@ Shapes: B prompts, R rows (answers), P slots of the padded prompt, T tokens read
 slots in use, C slots allocated.
 """
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Callable, Dict, List, Optional, Sequence, Set, Tuple
 
 import torch
@@ -164,10 +165,22 @@ class _Recording:
 
 def _recorded(run: Callable[[], Tensor]) -> Tuple[Callable[[], None], Tensor]:
     """What runs it again as a CUDA graph, and where the result then stands."""
-    graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph, capture_error_mode='thread_local'):  # other threads go on
-        result = run()
+    graph, stream = torch.cuda.CUDAGraph(), _recording_stream()
+    stream.wait_stream(torch.cuda.current_stream())
+    # torch.cuda.graph would also empty the allocator's cache, which costs more than it gives here
+    with torch.cuda.stream(stream):
+        graph.capture_begin(capture_error_mode='thread_local')  # other threads go on
+        try:
+            result = run()
+        finally:
+            graph.capture_end()
+    torch.cuda.current_stream().wait_stream(stream)
     return graph.replay, result
+
+
+@lru_cache(maxsize=None)
+def _recording_stream():
+    return torch.cuda.Stream()
 
 
 class GraphMemory(RaggedMemory):
@@ -175,13 +188,18 @@ class GraphMemory(RaggedMemory):
 
     So that there are few shapes, a pass looks at all slots that are allocated and reads a power
     of two tokens a row, and rows move together only when half of them have ended.
+
+    Args:
+        cache, mask_BP, rows: as for the base.
+        ready: (R, T) of passes that the network has run; those that are new are not recorded.
     """
     ended_share = 1 / 2
     step = 256
 
-    def __init__(self, cache: Cache, mask_BP: Tensor, rows: Tensor) -> None:
+    def __init__(self, cache: Cache, mask_BP: Tensor, rows: Tensor,
+                 ready: Set[Tuple[int, int]]) -> None:
         super().__init__(cache, mask_BP, rows, additive=True)
-        self._seen: Set[int] = set()
+        self._ready = ready
         self._recordings: Dict[int, _Recording] = {}
 
     def read(self, decode: Decode, tokens_RT: Tensor, start_R: Tensor) -> Tensor:
@@ -200,8 +218,9 @@ class GraphMemory(RaggedMemory):
             return self._run(decode, inputs[:, :count], inputs[:, count], inputs[:, count + 1],
                              slots, None)
 
-        if count not in self._seen:  # makes ready what cannot be made while recording
-            self._seen.add(count)
+        shape = len(self.lengths), count
+        if shape not in self._ready:  # loads what cannot be loaded while recording
+            self._ready.add(shape)
             return run()[:, :real]
         self._recordings[count] = _Recording(inputs, *_recorded(run))
         return self._recordings[count].play(given)[:, :real]
@@ -219,7 +238,6 @@ class GraphMemory(RaggedMemory):
 
     def _forget(self) -> None:
         """Buffers are about to move, and recordings know them by their place."""
-        self._seen.clear()
         self._recordings.clear()
 
 
@@ -249,15 +267,16 @@ class StepMemory:
         self.cache.reorder_cache(index)
 
 
-def memory_of(cache: Cache, mask_BP: Tensor, rows: Tensor, attention: str, replay: bool = False):
+def memory_of(cache: Cache, mask_BP: Tensor, rows: Tensor, attention: str,
+              ready: Optional[Set[Tuple[int, int]]] = None):
     """The memory that suits a network's cache and its implementation of attention.
 
     Args:
-        replay: whether its passes can be recorded as CUDA graphs.
+        ready: of :class:`GraphMemory`; ``None``: passes of the network cannot be recorded.
     """
     plain = all(type(layer) is DynamicLayer for layer in cache.layers)
-    if plain and replay and attention in ('sdpa', PACKED):
-        return GraphMemory(cache, mask_BP, rows)
+    if plain and ready is not None and attention in ('sdpa', PACKED):
+        return GraphMemory(cache, mask_BP, rows, ready)
     if plain and attention in ('sdpa', PACKED, 'eager'):
         return RaggedMemory(cache, mask_BP, rows, additive=attention == 'eager')
     return StepMemory(cache, mask_BP, rows)

@@ -85,7 +85,7 @@ def write_answers(mllm, batch: dict, choose: Callable, limit: int, group_size: i
     prompts = torch.arange(len(guides), device=hidden_BD.device).repeat_interleave(group_size)
     memory = memory_of(cache, batch['attention_mask'], prompts,
                        mllm.hf.config.get_text_config()._attn_implementation,
-                       mllm.can_replay)
+                       mllm.passes_run if mllm.can_replay else None)
     del cache
     first = position_B.repeat_interleave(group_size).tolist()
     stops = set(mllm.stop_tokens)

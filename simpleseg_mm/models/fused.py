@@ -4,17 +4,23 @@ Weights, names and arithmetic stay transformers'. What changes: a step of eight 
 which reads and writes all features, becomes one that torch.compile writes; and matrices whose
 width no fast kernel takes are padded with zeros while they are multiplied. Steps are compiled,
 not layers: they know nothing of the batch's shape, so that no new length compiles anything.
+
+A step runs the same kernel with and without a gradient, unlike a compiled module: GSPO compares
+the two, and its band is narrower than the noise between kernels.
+
+Shapes: N tokens, D features.
 """
-from functools import lru_cache
+from functools import lru_cache, partial
 from types import FunctionType, MethodType
-from typing import Callable
+from typing import Callable, Tuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.autograd import Function
 from transformers.activations import SiLUActivation
 
-#: Classes of transformers whose ``forward`` is :func:`_rms_norm`.
+#: Classes of transformers whose ``forward`` is :class:`_Norm`.
 _NORMS = ('Qwen2_5_VLRMSNorm', 'Qwen2RMSNorm', 'Qwen3VLTextRMSNorm')
 #: Functions of the module of an attention that turn queries and keys.
 _ROTATIONS = ('apply_rotary_pos_emb', 'apply_rotary_pos_emb_vision')
@@ -38,59 +44,126 @@ def fuse(network: nn.Module) -> None:
 
 @lru_cache(maxsize=None)
 def compiled(function: Callable) -> Callable:
-    """By torch.compile, for all shapes."""
-    return torch.compile(function, dynamic=True)
+    """By torch.compile, for all shapes, rounding where PyTorch rounds."""
+    return torch.compile(function, dynamic=True, options=dict(emulate_precision_casts=True))
 
 
-def _flat(function: Callable, *states: Tensor) -> Callable:
-    """The compiled function of (N, D) states and more: one number of axes, one compilation."""
-    shape = states[0].shape
-    flat = [x.reshape(-1, shape[-1]) for x in states]
-    return lambda *more: compiled(function)(*flat, *more).view(shape)
+# --- norms ------------------------------------------------------------------------------------
+class _Norm(Function):
+    """Root mean square norm of (N, D) states, in float32."""
+
+    @staticmethod
+    def forward(ctx, states: Tensor, weight: Tensor, eps: float) -> Tensor:
+        output, scale = compiled(_norm)(states.detach(), weight.detach(), eps)
+        ctx.save_for_backward(states, weight, scale)
+        return output
+
+    @staticmethod
+    def backward(ctx, gradient: Tensor):
+        states, weight, scale = (x.detach() for x in ctx.saved_tensors)
+        of_weight = (compiled(_norm_weight_back)(gradient, states, scale)
+                     if ctx.needs_input_grad[1] else None)
+        return compiled(_norm_back)(gradient, states, weight, scale), of_weight, None
 
 
-def _rms_norm(states: Tensor, weight: Tensor, eps: float) -> Tensor:
+def _norm(states: Tensor, weight: Tensor, eps: float) -> Tuple[Tensor, Tensor]:
     values = states.float()
-    values = values * torch.rsqrt(values.pow(2).mean(-1, keepdim=True) + eps)
-    return weight * values.to(states.dtype)
+    scale = torch.rsqrt(values.pow(2).mean(-1, keepdim=True) + eps)
+    return weight * (values * scale).to(states.dtype), scale
+
+
+def _norm_back(gradient: Tensor, states: Tensor, weight: Tensor, scale: Tensor) -> Tensor:
+    values, gradient = states.float(), (gradient * weight).float()
+    inside = (gradient * values).mean(-1, keepdim=True) * scale.pow(3)
+    return (gradient * scale - values * inside).to(states.dtype)
+
+
+def _norm_weight_back(gradient: Tensor, states: Tensor, scale: Tensor) -> Tensor:
+    normed = (states.float() * scale).to(states.dtype)
+    return (gradient * normed).sum(0)
 
 
 def _fused_norm(self, hidden_states: Tensor) -> Tensor:
-    return _flat(_rms_norm, hidden_states)(self.weight, self.variance_epsilon)
+    states = hidden_states.reshape(-1, hidden_states.shape[-1])
+    return _Norm.apply(states, self.weight, self.variance_epsilon).view(hidden_states.shape)
+
+
+# --- gates ------------------------------------------------------------------------------------
+class _Gate(Function):
+    """``silu(gate) * up`` of (N, D)."""
+
+    @staticmethod
+    def forward(ctx, gate: Tensor, up: Tensor) -> Tensor:
+        ctx.save_for_backward(gate, up)
+        return compiled(_gate)(gate.detach(), up.detach())
+
+    @staticmethod
+    def backward(ctx, gradient: Tensor):
+        return compiled(_gate_back)(gradient, *(x.detach() for x in ctx.saved_tensors))
 
 
 def _gate(gate: Tensor, up: Tensor) -> Tensor:
     return F.silu(gate) * up
 
 
+def _gate_back(gradient: Tensor, gate: Tensor, up: Tensor) -> Tuple[Tensor, Tensor]:
+    values = gate.float()
+    share = torch.sigmoid(values)
+    slope = share * (1 + values * (1 - share))
+    return ((gradient * up).float() * slope).to(gate.dtype), gradient * F.silu(gate)
+
+
 def _is_gated(module: nn.Module) -> bool:
     return (all(hasattr(module, f'{name}_proj') for name in ('gate', 'up', 'down'))
-            and isinstance(getattr(module, 'act_fn', None), (nn.SiLU, SiLUActivation)))
+            and isinstance(getattr(module, 'act_fn', None), (nn.SiLU, SiLUActivation))
+            and hasattr(module, 'hidden_size') and hasattr(module, 'intermediate_size'))
 
 
 def _fused_gate(self, states: Tensor) -> Tensor:
-    width = getattr(self, 'intermediate_size', 0)
-    layers = self.gate_proj, self.up_proj, self.down_proj
+    flat = states.reshape(-1, states.shape[-1])
+    layers, width = (self.gate_proj, self.up_proj, self.down_proj), self.intermediate_size
     if width % _ALIGNED == 0 or any(  # LoRA's, or split over processes
             type(layer) is not nn.Linear or layer.weight.numel() != self.hidden_size * width
             for layer in layers):
-        return self.down_proj(_flat(_gate, self.gate_proj(states), self.up_proj(states))())
-    more = -width % _ALIGNED
-    gate, up = (F.linear(states, F.pad(layer.weight, (0, 0, 0, more)), None if layer.bias is None
-                         else F.pad(layer.bias, (0, more))) for layer in layers[:2])
-    return F.linear(_flat(_gate, gate, up)(), F.pad(self.down_proj.weight, (0, more)),
-                    self.down_proj.bias)
+        output = self.down_proj(_Gate.apply(self.gate_proj(flat), self.up_proj(flat)))
+    else:
+        more = -width % _ALIGNED
+        gate, up = (F.linear(flat, F.pad(layer.weight, (0, 0, 0, more)), None if layer.bias is None
+                             else F.pad(layer.bias, (0, more))) for layer in layers[:2])
+        output = F.linear(_Gate.apply(gate, up), F.pad(self.down_proj.weight, (0, more)),
+                          self.down_proj.bias)
+    return output.view(states.shape)
+
+
+# --- rotations --------------------------------------------------------------------------------
+class _Rotation(Function):
+    """A rotation of transformers: of ``x * cos + turned(x) * sin`` with equal halves of ``sin``,
+    the gradient is the rotation back."""
+
+    @staticmethod
+    def forward(ctx, rotate: Callable, query: Tensor, key: Tensor, cos: Tensor, sin: Tensor,
+                *more) -> Tuple[Tensor, Tensor]:
+        ctx.rotate, ctx.more = rotate, more
+        ctx.save_for_backward(cos, sin)
+        return compiled(rotate)(query.detach(), key.detach(), cos, sin, *more)
+
+    @staticmethod
+    def backward(ctx, of_query: Tensor, of_key: Tensor):
+        cos, sin = ctx.saved_tensors
+        back = compiled(ctx.rotate)(of_query, of_key, cos, -sin, *ctx.more)
+        return None, *back, None, None, *(None for _ in ctx.more)
 
 
 @lru_cache(maxsize=None)
 def _with_fused_rotation(forward: FunctionType):
-    """The same function, with the rotations that its module names compiled; ``None``: it names
+    """The same function, with the rotations that its module names replaced; ``None``: it names
     none."""
-    used = {name: compiled(forward.__globals__[name]) for name in _ROTATIONS
-            if name in forward.__code__.co_names and name in forward.__globals__}
+    names = forward.__globals__
+    used = {name: partial(_Rotation.apply, names[name]) for name in _ROTATIONS
+            if name in forward.__code__.co_names and name in names}
     if not used:
         return None
-    fused = FunctionType(forward.__code__, {**forward.__globals__, **used}, 'fused_forward',
+    fused = FunctionType(forward.__code__, {**names, **used}, 'fused_forward',
                          forward.__defaults__, forward.__closure__)
     fused.__kwdefaults__ = forward.__kwdefaults__
     return fused

@@ -4,7 +4,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Dict, Iterable, Iterator, List, Optional, Sequence, Tuple, Union
+from typing import Dict, Iterable, Iterator, List, Optional, Sequence, Set, Tuple, Union
 
 import torch
 from mmengine.logging import print_log
@@ -405,6 +405,11 @@ class MLLMAdapter(nn.Module):
             position = position.expand(3, *position.shape)
         return self.hf.model(input_ids=tokens, attention_mask=mask, position_ids=position,
                              past_key_values=cache, use_cache=True).last_hidden_state
+
+    @cached_property
+    def passes_run(self) -> Set[Tuple[int, int]]:
+        """(rows, tokens) of the passes of decoding so far that can be recorded."""
+        return set()
 
     @property
     def can_replay(self) -> bool:
