@@ -150,6 +150,12 @@ def test_price_of_a_ring_is_exact(mask, seed):
     assert mask.sum() + price == (filled ^ mask).sum()
 
 
+def test_text_does_not_depend_on_the_block_of_lookups(monkeypatch):
+    text = PolygonCodec().encode(FRAME)
+    monkeypatch.setattr('simpleseg_mm.polygon.fit.BLOCK', 5)  # less than the rows of an edge
+    assert PolygonCodec().encode(FRAME) == text
+
+
 @pytest.mark.parametrize('mask', [FRAME, PARTS, FRAME[:, ::-1] | PARTS])
 def test_holes_and_parts_survive(mask):
     codec = PolygonCodec()

@@ -97,7 +97,7 @@ class _Chain:
         before, after = index - 1, index + 1
         before[self.start] = last
         after[last] = self.start
-        return self.points[before], self.points[after]
+        return self.points.take(before, axis=0), self.points.take(after, axis=0)
 
     def keep(self, mask: np.ndarray) -> '_Chain':
         return _Chain(self.points[mask], np.bincount(self.ring[mask], minlength=len(self.size)))
@@ -171,6 +171,8 @@ def trace_crop(crop: np.ndarray, corner: Tuple[int, int], reading: str, holes: b
     chain = _Chain(np.concatenate(contours)[:, 0], np.array([len(c) for c in contours]))
     if reading == 'edges':
         chain = _to_edges(chain)
+        if len(contours) == 1:
+            return [canonical_start(chain.points) + np.array(corner, np.int32)]
     chain = chain.from_canonical_start()
     points = chain.points + np.array(corner, np.int32)
     order = _order(chain, hierarchy[0, :, 3])
@@ -187,7 +189,8 @@ def _to_edges(chain: _Chain) -> _Chain:
     """
     chain = _Chain((chain.points + 1) // 2, chain.size)
     before, _ = chain.neighbours()
-    chain = chain.keep(np.any(chain.points != before, axis=1))
+    new = chain.points != before
+    chain = chain.keep(new[:, 0] | new[:, 1])
     before, after = chain.neighbours()
-    straight = (before == chain.points) & (chain.points == after)
-    return chain.keep(~straight.any(axis=1))
+    turns = (before != chain.points) | (chain.points != after)
+    return chain.keep(turns[:, 0] & turns[:, 1])

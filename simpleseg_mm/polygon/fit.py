@@ -20,12 +20,14 @@ the moved vertices join the candidates, and path and moves are done once more. R
 earn their tokens are dropped.
 """
 from dataclasses import dataclass
+from functools import lru_cache
+from operator import add
 from typing import List, Optional, Tuple
 
 import cv2
 import numpy as np
 
-from .contour import canonical_start, check_mask, crop_of, mask_to_rings, signed_area
+from .contour import canonical_start, check_mask, crop_of, mask_to_rings, signed_area, trace_crop
 from .simplify import arc_length, simplify_dp
 from .spans import TIE
 from .text import Grammar
@@ -35,6 +37,7 @@ TOLERANCE = 0.3         # of the candidates, pixels
 MAX_CANDIDATES = 160    # a ring; the tolerance grows until they are this few
 MAX_SKIP = 32           # candidates that one edge may pass over
 MAX_ROWS = 96           # rows of the mask that the path search looks at, about
+BLOCK = 8192            # lookups at once: larger arrays would be new memory at every call
 MARGIN = 8              # pixels round the mask in which vertices are priced exactly
 SWEEPS = 6
 ROUNDS = 2
@@ -72,7 +75,7 @@ class _Table:
         crop = mask[self.y0:y1, self.x0:x1][self.phase::stride]
         self.h, self.w = crop.shape
         table = np.zeros((self.h, self.w + 1), np.int32)
-        np.cumsum(1 - 2 * crop.astype(np.int8), axis=1, out=table[:, 1:])
+        np.cumsum(stride - 2 * stride * crop.astype(np.int32), axis=1, out=table[:, 1:])
         self.g = table.ravel()
         self.scale = np.array([w / steps, h / (steps * stride)])
         self.shift = np.array([self.x0 + TIE, (self.y0 + self.phase + TIE) / stride])
@@ -86,43 +89,69 @@ class _Table:
         return points / np.array([1, self.stride]) - self.shift
 
     def price(self, a: np.ndarray, b: np.ndarray) -> np.ndarray:
-        """Wrong pixels that each edge from a to b adds, and its share of the area, ``(2, E)``."""
-        both = np.zeros((2, len(a)))
-        both[1] = self.area(a, b)
-        first = np.ceil(a[:, 1]).clip(0, self.h)
-        last = np.ceil(b[:, 1]).clip(0, self.h)
-        count = np.abs(last - first).astype(np.int64)
-        live = np.flatnonzero(count)
-        if not len(live):
-            return both
-        if len(live) < len(a):
-            a, b, first, last, count = a[live], b[live], first[live], last[live], count[live]
-        start = np.cumsum(count) - count
-        slope = (b[:, 0] - a[:, 0]) / (b[:, 1] - a[:, 1])
-        index = np.arange(start[-1] + count[-1])
-        index -= np.repeat(start - np.minimum(first, last).astype(np.int64), count)
-        x = index * np.repeat(slope, count)
-        x += np.repeat(a[:, 0] - a[:, 1] * slope, count)
-        np.ceil(x, out=x)
-        np.clip(x, 0, self.w, out=x)
-        index *= self.w + 1
-        index += x.astype(np.int64)
-        wrong = np.add.reduceat(self.g[index], start, dtype=np.int64)
-        both[0, live] = np.where(last > first, -wrong, wrong) * self.stride
-        return both
+        """Of each edge from a to b, ``(3, E)``: the wrong pixels that it adds, its share of the
+        area, and its slack.
+        """
+        price = np.empty((3, len(a)))
+        if not len(a):
+            return price
+        step = b - a
+        price[1] = self.area(a, b)
+        price[2] = self.slack(step)
+        first, last = np.ceil(a[:, 1]).clip(0, self.h), np.ceil(b[:, 1]).clip(0, self.h)
+        up = first - last
+        count = np.abs(up).astype(np.int64)
+        end = count.cumsum()
+        start = end - count
+        ahead = start - np.minimum(first, last)
+        slope = step[:, 0] / (step[:, 1] + (step[:, 1] == 0))
+        shift = a[:, 0] - a[:, 1] * slope
+        cuts = [0, len(a)]
+        if end[-1] > BLOCK:
+            cuts = sorted({*cuts, *end.searchsorted(np.arange(BLOCK, end[-1], BLOCK)).tolist()})
+        for i, j in zip(cuts, cuts[1:]):
+            many = count[i:j]
+            row = np.arange(float(start[i]), float(end[j - 1]))
+            row -= ahead[i:j].repeat(many)
+            index = slope[i:j].repeat(many)
+            index *= row
+            index += shift[i:j].repeat(many)
+            np.ceil(index, out=index)
+            index.clip(0, self.w, out=index)
+            row *= self.w + 1
+            index += row
+            # One more: an edge that crosses no row may be the last. Its sum is multiplied by 0.
+            found = np.zeros(len(row) + 1, np.int32)
+            self.g.take(index.astype(np.int64), out=found[:-1], mode='clip')
+            price[0, i:j] = np.add.reduceat(found, start[i:j] - start[i], dtype=np.int32)
+        price[0] *= np.sign(up)
+        return price
 
     def area(self, a: np.ndarray, b: np.ndarray) -> np.ndarray:
         """Share of each edge in the signed area of its ring, pixels squared."""
         return (a[..., 0] * b[..., 1] - a[..., 1] * b[..., 0]) * (self.stride / 2)
 
-    def slack(self, a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    def slack(self, step: np.ndarray) -> np.ndarray:
         """How far area and counted pixels of an edge may differ by rounding, pixels."""
-        return self.stride * (np.abs(b - a).sum(axis=-1) + 3)
+        step = np.abs(step)
+        return self.stride * (step[..., 0] + step[..., 1] + 3)
 
-    def excess(self, gap: np.ndarray, a: np.ndarray, b: np.ndarray) -> np.ndarray:
-        """What edges from a to b get wrong; ``gap`` is their price less that of the outline."""
-        wrong, area = gap[0], np.abs(gap[1])
-        return np.where(area > wrong + self.slack(a, b), area, np.maximum(wrong, 0))
+
+def _excess(gap: np.ndarray, slack: np.ndarray) -> np.ndarray:
+    """What edges get wrong; ``gap`` is their price less that of the outline."""
+    wrong, area = gap[0], np.abs(gap[1])
+    return np.where(area > wrong + slack, area, np.maximum(wrong, 0))
+
+
+def _next(ring: np.ndarray) -> np.ndarray:
+    """For each of a ring, the one after it."""
+    return np.concatenate([ring[1:], ring[:1]])
+
+
+def _is_new(ring: np.ndarray) -> np.ndarray:
+    """Whether each point of a ring differs from the one before it."""
+    new = ring != np.concatenate([ring[-1:], ring[:-1]])
+    return new[:, 0] | new[:, 1]
 
 
 class _Outline:
@@ -134,12 +163,12 @@ class _Outline:
     """
 
     def __init__(self, ring: np.ndarray) -> None:
-        edge = np.roll(ring, -1, axis=0) - ring
-        length = np.abs(edge).sum(axis=1)
-        which = np.repeat(np.arange(len(ring)), length)
-        along = np.arange(len(which)) - np.repeat(np.cumsum(length) - length, length)
-        self.step = (edge // length[:, None])[which]
-        self.corner = ring[which] + self.step * along[:, None]
+        edge = _next(ring) - ring
+        length = np.abs(edge[:, 0] + edge[:, 1])  # one of them is 0
+        end = length.cumsum()
+        along = np.arange(end[-1]) - (end - length).repeat(length)
+        self.step = np.sign(edge).repeat(length, axis=0)
+        self.corner = ring.repeat(length, axis=0) + self.step * along[:, None]
 
     def twice_middles(self) -> np.ndarray:
         """Middles of the unit steps, image coordinates times two, ``(L, 2) int32``."""
@@ -148,14 +177,14 @@ class _Outline:
     def prices(self, table: _Table) -> np.ndarray:
         """Price of the chain from its start to each corner, and all round: ``(2, L + 1)``."""
         x, y = (self.corner - [table.x0, table.y0]).T
-        row, rest = np.divmod(np.minimum(y, y + self.step[:, 1]) - table.phase, table.stride)
-        used = (self.step[:, 1] != 0) & (rest == 0)
+        down = self.step[:, 1]
+        row, rest = np.divmod(np.minimum(y, y + down) - table.phase, table.stride)
+        found = table.g.take(row * (table.w + 1) + x, mode='clip')  # of level steps: times 0
         both = np.zeros((2, len(x) + 1))
-        both[0, 1:][used] = -self.step[used, 1] * table.stride * table.g[
-            row[used] * (table.w + 1) + x[used]]
+        both[0, 1:] = found * -down * (rest == 0)
         px, py = table.from_pixels(self.corner).T
-        both[1, 1:] = (px * self.step[:, 1] - py * table.stride * self.step[:, 0]) / 2
-        return np.cumsum(both, axis=1)
+        both[1, 1:] = (px * down - py * table.stride * self.step[:, 0]) / 2
+        return both.cumsum(axis=1)
 
     def candidates(self, grammar: Grammar, shape) -> Tuple[np.ndarray, np.ndarray]:
         """Places for vertices: steps ``(M, 2)``, and which unit step each belongs to ``(M,)``."""
@@ -173,145 +202,169 @@ class _Outline:
         wanted = points[:, 1].astype(np.int64) * width + points[:, 0]
         index = np.sort(order[np.searchsorted(key, wanted, sorter=order)])
         steps = grammar.to_steps(twice[index] / 2, shape)
-        new = np.any(steps != np.roll(steps, 1, axis=0), axis=1)
+        new = _is_new(steps)
         return steps[new], index[new]
 
 
 @dataclass
 class _Tied:
-    """Vertices of a ring, each tied to a corner of the true outline.
+    """Where the vertices of a ring are tied to the true outline, each to a corner.
 
     Attributes:
-        steps: ``(N, 2) int64`` where they are, steps of the grammar.
-        anchor: ``(N, 2)`` corner each is tied to, table coordinates.
+        anchor: ``(N, 2)`` the corners, table coordinates.
         along: ``(2, N)`` price of the true outline from its start to the anchor.
         around: ``(2,)`` price of the whole true outline.
     """
-    steps: np.ndarray
     anchor: np.ndarray
     along: np.ndarray
     around: np.ndarray
 
 
-def _tie(table: _Table, outline: _Outline, prices: np.ndarray, steps, index) -> _Tied:
-    return _Tied(steps, table.from_pixels(outline.corner[index]), prices[:, index],
-                 prices[:, -1])
+def _tie(table: _Table, outline: _Outline, prices: np.ndarray, index) -> _Tied:
+    return _Tied(table.from_pixels(outline.corner[index]), prices[:, index], prices[:, -1])
 
 
-def _cheapest_ring(table: _Table, tied: _Tied, tokens: np.ndarray, start: int) -> np.ndarray:
+def _cheapest_ring(table: _Table, tied: _Tied, steps: np.ndarray, tokens: np.ndarray,
+                   start: int, known: np.ndarray) -> np.ndarray:
     """Indices of the cheapest closed path through the candidates, by way of ``start``.
 
-    ``tokens`` ``(M,)`` is the price of each vertex. Dynamic programming over the candidates in
-    their order, an edge passing over at most MAX_SKIP of them.
+    ``tokens`` ``(M,)`` is the price of each vertex, ``known`` ``(M, M)`` what the edge from one
+    to another costs, inf where that is not known: edges looked up are entered. Dynamic
+    programming over the candidates in their order, an edge passing over at most MAX_SKIP of them.
     """
-    m = len(tied.steps)
+    m = len(steps)
     k = min(MAX_SKIP, m - 1)
-    points = table.from_steps(tied.steps)
-    reach = tied.along + table.price(tied.anchor, points)
-    of = np.repeat(np.arange(m), k)
-    skip = np.tile(np.arange(1, k + 1), m)
-    to = of + skip
-    wrap = to >= m
-    to[wrap] -= m
-    a, b = points[of], points[to]
-    replaced = reach[:, to] - reach[:, of] + tied.around[:, None] * wrap
+    points = table.from_steps(steps)
+    # Edges to each candidate, (M, K): from the k before it, in their order.
+    lag = np.arange(-k, 0)
+    to = np.arange(m)[:, None]
+    of = to + lag
+    closing = of < 0
+    of += m * closing
+    a, b = points.take(of, axis=0), points[:, None]
+    area = tied.along[1] + table.area(tied.anchor, points)
+    replaced = area[:, None] - area.take(of) + tied.around[1] * closing
     # An edge that leaves out more area than the vertices passed over would cost is not worth
     # its lookups.
-    area = np.abs(table.area(a, b) - replaced[1]) - table.slack(a, b)
-    live = np.flatnonzero(area <= skip * (tokens.max() + 2 * table.stride))
-    a, b, of, to, skip = a[live], b[live], of[live], to[live], skip[live]
-    gap = table.price(a, b) - replaced[:, live]
-    edge = np.full((m, k), np.inf)  # edge[i, k - skip]: from i - skip to i
-    edge[to, k - skip] = table.excess(gap, a, b)
-    edge += tokens[:, None]
-    edge = np.roll(edge, -start - 1, axis=0)
+    near = (np.abs(table.area(a, b) - replaced) - table.slack(b - a)
+            <= -lag * (tokens.max() + 2 * table.stride))
+    place = of * m + to
+    edge = known.take(place)
+    new = np.flatnonzero(near & (edge == np.inf))
+    to, of, closing = new // k, of.take(new), closing.take(new)
+    price = table.price(np.concatenate([tied.anchor, points.take(of, axis=0)]),
+                        np.concatenate([points, points.take(to, axis=0)]))
+    reach, price = tied.along + price[:2, :m], price[:, m:]
+    replaced = reach.take(to, axis=1) - reach.take(of, axis=1) + tied.around[:, None] * closing
+    edge.put(new, _excess(price[:2] - replaced, price[2]) + tokens.take(to))
+    known.put(place, edge)
     best = np.full(m + k, np.inf)
     best[k - 1] = 0
-    came = [0] * m
-    for i in range(m):
-        total = best[i:i + k] + edge[i]
-        j = int(total.argmin())
+    total, back = np.empty(k), []
+    for i, row in enumerate([*edge[start + 1:], *edge[:start + 1]]):
+        np.add(best[i:i + k], row, total)
+        j = total.argmin()
         best[k + i] = total[j]
-        came[i] = k - j
+        back.append(k - int(j))
     path, i = [], m
     while i > 0:
         path.append((start + i) % m)
-        i -= came[i - 1]
-    return np.sort(np.array(path))
+        i -= back[i - 1]
+    return np.array(sorted(path))
 
 
-def _move_singly(table: _Table, tied: _Tied, grammar: Grammar, rate: float) -> np.ndarray:
-    """Move every vertex to the cheapest place near it, neighbours held, until none moves."""
-    steps = tied.steps.copy()
+def _move_singly(table: _Table, tied: _Tied, steps: np.ndarray, grammar: Grammar,
+                 rate: float) -> Tuple[np.ndarray, bool]:
+    """Move every vertex to the cheapest place near it, neighbours held, until none moves.
+
+    Also returns whether it has come to that.
+    """
+    steps = steps.copy()
     n, q = len(steps), len(SINGLE_MOVES)
     points = table.from_steps(steps)
-    reach = tied.along + table.price(tied.anchor, points)
+    reach = np.empty((2, n))
     past = np.zeros((2, n))  # the stretch from vertex n - 1 to vertex 0 closes the outline
     past[:, -1] = tied.around
-    groups = [np.arange(0, n - n % 2, 2), np.arange(1, n, 2), np.arange(n - n % 2, n)]
-    active = np.ones(n, bool)
+    choice = np.zeros(n, np.int64)
+
+    def choose(group: np.ndarray) -> None:
+        """Find the best moves of vertices, given where all are."""
+        before, after = group - 1, (group + 1) % n
+        places = _clipped(steps.take(group, axis=0)[:, None] + SINGLE_MOVES, grammar)
+        ends = np.empty((2, 3, len(group), q, 2))  # of the edges to and from, and the spoke
+        ends[0, 0] = points.take(before, axis=0)[:, None]
+        ends[1, 1] = points.take(after, axis=0)[:, None]
+        ends[0, 2] = tied.anchor.take(group, axis=0)[:, None]
+        ends[1, 0] = ends[0, 1] = ends[1, 2] = table.from_steps(places)
+        price = table.price(*ends.reshape(2, -1, 2)).reshape(3, 3, -1, q)
+        gap, slack = price[:2, :2], price[2, :2]
+        reached = price[:2, 2] + tied.along.take(group, axis=1)[..., None]
+        reach[:, group] = reached[..., 0]
+        gap[:, 0] -= reached
+        gap[:, 0] += (reach - past).take(before, axis=1)[..., None]
+        gap[:, 1] += reached
+        gap[:, 1] -= (reach.take(after, axis=1) + past.take(group, axis=1))[..., None]
+        cost = _excess(gap, slack)
+        cost = cost[0] + cost[1] + rate * grammar.vertex_tokens(places)
+        better = np.minimum.reduce(cost, axis=1) < cost[:, 0] - 1e-9
+        choice[group] = better * cost.argmin(axis=1)
+
+    def around(group) -> set:
+        return {j % n for i in group for j in (i - 1, i, i + 1)}
+
+    groups = [range(0, n - n % 2, 2), range(1, n, 2), range(n - n % 2, n)]
+    active = stale = set(range(n))
     for _ in range(SWEEPS):
-        moved = np.zeros(n, bool)
+        moved = set()
         for group in groups:
-            group = group[active[group]]
-            if not len(group):
-                continue
-            before, after = group - 1, (group + 1) % n
-            places = (steps[group][:, None] + SINGLE_MOVES).clip(0, grammar.steps)
-            here = table.from_steps(places)
-            flat = here.reshape(-1, 2)
-            came, goes = points[before][:, None], points[after][:, None]
-            price = table.price(
-                np.concatenate([np.repeat(points[before], q, axis=0), flat,
-                                np.repeat(tied.anchor[group], q, axis=0)]),
-                np.concatenate([flat, np.repeat(points[after], q, axis=0), flat])
-            ).reshape(2, 3, -1, q)
-            reached = price[:, 2] + tied.along[:, group, None]
-            price = (
-                table.excess(price[:, 0] - reached + (reach - past)[:, before, None], came, here) +
-                table.excess(price[:, 1] + reached - (reach[:, after] + past[:, group])[..., None],
-                             here, goes) +
-                rate * grammar.vertex_tokens(places))
-            choice = price.argmin(axis=1)
-            row = np.arange(len(group))
-            better = price[row, choice] < price[:, 0] - 1e-9
-            group, choice, row = group[better], choice[better], row[better]
-            steps[group] = places[row, choice]
-            points[group] = here[row, choice]
-            reach[:, group] = reached[:, row, choice]
-            moved[group] = True
-        if not moved.any():
-            break
-        active = moved | np.roll(moved, 1) | np.roll(moved, -1)
-    return steps
+            group = active.intersection(group)
+            if not stale.isdisjoint(group):
+                # All at once: the choices of later groups hold where no neighbour moves.
+                choose(np.array(sorted(stale)))
+                stale = set()
+            group = [i for i in group if choice[i]]
+            if group:
+                steps[group] = _clipped(steps[group] + SINGLE_MOVES[choice[group]], grammar)
+                points[group] = table.from_steps(steps[group])
+                moved.update(group)
+                stale = stale | around(group)
+        if not moved:
+            return steps, True
+        active = around(moved)
+    return steps, False
 
 
-def _move_jointly(table: _Table, tied: _Tied, grammar: Grammar, rate: float) -> np.ndarray:
+def _move_jointly(table: _Table, tied: _Tied, steps: np.ndarray, grammar: Grammar,
+                  rate: float) -> np.ndarray:
     """The best of all combinations of one-step moves of all vertices but the first."""
-    n, q = len(tied.steps), len(JOINT_MOVES)
-    places = (tied.steps[:, None] + JOINT_MOVES).clip(0, grammar.steps)
+    n, q = len(steps), len(JOINT_MOVES)
+    places = _clipped(steps[:, None] + JOINT_MOVES, grammar)
     points = table.from_steps(places)
-    ends = np.roll(points, -1, axis=0)
-    price = table.price(
-        np.concatenate([np.repeat(points, q, axis=1).reshape(-1, 2),
-                        np.repeat(tied.anchor, q, axis=0)]),
-        np.concatenate([np.tile(ends, (1, q, 1)).reshape(-1, 2), points.reshape(-1, 2)]))
-    reach = price[:, n * q * q:].reshape(2, n, q) + tied.along[..., None]
-    then = np.roll(reach, -1, axis=1)
-    then[:, -1] += tied.around[:, None]
-    gap = price[:, :n * q * q].reshape(2, n, q, q) - then[:, :, None] + reach[..., None]
-    edge = table.excess(gap, points[:, :, None], ends[:, None])
-    edge += rate * grammar.vertex_tokens(np.roll(places, -1, axis=0))[:, None]
-    total, came = edge[0, 0], []
-    for i in range(1, n - 1):
-        options = total[:, None] + edge[i]
-        choice = options.argmin(axis=0)
-        came.append(choice)
-        total = options[choice, np.arange(q)]
-    state = [int((total + edge[n - 1, :, 0]).argmin())]
-    for choice in reversed(came):
-        state.append(int(choice[state[-1]]))
-    return places[np.arange(n), [0] + state[::-1]]
+    ends = np.empty((2, n, q + 1, q, 2))  # of the edges to the next vertex, and of the spokes
+    ends[0, :, :q] = points[:, :, None]
+    ends[1, :, :q] = _next(points)[:, None]
+    ends[0, :, q] = tied.anchor[:, None]
+    ends[1, :, q] = points
+    price = table.price(*ends.reshape(2, -1, 2)).reshape(3, n, q + 1, q)
+    reach = price[:2, :, q] + tied.along[..., None]
+    then = np.concatenate([reach[:, 1:], reach[:, :1] + tied.around[:, None, None]], axis=1)
+    gap = price[:2, :, :q] - then[:, :, None] + reach[..., None]
+    edge = _excess(gap, price[2, :, :q])
+    edge += _next(rate * grammar.vertex_tokens(places))[:, None]
+    # Lists: numpy is slower on five numbers.
+    edges = edge.swapaxes(1, 2).tolist()
+    totals = [[to[0] for to in edges[0]]]
+    for edge in edges[1:]:
+        totals.append([min(map(add, totals[-1], to)) for to in edge])
+    state = [0]
+    for total, edge in zip(totals[-2::-1], edges[:0:-1]):
+        options = list(map(add, total, edge[state[-1]]))
+        state.append(options.index(min(options)))
+    return places[np.arange(n), [0] + state[:0:-1]]
+
+
+def _clipped(steps: np.ndarray, grammar: Grammar) -> np.ndarray:
+    return np.minimum(np.maximum(steps, 0), grammar.steps)
 
 
 class _Fitter:
@@ -329,7 +382,7 @@ class _Fitter:
     def cost(self, steps: np.ndarray) -> float:
         """Wrong pixels that a ring adds (below zero: it takes some away) and its tokens."""
         points = self.table.from_steps(steps)
-        wrong = self.table.price(points, np.roll(points, -1, axis=0))[0].sum()
+        wrong = self.table.price(points, _next(points))[0].sum()
         return float(wrong + self.tokens(steps).sum() + self.rate * self.grammar.ring_tokens)
 
     def fit(self, ring: np.ndarray) -> Optional[np.ndarray]:
@@ -338,30 +391,41 @@ class _Fitter:
         places, index = outline.candidates(self.grammar, self.shape)
         if len(places) < 3:
             return None
-        fine, coarse = outline.prices(self.table), outline.prices(self.coarse)
-        steps, at, start = places, index, 0
+        fine = coarse = outline.prices(self.table)
+        if self.coarse is not self.table:
+            coarse = outline.prices(self.coarse)
+        steps, at, start, settled = places, index, 0, False
+        known = np.full((len(places), ) * 2, np.inf)
         for last in range(ROUNDS):
+            before, before_at = steps, at
             if last:
                 # The moved vertices join the candidates, in their order along the outline.
                 order = np.argsort(np.concatenate([index, at]), kind='stable')
                 start = int(np.flatnonzero(order == len(places) + len(steps) // 2)[0])
                 at = np.concatenate([index, at])[order]
                 steps = np.concatenate([places, steps])[order]
-            tied = _tie(self.coarse, outline, coarse, steps, at)
+                wider = np.full((len(order), ) * 2, np.inf)
+                wider[:len(places), :len(places)] = known
+                known = wider[order[:, None], order]
             if len(steps) > 3:
-                chosen = _cheapest_ring(self.coarse, tied, self.tokens(steps), start)
+                tied = _tie(self.coarse, outline, coarse, at)
+                chosen = _cheapest_ring(self.coarse, tied, steps, self.tokens(steps), start,
+                                        known)
                 steps, at = steps[chosen], at[chosen]
             if len(steps) < 3:
                 return None
-            for move in (_move_singly, _move_jointly):
-                tied = _tie(self.table, outline, fine, steps, at)
-                steps = move(self.table, tied, self.grammar, self.rate)
+            if settled and np.array_equal(at, before_at) and np.array_equal(steps, before):
+                break  # nothing would move
+            tied = _tie(self.table, outline, fine, at)
+            single, settled = _move_singly(self.table, tied, steps, self.grammar, self.rate)
+            steps = _move_jointly(self.table, tied, single, self.grammar, self.rate)
+            settled = settled and np.array_equal(steps, single)
         return _tidy(steps)
 
 
 def _tidy(steps: np.ndarray) -> Optional[np.ndarray]:
     """Without repeated vertices and from the canonical start; None when nothing is enclosed."""
-    steps = steps[np.any(steps != np.roll(steps, 1, axis=0), axis=1)]
+    steps = steps[_is_new(steps)]
     if len(steps) < 3 or not signed_area(steps):
         return None
     return canonical_start(steps)
@@ -401,6 +465,7 @@ def thin_rings(mask, grammar: Grammar, epsilon: float) -> List[np.ndarray]:
     return kept
 
 
+@lru_cache(maxsize=None)
 def rate_of(tokens: float, grammar: Grammar) -> float:
     """The ``rate`` of ``fit_rings`` that gives about so many tokens a mask, mean over COCO.
 
@@ -433,7 +498,9 @@ def fit_rings(mask, grammar: Grammar, rate: float) -> List[np.ndarray]:
     least = rate * (3 * grammar.least_vertex_tokens + grammar.ring_tokens)
     parts: List[Tuple[float, List[np.ndarray]]] = []
     group: Optional[Tuple[float, List[np.ndarray]]] = None
-    for ring in mask_to_rings(mask, 'edges'):
+    x0, y0, x1, y1 = box
+    rings = trace_crop(mask[y0:y1, x0:x1], (x0, y0), 'edges', holes=True)
+    for ring in rings:
         area = signed_area(ring)
         outer = area < 0
         if outer:
@@ -444,7 +511,7 @@ def fit_rings(mask, grammar: Grammar, rate: float) -> List[np.ndarray]:
         steps = fitter.fit(ring) if abs(area) > least or (outer and not parts) else None
         if steps is None:
             continue
-        cost = fitter.cost(steps)
+        cost = fitter.cost(steps) if len(rings) > 1 else 0.0  # the only one is written anyway
         if outer:
             group = (cost, [steps])
             parts.append(group)

@@ -23,9 +23,16 @@ _NAME = re.compile(r'(decimal|fixed|int)([1-9][0-9]{0,5})', re.ASCII)
 
 
 @lru_cache(maxsize=None)
-def _digits(steps: int) -> np.ndarray:
-    """How many digits each of 0..steps has."""
-    return np.array([len(str(k)) for k in range(steps + 1)])
+def _coordinate_tokens(grammar: 'Grammar') -> np.ndarray:
+    """Tokens of every coordinate of a grammar, half of a vertex's brackets and commas included."""
+    steps = range(grammar.steps + 1)
+    if grammar.style == 'int':
+        return np.array([1 + len(str(k)) for k in steps])
+    tokens = np.full(len(steps), 4 + grammar.digits)
+    if grammar.style == 'decimal':
+        for k in range(1, grammar.digits):
+            tokens[::10**k] -= 1
+    return tokens
 
 
 @lru_cache(maxsize=None)
@@ -100,14 +107,8 @@ class Grammar:
 
         By Qwen's rule, see ``count_tokens``.
         """
-        points = np.asarray(points)
-        if self.style == 'int':
-            return 2 + _digits(self.steps)[points].sum(axis=-1)
-        digits = np.full(points.shape, self.digits)
-        if self.style == 'decimal':
-            for k in range(1, self.digits):
-                digits -= points % 10**k == 0
-        return 8 + digits.sum(axis=-1)
+        tokens = _coordinate_tokens(self).take(points)
+        return tokens[..., 0] + tokens[..., 1]
 
     def is_foreign(self, text: str) -> Optional[bool]:
         """Whether a text has a number that this grammar does not write: one with a decimal point
