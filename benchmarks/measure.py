@@ -2,6 +2,7 @@
 import os
 import platform
 import statistics
+import sys
 import time
 from contextlib import contextmanager
 from pathlib import Path
@@ -47,8 +48,11 @@ def alternate(ways: Dict[str, Callable[[], object]], repeats: int,
                 before(name)
             start = clock()
             way()
+            taken = clock() - start
             if turn:
-                seconds[name].append(clock() - start)
+                seconds[name].append(taken)
+            if clock is not time.process_time:  # so that a run which is cut has not been in vain
+                print(f'turn {turn}, {name}: {taken:.3f} s', file=sys.stderr, flush=True)
     return seconds
 
 

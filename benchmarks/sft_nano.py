@@ -9,6 +9,7 @@ as JSON and image files, and pads batches to their longest row.
 import copy
 import json
 import logging
+import sys
 import tempfile
 import time
 from pathlib import Path
@@ -144,6 +145,9 @@ class Clock(TrainerCallback):
         if torch.cuda.is_available():
             torch.cuda.synchronize()
         self.ends.append(time.perf_counter())
+        if torch.cuda.is_available():
+            print(f'the Trainer after {len(self.ends)} batches: {self.ends[-1]:.3f} s',
+                  file=sys.stderr, flush=True)
 
     on_substep_end = on_step_end  # of a batch whose gradient is kept for the next
 

@@ -13,12 +13,13 @@ MFU counts 6 FLOPs a parameter and token that it sees (8 with gradient checkpoin
 are counted), attention scores left out. The last line is one JSON object.
 """
 import argparse
+import gc
 import json
 import statistics
 import sys
 import tempfile
 from pathlib import Path
-from typing import List
+from typing import List, Tuple
 
 import numpy as np
 import torch
@@ -75,9 +76,9 @@ def build(folder: str, model: str, batch_size: int, micro_batches: int):
         return runner_of(cfg, folder)
 
 
-def counted_flops(model, dataset: Dataset) -> float:
-    """6 FLOPs a parameter a patch (vision tower) or token (language model, no embedding), over
-    the whole dataset."""
+def counted(model, dataset: Dataset) -> Tuple[float, int]:
+    """FLOPs and tokens of the whole dataset: 6 FLOPs a parameter a patch (vision tower) or token
+    (language model, no embedding)."""
     parts = {'vision': 0, 'projector': 0, 'llm': 0}
     for name, parameter in model.mllm.hf.named_parameters():
         if 'embed_tokens' not in name:
@@ -87,7 +88,8 @@ def counted_flops(model, dataset: Dataset) -> float:
         batch = model.mllm.encode([item['inputs']], [item['data_samples'].turns])
         tokens += batch['input_ids'].numel()
         patches += len(batch['pixel_values'])
-    return 6 * (parts['vision'] * patches + (parts['projector'] + parts['llm']) * tokens)
+    return 6 * (parts['vision'] * patches
+                + (parts['projector'] + parts['llm']) * tokens), tokens
 
 
 def compare(name: str, model: str, batch_size: int, micro_batches: int, turns: int,
@@ -102,7 +104,7 @@ def compare(name: str, model: str, batch_size: int, micro_batches: int, turns: i
         loop = started(runner)
         mllm, dataset = runner.model.mllm, loop.dataloader.dataset
         data = Conversations(Path(folder) / 'conversations', dataset, len(dataset))
-        warmup, flops = micro_batches // 4, counted_flops(runner.model, dataset)
+        warmup, (flops, tokens) = micro_batches // 4, counted(runner.model, dataset)
         timed = batch_size * (micro_batches - warmup)
         seconds, memory = dict(ours=[], peer=[]), {}
         for _ in range(turns):
@@ -124,7 +126,8 @@ def compare(name: str, model: str, batch_size: int, micro_batches: int, turns: i
     what = (f'{timed} pictures in micro-batches of {batch_size} and an update by Muon, gradient '
             f'checkpointing, bfloat16; MFU {mfu["ours"]} of {peak_tflops:g} TFLOP/s, peak memory '
             f'{memory["ours"]} GiB')
-    notes = dict(mfu=mfu, memory_gib=memory, seconds=seconds,
+    notes = dict(mfu=mfu, memory_gib=memory, seconds=seconds, tokens_per_s=round(
+        tokens / len(dataset) * statistics.median(rates['ours']), 1),
                  reserved_gib=round(torch.cuda.max_memory_reserved() / 2**30, 2) if cuda else None)
     if not peer:
         return dict(name=name, ratio=None, ours=round(statistics.median(rates['ours']), 3),
@@ -137,8 +140,11 @@ def compare(name: str, model: str, batch_size: int, micro_batches: int, turns: i
 def rows(quick: bool = False) -> List[dict]:
     need_cuda()
     model = str(ROOT / 'configs/_base_/models/qwen25vl_7b_random.py')
-    return [compare('sft_step_7b', model, 16, 4 if quick else 8, 1 if quick else 2, 989.),
-            compare('sft_update_7b', model, 16, 4 if quick else 16, 1, 989., peer=False)]
+    update = compare('sft_update_7b', model, 16, 4 if quick else 16, 1, 989., peer=False)
+    gc.collect()  # two networks do not fit beside each other
+    torch.cuda.empty_cache()
+    return [update,
+            compare('sft_step_7b', model, 16, 4 if quick else 8, 1 if quick else 2, 989.)]
 
 
 def main() -> None:

@@ -118,7 +118,7 @@ class _Plan:
 
 
 class _Permuted(torch.autograd.Function):
-    """Rows in another order, whose gradient is read in the order back instead of being added up."""
+    """Rows in another order; the gradient is read in the order back, not added up."""
 
     @staticmethod
     def forward(ctx, rows: Tensor, order: Tensor, back: Tensor) -> Tensor:
