@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Callable, Dict, List, Optional
 
 import torch
-from measure import alternate, row
+from measure import alternate, released, row
 from mmengine.config import Config
 from mmengine.registry import init_default_scope
 from mmengine.runner import Runner, load_checkpoint
@@ -67,6 +67,17 @@ def teach(cfg: Config, steps: int) -> str:
     return f'{cfg.work_dir}/iter_{steps}.pth'
 
 
+def transformers_answers(mllm, images, prompts, limit: int, do_sample: bool = False,
+                         **options) -> list:
+    """What transformers' own ``generate`` writes, by its own attention."""
+    batch = mllm.encode(images, [[(prompt, None)] for prompt in prompts], for_generation=True)
+    with released(mllm.hf), mllm.generating(), torch.no_grad():
+        output = mllm.hf.generate(
+            **batch, max_new_tokens=limit, do_sample=do_sample, pad_token_id=mllm.pad_token_id,
+            eos_token_id=mllm.stop_tokens, suppress_tokens=mllm.banned_tokens, **options)
+    return [mllm._read(row) for row in output[:, batch['input_ids'].shape[1]:].tolist()]
+
+
 class Writer:
     """The same questions for both sides."""
 
@@ -101,15 +112,7 @@ class Writer:
         return self.model.answer(self.images, self.prompts, self.forms, constrain=True)
 
     def peer(self, **options) -> list:
-        mllm = self.model.mllm
-        batch = mllm.encode(self.images, [[(prompt, None)] for prompt in self.prompts],
-                            for_generation=True)
-        options = {'do_sample': False, **options}
-        with mllm.generating(), torch.no_grad():
-            output = mllm.hf.generate(
-                **batch, max_new_tokens=LIMIT, pad_token_id=mllm.pad_token_id,
-                eos_token_id=mllm.stop_tokens, suppress_tokens=mllm.banned_tokens, **options)
-        return [mllm._read(row) for row in output[:, batch['input_ids'].shape[1]:].tolist()]
+        return transformers_answers(self.model.mllm, self.images, self.prompts, LIMIT, **options)
 
     def ours_sampled(self, turn: int) -> list:
         seeds = [(turn, p, g) for p in range(len(self.prompts)) for g in range(GROUP)]

@@ -9,17 +9,15 @@ last line is one JSON object: our figures, or with ``--peer`` the row of both si
 (trl_gspo.py is the other).
 """
 import argparse
-import gc
 import json
 import statistics
 import sys
 import tempfile
-import time
 import zlib
 from typing import Optional
 
-import torch
-from measure import ROOT, Skip, device_name, need_cuda, row
+from measure import (ROOT, Skip, device, device_name, free_memory, need_cuda, now, peak_gib,
+                     row)
 from mmengine.config import Config, DictAction
 from mmengine.runner import Runner
 
@@ -65,11 +63,9 @@ def measure_steps(cfg: Config, steps: int, seen: Optional[list] = None) -> dict:
 
     ``seen`` takes the pictures and prompts of each step, that of warm-up included.
     """
-    cuda = torch.cuda.is_available()
-    if cuda:
-        torch.cuda.reset_peak_memory_stats()
+    peak_gib(start=True)
     times = []
-    with torch.device('cuda' if cuda else 'cpu'):
+    with device():
         runner = Runner.from_cfg(cfg)
     loop = runner.build_train_loop(runner.cfg.train_cfg)
     runner.optim_wrapper = runner.build_optim_wrapper(runner.optim_wrapper)
@@ -77,13 +73,11 @@ def measure_steps(cfg: Config, steps: int, seen: Optional[list] = None) -> dict:
     runner.model.train()
     for step in range(steps + 1):
         data = loop.model.data_preprocessor(next(batches), True)
-        start = time.perf_counter()
+        start = now()
         experience = loop.collect(data['inputs'], data['data_samples'])
-        middle = time.perf_counter()
+        middle = now()
         loop.update(experience)
-        if cuda:
-            torch.cuda.synchronize()
-        end = time.perf_counter()
+        end = now()
         tokens = sum(answer.num_tokens for group in experience.answers for answer in group)
         times.append((middle - start, end - middle, tokens))
         if not experience.learnt_PG.all():
@@ -105,7 +99,7 @@ def measure_steps(cfg: Config, steps: int, seen: Optional[list] = None) -> dict:
         tokens_per_s=round(tokens / statistics.median(totals), 1),
         rates=[round(count / total, 2) for total, (_, _, count) in zip(totals, times[1:])],
         rollout_tokens_per_s=round(tokens / rollout, 1),
-        memory_gib=round(torch.cuda.max_memory_allocated() / 2**30, 2) if cuda else None)
+        memory_gib=peak_gib())
 
 
 def compare(name: str, args: argparse.Namespace) -> dict:
@@ -119,13 +113,10 @@ def compare(name: str, args: argparse.Namespace) -> dict:
         cfg = configure(args, folder)
         ours = measure_steps(cfg, args.steps, seen)
         print(json.dumps(ours), file=sys.stderr, flush=True)
-        gc.collect()
-        if torch.cuda.is_available():
-            torch.cuda.empty_cache()
-            left = torch.cuda.memory_allocated() / 2**30
-            if left > 1:
-                raise RuntimeError(f'{left:.1f} GiB of our side are still held: the peer would '
-                                   'be measured beside it')
+        left = free_memory()
+        if left > 1:
+            raise RuntimeError(f'{left:.1f} GiB of our side are still held: the peer would be '
+                               'measured beside it')
         peer = trl_gspo.measure_steps(cfg, seen, f'{folder}/trl')
     loop = cfg.train_cfg
     return row(

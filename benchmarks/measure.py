@@ -1,4 +1,5 @@
 """What all benchmarks share: ours beside its peer in turns, and one form of a row."""
+import gc
 import os
 import platform
 import statistics
@@ -112,6 +113,27 @@ def peak_gib(start: bool = False) -> Optional[float]:
     if start:
         torch.cuda.reset_peak_memory_stats()
     return round(torch.cuda.max_memory_allocated() / 2**30, 2)
+
+
+def device() -> torch.device:
+    """The GPU, where there is one."""
+    return torch.device('cuda' if torch.cuda.is_available() else 'cpu')
+
+
+def now() -> float:
+    """Seconds of the clock on the wall, when the GPU has done all that it was given."""
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+    return time.perf_counter()
+
+
+def free_memory() -> float:
+    """Give back what nothing holds any more; GiB of the GPU that are still held."""
+    gc.collect()
+    if not torch.cuda.is_available():
+        return 0.
+    torch.cuda.empty_cache()
+    return torch.cuda.memory_allocated() / 2**30
 
 
 def device_name() -> str:

@@ -4,12 +4,12 @@ Random weights, bfloat16: they end no answer and follow no grammar, so both side
 one by one. What is compared is the reading of the prompt and the passes, without the drafts that
 save a trained model passes. Same network, prompts and sampling, in turns in one process.
 """
-import time
 from typing import Dict, List
 
 import numpy as np
 import torch
-from measure import ROOT, alternate, device_name, need_cuda, peak_gib, released, row
+from decoding import transformers_answers
+from measure import ROOT, alternate, device, device_name, need_cuda, now, peak_gib, row
 from mmengine.config import Config
 from mmengine.registry import init_default_scope
 
@@ -24,37 +24,29 @@ PROMPT = 'Output the polygon coordinates of the ellipse in the image.'
 def compare(name: str, config: str, prompts: int, limit: int, turns: int) -> dict:
     """A row of seconds a token."""
     init_default_scope('simpleseg_mm')
-    with torch.device('cuda' if torch.cuda.is_available() else 'cpu'):
+    with device():
         model = MODELS.build(Config.fromfile(str(ROOT / config)).model).eval()
-    mllm, rng = model.mllm, np.random.default_rng(0)
+    rng = np.random.default_rng(0)
     images = [torch.from_numpy(rng.integers(0, 255, (3, 480, 640), dtype=np.uint8))
               for _ in range(prompts)]
     tokens: Dict[str, List[int]] = dict(ours=[], peer=[])
     memory = {}
 
-    def finish(side: str, written: int) -> None:
-        if torch.cuda.is_available():
-            torch.cuda.synchronize()
-        tokens[side].append(written)
+    def finish(side: str, answers: list) -> None:
+        tokens[side].append(sum(answer.num_tokens for answer in answers))
         memory[side] = peak_gib()
 
     def ours() -> None:
         turn = len(tokens['ours'])
         seeds = [(turn, p, g) for p in range(prompts) for g in range(GROUP)]
-        groups = model.sample(images, [PROMPT] * prompts, GROUP, seeds, Sampling(limit))
-        finish('ours', sum(answer.num_tokens for group in groups for answer in group))
+        finish('ours', sum(model.sample(images, [PROMPT] * prompts, GROUP, seeds,
+                                        Sampling(limit)), []))
 
     def peer() -> None:
-        batch = mllm.encode(images, [[(PROMPT, None)]] * prompts, for_generation=True)
-        with released(mllm.hf), mllm.generating(), torch.no_grad():
-            output = mllm.hf.generate(
-                **batch, max_new_tokens=limit, do_sample=True, top_k=0, temperature=1.0,
-                num_return_sequences=GROUP, pad_token_id=mllm.pad_token_id,
-                eos_token_id=mllm.stop_tokens, suppress_tokens=mllm.banned_tokens)
-        new = output[:, batch['input_ids'].shape[1]:]
-        finish('peer', sum(mllm._read(line).num_tokens for line in new.tolist()))
+        finish('peer', transformers_answers(model.mllm, images, [PROMPT] * prompts, limit, True,
+                                            top_k=0, num_return_sequences=GROUP))
 
-    seconds = alternate(dict(ours=ours, peer=peer), turns, time.perf_counter,
+    seconds = alternate(dict(ours=ours, peer=peer), turns, now,
                         before=lambda _: peak_gib(start=True))
     a_token = {side: [s / n for s, n in zip(seconds[side], tokens[side][1:])] for side in seconds}
     return row(name, a_token['ours'], a_token['peer'], 'seconds a token', device_name(),

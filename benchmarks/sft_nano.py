@@ -11,13 +11,12 @@ import json
 import logging
 import sys
 import tempfile
-import time
 from pathlib import Path
 from typing import Callable, Dict, List, Optional
 
 import numpy as np
 import torch
-from measure import ROOT, device_name, released, row
+from measure import ROOT, device_name, now, released, row
 from mmengine.config import Config
 from mmengine.logging import MMLogger
 from mmengine.runner import Runner
@@ -143,9 +142,7 @@ class Clock(TrainerCallback):
         self.ends: List[float] = []
 
     def on_step_end(self, args, state, control, **kwargs) -> None:
-        if torch.cuda.is_available():
-            torch.cuda.synchronize()
-        self.ends.append(time.perf_counter())
+        self.ends.append(now())
         if torch.cuda.is_available():
             print(f'the Trainer after {len(self.ends)} batches: {self.ends[-1]:.3f} s',
                   file=sys.stderr, flush=True)
@@ -185,13 +182,9 @@ def runner_steps(loop, steps: int, warmup: int) -> float:
     """Seconds of ``steps`` iterations of our loop, after ``warmup`` others."""
     for step in range(steps + warmup):
         if step == warmup:
-            if torch.cuda.is_available():
-                torch.cuda.synchronize()
-            start = time.perf_counter()
+            start = now()
         loop.run_iter(next(loop.dataloader_iterator))
-    if torch.cuda.is_available():
-        torch.cuda.synchronize()
-    return time.perf_counter() - start
+    return now() - start
 
 
 def rows(quick: bool = False) -> List[dict]:

@@ -13,7 +13,6 @@ MFU counts 6 FLOPs a parameter and token that it sees (8 with gradient checkpoin
 are counted), attention scores left out. The last line is one JSON object.
 """
 import argparse
-import gc
 import json
 import statistics
 import sys
@@ -23,7 +22,7 @@ from typing import List, Tuple
 
 import numpy as np
 import torch
-from measure import ROOT, device_name, need_cuda, peak_gib, row
+from measure import ROOT, device, device_name, free_memory, need_cuda, peak_gib, row
 from mmdet.structures import DetDataSample
 from mmengine.config import Config
 from sft_nano import Conversations, runner_of, runner_steps, started, trainer_steps
@@ -72,7 +71,7 @@ def build(folder: str, model: str, batch_size: int, micro_batches: int):
         batch_size=batch_size, num_workers=4, persistent_workers=True,
         sampler=dict(type='InfiniteSampler', shuffle=True), collate_fn=dict(type='pseudo_collate'),
         dataset=dict(type='Stars', count=batch_size * micro_batches))
-    with torch.device('cuda' if torch.cuda.is_available() else 'cpu'):
+    with device():
         return runner_of(cfg, folder)
 
 
@@ -141,8 +140,7 @@ def rows(quick: bool = False) -> List[dict]:
     need_cuda()
     model = str(ROOT / 'configs/_base_/models/qwen25vl_7b_random.py')
     update = compare('sft_update_7b', model, 16, 4 if quick else 16, 1, 989., peer=False)
-    gc.collect()  # two networks do not fit beside each other
-    torch.cuda.empty_cache()
+    free_memory()  # two networks do not fit beside each other
     return [update,
             compare('sft_step_7b', model, 16, 4 if quick else 8, 1 if quick else 2, 989.)]
 

@@ -5,7 +5,6 @@ runs. TRL reads a picture with every answer, where ours reads it once a prompt; 
 over the updates, where ours learns prompt by prompt; and it generates by transformers.
 """
 import statistics
-import time
 import zlib
 from typing import List, Sequence, Tuple
 from unittest.mock import patch
@@ -13,7 +12,7 @@ from unittest.mock import patch
 import torch
 from datasets import Dataset
 from huggingface_hub import constants
-from measure import released
+from measure import device, now, peak_gib, released
 from mmengine.config import Config
 from mmengine.optim import build_optim_wrapper
 from mmengine.registry import init_default_scope
@@ -78,10 +77,10 @@ class Clock(TrainerCallback):
         self.seconds: List[float] = []
 
     def on_step_begin(self, args, state, control, **kwargs) -> None:
-        self.start = _now()
+        self.start = now()
 
     def on_step_end(self, args, state, control, **kwargs) -> None:
-        self.seconds.append(_now() - self.start)
+        self.seconds.append(now() - self.start)
 
 
 class Checksum:
@@ -123,7 +122,7 @@ def arguments(cfg: Config, rollouts: int, banned: List[int], folder: str) -> GRP
 def build(cfg: Config, batches: Sequence[Batch], folder: str, callbacks=()) -> GRPOTrainer:
     """A trainer of the config's network, with other random weights, for a rollout a batch."""
     init_default_scope(cfg.default_scope)
-    with torch.device('cuda' if torch.cuda.is_available() else 'cpu'):
+    with device():
         mllm = MODELS.build({**cfg.model.mllm, 'packing': False})
     mllm.tokenizer.padding_side = 'left'  # as the trainer loads its own
     processor = PictureProcessor(mllm.image_processor, mllm.tokenizer, CHAT_TEMPLATE)
@@ -150,9 +149,7 @@ def measure_steps(cfg: Config, batches: Sequence[Batch], folder: str) -> dict:
     Returns:
         ``rates`` (tokens a second of each step), ``seconds`` (their median), ``memory_gib``.
     """
-    cuda = torch.cuda.is_available()
-    if cuda:
-        torch.cuda.reset_peak_memory_stats()
+    peak_gib(start=True)
     clock = Clock()
     trainer = build(cfg, batches, folder, [clock])
     with released(trainer.model):
@@ -166,10 +163,4 @@ def measure_steps(cfg: Config, batches: Sequence[Batch], folder: str) -> dict:
                            f'{len(clock.seconds)} updates and {len(tokens)} rollouts')
     return dict(rates=[count / s for count, s in zip(tokens[1:], seconds[1:])],
                 seconds=round(statistics.median(seconds[1:]), 3),
-                memory_gib=round(torch.cuda.max_memory_allocated() / 2**30, 2) if cuda else None)
-
-
-def _now() -> float:
-    if torch.cuda.is_available():
-        torch.cuda.synchronize()
-    return time.perf_counter()
+                memory_gib=peak_gib())

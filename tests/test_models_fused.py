@@ -21,7 +21,6 @@ def as_they_are(monkeypatch):
     """Compiling for a CPU takes longer than it teaches."""
     if not CUDA:
         monkeypatch.setattr(fused, 'compiled', lambda function: function)
-        fused._with_fused_rotation.cache_clear()
 
 
 @pytest.mark.parametrize('checkpointing', [False, True])

@@ -12,11 +12,11 @@ from torch import Tensor, nn
 from transformers import AutoConfig, AutoModelForImageTextToText, AutoTokenizer
 
 from ...polygon import AnswerAutomaton
+from ..attention import PACKED, SEGMENTS
 from ..decoding import Answer, OnTokens, write_answers
 from ..fused import fuse
 from ..generation import greedy_rules
 from ..guide import Guide, Spelling
-from ..attention import PACKED, SEGMENTS
 from ..resources import packaged
 from ..sampling import Drawn, Likeliest, Sampling
 
