@@ -43,7 +43,7 @@ def config_of(grammar: str, folder: str) -> Config:
     data = cfg.train_dataloader.dataset
     data.update(data_root=f'{folder}/data', indices=16)
     data.query.turns = 1
-    data.query.codec.grammar = grammar
+    data.query.codec.update(grammar=grammar, tokens=150)  # as of the RefCOCO configs
     cfg.train_dataloader.update(num_workers=0, persistent_workers=False)
     for part in ('val', 'test'):
         cfg.update({f'{part}_{key}': None for key in ('cfg', 'dataloader', 'evaluator')})

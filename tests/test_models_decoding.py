@@ -341,7 +341,7 @@ def test_rows_grow_at_their_own_speed(nano):
     with mllm.generating(), torch.no_grad():
         _, cache, position = mllm.prefill(batch)
         rows = torch.tensor([0, 1, 1])
-        memory = RaggedMemory(cache, batch['attention_mask'], rows, additive=False)
+        memory = RaggedMemory(cache, batch['attention_mask'], rows)
         kept, start = [[], [], []], position[rows]
         for step in range(40):  # grows past the slots that are there
             width = int(rng.integers(1, 6))

@@ -25,12 +25,14 @@ class _Layer(CacheLayerMixin):
     """One layer's keys and values, (R, heads, C, D), of which slots are written by row."""
     is_sliding = False
 
-    def __init__(self, layer: DynamicLayer, rows: Tensor) -> None:
+    def __init__(self, layer: DynamicLayer, rows: Tensor, size: int) -> None:
         super().__init__()
-        self.keys, self.values = layer.keys[rows], layer.values[rows]
+        self.used = layer.keys.shape[2]
+        # room is made while rows are few; index_select is several times as fast as indexing
+        self.keys, self.values = (_grown(x, size).index_select(0, rows)
+                                  for x in (layer.keys, layer.values))
         self.dtype, self.device = self.keys.dtype, self.keys.device
         self.is_initialized = True
-        self.used = self.keys.shape[2]
         self.slots_RT: Tensor = None
         self.start = None
 
@@ -45,12 +47,12 @@ class _Layer(CacheLayerMixin):
             if self.start is not None:
                 buffer[:, :, self.start:self.start + new.shape[2]] = new
             else:
-                index = self.slots_RT[:, None, :, None].expand(-1, new.shape[1], -1, new.shape[3])
-                buffer.scatter_(2, index, new)
+                rows_R1 = torch.arange(len(new), device=new.device)[:, None]
+                buffer.transpose(1, 2)[rows_R1, self.slots_RT] = new.transpose(1, 2)
         return self.keys[:, :, :self.used], self.values[:, :, :self.used]
 
     def keep(self, rows: Tensor) -> None:
-        self.keys, self.values = self.keys[rows], self.values[rows]
+        self.keys, self.values = (x.index_select(0, rows) for x in (self.keys, self.values))
 
     def get_seq_length(self) -> int:
         return self.used
@@ -75,7 +77,6 @@ class RaggedMemory:
         cache: of B left-padded prompts.
         mask_BP: their attention mask.
         rows: (R,) the prompt of each row.
-        additive: give the mask as numbers to add ('eager' attention), not as truth values.
     """
     #: whether a pass may read more than one token of a row
     reads_many = True
@@ -84,11 +85,12 @@ class RaggedMemory:
     #: slots that are allocated at a time
     step = 64
 
-    def __init__(self, cache: Cache, mask_BP: Tensor, rows: Tensor, additive: bool) -> None:
-        self.cache = Cache(layers=[_Layer(layer, rows) for layer in cache.layers])
-        self.visible_RC = mask_BP[rows].bool()
-        self.lengths = [mask_BP.shape[1]] * len(rows)
-        self.additive = additive
+    def __init__(self, cache: Cache, mask_BP: Tensor, rows: Tensor) -> None:
+        width = mask_BP.shape[1]
+        size = self._size(width)
+        self.cache = Cache(layers=[_Layer(layer, rows, size) for layer in cache.layers])
+        self.visible_RC = F.pad(mask_BP.bool(), (0, size - width), value=True)[rows]
+        self.lengths = [width] * len(rows)
 
     def read(self, decode: Decode, tokens_RT: Tensor, start_R: Tensor) -> Tensor:
         """Hidden states (R, T, D) after each token.
@@ -117,12 +119,10 @@ class RaggedMemory:
                       self.cache)
 
     def _mask(self, slots_RT: Tensor, used: int) -> Tensor:
-        """Attention mask (R, 1, T, S): each token sees its row up to itself."""
+        """Mask (R, 1, T, S) to add to scores: each token sees its row up to itself."""
         device = slots_RT.device
         mask = torch.arange(used, device=device) <= slots_RT[..., None]
         mask = (mask & self.visible_RC[:, None, :used])[:, None]
-        if not self.additive:
-            return mask
         dtype = self.cache.layers[0].keys.dtype
         return torch.zeros(mask.shape, dtype=dtype, device=device).masked_fill(
             ~mask, torch.finfo(dtype).min)
@@ -130,12 +130,16 @@ class RaggedMemory:
     def _reserve(self, used: int) -> int:
         """Allocate so many slots at least; how many the next pass looks at."""
         if used > self.visible_RC.shape[1]:
-            size = -(-(used + self.step) // 64) * 64  # whole, as fast attention wants its mask
+            size = self._size(used)
             more = self.visible_RC.new_ones(len(self.lengths), size - self.visible_RC.shape[1])
             self.visible_RC = torch.cat([self.visible_RC, more], 1)
             for layer in self.cache.layers:
                 layer.reserve(size)
         return used
+
+    def _size(self, used: int) -> int:
+        """Slots to allocate: whole 64s, as fast attention wants its mask."""
+        return -(-(used + self.step) // 64) * 64
 
     def close(self, counts: Sequence[int]) -> None:
         """Keep so many of each row's tokens of the last pass."""
@@ -198,7 +202,7 @@ class GraphMemory(RaggedMemory):
 
     def __init__(self, cache: Cache, mask_BP: Tensor, rows: Tensor,
                  ready: Set[Tuple[int, int]]) -> None:
-        super().__init__(cache, mask_BP, rows, additive=True)
+        super().__init__(cache, mask_BP, rows)
         self._ready = ready
         self._recordings: Dict[int, _Recording] = {}
 
@@ -278,5 +282,5 @@ def memory_of(cache: Cache, mask_BP: Tensor, rows: Tensor, attention: str,
     if plain and ready is not None and attention in ('sdpa', PACKED):
         return GraphMemory(cache, mask_BP, rows, ready)
     if plain and attention in ('sdpa', PACKED, 'eager'):
-        return RaggedMemory(cache, mask_BP, rows, additive=attention == 'eager')
+        return RaggedMemory(cache, mask_BP, rows)
     return StepMemory(cache, mask_BP, rows)

@@ -184,4 +184,5 @@ def _read(mllm, memory, placed: List[Answer], first: List[int]) -> Tensor:
     hidden_RTD = memory.read(mllm.decode, tokens_RT, start_R)
     real = [row * width + i for row, (answer, run) in enumerate(zip(placed, runs))
             for i in range(len(run)) if not answer.ended]
-    return hidden_RTD.flatten(0, 1)[torch.tensor(real, device=hidden_RTD.device)]
+    return hidden_RTD.flatten(0, 1).index_select(
+        0, torch.tensor(real, device=hidden_RTD.device))
