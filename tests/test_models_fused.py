@@ -98,3 +98,26 @@ def test_padded_widths_are_the_same_product(width, bias, monkeypatch):
     for ours, theirs in zip(*found):
         torch.testing.assert_close(ours, theirs)
     assert all(size % 8 == 0 for shape in widths[-3:] for size in shape)
+
+
+@pytest.mark.parametrize('conv, shape', [
+    (nn.Conv2d(3, 8, 14, 14), (5, 3, 14, 14)),
+    (nn.Conv3d(3, 8, (2, 14, 14), (2, 14, 14), bias=False), (5, 3, 2, 14, 14)),
+    (nn.Conv3d(3, 8, (1, 14, 14), (1, 14, 14)), (5, 3, 1, 14, 14)),
+    (nn.Conv2d(3, 8, 14, 14), (5, 3, 28, 14)),  # two patches each
+    (nn.Conv2d(4, 8, 3, 3, padding=1), (5, 4, 3, 3)),
+    (nn.Conv2d(4, 8, 3, 3, dilation=2), (5, 4, 5, 5)),
+    (nn.Conv2d(4, 8, 3, 3, groups=2), (5, 4, 3, 3)),
+    (nn.Conv2d(4, 8, 3, 1), (5, 4, 3, 3)),
+])
+def test_a_patch_is_a_row(conv, shape):
+    patches = torch.randn(shape, requires_grad=True)
+    found = []
+    for on in (False, True):
+        if on:
+            fused.patches_as_rows(conv)
+        output = conv(patches)
+        found.append([output, *torch.autograd.grad(output.square().sum(),
+                                                   [patches, *conv.parameters()])])
+    for theirs, ours in zip(*found):
+        torch.testing.assert_close(ours, theirs)

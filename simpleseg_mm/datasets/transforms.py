@@ -267,7 +267,8 @@ class PackQuery(BaseTransform):
     def transform(self, results: dict) -> dict:
         sample = DetDataSample(metainfo={key: results[key] for key in _META_KEYS
                                          if key in results})
-        image = torch.from_numpy(np.ascontiguousarray(results['img'].transpose(2, 0, 1)))
+        # Pixels stay as they lie, channels last: so image processors read them.
+        image = torch.from_numpy(results['img']).permute(2, 0, 1)
         return dict(inputs=image, data_samples=sample)
 
 
@@ -275,7 +276,7 @@ def decode_image(raw: bytes) -> np.ndarray:
     """RGB pixels (H, W, 3) uint8 of an encoded image. OSError for a broken or truncated one."""
     try:
         with Image.open(io.BytesIO(raw)) as image:
-            return np.asarray(image.convert('RGB'))
+            return np.array(image.convert('RGB'))
     except (SyntaxError, ValueError, Image.DecompressionBombError) as error:  # broken PNGs
         raise OSError(str(error)) from error
 

@@ -12,8 +12,8 @@ from .sharding import unwrap
 class SFTTrainLoop(IterBasedTrainLoop):
     """``IterBasedTrainLoop`` that encodes ahead.
 
-    While the network works on a batch, a thread resizes the pictures and tokenizes the texts of
-    the next (``SimpleSeg.encode``); batches, their order and their numbers are unchanged. Nothing
+    While the network works on a batch, a thread fetches the next from the loader, resizes its
+    pictures and tokenizes its texts (``SimpleSeg.encode``); batches, their order and their numbers are unchanged. Nothing
     is encoded while hooks and validation run: tokenizers are not to be shared between threads.
     Arguments as for ``IterBasedTrainLoop``.
     """
@@ -49,7 +49,7 @@ class _Ahead:
         self._next: Optional[Future] = None
 
     def begin(self) -> None:
-        self._next = self._thread.submit(self._prepare, next(self._batches))
+        self._next = self._thread.submit(lambda: self._prepare(next(self._batches)))
 
     def wait(self) -> None:
         if self._next is not None:

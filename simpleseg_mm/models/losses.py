@@ -1,5 +1,5 @@
 """Token losses that never hold a whole (N, V) tensor of fp32 logits."""
-from typing import Tuple
+from typing import Callable, Tuple
 
 import torch
 import torch.nn.functional as F
@@ -11,9 +11,9 @@ def chunked_token_nll(hidden_ND: Tensor, weight_VD: Tensor, target_N: Tensor,
                       chunk: int = 512) -> Tuple[Tensor, Tensor]:
     """Negative log-likelihood of each target token under a linear head.
 
-    The head is applied to ``chunk`` tokens at a time and again in the backward pass, so the peak
-    is ``chunk x V`` instead of ``N x V`` (at V = 152k and fp32, 0.6 GB instead of 10 GB for
-    16k tokens).
+    The head is applied to ``chunk`` tokens at a time and, where there are more, again in the
+    backward pass, so the peak is ``chunk x V`` instead of ``N x V`` (at V = 152k and fp32, 0.6 GB
+    instead of 10 GB for 16k tokens).
 
     Args:
         hidden_ND: (N, D) hidden states, in the head's dtype.
@@ -34,10 +34,7 @@ def chunked_token_nll(hidden_ND: Tensor, weight_VD: Tensor, target_N: Tensor,
 
     if target_N.numel() == 0:
         return hidden_ND.sum(-1).float(), torch.zeros_like(target_N, dtype=torch.bool)
-    parts = [checkpoint(head, hidden, weight_VD, target, use_reentrant=False)
-             for hidden, target in zip(hidden_ND.split(chunk), target_N.split(chunk))]
-    nll, hit = zip(*parts)
-    return torch.cat(nll), torch.cat(hit)
+    return _by_chunks(head, hidden_ND, weight_VD, target_N, chunk)
 
 
 def chunked_token_logp(hidden_ND: Tensor, weight_VD: Tensor, target_N: Tensor,
@@ -69,7 +66,14 @@ def chunked_token_logp(hidden_ND: Tensor, weight_VD: Tensor, target_N: Tensor,
         return hidden_ND.sum(-1).to(dtype), hidden_ND.new_zeros(0, dtype=dtype)
     weight_VD = weight_VD.to(dtype)
     with torch.autocast(hidden_ND.device.type, enabled=False):
-        parts = [checkpoint(head, hidden, weight_VD, target, use_reentrant=False)
-                 for hidden, target in zip(hidden_ND.split(chunk), target_N.split(chunk))]
-    logp, entropy = zip(*parts)
-    return torch.cat(logp), torch.cat(entropy)
+        return _by_chunks(head, hidden_ND, weight_VD, target_N, chunk)
+
+
+def _by_chunks(head: Callable, hidden_ND: Tensor, weight_VD: Tensor, target_N: Tensor,
+               chunk: int) -> Tuple[Tensor, Tensor]:
+    if len(target_N) <= chunk:
+        return head(hidden_ND, weight_VD, target_N)
+    parts = [checkpoint(head, hidden, weight_VD, target, use_reentrant=False)
+             for hidden, target in zip(hidden_ND.split(chunk), target_N.split(chunk))]
+    first, second = zip(*parts)
+    return torch.cat(first), torch.cat(second)

@@ -4,4 +4,5 @@
 model = dict(
     type='SimpleSeg',
     mllm=dict(type='QwenVL', pretrained='simpleseg_mm://nano', packing=True),
-    generation=dict(max_new_tokens=160))
+    generation=dict(max_new_tokens=160),
+    loss_chunk=4096)  # logits of its 1,024 tokens take little

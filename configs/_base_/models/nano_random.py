@@ -40,4 +40,5 @@ model = dict(
                 window_size=112,
                 fullatt_block_indexes=[0, 1, 2, 3],
                 out_hidden_size=128))),
-    generation=dict(max_new_tokens=160))
+    generation=dict(max_new_tokens=160),
+    loss_chunk=4096)  # logits of its 1,024 tokens take little

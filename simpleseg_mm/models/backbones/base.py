@@ -14,7 +14,7 @@ from transformers import AutoConfig, AutoModelForImageTextToText, AutoTokenizer
 from ...polygon import AnswerAutomaton
 from ..attention import PACKED, SEGMENTS
 from ..decoding import Answer, OnTokens, write_answers
-from ..fused import fuse
+from ..fused import fuse, patches_as_rows
 from ..generation import greedy_rules
 from ..guide import Guide, Spelling
 from ..resources import packaged
@@ -152,6 +152,7 @@ class MLLMAdapter(nn.Module):
         if attn_implementation == 'sdpa':
             vision = self.hf.get_submodule(self.parts['vision'][0].rstrip('.'))
             vision.config._attn_implementation = SEGMENTS
+        patches_as_rows(self.hf)
         if fused and torch.cuda.is_available():
             fuse(self.hf)
         self.hf.train()
