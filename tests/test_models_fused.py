@@ -111,7 +111,8 @@ def test_padded_widths_are_the_same_product(width, bias, monkeypatch):
     (nn.Conv2d(4, 8, 3, 1), (5, 4, 3, 3)),
 ])
 def test_a_patch_is_a_row(conv, shape):
-    patches = torch.randn(shape, requires_grad=True)
+    conv = conv.double()
+    patches = torch.randn(shape, dtype=torch.float64, requires_grad=True)
     found = []
     for on in (False, True):
         if on:

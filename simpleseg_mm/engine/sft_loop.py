@@ -13,8 +13,9 @@ class SFTTrainLoop(IterBasedTrainLoop):
     """``IterBasedTrainLoop`` that encodes ahead.
 
     While the network works on a batch, a thread fetches the next from the loader, resizes its
-    pictures and tokenizes its texts (``SimpleSeg.encode``); batches, their order and their numbers are unchanged. Nothing
-    is encoded while hooks and validation run: tokenizers are not to be shared between threads.
+    pictures and tokenizes its texts (``SimpleSeg.encode``); batches, their order and their
+    numbers are unchanged. Nothing is encoded while hooks and validation run: tokenizers are not
+    to be shared between threads.
     Arguments as for ``IterBasedTrainLoop``.
     """
 
