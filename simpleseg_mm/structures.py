@@ -134,7 +134,8 @@ class Segmentation:
         confidence: mean probability of the written tokens, 0..1; None where it is
             not known.
         valid: the whole text follows the grammar.
-        finished: the model ended its answer; False: it was cut off.
+        finished: the model ended its answer; False: it was cut off or, where constrained,
+            completed at the limit.
         says_nothing: the answer is that there is no such object (``[]``).
         num_tokens, seconds: of the answer.
         codec: how the text is read, such as 'int1000/default'.

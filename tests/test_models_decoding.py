@@ -113,6 +113,14 @@ def test_tokens_are_allowed_where_the_text_may_go_on(tokens, grammar, kind):
         assert guide.step(state, end) is None and guide.draft(None) is None
 
 
+@pytest.mark.parametrize('text, count', [('', 0), ('[', 1), (']]]', 1), ('[[[', 1), ('12345', 3),
+                                         ('3],[4,5],[1', 2), ('3],[4,5],[12', 2), (']],[[]', 2),
+                                         ('99],[1,0.1', 4), ('1.00', 2)])
+def test_the_fewest_tokens_of_a_text(text, count):
+    tokenizer = tokenizer_of(MIXED)
+    assert Spelling(tokenizer, len(tokenizer)).fewest(text) == count
+
+
 def test_drafts_are_the_tokenizers_own_punctuation(nano):
     spelt = nano.mllm.tokenizer
     guide, = nano.mllm.guides([FORMS[1]], True)
@@ -210,23 +218,27 @@ def test_prompts_of_very_different_lengths(nano):
 
 
 # --- constraints ------------------------------------------------------------------------------
-@pytest.mark.parametrize('kind, grammar', [('rings', 'int100'), ('rings', 'decimal3'),
-                                           ('rings', 'fixed2'), ('box', 'decimal2'),
-                                           ('point', 'int1000')])
-def test_constrained_answers_parse_unless_they_are_cut(nano, kind, grammar):
-    """nano has seen no polygon: left to itself it writes none."""
+@pytest.mark.parametrize('kind, grammar, limit, cut', [
+    ('rings', 'int100', 500, False), ('rings', 'int100', 90, True), ('rings', 'int100', 30, True),
+    ('rings', 'decimal3', 45, True), ('rings', 'fixed2', 60, True), ('box', 'decimal2', 90, False),
+    ('box', 'int1000', 12, True), ('point', 'decimal3', 20, False)])
+@pytest.mark.parametrize('draft', [True, False])
+def test_constrained_answers_parse(nano, kind, grammar, limit, cut, draft):
+    """At this temperature all that the grammar allows is about as likely. What does not end by
+    the limit is completed; what does is what it is under a higher one."""
     form = AnswerAutomaton.of(grammar, kind)
     seeds = [(1, p, g) for p in range(3) for g in range(6)]
     guides = nano.mllm.guides([form] * 3, True)
-    groups = nano.mllm.sample(nano._prompted(PICTURES, PROMPTS), 6, seeds,
-                              Sampling(90, temperature=2.), guides=guides,
-                              constrain=True)
-    answers = sum(groups, [])
-    assert any(answer.finished for answer in answers)
-    for answer in answers:
+    answers, longer = [sum(nano.mllm.sample(
+        nano._prompted(PICTURES, PROMPTS), 6, seeds, Sampling(count, temperature=50.),
+        guides=guides, constrain=True, draft=draft), []) for count in (limit, 500)]
+    assert any(answer.finished for answer in answers) and all(a.finished for a in longer)
+    assert any(not answer.finished for answer in answers) == cut
+    for answer, whole in zip(answers, longer):
         parsed = parse_answer(answer.text, grammar, kind)
-        assert parsed.valid if answer.finished else (
-            answer.num_tokens == 90 and form.follow(form.start, answer.text) is not None)
+        assert parsed.valid and answer.num_tokens <= limit
+        assert answer.finished == (whole.num_tokens <= limit)
+        assert answer == whole if answer.finished else parsed.kind == kind  # not by []
 
 
 def test_an_answer_at_the_limit_is_truncated(nano):

@@ -92,6 +92,44 @@ def test_every_walk_can_be_finished_and_is_valid(name, kind, data):
     assert answer.valid and answer.kind == ('empty' if text == '[]' else kind)
 
 
+@pytest.mark.parametrize('kind, grammar, text, rest', [
+    ('rings', 'int100', '', '[[[0,0],[0,1],[0,2]]]'),
+    ('rings', 'int100', '[[[0,0],[0,0],[5', ',0],[0,1]]]'),
+    ('rings', 'int100', '[[[0,2],[0,1],[0', ',0]]]'),
+    ('rings', 'int1', '[[[1,0],[0,0],[0,1],[1', ',0]]]'),  # three are distinct already
+    ('rings', 'int1', '[[[1,1],[1,0],[1,0', '],[0,0]]]'),  # that vertex cannot be a new one
+    ('rings', 'int1', '[[[0,1],[0,0],[', '1,0]]]'),
+    ('rings', 'decimal3', '[[[0.1, 0.2], [0.3, 0.4], [0.5, 0.10', '1]]]'),
+    ('rings', 'decimal3', '[[[0.1, 0.2], [0.3, 0.4], [0.5, 0.1]], ', '[[0.0, 0.0], [0.0, 0.1], '
+     '[0.0, 0.2]]]'),
+    ('rings', 'fixed3', '[[[0.100, 0.200], [0.300, 0.400], [0.500, 0.', '000]]]'),
+    ('rings', 'fixed1', '[[[0.0, 0.0], [0.0, 0.1], [0.0, 0.', '2]]]'),
+    ('box', 'int100', '', '[0,0,1,1]'), ('box', 'int100', '[99,7', ',100,8]'),
+    ('box', 'int1000', '[123,4,1', '24,5]'), ('box', 'int1000', '[123,4,2', '00,5]'),
+    ('box', 'decimal3', '[0.998, 0.899, 0.', '999, 0.9]'),
+    ('point', 'decimal3', '[1', '.0, 0.0]'), ('point', 'int100', '[]', ''),
+])
+def test_the_rest_of_an_answer(kind, grammar, text, rest):
+    automaton = AnswerAutomaton(grammar, kind)
+    assert automaton.rest(automaton.follow(automaton.start, text)) == rest
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.sampled_from(GRAMMARS + ['decimal6', 'fixed6']),
+       st.sampled_from(['rings', 'box', 'point']), st.data())
+def test_the_rest_completes_whatever_is_written(name, kind, data):
+    automaton = AnswerAutomaton(name, kind)
+    rng = np.random.default_rng(data.draw(st.integers(0, 2**32)))
+    state, text = automaton.start, ''
+    while len(text) < 60 and not automaton.is_final(state):
+        rest = automaton.rest(state)
+        assert len(rest) < 128 and rest == rest[0] + automaton.rest(automaton.step(state, rest[0]))
+        answer = parse_answer(text + rest, name, kind)
+        assert answer.valid and answer.kind == kind
+        char = rng.choice(list(automaton.chars(state)))
+        state, text = automaton.step(state, char), text + char
+
+
 @settings(max_examples=100, deadline=None)
 @given(st.sampled_from(GRAMMARS), st.integers(0, 2**32))
 def test_it_takes_what_the_formatter_writes_and_the_parser_finds_valid(name, seed):

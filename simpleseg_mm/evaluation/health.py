@@ -22,7 +22,8 @@ class OutputHealthMetric(QueryMetric):
     - ``valid_parse``: answers that parse as a whole and are of the kind that the task asks for;
     - ``other_grammar``: of the answers with numbers, those with one that the dataset's grammar
       does not write; a warning is logged where they are most;
-    - ``truncated``: answers without an end token, or with an unclosed tail;
+    - ``truncated``: answers that the network did not end (cut or, where constrained, completed at
+      the limit), or with an unclosed tail;
     - ``self_intersection``, ``few_vertices``: of the answers with rings, those with a ring that
       meets itself (a one-pixel line traced there and back does), with a ring of fewer than 3
       distinct vertices;

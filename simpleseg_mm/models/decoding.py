@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from .cache import memory_of
+from .guide import NEAR
 
 #: Called with the number of an answer (b * G + g) and the ids that were added to it.
 OnTokens = Callable[[int, Sequence[int]], Optional[bool]]
@@ -36,6 +37,7 @@ class Answer:
         states: of the guide, after each token of ``run``.
         guide: knows the answer's grammar; ``None``: free text.
         ended: by an end token or at the limit.
+        hurried: completed otherwise than chosen, so as to end within the limit.
     """
     row: int
     guide: Any = None
@@ -44,6 +46,7 @@ class Answer:
     run: List[int] = field(default_factory=list)
     states: List[Any] = field(default_factory=list)
     ended: bool = False
+    hurried: bool = False
 
     def take(self, chosen: Sequence[int], logps: Sequence[float], stops, limit: int) -> int:
         """Append what was chosen after each token of the run, up to the first that the draft did
@@ -75,7 +78,7 @@ def write_answers(mllm, batch: dict, choose: Callable, limit: int, group_size: i
         group_size: G.
         guides: B ``Guide``, or ``None`` for free text; none at all: free text everywhere.
         draft: check what the guides find likely instead of writing it.
-        constrain: write nothing but what the guide allows.
+        constrain: write nothing but what the guide allows, and complete it within the limit.
         on_tokens: told of the tokens of each pass as they are chosen; True ends the answer there.
     """
     guides = guides or [None] * len(batch['input_ids'])
@@ -126,6 +129,7 @@ def _choose(mllm, hidden_ND: Tensor, live: List[Answer], choose: Callable, banne
     prefixes = [(answer.row, answer.tokens, answer.run[1:1 + i])
                 for answer in live for i in range(len(answer.run))]
     tokens = choose(logits, prefixes)
+    hurried = _hurry(logits, tokens, live, prefixes, choose, limit) if constrain else ()
     logps = open_logits.gather(1, tokens[:, None]).squeeze(1) - total
     tokens, logps = torch.stack([tokens.double(), logps.double()]).tolist()  # one transfer
     tokens, at, kept = [int(token) for token in tokens], 0, {}
@@ -133,6 +137,7 @@ def _choose(mllm, hidden_ND: Tensor, live: List[Answer], choose: Callable, banne
         end = at + len(answer.run)
         count = answer.take(tokens[at:end], logps[at:end], stops, limit)
         kept[answer.row] = count
+        answer.hurried |= any(at <= n < at + count for n in hurried)
         if on_tokens is not None and on_tokens(answer.row, tuple(answer.tokens[-count:])):
             answer.ended = True
         at = end
@@ -148,6 +153,28 @@ def _constrained(logits_NV: Tensor, live: List[Answer]) -> Tensor:
         index = torch.tensor(at, device=logits_NV.device)
         logits_NV[index] = logits_NV[index].masked_fill(~allowed, -torch.inf)
     return logits_NV
+
+
+def _hurry(logits_NV: Tensor, tokens_N: Tensor, live: List[Answer], prefixes: Sequence,
+           choose: Callable, limit: int) -> List[int]:
+    """Where a chosen token leaves no room to complete the answer, choose one that does, in place.
+    Returns where."""
+    rooms = [limit - len(tokens) - len(draft) - 1 for _, tokens, draft in prefixes]
+    if min(rooms) >= NEAR:
+        return []
+    places = [(answer.guide, state) for answer in live for state in answer.states]
+    found = {}
+    for n, ((guide, state), token, room) in enumerate(zip(places, tokens_N.tolist(), rooms)):
+        if guide is not None and room < NEAR:
+            found[n] = guide.in_time(state, token, room)
+    late = [n for n, ids in found.items() if ids]
+    if late:
+        allowed = torch.zeros_like(logits_NV[late], dtype=torch.bool)
+        for row, n in enumerate(late):
+            allowed[row, found[n]] = True
+        tokens_N[late] = choose(logits_NV[late].masked_fill(~allowed, -torch.inf),
+                                [prefixes[n] for n in late])
+    return late
 
 
 def _draft(answer: Answer, count: int, limit: int, many: bool) -> None:

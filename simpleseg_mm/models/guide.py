@@ -19,6 +19,8 @@ from ..polygon import AnswerAutomaton, Grammar
 LIKELY = 0.5
 # Answers that the drafts are learnt from, and the memory of states before it is cleared.
 _TEXTS, _STATES = 100, 200_000
+#: Every answer can be completed within so many tokens, whatever is written.
+NEAR = 128
 _SPELLS_SPACE = str.maketrans({'Ġ': ' ', '▁': ' '})  # byte-level and SentencePiece vocabularies
 _ANSWER = re.compile(r'[0-9\[\], .]+')
 
@@ -58,6 +60,20 @@ class Spelling:
             token: text for token, text in self.texts.items()
             if tokenizer.decode([*before, token], clean_up_tokenization_spaces=False)
             == head + text}
+
+    def fewest(self, text: str) -> int:
+        """The least number of tokens that spell a text of the grammar's characters."""
+        counts = [0]  # of the text's end, from its last character on
+        for start in reversed(range(len(text))):
+            best, node = len(text), self.trie
+            for end in range(start, len(text)):
+                node = node.get(text[end])
+                if node is None:
+                    break
+                if '' in node:
+                    best = min(best, 1 + counts[len(text) - 1 - end])
+            counts.append(best)
+        return counts[-1]
 
     def walk(self, automaton: AnswerAutomaton, state) -> List[int]:
         """Ids of the tokens that may follow a state."""
@@ -101,6 +117,7 @@ class Guide:
         self._table: Optional[Tensor] = None
         self._drafts = self._learn(encode)
         self._shapes: Dict[tuple, Optional[int]] = {}
+        self._costs: Dict[tuple, int] = {}
 
     def _check(self) -> None:
         """Every character must be there by itself: then no state is a dead end."""
@@ -162,6 +179,28 @@ class Guide:
                 self._masks.append(mask)
             self._rows[key] = self._row_of[ids]
         return self._rows[key]
+
+    # --- the limit ----------------------------------------------------------------------------
+    def in_time(self, state, token: int, room: int) -> Optional[List[int]]:
+        """What may be written in place of a token after which the answer could not be completed
+        in ``room`` more; ``None`` where it can, or where nothing else would do either.
+
+        '[]' is nothing else: it says that there is no object.
+        """
+        if self.automaton.is_final(state) or self._cost(self.step(state, token)) <= room:
+            return None
+        empty = state[0] in ('start', 'open')
+        return [other for other in self.ids(state) for after in [self.step(state, other)]
+                if self._cost(after) <= room
+                and not (empty and self.automaton.is_final(after))] or None
+
+    def _cost(self, state) -> int:
+        """Tokens that complete an answer, its end token included."""
+        if state not in self._costs:
+            if len(self._costs) >= _STATES:
+                self._costs.clear()
+            self._costs[state] = 1 + self.spelling.fewest(self.automaton.rest(state))
+        return self._costs[state]
 
     # --- drafts -------------------------------------------------------------------------------
     def draft(self, state) -> Optional[int]:

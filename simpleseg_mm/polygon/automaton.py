@@ -25,6 +25,7 @@ class Numbers:
         self.chars = _DIGITS if grammar.style == 'int' else _DIGITS + '.'
         self.can_be = lru_cache(maxsize=100_000)(self._can_be)
         self.value = lru_cache(maxsize=100_000)(self._value)
+        self.fill = lru_cache(maxsize=100_000)(self._fill)
 
     def spans(self, prefix: str) -> List[Tuple[int, int]]:
         """Ranges of the steps whose text begins so."""
@@ -60,6 +61,21 @@ class Numbers:
     def _can_be(self, prefix: str, low: int, high: int) -> bool:
         """Whether a number of ``low`` to ``high`` begins so."""
         return any(first <= high and last >= low for first, last in self.spans(prefix))
+
+    def _fill(self, prefix: str, low: int, high: int, but: Tuple[int, ...] = ()) -> Optional[str]:
+        """The first of the shortest texts that make a prefix a number of ``low`` to ``high``, none
+        of ``but``; None: there is none."""
+        texts = [prefix]
+        while texts:
+            for text in texts:
+                value = self.value(text)
+                if value is not None and low <= value <= high and value not in but:
+                    return text[len(prefix):]
+            texts = [text + char for text in texts for char in self.chars
+                     if self.can_be(text + char, low, high)]
+            if self.grammar.style == 'fixed':  # all are as long
+                texts = texts[:len(but) + 1]
+        return None
 
     def _value(self, text: str) -> Optional[int]:
         """The step that is written so; None: no number of the grammar."""
@@ -182,9 +198,7 @@ class AnswerAutomaton:
     # a box or a point: number ``index`` after ``past``
     def _number(self, char: str, index: int, text: str, past: Tuple[int, ...]):
         count = 2 if self.kind == 'point' else 4
-        low, high = 0, self.grammar.steps
-        if self.kind == 'box':
-            low, high = (past[0] + 1, high) if index > 1 else (0, high - 1)
+        low, high = self._bounds(index, past)
         if char in ',]':
             value = self.numbers.value(text)
             if value is None or not low <= value <= high or (char == ']') != (index == count - 1):
@@ -198,6 +212,12 @@ class AnswerAutomaton:
             return ('number', index, text, past)
         return None
 
+    def _bounds(self, index: int, past: Tuple[int, ...]) -> Tuple[int, int]:
+        top = self.grammar.steps
+        if self.kind == 'point':
+            return 0, top
+        return (past[0] + 1, top) if index > 1 else (0, top - 1)
+
     # inside a separator of several characters, on the way to a state
     def _comma(self, then, read: int = 0, *memory):
         if read == len(self.grammar.comma):
@@ -208,6 +228,50 @@ class AnswerAutomaton:
         if char != self.grammar.comma[read]:
             return None
         return self._comma(then, read + 1, *memory)
+
+    # --- a way to the end ---------------------------------------------------------------------
+    def rest(self, state: State) -> str:
+        """A text that completes the answer, with an object if none is begun: as few vertices as
+        the grammar asks for, in the shortest numbers that are left. Whoever writes its first
+        character finds the remainder of the same text."""
+        text = ''
+        while not self.is_final(state):
+            piece = self._piece(*state)
+            state, text = self.follow(state, piece), text + piece
+        return text
+
+    def _piece(self, where: str, *rest) -> str:
+        comma, top = self.grammar.comma[0], self.grammar.steps
+        if where == 'closed':
+            return ']'
+        if where == 'open' and self.kind != 'rings':
+            where, rest = 'number', (0, '', ())
+        if where == 'vertex':
+            return ']' if rest == (True, ) else comma
+        if where == 'between':
+            return self.grammar.comma[rest[1]:]
+        if where == 'number':
+            index, text, past = rest
+            low, high = self._bounds(index, past)
+            last = index == (1 if self.kind == 'point' else 3)
+            return self.numbers.fill(text, low, high) or (']' if last else comma)
+        if where in ('x', 'y'):
+            text, seen = rest
+            fill = self.numbers.fill(text, 0, top, self._taken(where, seen))
+            if fill is None:  # the vertex cannot be a new one
+                fill = self.numbers.fill(text, 0, top)
+            return fill or (comma if where == 'x' else ']')
+        return '['
+
+    def _taken(self, where: str, seen) -> Tuple[int, ...]:
+        """Coordinates with which a vertex would not be a new one."""
+        if seen is True:
+            return ()
+        if where == 'y':
+            *seen, x = seen
+            return tuple(sorted(other[1] for other in seen if other[0] == x))
+        xs = [x for x, _ in seen]
+        return tuple(x for x in dict.fromkeys(xs) if xs.count(x) > self.grammar.steps)
 
     # --- what states have in common -----------------------------------------------------------
     def shape(self, state: State) -> Tuple:

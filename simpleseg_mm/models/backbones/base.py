@@ -32,7 +32,8 @@ class Generated:
     Attributes:
         text: the answer without its end token.
         num_tokens: tokens written, the end token included.
-        finished: whether an end token was written; False means cut at ``max_new_tokens``.
+        finished: whether the network ended the answer; False: it was cut at ``max_new_tokens`` or,
+            where constrained, completed before.
         token_ids: the tokens themselves.
         token_logps: log-probability of each token by the network, in nats: over the whole
             vocabulary, at temperature 1, whatever was banned or constrained. Empty where
@@ -533,7 +534,9 @@ class MLLMAdapter(nn.Module):
         return Generated(text, len(written), end is not None, written)
 
     def _finish(self, answer: Answer) -> Generated:
-        return replace(self._read(answer.tokens), token_logps=tuple(answer.logps))
+        read = self._read(answer.tokens)
+        return replace(read, token_logps=tuple(answer.logps),
+                       finished=read.finished and not answer.hurried)
 
     # --- what is trained ----------------------------------------------------------------------
     def part_of(self, name: str) -> Optional[str]:
