@@ -26,6 +26,7 @@ BENCHMARKS = dict(
     codec='codec',
     annotate='annotate_speed',
     decoding='decoding',
+    constraint='constraint',
     logp='logp_memory',
     sft='sft_nano',
     rollout_gpu='rollout_step',

@@ -7,11 +7,9 @@ the automaton of the characters; what is found is kept by the automaton's reduce
 import re
 from collections import Counter, defaultdict
 from functools import lru_cache
-from typing import Dict, List, Optional, Sequence, Tuple
+from typing import Dict, List, Optional, Sequence
 
 import numpy as np
-import torch
-from torch import Tensor
 
 from ..polygon import AnswerAutomaton, Grammar
 
@@ -111,10 +109,7 @@ class Guide:
         self.start = automaton.start
         self._check()
         self._steps: Dict[tuple, Optional[tuple]] = {}
-        self._rows: Dict[tuple, int] = {}
-        self._row_of: Dict[Tuple[int, ...], int] = {}
-        self._masks: List[Tensor] = []
-        self._table: Optional[Tensor] = None
+        self._allowed: Dict[tuple, np.ndarray] = {}
         self._drafts = self._learn(encode)
         self._shapes: Dict[tuple, Optional[int]] = {}
         self._costs: Dict[tuple, int] = {}
@@ -151,34 +146,17 @@ class Guide:
             return ('x', '', True)
         return after
 
-    def ids(self, state) -> List[int]:
-        """What may be written in a state; an end token only where the answer is complete."""
-        if self.automaton.is_final(state):
-            return self.stops
-        return sorted(self.spelling.walk(self.automaton, state))
-
-    def allowed(self, states: Sequence, device) -> Tensor:
-        """(n, V) bool of what may be written in each of n states."""
-        rows = [self._row(state) for state in states]
-        if self._table is None or len(self._table) < len(self._masks) or (
-                self._table.device != device):
-            self._table = torch.stack(self._masks).to(device)
-        return self._table[torch.tensor(rows, device=device)]
-
-    def _row(self, state) -> int:
-        """Where the table holds what a state allows. Most states share one of some ten rows."""
+    def allowed(self, state) -> np.ndarray:
+        """Ids (n,) of what may be written in a state, from the least; an end token only where the
+        answer is complete."""
         key = state if self.spelling.mixes else self.automaton.reduced(state)
-        if key not in self._rows:
-            if len(self._rows) >= _STATES:
-                self._rows.clear()
-            ids = tuple(self.ids(state))
-            if ids not in self._row_of:
-                mask = torch.zeros(self.spelling.size, dtype=torch.bool)
-                mask[list(ids)] = True
-                self._row_of[ids] = len(self._masks)
-                self._masks.append(mask)
-            self._rows[key] = self._row_of[ids]
-        return self._rows[key]
+        if key not in self._allowed:
+            if len(self._allowed) >= _STATES:
+                self._allowed.clear()
+            ids = (self.stops if self.automaton.is_final(state)
+                   else sorted(self.spelling.walk(self.automaton, state)))
+            self._allowed[key] = np.array(ids)
+        return self._allowed[key]
 
     # --- the limit ----------------------------------------------------------------------------
     def in_time(self, state, token: int, room: int) -> Optional[List[int]]:
@@ -190,7 +168,8 @@ class Guide:
         if self.automaton.is_final(state) or self._cost(self.step(state, token)) <= room:
             return None
         empty = state[0] in ('start', 'open')
-        return [other for other in self.ids(state) for after in [self.step(state, other)]
+        return [other for other in self.allowed(state).tolist()
+                for after in [self.step(state, other)]
                 if self._cost(after) <= room
                 and not (empty and self.automaton.is_final(after))] or None
 

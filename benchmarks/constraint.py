@@ -1,0 +1,183 @@
+"""Keeping answers in their grammar, beside the libraries that do it for any grammar.
+
+    pip install --no-deps llguidance xgrammar apache-tvm-ffi    # the peers; each row wants its own
+    python benchmarks/constraint.py                             # nano's vocabulary
+    python benchmarks/constraint.py --tokenizer Qwen/Qwen2.5-VL-7B-Instruct
+
+32 polygons at random, written token by token. A pass finds what each may go on with, bans all
+else in a copy of their logits (probabilities are of those before), and takes the next token in.
+The peers get the grammar as far as theirs can say it: rings of three vertices or more, in the
+same numbers, but not that the vertices differ. Both sides run in turns in one process, by its
+own CPU time. The last line is one JSON object.
+"""
+import argparse
+import json
+import time
+from typing import Callable, Dict, List
+
+import numpy as np
+import torch
+from measure import Skip, alternate, row, skipped
+from transformers import AutoTokenizer
+
+from simpleseg_mm.models.decoding import constrained
+from simpleseg_mm.models.guide import Guide, Spelling
+from simpleseg_mm.models.resources import packaged
+from simpleseg_mm.polygon import AnswerAutomaton, Grammar
+
+ROWS = 32
+NUMBER = r'(0\.(0|[0-9]?[0-9]?[1-9])|1\.0)'
+VERTEX = rf'\[{NUMBER}, {NUMBER}\]'
+RING = rf'\[{VERTEX}, {VERTEX}(, {VERTEX})+\]'
+ANSWER = rf'\[({RING}(, {RING})*)?\]'
+
+
+def polygons(tokenizer, vertices: int) -> List[List[int]]:
+    """Token ids of answers in decimal3, end token included."""
+    grammar, rng = Grammar.from_name('decimal3'), np.random.default_rng(0)
+    texts = [grammar.format_steps([rng.integers(0, grammar.steps + 1, (vertices, 2))])
+             for _ in range(ROWS)]
+    return [[*tokenizer.encode(text, add_special_tokens=False), tokenizer.eos_token_id]
+            for text in texts]
+
+
+class Ours:
+    def __init__(self, tokenizer, size: int) -> None:
+        self.guide = Guide(AnswerAutomaton.of('decimal3', 'rings'), Spelling(tokenizer, size),
+                           lambda text: tokenizer.encode(text, add_special_tokens=False),
+                           [tokenizer.eos_token_id])
+
+    def begin(self) -> None:
+        self.states = [self.guide.start] * ROWS
+
+    def ban(self, logits: torch.Tensor) -> torch.Tensor:
+        return constrained(logits, [(self.guide, state) for state in self.states])
+
+    def take(self, tokens: List[int]) -> None:
+        self.states = [self.guide.step(state, token)
+                       for state, token in zip(self.states, tokens)]
+
+
+class LLGuidance:
+    def __init__(self, tokenizer, size: int) -> None:
+        try:
+            import llguidance.hf
+            import llguidance.torch
+        except ImportError as error:
+            raise Skip('pip install --no-deps llguidance') from error
+        self.torch = llguidance.torch
+        known = llguidance.hf.from_tokenizer(tokenizer, n_vocab=size)
+        grammar = llguidance.LLMatcher.grammar_from_regex(ANSWER)
+        self.matchers = [llguidance.LLMatcher(known, grammar) for _ in range(ROWS)]
+        self.mask = llguidance.torch.allocate_token_bitmask(ROWS, size)
+
+    def begin(self) -> None:
+        for matcher in self.matchers:
+            matcher.reset()
+
+    def ban(self, logits: torch.Tensor) -> torch.Tensor:
+        logits = logits.clone()
+        for index, matcher in enumerate(self.matchers):
+            self.torch.fill_next_token_bitmask(matcher, self.mask, index)
+        self.torch.apply_token_bitmask_inplace(logits, self.mask)
+        return logits
+
+    def take(self, tokens: List[int]) -> None:
+        for matcher, token in zip(self.matchers, tokens):
+            assert matcher.consume_token(token), matcher.get_error()
+
+
+class XGrammar:
+    def __init__(self, tokenizer, size: int) -> None:
+        try:
+            import xgrammar
+        except ImportError as error:
+            raise Skip('pip install --no-deps xgrammar apache-tvm-ffi') from error
+        self.library = xgrammar
+        known = xgrammar.TokenizerInfo.from_huggingface(tokenizer, vocab_size=size)
+        compiled = xgrammar.GrammarCompiler(known).compile_regex(ANSWER)
+        self.matchers = [xgrammar.GrammarMatcher(compiled) for _ in range(ROWS)]
+        self.mask = xgrammar.allocate_token_bitmask(ROWS, size)
+
+    def begin(self) -> None:
+        for matcher in self.matchers:
+            matcher.reset()
+
+    def ban(self, logits: torch.Tensor) -> torch.Tensor:
+        logits = logits.clone()
+        for index, matcher in enumerate(self.matchers):
+            matcher.fill_next_token_bitmask(self.mask, index)
+        self.library.apply_token_bitmask_inplace(logits, self.mask)
+        return logits
+
+    def take(self, tokens: List[int]) -> None:
+        for matcher, token in zip(self.matchers, tokens):
+            assert matcher.accept_token(token)
+
+
+def write(side, logits: torch.Tensor, answers: List[List[int]],
+          seen: Callable[[torch.Tensor], None] = lambda logits: None) -> None:
+    """All passes of the answers; ``seen`` is given the logits of each."""
+    side.begin()
+    for tokens in zip(*answers):
+        seen(side.ban(logits))
+        side.take(tokens)
+
+
+def differing(ours, peer, logits: torch.Tensor, answers: List[List[int]]) -> Dict[str, int]:
+    """Places where both allow the same tokens, and where they do not."""
+    found: Dict[int, list] = {0: [], 1: []}
+    for side, masks in zip((ours, peer), found.values()):
+        write(side, logits, answers,
+              lambda left, masks=masks: masks.append(left > -torch.inf))
+    same = torch.cat([(a == b).all(1) for a, b in zip(*found.values())])
+    return dict(places=len(same), same_tokens_allowed=int(same.sum()))
+
+
+def rows(quick: bool = False, tokenizer: str = '') -> List[dict]:
+    known = AutoTokenizer.from_pretrained(tokenizer or packaged('nano'))
+    size = len(known)
+    answers = polygons(known, 4 if quick else 20)
+    shortest = min(map(len, answers))
+    answers = [ids[:shortest] for ids in answers]
+    logits = torch.randn(ROWS, size, generator=torch.Generator().manual_seed(0))
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    found = []
+    try:
+        for name, kind in dict(llguidance=LLGuidance, xgrammar=XGrammar).items():
+            try:
+                start = time.process_time()
+                peer = kind(known, size)
+                begun = time.process_time()
+                ours = Ours(known, size)
+                notes = dict(starting_ours=round(time.process_time() - begun, 3),
+                             starting_peer=round(begun - start, 3))
+            except Skip as skip:
+                found.append(skipped(f'constraint_{name}', str(skip)))
+                continue
+            notes.update(differing(ours, peer, logits, answers))
+            seconds = alternate(dict(ours=lambda: write(ours, logits, answers),
+                                     peer=lambda peer=peer: write(peer, logits, answers)),
+                                1 if quick else 5)
+            per_pass = {side: [1000 * s / shortest for s in values]
+                        for side, values in seconds.items()}
+            found.append(row(f'constraint_{name}', per_pass['ours'], per_pass['peer'],
+                             f'ms a pass of {ROWS} rows', 'cpu, 1 thread',
+                             what=f'{ROWS} polygons in decimal3, a vocabulary of {size:,} tokens',
+                             **notes))
+    finally:
+        torch.set_num_threads(threads)
+    return found
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument('--tokenizer', default='', help="a folder or name; nano's unless told")
+    parser.add_argument('--quick', action='store_true', help='tiny sizes: to see that it runs')
+    args = parser.parse_args()
+    print(json.dumps({item.pop('name'): item for item in rows(args.quick, args.tokenizer)}))
+
+
+if __name__ == '__main__':
+    main()
