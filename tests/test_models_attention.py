@@ -5,7 +5,8 @@ import torch.nn.functional as F
 from test_models_families import PICTURES, model  # noqa: F401
 from torch import nn
 
-from simpleseg_mm.models.attention import SEGMENTS, packed_attention, segment_attention
+from simpleseg_mm.models.attention import (SEGMENTS, SharedPrompts, packed_attention,
+                                            segment_attention)
 
 
 def states(heads, count, size=8, seed=0):
@@ -52,3 +53,29 @@ def test_few_tokens_read_shared_keys_as_if_repeated(count):
         expected = F.scaled_dot_product_attention(
             query, key.repeat_interleave(3, 1), value.repeat_interleave(3, 1), mask, scale=.3)
         torch.testing.assert_close(out, expected.transpose(1, 2))
+
+
+@pytest.mark.parametrize('prompts', [[0, 0, 1, 1, 2, 2], [0, 0, 0, 1, 2, 2], [0, 2, 2], [1],
+                                     [2, 0, 2, 1, 0], [0, 1, 2]])
+@pytest.mark.parametrize('heads', [2, 6])
+@pytest.mark.parametrize('count', [1, 3])
+def test_rows_read_a_prompt_that_stands_once_as_if_each_had_it(prompts, heads, count):
+    rows, before, own = len(prompts), 7, 5
+    query, key, value = (torch.cat([states(h, n, seed=10 * row + h + kind) for row in range(rows)])
+                         for kind, (h, n) in enumerate([(heads, count), (2, own), (2, own)]))
+    prompt_key, prompt_value = (torch.cat([states(2, before, seed=100 * kind + b)
+                                           for b in range(3)]) for kind in (1, 2))
+    mask = torch.zeros(rows, 1, count, before + own, dtype=torch.float64)
+    mask[:, :, :, -2:] = mask[1:, :, :, :3] = -torch.inf  # a padded prompt, slots to be written
+    mask[:, :, 0, -3] = -torch.inf
+    keys, values = (torch.cat([prompt[prompts], x], 2).repeat_interleave(heads // 2, 1)
+                    for prompt, x in ((prompt_key, key), (prompt_value, value)))
+    expected = F.scaled_dot_product_attention(query, keys, values, mask, scale=.3)
+    shared = SharedPrompts(prompt_key, prompt_value, prompts)
+    for kept in (list(range(rows)), list(range(rows))[::2], [rows - 1]):
+        key_kept = key[kept]
+        key_kept.simpleseg_prompts = shared.keep(kept)
+        out, _ = packed_attention(nn.Module(), query[kept], key_kept, value[kept], mask[kept],
+                                  dropout=0., scaling=.3)
+        torch.testing.assert_close(out, expected[kept].transpose(1, 2))
+    assert len(shared.keep([0]).keys) == 1

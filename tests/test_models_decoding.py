@@ -12,6 +12,7 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import GenerationConfig, PreTrainedTokenizerFast
 
 from simpleseg_mm.engine.rollout import InProcessRollout
+from simpleseg_mm.models.attention import SharedPrompts
 from simpleseg_mm.models.cache import RaggedMemory
 from simpleseg_mm.models.generation import greedy_rules
 from simpleseg_mm.models.guide import Guide, Spelling
@@ -29,6 +30,13 @@ BOXES = [f'Output the bounding box of {name} in the image.' for name in ('it', '
 def nano():
     return MODELS.build(dict(type='SimpleSeg', mllm=dict(
         type='QwenVL', pretrained='simpleseg_mm://nano'), generation=dict(max_new_tokens=40)))
+
+
+@pytest.fixture(scope='module')
+def packed():
+    """As nano; its own attention reads what a group's answers share once."""
+    return MODELS.build(dict(type='SimpleSeg', mllm=dict(
+        type='QwenVL', pretrained='simpleseg_mm://nano', packing=True)))
 
 
 @pytest.fixture
@@ -346,14 +354,15 @@ def test_who_writes(options, ours):
 
 
 # --- the cache --------------------------------------------------------------------------------
-def test_rows_grow_at_their_own_speed(nano):
+@pytest.mark.parametrize('shared', [False, True])
+def test_rows_grow_at_their_own_speed(packed, shared):
     """Reading runs of any lengths and forgetting part of them is reading what was kept."""
-    mllm, rng = nano.mllm, np.random.default_rng(0)
+    nano, mllm, rng = packed, packed.mllm, np.random.default_rng(0)
     batch = nano._prompted(PICTURES[:2], ['a', 'a much longer question, padded on the left'])
     with mllm.generating(), torch.no_grad():
         _, cache, position = mllm.prefill(batch)
         rows = torch.tensor([0, 1, 1])
-        memory = RaggedMemory(cache, batch['attention_mask'], rows)
+        memory = RaggedMemory(cache, batch['attention_mask'], rows, shared)
         kept, start = [[], [], []], position[rows]
         for step in range(40):  # grows past the slots that are there
             width = int(rng.integers(1, 6))
@@ -375,10 +384,32 @@ def test_rows_grow_at_their_own_speed(nano):
                                        atol=1e-3)
 
 
+def test_groups_read_their_prompt_together(nano, packed, monkeypatch):
+    seeds = [(3, p, g) for p in range(3) for g in range(8)]
+    read, original = [], SharedPrompts.read
+
+    def counted(self, weights):
+        read.append((len(self.keys), len(weights)))
+        return original(self, weights)
+
+    monkeypatch.setattr(SharedPrompts, 'read', counted)
+    one, other = (model.sample(PICTURES, PROMPTS, 8, seeds, Sampling(60, temperature=1.2), FORMS)
+                  for model in (nano, packed))
+    assert one == other
+    for apart, together in zip(sum(one, []), sum(other, [])):
+        assert together.token_logps == pytest.approx(apart.token_logps, abs=1e-4)
+    assert (3, 24) in read and any(rows % prompts for prompts, rows in read)
+    read.clear()
+    packed.sample(PICTURES, BOXES, 1, seeds[::8], Sampling(8))
+    assert not read  # nothing is shared
+
+
 # --- statistics -------------------------------------------------------------------------------
-def test_samples_have_the_frequencies_of_transformers_logits(nano):
+@pytest.mark.parametrize('name', ['nano', 'packed'])
+def test_samples_have_the_frequencies_of_transformers_logits(name, request):
     """2,000 answers: after every prefix that 100 or more share, the counts of the next token
     against the softmax of transformers' own forward pass (chi-square, four deviations)."""
+    nano = request.getfixturevalue(name)
     count, mllm, image = 2000, nano.mllm, picture(56, 56, 2)
     answers = nano.sample([image], ['red'], count, [(0, i) for i in range(count)],
                           Sampling(4, temperature=.8), [RINGS])[0]

@@ -44,6 +44,9 @@ def packed_attention(module: nn.Module, query: Tensor, key: Tensor, value: Tenso
 
 def _packed_attention(module, query, key, value, attention_mask, lengths, options) -> Tensor:
     if lengths is None:
+        prompts = getattr(key, 'simpleseg_prompts', None)
+        if prompts is not None:
+            return _after_prompts(query, key, value, attention_mask, prompts, **options)
         shared = query.shape[1] // key.shape[1]
         if shared > 1 and attention_mask is not None and 1 < query.shape[2] <= _FEW:
             return _few_queries(query, key, value, attention_mask, shared, **options)
@@ -80,6 +83,81 @@ def _few_queries(query: Tensor, key: Tensor, value: Tensor, mask: Tensor, shared
         query.reshape(rows, heads // shared, shared * count, size), key, value,
         mask.repeat(1, 1, shared, 1), dropout, scale=scaling)
     return output.reshape(rows, heads, count, -1).transpose(1, 2).contiguous()
+
+
+class SharedPrompts:
+    """Keys and values of B prompts, each continued by one or several of R rows: they stand once,
+    and the rows of a prompt read them together.
+
+    Args:
+        keys, values: (B, heads, P, D); those that no row continues are dropped.
+        prompts: (R,) which of them each row continues.
+    """
+
+    def __init__(self, keys: Tensor, values: Tensor, prompts: Sequence[int]) -> None:
+        numbers = {prompt: number for number, prompt in enumerate(sorted(set(prompts)))}
+        self.prompts = [numbers[prompt] for prompt in prompts]
+        if len(numbers) < len(keys):
+            index = torch.tensor(list(numbers), device=keys.device)
+            keys, values = keys.index_select(0, index), values.index_select(0, index)
+        self.keys, self.values = keys, values
+        counts = [0] * len(numbers)
+        places = []
+        for prompt in self.prompts:
+            places.append((prompt, counts[prompt]))
+            counts[prompt] += 1
+        #: rows of the prompt that has most
+        self.most = max(counts)
+        flat = [prompt * self.most + number for prompt, number in places]
+        #: (R,) of each row in a table of B prompts by most rows; none: it is that table
+        self.places: Optional[Tensor] = None
+        if flat != list(range(len(counts) * self.most)):
+            self.places = torch.tensor(flat, device=keys.device)
+
+    def keep(self, rows: Sequence[int]) -> 'SharedPrompts':
+        """Of these rows alone."""
+        return SharedPrompts(self.keys, self.values, [self.prompts[row] for row in rows])
+
+    def scores(self, queries: Tensor) -> Tensor:
+        """(R, heads, M, P) of queries (R, heads, M, D)."""
+        return self._each(queries, self.keys.transpose(2, 3))
+
+    def read(self, weights: Tensor) -> Tensor:
+        """(R, heads, M, D) by weights (R, heads, M, P)."""
+        return self._each(weights, self.values)
+
+    def _each(self, x: Tensor, matrix: Tensor) -> Tensor:
+        """x (R, heads, M, K) times what its prompt has, (B, heads, K, N): (R, heads, M, N)."""
+        heads, count, size = x.shape[1:]
+        if self.places is not None:
+            x = x.new_zeros(len(matrix) * self.most, heads, count, size).index_copy_(
+                0, self.places, x)
+        x = x.reshape(-1, self.most, heads, count, size).transpose(1, 2)
+        x = x.reshape(-1, heads, self.most * count, size) @ matrix
+        x = x.view(-1, heads, self.most, count, x.shape[-1]).transpose(1, 2).flatten(0, 1)
+        return x if self.places is None else x.index_select(0, self.places)
+
+
+def _after_prompts(query: Tensor, key: Tensor, value: Tensor, mask: Tensor,
+                   prompts: SharedPrompts, scaling: Optional[float] = None, **_) -> Tensor:
+    """(R, T, heads, D) of few tokens that see their prompt, and of their row what the mask lets
+    them: one softmax over both.
+
+    Args:
+        query: (R, heads, T, D).
+        key, value: (R, heads or fewer, S, D) of the rows.
+        mask: (R, 1, T, P + S), to add.
+    """
+    rows, heads, count, size = query.shape
+    scaling = size ** -0.5 if scaling is None else scaling
+    queries = (query * scaling).reshape(rows, key.shape[1], -1, size)  # of the heads of one key
+    scores = torch.cat([prompts.scores(queries), queries @ key.transpose(2, 3)], -1)
+    weights = (scores.view(rows, heads, count, -1) + mask).softmax(
+        -1, dtype=torch.promote_types(query.dtype, torch.float32))
+    weights = weights.to(query.dtype).view(scores.shape)
+    to_prompt, to_row = weights.split([prompts.keys.shape[2], key.shape[2]], -1)
+    output = prompts.read(to_prompt) + to_row @ value
+    return output.view(rows, heads, count, -1).transpose(1, 2).contiguous()
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from transformers.cache_utils import Cache, CacheLayerMixin, DynamicLayer
 
-from .attention import PACKED
+from .attention import PACKED, SharedPrompts
 
 #: (tokens (R, T), mask, position (R, T), cache) -> hidden states (R, T, D)
 Decode = Callable[[Tensor, Tensor, Tensor, Cache], Tensor]
@@ -24,32 +24,39 @@ Decode = Callable[[Tensor, Tensor, Tensor, Cache], Tensor]
 class _Layer(CacheLayerMixin):
     """One layer's keys and values, (R, heads, C, D), of which slots are written by row."""
     is_sliding = False
+    #: slots that come before the buffers
+    before = 0
 
     def __init__(self, layer: DynamicLayer, rows: Tensor, size: int) -> None:
         super().__init__()
         self.used = layer.keys.shape[2]
-        # room is made while rows are few; index_select is several times as fast as indexing
-        self.keys, self.values = (_grown(x, size).index_select(0, rows)
-                                  for x in (layer.keys, layer.values))
+        self.keys, self.values = self._begun(layer, rows, size)
         self.dtype, self.device = self.keys.dtype, self.keys.device
         self.is_initialized = True
         self.slots_RT: Tensor = None
         self.start = None
 
+    def _begun(self, layer: DynamicLayer, rows: Tensor, size: int) -> List[Tensor]:
+        # room is made while rows are few; index_select is several times as fast as indexing
+        return [_grown(x, size).index_select(0, rows) for x in (layer.keys, layer.values)]
+
     def lazy_initialization(self, key_states: Tensor, value_states: Tensor) -> None:
         """Nothing: the prompt's keys and values are there."""
 
     def reserve(self, size: int) -> None:
-        self.keys, self.values = (_grown(x, size) for x in (self.keys, self.values))
+        self.keys, self.values = (_grown(x, size - self.before)
+                                  for x in (self.keys, self.values))
 
     def update(self, key_states: Tensor, value_states: Tensor, *args, **kwargs):
         for buffer, new in ((self.keys, key_states), (self.values, value_states)):
             if self.start is not None:
-                buffer[:, :, self.start:self.start + new.shape[2]] = new
+                start = self.start - self.before
+                buffer[:, :, start:start + new.shape[2]] = new
             else:
                 rows_R1 = torch.arange(len(new), device=new.device)[:, None]
-                buffer.transpose(1, 2)[rows_R1, self.slots_RT] = new.transpose(1, 2)
-        return self.keys[:, :, :self.used], self.values[:, :, :self.used]
+                buffer.transpose(1, 2)[rows_R1, self.slots_RT - self.before] = new.transpose(1, 2)
+        used = self.used - self.before
+        return self.keys[:, :, :used], self.values[:, :, :used]
 
     def keep(self, rows: Tensor) -> None:
         self.keys, self.values = (x.index_select(0, rows) for x in (self.keys, self.values))
@@ -62,6 +69,26 @@ class _Layer(CacheLayerMixin):
 
     def get_max_length(self) -> int:
         return -1
+
+
+class _OwnLayer(_Layer):
+    """One layer's keys and values of what the rows have written, (R, heads, C - P, D); those of
+    the prompts stand once beside them."""
+
+    def _begun(self, layer: DynamicLayer, rows: Tensor, size: int) -> List[Tensor]:
+        self.before = self.used
+        self.prompts = SharedPrompts(layer.keys, layer.values, rows.tolist())
+        return [x.new_zeros(len(rows), x.shape[1], size - self.before, x.shape[3])
+                for x in (layer.keys, layer.values)]
+
+    def update(self, *args, **kwargs):
+        keys, values = super().update(*args, **kwargs)
+        keys.simpleseg_prompts = self.prompts  # the way to attention is through the network
+        return keys, values
+
+    def keep(self, rows: Tensor) -> None:
+        super().keep(rows)
+        self.prompts = self.prompts.keep(rows.tolist())
 
 
 def _grown(buffer: Tensor, size: int) -> Tensor:
@@ -77,6 +104,7 @@ class RaggedMemory:
         cache: of B left-padded prompts.
         mask_BP: their attention mask.
         rows: (R,) the prompt of each row.
+        shared: let the prompt's keys and values stand once for all of its rows.
     """
     #: whether a pass may read more than one token of a row
     reads_many = True
@@ -85,10 +113,10 @@ class RaggedMemory:
     #: slots that are allocated at a time
     step = 64
 
-    def __init__(self, cache: Cache, mask_BP: Tensor, rows: Tensor) -> None:
+    def __init__(self, cache: Cache, mask_BP: Tensor, rows: Tensor, shared: bool = False) -> None:
         width = mask_BP.shape[1]
-        size = self._size(width)
-        self.cache = Cache(layers=[_Layer(layer, rows, size) for layer in cache.layers])
+        size, kind = self._size(width), _OwnLayer if shared else _Layer
+        self.cache = Cache(layers=[kind(layer, rows, size) for layer in cache.layers])
         self.visible_RC = F.pad(mask_BP.bool(), (0, size - width), value=True)[rows]
         self.lengths = [width] * len(rows)
 
@@ -282,5 +310,6 @@ def memory_of(cache: Cache, mask_BP: Tensor, rows: Tensor, attention: str,
     if plain and ready is not None and attention in ('sdpa', PACKED):
         return GraphMemory(cache, mask_BP, rows, ready)
     if plain and attention in ('sdpa', PACKED, 'eager'):
-        return RaggedMemory(cache, mask_BP, rows)
+        shared = attention == PACKED and len(rows) > len(mask_BP) and mask_BP.device.type == 'cpu'
+        return RaggedMemory(cache, mask_BP, rows, shared)
     return StepMemory(cache, mask_BP, rows)
