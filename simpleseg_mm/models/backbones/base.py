@@ -405,8 +405,10 @@ class MLLMAdapter(nn.Module):
         """
         if self._has_mrope:  # time, height, width
             position = position.expand(3, *position.shape)
-        return self.hf.model(input_ids=tokens, attention_mask=mask, position_ids=position,
-                             past_key_values=cache, use_cache=True).last_hidden_state
+        decoder = self.hf.get_decoder()  # without a look for pictures, pass after pass
+        return decoder(inputs_embeds=self.hf.get_input_embeddings()(tokens), attention_mask=mask,
+                       position_ids=position, past_key_values=cache,
+                       use_cache=True).last_hidden_state
 
     @cached_property
     def passes_run(self) -> Set[Tuple[int, int]]:
