@@ -92,7 +92,7 @@ class Writer:
         self.prompts = [sample.prompt for sample in samples]
         self.forms = [answer_form(sample) for sample in samples]
         self.passes = [0]  # shared with copies
-        network = self.model.mllm.hf.model
+        network = self.model.mllm.hf.get_decoder()
         forward = network.forward
 
         def counted(*args, **kwargs):
@@ -184,7 +184,7 @@ def rows(quick: bool = False, weights: Optional[Dict[str, str]] = None) -> List[
                 cfg = config_of(grammar, folder)
                 checkpoint = (weights or {}).get(grammar) or teach(cfg, 2 if quick else 140)
                 found += measured(grammar, Writer(cfg, checkpoint, 2 if quick else 16),
-                                  1 if quick else 5)
+                                  1 if quick else 11)
     finally:
         torch.set_num_threads(threads)
     return found
