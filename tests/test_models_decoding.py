@@ -393,8 +393,8 @@ def test_groups_read_their_prompt_together(nano, packed, monkeypatch):
         return original(self, weights)
 
     monkeypatch.setattr(SharedPrompts, 'read', counted)
-    one, other = (model.sample(PICTURES, PROMPTS, 8, seeds, Sampling(60, temperature=1.2), FORMS)
-                  for model in (nano, packed))
+    one, other = (network.sample(PICTURES, PROMPTS, 8, seeds, Sampling(60, temperature=1.2), FORMS)
+                  for network in (nano, packed))
     assert one == other
     for apart, together in zip(sum(one, []), sum(other, [])):
         assert together.token_logps == pytest.approx(apart.token_logps, abs=1e-4)

@@ -34,7 +34,7 @@ class _Layer(CacheLayerMixin):
         self.dtype, self.device = self.keys.dtype, self.keys.device
         self.is_initialized = True
         self.slots_RT: Tensor = None
-        self.start = None
+        self.places: Dict[int, Tensor] = {}
 
     def _begun(self, layer: DynamicLayer, rows: Tensor, size: int) -> List[Tensor]:
         # room is made while rows are few; index_select is several times as fast as indexing
@@ -48,15 +48,20 @@ class _Layer(CacheLayerMixin):
                                   for x in (self.keys, self.values))
 
     def update(self, key_states: Tensor, value_states: Tensor, *args, **kwargs):
+        index = self._places(*key_states.shape[:2])
         for buffer, new in ((self.keys, key_states), (self.values, value_states)):
-            if self.start is not None:
-                start = self.start - self.before
-                buffer[:, :, start:start + new.shape[2]] = new
-            else:
-                rows_R1 = torch.arange(len(new), device=new.device)[:, None]
-                buffer.transpose(1, 2)[rows_R1, self.slots_RT - self.before] = new.transpose(1, 2)
+            size = buffer.shape[3]
+            buffer.view(-1, size).index_copy_(0, index, new.reshape(-1, size))
         used = self.used - self.before
         return self.keys[:, :, :used], self.values[:, :, :used]
+
+    def _places(self, rows: int, heads: int) -> Tensor:
+        """(R * heads * T,) where the slots of a pass lie; layers of one shape share it."""
+        if heads not in self.places:
+            first = torch.arange(rows * heads, device=self.device).view(rows, heads, 1)
+            slots_R1T = (self.slots_RT - self.before)[:, None]
+            self.places[heads] = (first * self.keys.shape[2] + slots_R1T).flatten()
+        return self.places[heads]
 
     def keep(self, rows: Tensor) -> None:
         self.keys, self.values = (x.index_select(0, rows) for x in (self.keys, self.values))
@@ -130,19 +135,18 @@ class RaggedMemory:
         """
         device, count = self.visible_RC.device, tokens_RT.shape[1]
         used = self._reserve(max(self.lengths) + count)
-        level = self.lengths[0] if len(set(self.lengths)) == 1 else None
         tokens_RT, start_R, lengths_R = (
             x.to(device) for x in (tokens_RT, start_R, torch.tensor(self.lengths)))
-        return self._run(decode, tokens_RT, start_R, lengths_R, used, level)
+        return self._run(decode, tokens_RT, start_R, lengths_R, used)
 
     def _run(self, decode: Decode, tokens_RT: Tensor, start_R: Tensor, lengths_R: Tensor,
-             used: int, level: Optional[int]) -> Tensor:
-        """A pass that looks at ``used`` slots; ``level``: the length of all rows, if it is one."""
+             used: int) -> Tensor:
+        """A pass that looks at ``used`` slots."""
         device = tokens_RT.device
         steps_T = torch.arange(tokens_RT.shape[1], device=device)
-        slots_RT = lengths_R[:, None] + steps_T
+        slots_RT, places = lengths_R[:, None] + steps_T, {}
         for layer in self.cache.layers:
-            layer.used, layer.slots_RT, layer.start = used, slots_RT, level
+            layer.used, layer.slots_RT, layer.places = used, slots_RT, places
         return decode(tokens_RT, self._mask(slots_RT, used), start_R[:, None] + steps_T,
                       self.cache)
 
@@ -248,7 +252,7 @@ class GraphMemory(RaggedMemory):
 
         def run() -> Tensor:
             return self._run(decode, inputs[:, :count], inputs[:, count], inputs[:, count + 1],
-                             slots, None)
+                             slots)
 
         shape = len(self.lengths), count
         if shape not in self._ready:  # loads what cannot be loaded while recording
