@@ -15,7 +15,7 @@ from simpleseg_mm import cli
 from simpleseg_mm.apis import ImageError, SimpleSegInferencer, loading
 from simpleseg_mm.apis.inferencer import prompts_by_picture
 from simpleseg_mm.datasets.refshapes import generate
-from simpleseg_mm.models.backbones.base import Generated
+from simpleseg_mm.models.backbones.writing import Generated
 from simpleseg_mm.polygon import PolygonCodec
 from simpleseg_mm.registry import DATASETS, INFERENCERS, MODELS
 from simpleseg_mm.structures import Prompt

@@ -8,7 +8,7 @@ from mmdet.structures import DetDataSample
 from mmengine.config import Config
 
 from simpleseg_mm.models import SimpleSeg
-from simpleseg_mm.models.backbones.base import Generated
+from simpleseg_mm.models.backbones.writing import Generated
 from simpleseg_mm.registry import MODELS
 
 CONFIGS = Path(__file__).resolve().parent.parent / 'configs' / '_base_' / 'models'

@@ -19,7 +19,7 @@ from mmengine.logging import print_log
 from mmengine.runner import IterBasedTrainLoop
 from torch import Tensor
 
-from ..models.backbones.base import Generated
+from ..models.backbones.writing import Generated
 from ..models.simpleseg import answer_form
 from ..registry import LOOPS, REWARDS, ROLLOUTS
 from ..rl import PolicyObjective, Rewards, group_advantages, max_variance_subset

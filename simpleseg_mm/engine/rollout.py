@@ -4,7 +4,7 @@ from typing import List, Optional, Sequence
 
 from torch import Tensor
 
-from ..models.backbones.base import Generated
+from ..models.backbones.writing import Generated
 from ..models.sampling import Sampling
 from ..registry import ROLLOUTS
 

@@ -11,7 +11,8 @@ from torch import Tensor
 
 from ..polygon import AnswerAutomaton, PolygonCodec, mask_to_box, parse_answer
 from ..registry import MODELS
-from .backbones.base import IGNORE, Generated
+from .backbones.base import IGNORE
+from .backbones.writing import Generated
 from .losses import chunked_token_logp, chunked_token_nll
 from .sampling import Sampling
 
