@@ -61,8 +61,10 @@ def test_transformers_alone_writes_the_same(lora, keep, tmp_path, one_thread):
     assert read.returncode == 0, read.stderr[-2000:]
     read = torch.load(tmp_path / 'read.pt')
     with torch.no_grad():
-        logits = model.mllm.hf(**batch).logits
         tokens = model.mllm.hf.generate(**batch, max_new_tokens=12, do_sample=False)
+        for module in model.mllm.hf.modules():  # by transformers' own steps: ours round otherwise
+            module.__dict__.pop('forward', None)
+        logits = model.mllm.hf(**batch).logits
     assert (read['logits'] - logits).abs().max() <= (1e-6 if lora is None or keep else 1e-4)
     assert torch.equal(read['tokens'], tokens)
 
