@@ -58,7 +58,22 @@ class Ours:
                        for state, token in zip(self.states, tokens)]
 
 
-class LLGuidance:
+class Library:
+    """``matchers`` of the rows, a bit ``mask`` for them, and what ``apply``s it in place."""
+
+    def begin(self) -> None:
+        for matcher in self.matchers:
+            matcher.reset()
+
+    def ban(self, logits: torch.Tensor) -> torch.Tensor:
+        logits = logits.clone()
+        for row in range(ROWS):
+            self.fill(row)
+        self.apply(logits, self.mask)
+        return logits
+
+
+class LLGuidance(Library):
     def __init__(self, tokenizer, size: int) -> None:
         try:
             import llguidance.hf
@@ -66,49 +81,34 @@ class LLGuidance:
         except ImportError as error:
             raise Skip('pip install --no-deps llguidance') from error
         self.torch = llguidance.torch
+        self.apply = llguidance.torch.apply_token_bitmask_inplace
         known = llguidance.hf.from_tokenizer(tokenizer, n_vocab=size)
         grammar = llguidance.LLMatcher.grammar_from_regex(ANSWER)
         self.matchers = [llguidance.LLMatcher(known, grammar) for _ in range(ROWS)]
         self.mask = llguidance.torch.allocate_token_bitmask(ROWS, size)
 
-    def begin(self) -> None:
-        for matcher in self.matchers:
-            matcher.reset()
-
-    def ban(self, logits: torch.Tensor) -> torch.Tensor:
-        logits = logits.clone()
-        for index, matcher in enumerate(self.matchers):
-            self.torch.fill_next_token_bitmask(matcher, self.mask, index)
-        self.torch.apply_token_bitmask_inplace(logits, self.mask)
-        return logits
+    def fill(self, row: int) -> None:
+        self.torch.fill_next_token_bitmask(self.matchers[row], self.mask, row)
 
     def take(self, tokens: List[int]) -> None:
         for matcher, token in zip(self.matchers, tokens):
             assert matcher.consume_token(token), matcher.get_error()
 
 
-class XGrammar:
+class XGrammar(Library):
     def __init__(self, tokenizer, size: int) -> None:
         try:
             import xgrammar
         except ImportError as error:
             raise Skip('pip install --no-deps xgrammar apache-tvm-ffi') from error
-        self.library = xgrammar
+        self.apply = xgrammar.apply_token_bitmask_inplace
         known = xgrammar.TokenizerInfo.from_huggingface(tokenizer, vocab_size=size)
         compiled = xgrammar.GrammarCompiler(known).compile_regex(ANSWER)
         self.matchers = [xgrammar.GrammarMatcher(compiled) for _ in range(ROWS)]
         self.mask = xgrammar.allocate_token_bitmask(ROWS, size)
 
-    def begin(self) -> None:
-        for matcher in self.matchers:
-            matcher.reset()
-
-    def ban(self, logits: torch.Tensor) -> torch.Tensor:
-        logits = logits.clone()
-        for index, matcher in enumerate(self.matchers):
-            matcher.fill_next_token_bitmask(self.mask, index)
-        self.library.apply_token_bitmask_inplace(logits, self.mask)
-        return logits
+    def fill(self, row: int) -> None:
+        self.matchers[row].fill_next_token_bitmask(self.mask, row)
 
     def take(self, tokens: List[int]) -> None:
         for matcher, token in zip(self.matchers, tokens):
