@@ -67,8 +67,8 @@ class Library:
 
     def ban(self, logits: torch.Tensor) -> torch.Tensor:
         logits = logits.clone()
-        for row in range(ROWS):
-            self.fill(row)
+        for number in range(ROWS):
+            self.fill(number)
         self.apply(logits, self.mask)
         return logits
 
@@ -87,8 +87,8 @@ class LLGuidance(Library):
         self.matchers = [llguidance.LLMatcher(known, grammar) for _ in range(ROWS)]
         self.mask = llguidance.torch.allocate_token_bitmask(ROWS, size)
 
-    def fill(self, row: int) -> None:
-        self.torch.fill_next_token_bitmask(self.matchers[row], self.mask, row)
+    def fill(self, number: int) -> None:
+        self.torch.fill_next_token_bitmask(self.matchers[number], self.mask, number)
 
     def take(self, tokens: List[int]) -> None:
         for matcher, token in zip(self.matchers, tokens):
@@ -107,8 +107,8 @@ class XGrammar(Library):
         self.matchers = [xgrammar.GrammarMatcher(compiled) for _ in range(ROWS)]
         self.mask = xgrammar.allocate_token_bitmask(ROWS, size)
 
-    def fill(self, row: int) -> None:
-        self.matchers[row].fill_next_token_bitmask(self.mask, row)
+    def fill(self, number: int) -> None:
+        self.matchers[number].fill_next_token_bitmask(self.mask, number)
 
     def take(self, tokens: List[int]) -> None:
         for matcher, token in zip(self.matchers, tokens):
