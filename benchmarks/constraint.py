@@ -17,7 +17,7 @@ from typing import Callable, Dict, List
 
 import numpy as np
 import torch
-from measure import Skip, alternate, row, skipped
+from measure import Skip, alternate, one_thread, row, skipped
 from transformers import AutoTokenizer
 
 from simpleseg_mm.models.decoding import constrained
@@ -115,59 +115,64 @@ class XGrammar(Library):
             assert matcher.accept_token(token)
 
 
-def write(side, logits: torch.Tensor, answers: List[List[int]],
-          seen: Callable[[torch.Tensor], None] = lambda logits: None) -> None:
-    """All passes of the answers; ``seen`` is given the logits of each."""
+def write(side, logits: torch.Tensor, answers: List[List[int]]) -> None:
+    """All passes of the answers."""
     side.begin()
     for tokens in zip(*answers):
-        seen(side.ban(logits))
+        side.ban(logits)
         side.take(tokens)
 
 
-def differing(ours, peer, logits: torch.Tensor, answers: List[List[int]]) -> Dict[str, int]:
-    """Places where both allow the same tokens, and where they do not."""
-    found: Dict[int, list] = {0: [], 1: []}
-    for side, masks in zip((ours, peer), found.values()):
-        write(side, logits, answers,
-              lambda left, masks=masks: masks.append(left > -torch.inf))
-    same = torch.cat([(a == b).all(1) for a, b in zip(*found.values())])
-    return dict(places=len(same), same_tokens_allowed=int(same.sum()))
+def agreement(ours, peer, logits: torch.Tensor, answers: List[List[int]]) -> Dict[str, int]:
+    """Places of the answers, and at how many of them both allow the same tokens."""
+    same = 0
+    for side in (ours, peer):
+        side.begin()
+    for tokens in zip(*answers):
+        left, right = (side.ban(logits) > -torch.inf for side in (ours, peer))
+        same += int((left == right).all(1).sum())
+        for side in (ours, peer):
+            side.take(tokens)
+    return dict(places=sum(map(len, answers)), same_tokens_allowed=same)
+
+
+def compared(name: str, peer_of: Callable, known, answers: List[List[int]], turns: int) -> dict:
+    """The row of one library."""
+    size, start = len(known), time.process_time()
+    ours = Ours(known, size)
+    begun = time.process_time()  # the libraries may go on in threads
+    peer = peer_of(known, size)
+    notes = dict(starting_ours=round(begun - start, 3),
+                 starting_peer=round(time.process_time() - begun, 3))
+    logits = torch.randn(ROWS, size, generator=torch.Generator().manual_seed(0))
+    notes.update(agreement(ours, peer, logits, answers))
+    seconds = alternate(dict(ours=lambda: write(ours, logits, answers),
+                             peer=lambda: write(peer, logits, answers)), turns)
+    milliseconds = [[1000 * s / len(answers[0]) for s in seconds[side]]
+                    for side in ('ours', 'peer')]
+    return row(name, *milliseconds, f'ms a pass of {ROWS} rows', 'cpu, 1 thread',
+               what=f'{ROWS} polygons in decimal3, a vocabulary of {size:,} tokens', **notes)
 
 
 def rows(quick: bool = False, tokenizer: str = '') -> List[dict]:
+    """A row a library.
+
+    Args:
+        quick: tiny sizes: to see that it runs.
+        tokenizer: a folder or name; nano's unless told.
+    """
     known = AutoTokenizer.from_pretrained(tokenizer or packaged('nano'))
-    size = len(known)
     answers = polygons(known, 4 if quick else 20)
     shortest = min(map(len, answers))
     answers = [ids[:shortest] for ids in answers]
-    logits = torch.randn(ROWS, size, generator=torch.Generator().manual_seed(0))
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
     found = []
-    try:
-        for name, kind in dict(llguidance=LLGuidance, xgrammar=XGrammar).items():
+    with one_thread():
+        for name, peer_of in dict(constraint_llguidance=LLGuidance,
+                                  constraint_xgrammar=XGrammar).items():
             try:
-                start = time.process_time()
-                peer = kind(known, size)
-                begun = time.process_time()
-                ours = Ours(known, size)
-                notes = dict(starting_ours=round(time.process_time() - begun, 3),
-                             starting_peer=round(begun - start, 3))
+                found.append(compared(name, peer_of, known, answers, 1 if quick else 5))
             except Skip as skip:
-                found.append(skipped(f'constraint_{name}', str(skip)))
-                continue
-            notes.update(differing(ours, peer, logits, answers))
-            seconds = alternate(dict(ours=lambda: write(ours, logits, answers),
-                                     peer=lambda peer=peer: write(peer, logits, answers)),
-                                1 if quick else 5)
-            per_pass = {side: [1000 * s / shortest for s in values]
-                        for side, values in seconds.items()}
-            found.append(row(f'constraint_{name}', per_pass['ours'], per_pass['peer'],
-                             f'ms a pass of {ROWS} rows', 'cpu, 1 thread',
-                             what=f'{ROWS} polygons in decimal3, a vocabulary of {size:,} tokens',
-                             **notes))
-    finally:
-        torch.set_num_threads(threads)
+                found.append(skipped(name, str(skip)))
     return found
 
 

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Callable, Dict, List, Optional
 
 import torch
-from measure import alternate, released, row
+from measure import alternate, one_thread, released, row
 from mmengine.config import Config
 from mmengine.registry import init_default_scope
 from mmengine.runner import Runner, load_checkpoint
@@ -174,19 +174,14 @@ def rows(quick: bool = False, weights: Optional[Dict[str, str]] = None) -> List[
         weights: grammar -> checkpoint of nano that writes it; ``None``: taught here, two minutes
             each.
     """
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
     found = []
-    try:
-        with tempfile.TemporaryDirectory() as folder:
-            generate(f'{folder}/data', dict(train=4 if quick else 16))
-            for grammar in GRAMMARS[:1] if quick and not weights else weights or GRAMMARS:
-                cfg = config_of(grammar, folder)
-                checkpoint = (weights or {}).get(grammar) or teach(cfg, 2 if quick else 140)
-                found += measured(grammar, Writer(cfg, checkpoint, 2 if quick else 16),
-                                  1 if quick else 11)
-    finally:
-        torch.set_num_threads(threads)
+    with one_thread(), tempfile.TemporaryDirectory() as folder:
+        generate(f'{folder}/data', dict(train=4 if quick else 16))
+        for grammar in GRAMMARS[:1] if quick and not weights else weights or GRAMMARS:
+            cfg = config_of(grammar, folder)
+            checkpoint = (weights or {}).get(grammar) or teach(cfg, 2 if quick else 140)
+            found += measured(grammar, Writer(cfg, checkpoint, 2 if quick else 16),
+                              1 if quick else 11)
     return found
 
 

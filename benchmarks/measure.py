@@ -57,6 +57,17 @@ def alternate(ways: Dict[str, Callable[[], object]], repeats: int,
     return seconds
 
 
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """Within, PyTorch computes on one core."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
+
+
 def row(name: str, ours: List[float], peer: List[float], unit: str, device: str = 'cpu',
         more_is_better: bool = False, **notes) -> dict:
     """A row of the report.

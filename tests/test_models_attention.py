@@ -71,11 +71,11 @@ def test_rows_read_a_prompt_that_stands_once_as_if_each_had_it(prompts, heads, c
     keys, values = (torch.cat([prompt[prompts], x], 2).repeat_interleave(heads // 2, 1)
                     for prompt, x in ((prompt_key, key), (prompt_value, value)))
     expected = F.scaled_dot_product_attention(query, keys, values, mask, scale=.3)
-    shared = SharedPrompts(prompt_key, prompt_value, prompts)
+    shared = SharedPrompts(prompt_key, prompt_value, torch.tensor(prompts))
     for kept in (list(range(rows)), list(range(rows))[::2], [rows - 1]):
         key_kept = key[kept]
-        key_kept.simpleseg_prompts = shared.keep(kept)
+        key_kept.simpleseg_prompts = shared.keep(torch.tensor(kept))
         out, _ = packed_attention(nn.Module(), query[kept], key_kept, value[kept], mask[kept],
                                   dropout=0., scaling=.3)
         torch.testing.assert_close(out, expected[kept].transpose(1, 2))
-    assert len(shared.keep([0]).keys) == 1
+    assert len(shared.keep(torch.tensor([0])).keys) == 1

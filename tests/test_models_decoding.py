@@ -357,8 +357,8 @@ def test_who_writes(options, ours):
 @pytest.mark.parametrize('shared', [False, True])
 def test_rows_grow_at_their_own_speed(packed, shared):
     """Reading runs of any lengths and forgetting part of them is reading what was kept."""
-    nano, mllm, rng = packed, packed.mllm, np.random.default_rng(0)
-    batch = nano._prompted(PICTURES[:2], ['a', 'a much longer question, padded on the left'])
+    mllm, rng = packed.mllm, np.random.default_rng(0)
+    batch = packed._prompted(PICTURES[:2], ['a', 'a much longer question, padded on the left'])
     with mllm.generating(), torch.no_grad():
         _, cache, position = mllm.prefill(batch)
         rows = torch.tensor([0, 1, 1])

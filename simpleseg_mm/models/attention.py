@@ -91,32 +91,25 @@ class SharedPrompts:
 
     Args:
         keys, values: (B, heads, P, D); those that no row continues are dropped.
-        prompts: (R,) which of them each row continues.
+        prompts: (R,) int64, which of them each row continues.
     """
 
-    def __init__(self, keys: Tensor, values: Tensor, prompts: Sequence[int]) -> None:
-        numbers = {prompt: number for number, prompt in enumerate(sorted(set(prompts)))}
-        self.prompts = [numbers[prompt] for prompt in prompts]
-        if len(numbers) < len(keys):
-            index = torch.tensor(list(numbers), device=keys.device)
-            keys, values = keys.index_select(0, index), values.index_select(0, index)
+    def __init__(self, keys: Tensor, values: Tensor, prompts: Tensor) -> None:
+        kept, self.prompts, counts = prompts.unique(return_inverse=True, return_counts=True)
+        if len(kept) < len(keys):
+            keys, values = keys.index_select(0, kept), values.index_select(0, kept)
         self.keys, self.values = keys, values
-        counts = [0] * len(numbers)
-        places = []
-        for prompt in self.prompts:
-            places.append((prompt, counts[prompt]))
-            counts[prompt] += 1
         #: rows of the prompt that has most
-        self.most = max(counts)
-        flat = [prompt * self.most + number for prompt, number in places]
+        self.most = int(counts.max())
+        among = F.one_hot(self.prompts).cumsum(0) - 1  # (R, B) rows of each prompt before
+        places = self.prompts * self.most + among.gather(1, self.prompts[:, None]).squeeze(1)
+        whole = torch.arange(len(kept) * self.most, device=places.device)
         #: (R,) of each row in a table of B prompts by most rows; none: it is that table
-        self.places: Optional[Tensor] = None
-        if flat != list(range(len(counts) * self.most)):
-            self.places = torch.tensor(flat, device=keys.device)
+        self.places = None if torch.equal(places, whole) else places
 
-    def keep(self, rows: Sequence[int]) -> 'SharedPrompts':
+    def keep(self, rows: Tensor) -> 'SharedPrompts':
         """Of these rows alone."""
-        return SharedPrompts(self.keys, self.values, [self.prompts[row] for row in rows])
+        return SharedPrompts(self.keys, self.values, self.prompts[rows])
 
     def scores(self, queries: Tensor) -> Tensor:
         """(R, heads, M, P) of queries (R, heads, M, D)."""

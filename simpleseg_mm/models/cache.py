@@ -82,7 +82,7 @@ class _OwnLayer(_Layer):
 
     def _begun(self, layer: DynamicLayer, rows: Tensor, size: int) -> List[Tensor]:
         self.before = self.used
-        self.prompts = SharedPrompts(layer.keys, layer.values, rows.tolist())
+        self.prompts = SharedPrompts(layer.keys, layer.values, rows)
         return [x.new_zeros(len(rows), x.shape[1], size - self.before, x.shape[3])
                 for x in (layer.keys, layer.values)]
 
@@ -93,7 +93,7 @@ class _OwnLayer(_Layer):
 
     def keep(self, rows: Tensor) -> None:
         super().keep(rows)
-        self.prompts = self.prompts.keep(rows.tolist())
+        self.prompts = self.prompts.keep(rows)
 
 
 def _grown(buffer: Tensor, size: int) -> Tensor:

@@ -124,13 +124,13 @@ def _choose(mllm, hidden_ND: Tensor, live: List[Answer], choose: Callable, banne
     logits = mllm.logits(hidden_ND)
     total = logits.logsumexp(-1)
     open_logits = logits
-    logits = constrained(logits, [(answer.guide, state) for answer in live
-                                  for state in answer.states]) if constrain else logits.clone()
+    places = [(answer.guide, state) for answer in live for state in answer.states]
+    logits = constrained(logits, places) if constrain else logits.clone()
     logits.index_fill_(1, banned, -torch.inf)
     prefixes = [(answer.row, answer.tokens, answer.run[1:1 + i])
                 for answer in live for i in range(len(answer.run))]
     tokens = choose(logits, prefixes)
-    hurried = _hurry(logits, tokens, live, prefixes, choose, limit) if constrain else ()
+    hurried = _hurry(logits, tokens, places, prefixes, choose, limit) if constrain else ()
     logps = open_logits.gather(1, tokens[:, None]).squeeze(1) - total
     tokens, logps = torch.stack([tokens.double(), logps.double()]).tolist()  # one transfer
     tokens, at, kept = [int(token) for token in tokens], 0, {}
@@ -148,39 +148,45 @@ def _choose(mllm, hidden_ND: Tensor, live: List[Answer], choose: Callable, banne
 def constrained(logits_NV: Tensor, places: Sequence[Tuple[Any, Any]]) -> Tensor:
     """A copy in which all is impossible that the guides do not allow.
 
-    Of a row those few are copied that are allowed: a mask over a whole vocabulary would be read
-    twice for them.
-
     Args:
         logits_NV: of N places.
         places: the guide and its state of each; no guide: all is allowed.
     """
+    copy_NV = _only(logits_NV, [guide.allowed(state) if guide else _NOTHING
+                                for guide, state in places])
+    free = [n for n, (guide, _) in enumerate(places) if guide is None]
+    if free:
+        copy_NV[free] = logits_NV[free]
+    return copy_NV
+
+
+_NOTHING = np.array([], dtype=np.int64)
+
+
+def _only(logits_NV: Tensor, ids: Sequence[np.ndarray]) -> Tensor:
+    """A copy in which all is impossible but these ids of each row. They are few: a mask over a
+    whole vocabulary would be read twice for them."""
     size, copy_NV = logits_NV.shape[1], torch.full_like(logits_NV, -torch.inf)
-    allowed = [guide.allowed(state) if guide else np.arange(size) for guide, state in places]
-    starts = np.repeat(np.arange(len(places)) * size, [len(ids) for ids in allowed])
-    index = torch.from_numpy(starts + np.concatenate(allowed)).to(logits_NV.device)
+    starts = np.repeat(np.arange(len(ids)) * size, [len(row) for row in ids])
+    index = torch.from_numpy(starts + np.concatenate(ids)).to(logits_NV.device)
     copy_NV.view(-1).index_copy_(0, index, logits_NV.view(-1).index_select(0, index))
     return copy_NV
 
 
-def _hurry(logits_NV: Tensor, tokens_N: Tensor, live: List[Answer], prefixes: Sequence,
-           choose: Callable, limit: int) -> List[int]:
+def _hurry(logits_NV: Tensor, tokens_N: Tensor, places: Sequence[Tuple[Any, Any]],
+           prefixes: Sequence, choose: Callable, limit: int) -> List[int]:
     """Where a chosen token leaves no room to complete the answer, choose one that does, in place.
     Returns where."""
     rooms = [limit - len(tokens) - len(draft) - 1 for _, tokens, draft in prefixes]
     if min(rooms) >= NEAR:
         return []
-    places = [(answer.guide, state) for answer in live for state in answer.states]
     found = {}
     for n, ((guide, state), token, room) in enumerate(zip(places, tokens_N.tolist(), rooms)):
         if guide is not None and room < NEAR:
             found[n] = guide.in_time(state, token, room)
     late = [n for n, ids in found.items() if ids]
     if late:
-        allowed = torch.zeros_like(logits_NV[late], dtype=torch.bool)
-        for row, n in enumerate(late):
-            allowed[row, found[n]] = True
-        tokens_N[late] = choose(logits_NV[late].masked_fill(~allowed, -torch.inf),
+        tokens_N[late] = choose(_only(logits_NV[late], [found[n] for n in late]),
                                 [prefixes[n] for n in late])
     return late
 

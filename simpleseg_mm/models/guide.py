@@ -110,6 +110,7 @@ class Guide:
         self._check()
         self._steps: Dict[tuple, Optional[tuple]] = {}
         self._allowed: Dict[tuple, np.ndarray] = {}
+        self._arrays: Dict[tuple, np.ndarray] = {}
         self._drafts = self._learn(encode)
         self._shapes: Dict[tuple, Optional[int]] = {}
         self._costs: Dict[tuple, int] = {}
@@ -148,14 +149,14 @@ class Guide:
 
     def allowed(self, state) -> np.ndarray:
         """Ids (n,) of what may be written in a state, from the least; an end token only where the
-        answer is complete."""
+        answer is complete. Most states share one of some ten arrays."""
         key = state if self.spelling.mixes else self.automaton.reduced(state)
         if key not in self._allowed:
             if len(self._allowed) >= _STATES:
                 self._allowed.clear()
-            ids = (self.stops if self.automaton.is_final(state)
-                   else sorted(self.spelling.walk(self.automaton, state)))
-            self._allowed[key] = np.array(ids)
+            ids = tuple(self.stops if self.automaton.is_final(state)
+                        else sorted(self.spelling.walk(self.automaton, state)))
+            self._allowed[key] = self._arrays.setdefault(ids, np.array(ids))
         return self._allowed[key]
 
     # --- the limit ----------------------------------------------------------------------------
