@@ -8,7 +8,7 @@ from engine_standin import BASE, run_tool, train
 
 from simpleseg_mm.datasets.refshapes import generate
 from simpleseg_mm.engine import launch
-from simpleseg_mm.engine.sft_loop import _Ahead
+from simpleseg_mm.engine.ahead import Ahead
 
 pytestmark = pytest.mark.usefixtures('one_thread')
 
@@ -95,7 +95,7 @@ def test_what_fails_ahead_is_raised_by_the_step_beside_it(bad):
             raise OSError(f'batch {batch} cannot be read')
         return batch
 
-    batches = _Ahead(iter(range(3)), prepare)
+    batches = Ahead(iter(range(3)), prepare)
     batches.begin()
     if bad == 0:
         with pytest.raises(OSError, match='batch 0'):

@@ -79,3 +79,26 @@ def test_log_probs_are_those_of_padded_rows(family):
     for a, b in zip(padded, packed):
         torch.testing.assert_close(a, b)
     assert padded[2].sum() > 10
+
+
+# --- where it computes ------------------------------------------------------------------------
+@pytest.mark.parametrize('packing', [False, True])
+def test_batches_are_prepared_without_a_word_from_the_device(packing):
+    """Nothing can be read from 'meta', and on a GPU whoever reads waits for all its work."""
+    model = of_family('qwen2_5_vl', packing=packing)
+    turns = [[('a', [20, 21, 2])], [('a b', [30, 2])], [('a', [20, 21, 22, 23])]]
+    pictures = [PICTURES[0], PICTURES[0], PICTURES[1]]
+
+    def prepared() -> list:
+        return [model.encode(PICTURES, [sample(turns) for turns in LINES]),
+                model.encode_answers(pictures, turns)]
+
+    expected = prepared()
+    model.to('meta')
+    for batch, there in zip(expected, prepared()):
+        assert batch.keys() == there.keys()
+        for key, value in batch.items():
+            if torch.is_tensor(value):
+                assert there[key].device.type == 'meta' and there[key].shape == value.shape, key
+            else:
+                assert there[key] == value, key

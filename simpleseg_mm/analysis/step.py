@@ -3,6 +3,7 @@ import copy
 from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from typing import Dict, List, Optional, Sequence, Tuple
+from unittest import mock
 
 import torch
 from mmdet.structures import DetDataSample
@@ -12,6 +13,7 @@ from torch import Tensor, nn
 
 from ..engine import launch
 from ..engine.optimizers import MuonAdamW, orthogonalize
+from ..models import losses
 from ..models.backbones.base import num_values
 from ..models.sampling import Sampling, draw
 from ..rl import PolicyObjective
@@ -55,7 +57,8 @@ def rehearse(cfg: Config, batch: Batch, processes: int = 1, on_gpu: bool = True,
         cfg: of training, as its file gives it.
         batch: what a step reads.
         processes: of a data-parallel run; they share Muon's work.
-        on_gpu: let the optimizer choose as on a GPU (bfloat16 Newton-Schulz, foreach kernels).
+        on_gpu: let the optimizer and the head choose as on a GPU (bfloat16 Newton-Schulz,
+            foreach kernels, logits in float32 of a weight in bfloat16).
         known: a rehearsal whose optimizer and its update are the same; they are taken from it.
 
     Raises:
@@ -81,7 +84,7 @@ def rehearse(cfg: Config, batch: Batch, processes: int = 1, on_gpu: bool = True,
     trained = [p for p in model.parameters() if p.requires_grad]
     image = torch.zeros(3, batch.picture[1], batch.picture[0], dtype=torch.uint8)
     phases = measured.phases
-    with rehearsal:
+    with rehearsal, _head_on_a_gpu() if on_gpu else nullcontext():
         reference = None
         if launch.is_rl(cfg) and cfg.train_cfg.get('objective', {}).get('beta', 0):
             reference = [p.detach().clone() for p in trained]
@@ -163,6 +166,11 @@ def _as_in_the_run(optimizer: torch.optim.Optimizer, processes: int, on_gpu: boo
         for group in optimizer.param_groups:
             if group.get('foreach', True) is None and not group.get('fused'):
                 group['foreach'] = True
+
+
+def _head_on_a_gpu():
+    return mock.patch.object(losses, 'writes_fp32', lambda hidden, weight:
+                             hidden.dtype == weight.dtype == torch.bfloat16)
 
 
 def _blank_gradients(rehearsal: Rehearsal, parameters: Sequence[Tensor]) -> None:

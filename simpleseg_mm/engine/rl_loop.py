@@ -23,6 +23,7 @@ from ..models.backbones.writing import Generated
 from ..models.simpleseg import answer_form
 from ..registry import LOOPS, REWARDS, ROLLOUTS
 from ..rl import PolicyObjective, Rewards, group_advantages, max_variance_subset
+from .ahead import each_prepared
 from .sharding import deepspeed_engine, split_like, unwrap, whole, whole_weights
 
 
@@ -220,8 +221,8 @@ class RLTrainLoop(IterBasedTrainLoop):
         parts = [self._micro_batches(experience, range(i, i + size))
                  for i in range(0, prompts, size)]
         on_policy = self.mini_batches == 1
-        old = [[None if on_policy else self._log_probs(micro)[0] for micro in part]
-               for part in parts]
+        old = [[None] * len(part) if on_policy else
+               [self._log_probs(batch)[0] for _, batch in self._encoded(part)] for part in parts]
         sums = _Sums(['clipped', 'log_ratio', 'abs_log_ratio', 'kl', 'entropy']
                      + ['ref_kl'] * (self.reference is not None))
         for part, old_logp in zip(parts, old):
@@ -250,17 +251,22 @@ class RLTrainLoop(IterBasedTrainLoop):
                              torch.zeros(1, device=device), filler=True)
         return micros + [filler] * (int(-most) - len(micros))
 
+    def _encoded(self, part: Sequence[_MicroBatch]) -> Iterator[Tuple[_MicroBatch, dict]]:
+        """Each micro-batch and what the network reads of it."""
+        return each_prepared(part, lambda micro: self.model.encode_answers(micro.images,
+                                                                           micro.conversations))
+
     @torch.no_grad()
-    def _log_probs(self, micro: _MicroBatch) -> Tuple[Tensor, Tensor, Tensor]:
+    def _log_probs(self, batch: dict) -> Tuple[Tensor, Tensor, Tensor]:
         """The training forward without a gradient: GSPO's band is narrower than the noise
         between two kernels or two paddings."""
-        return self._forward(self.model, micro)
+        return self._forward(self.model, batch)
 
-    def _forward(self, model, micro: _MicroBatch) -> Tuple[Tensor, Tensor, Tensor]:
+    def _forward(self, model, batch: dict) -> Tuple[Tensor, Tensor, Tensor]:
         wrapper = self.runner.optim_wrapper
         deepspeed = deepspeed_engine(self.runner.model)
         with nullcontext() if deepspeed else wrapper.optim_context(model):
-            return model(micro.images, micro.conversations, mode='log_probs',
+            return model(None, None, mode='log_probs', encoded=batch,
                          temperature=self.rollout.temperature)
 
     def _step(self, experience: Experience, part: List[_MicroBatch], old_logp: List[Tensor],
@@ -274,9 +280,9 @@ class RLTrainLoop(IterBasedTrainLoop):
         wrapper, model = self.runner.optim_wrapper, self.runner.model
         share = float(total) / get_world_size()  # DDP averages gradients over ranks
         losses = []
-        for i, (micro, old) in enumerate(zip(part, old_logp)):
+        for i, ((micro, batch), old) in enumerate(zip(self._encoded(part), old_logp)):
             with accumulating(model, last=i == len(part) - 1):
-                loss = self._loss(micro, old, share, sums, check)
+                loss = self._loss(micro, batch, old, share, sums, check)
                 losses.append(loss.detach())
                 wrapper.backward(loss)
         self._guard(experience, torch.stack(losses))
@@ -287,14 +293,14 @@ class RLTrainLoop(IterBasedTrainLoop):
         all_reduce(loss, 'mean')
         sums.updates.append(loss)
 
-    def _loss(self, micro: _MicroBatch, old_logp: Optional[Tensor], share: float, sums: '_Sums',
-              check: bool) -> Tensor:
+    def _loss(self, micro: _MicroBatch, batch: dict, old_logp: Optional[Tensor], share: float,
+              sums: '_Sums', check: bool) -> Tensor:
         reference = None
         if self.reference is not None:
             with self.reference.applied(self.model):
-                reference = self._log_probs(micro)[0]
+                reference = self._log_probs(batch)[0]
         model = self.runner.model
-        logp, entropy, mask = self._forward(deepspeed_engine(model) or model, micro)
+        logp, entropy, mask = self._forward(deepspeed_engine(model) or model, batch)
         if micro.filler:
             return logp.sum() * 0
         old = logp.detach() if old_logp is None else old_logp

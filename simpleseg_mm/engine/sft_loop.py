@@ -1,10 +1,8 @@
 """SFT's loop: MMEngine's, with pictures and texts of the next batch prepared beside the step."""
-from concurrent.futures import Future, ThreadPoolExecutor
-from typing import Callable, Iterator, Optional
-
 from mmengine.runner import IterBasedTrainLoop
 
 from ..registry import LOOPS
+from .ahead import Ahead
 from .sharding import unwrap
 
 
@@ -21,7 +19,7 @@ class SFTTrainLoop(IterBasedTrainLoop):
 
     def __init__(self, runner, dataloader, **kwargs) -> None:
         super().__init__(runner, dataloader, **kwargs)
-        self.dataloader_iterator = _Ahead(self.dataloader_iterator, self._encoded)
+        self.dataloader_iterator = Ahead(self.dataloader_iterator, self._encoded)
 
     def _encoded(self, data_batch: dict) -> dict:
         encoded = unwrap(self.runner.model).encode(data_batch['inputs'],
@@ -39,28 +37,3 @@ class SFTTrainLoop(IterBasedTrainLoop):
         self.runner.call_hook('after_train_iter', batch_idx=self._iter, data_batch=data_batch,
                               outputs=outputs)
         self._iter += 1
-
-
-class _Ahead:
-    """An iterator whose next item can be prepared before it is asked for."""
-
-    def __init__(self, batches: Iterator, prepare: Callable[[dict], dict]) -> None:
-        self._batches, self._prepare = batches, prepare
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix='encode')
-        self._next: Optional[Future] = None
-
-    def begin(self) -> None:
-        self._next = self._thread.submit(lambda: self._prepare(next(self._batches)))
-
-    def wait(self) -> None:
-        if self._next is not None:
-            self._next.result()
-
-    def __next__(self) -> dict:
-        if self._next is None:
-            return next(self._batches)
-        batch, self._next = self._next.result(), None
-        return batch
-
-    def skip_iter(self, count: int) -> None:
-        self._batches.skip_iter(count)

@@ -4,6 +4,7 @@ from typing import Callable, Tuple
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.autograd import Function
 from torch.utils.checkpoint import checkpoint
 
 
@@ -41,8 +42,8 @@ def chunked_token_logp(hidden_ND: Tensor, weight_VD: Tensor, target_N: Tensor,
                        temperature: float = 1.0, chunk: int = 512) -> Tuple[Tensor, Tensor]:
     """Log-probability of each target token under a linear head in fp32, for policy gradients.
 
-    GSPO's clip band is narrower than the noise of a bf16 head, so states and weight are raised
-    to fp32 before the product (fp64 stays). Chunks and peak as in :func:`chunked_token_nll`.
+    GSPO's clip band is narrower than the noise of a bf16 head, so logits are sums in fp32 (fp64
+    stays). Chunks and peak as in :func:`chunked_token_nll`.
 
     Args:
         hidden_ND, weight_VD, target_N, chunk: as in :func:`chunked_token_nll`, of any dtype.
@@ -56,7 +57,7 @@ def chunked_token_logp(hidden_ND: Tensor, weight_VD: Tensor, target_N: Tensor,
         raise ValueError(f'chunk={chunk}: give a positive number of tokens')
 
     def head(hidden: Tensor, weight: Tensor, target: Tensor) -> Tuple[Tensor, Tensor]:
-        logp = F.log_softmax(hidden.to(weight) @ weight.T / temperature, -1)
+        logp = F.log_softmax(product(hidden, weight) / temperature, -1)
         with torch.no_grad():
             entropy = -(logp.exp() * logp).sum(-1)
         return logp.gather(1, target[:, None]).squeeze(1), entropy
@@ -64,9 +65,39 @@ def chunked_token_logp(hidden_ND: Tensor, weight_VD: Tensor, target_N: Tensor,
     dtype = torch.promote_types(weight_VD.dtype, torch.float32)
     if target_N.numel() == 0:
         return hidden_ND.sum(-1).to(dtype), hidden_ND.new_zeros(0, dtype=dtype)
-    weight_VD = weight_VD.to(dtype)
+    if writes_fp32(hidden_ND, weight_VD):
+        product = _WideProduct.apply
+    else:
+        product, weight_VD = _raised_product, weight_VD.to(dtype)
     with torch.autocast(hidden_ND.device.type, enabled=False):
         return _by_chunks(head, hidden_ND, weight_VD, target_N, chunk)
+
+
+def writes_fp32(hidden_ND: Tensor, weight_VD: Tensor) -> bool:
+    """Whether the device multiplies them as they are and gives the sums in fp32."""
+    return hidden_ND.is_cuda and hidden_ND.dtype == weight_VD.dtype == torch.bfloat16
+
+
+class _WideProduct(Function):
+    """(N, V) fp32 logits of bf16 states and a bf16 weight: products of such numbers are exact in
+    fp32, so this is the product of both in fp32, at the speed of bf16 and without the copy. The
+    gradient is rounded to bf16, as states and weight are."""
+
+    @staticmethod
+    def forward(ctx, hidden: Tensor, weight: Tensor) -> Tensor:
+        ctx.save_for_backward(hidden, weight)
+        return torch.mm(hidden, weight.T, out_dtype=torch.float32)
+
+    @staticmethod
+    def backward(ctx, gradient: Tensor):
+        hidden, weight = ctx.saved_tensors
+        gradient = gradient.to(hidden.dtype)
+        return (gradient @ weight if ctx.needs_input_grad[0] else None,
+                gradient.T @ hidden if ctx.needs_input_grad[1] else None)
+
+
+def _raised_product(hidden: Tensor, weight: Tensor) -> Tensor:
+    return hidden.to(weight) @ weight.T
 
 
 def _by_chunks(head: Callable, hidden_ND: Tensor, weight_VD: Tensor, target_N: Tensor,

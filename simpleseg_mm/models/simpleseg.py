@@ -4,8 +4,9 @@ from typing import Dict, List, Optional, Sequence, Tuple
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from mmengine.dist import all_reduce
-from mmengine.model import BaseModel
+from mmengine.model import BaseDataPreprocessor, BaseModel
 from mmengine.structures import InstanceData
 from torch import Tensor
 
@@ -18,6 +19,14 @@ from .sampling import Sampling
 
 # What a task asks for -> the kind of its answer
 _KINDS = dict(mask='rings', box='box', point='point', extreme='point')
+
+
+class AsLoaded(BaseDataPreprocessor):
+    """Leaves pictures and samples on the CPU: the image processor reads them there, and what it
+    makes of them goes to the network's device."""
+
+    def cast_data(self, data):
+        return data
 
 
 @MODELS.register_module()
@@ -39,7 +48,7 @@ class SimpleSeg(BaseModel):
 
     def __init__(self, mllm: dict, generation: Optional[dict] = None, loss_chunk: int = 512,
                  data_preprocessor: Optional[dict] = None, init_cfg: Optional[dict] = None):
-        super().__init__(data_preprocessor=data_preprocessor, init_cfg=init_cfg)
+        super().__init__(data_preprocessor=data_preprocessor or AsLoaded(), init_cfg=init_cfg)
         self.mllm = MODELS.build(mllm)
         self.generation = {'do_sample': False, 'max_new_tokens': 1024, **(generation or {})}
         self.loss_chunk = loss_chunk
@@ -71,9 +80,9 @@ class SimpleSeg(BaseModel):
 
     # --- training -----------------------------------------------------------------------------
     def encode(self, inputs: List[Tensor], data_samples: Sequence) -> Dict[str, Tensor]:
-        """The batch as ``loss`` gives it to the network, in rows without padding where
-        ``mllm.packing`` is on."""
-        return self.mllm.pack(self._encode(inputs, data_samples))
+        """The batch as ``loss`` gives it to the network, where the network is: in rows without
+        padding where ``mllm.packing`` is on; see :meth:`_prepared`."""
+        return self._prepared(self._encode(inputs, data_samples))
 
     def loss(self, inputs: List[Tensor], data_samples: Sequence,
              encoded: Optional[Dict[str, Tensor]] = None) -> Dict[str, Tensor]:
@@ -91,7 +100,7 @@ class SimpleSeg(BaseModel):
         hidden, target = self._answers(batch)
         nll, hit = chunked_token_nll(hidden, self.mllm.head_weight, target, self.loss_chunk)
         # DDP averages gradients over ranks, so the divisor is the mean count of a rank.
-        answer_tokens = nll.new_tensor(float(len(target)))
+        answer_tokens = nll.new_full((), float(len(target)))
         count = answer_tokens.clone()
         tokens = batch.get('attention_mask', torch.ones_like(batch['input_ids'])).sum()
         all_reduce(count, 'mean')
@@ -100,8 +109,14 @@ class SimpleSeg(BaseModel):
                     answer_tokens=answer_tokens,
                     sequence_tokens=tokens.float())
 
-    def log_probs(self, images: List[Tensor], conversations: Sequence,
-                  temperature: float = 1.0) -> Tuple[Tensor, Tensor, Tensor]:
+    def encode_answers(self, images: List[Tensor], conversations: Sequence) -> Dict[str, Tensor]:
+        """The batch as ``log_probs`` gives it to the network, where the network is."""
+        batch = self.mllm.encode(images, conversations, share_images=True)
+        mask = batch['labels'][:, 1:] != IGNORE
+        return self._prepared(batch, answer_mask=mask)
+
+    def log_probs(self, images: List[Tensor], conversations: Sequence, temperature: float = 1.0,
+                  encoded: Optional[Dict[str, Tensor]] = None) -> Tuple[Tensor, Tensor, Tensor]:
         """Log-probabilities of the answers' tokens, with gradient, head in fp32.
 
         Args:
@@ -109,24 +124,34 @@ class SimpleSeg(BaseModel):
                 one pass of the vision tower.
             conversations: B lists of (prompt, answer) turns, an answer as token ids.
             temperature: of sampling.
+            encoded: what :meth:`encode_answers` made of them, where that is at hand.
 
         Returns:
             log-probs (B, T - 1) and entropies (B, T - 1) in nats, float32, 0 outside the answers;
             mask (B, T - 1) bool of the answers' tokens.
         """
-        batch = self.mllm.encode(images, conversations, share_images=True)
-        mask = batch['labels'][:, 1:] != IGNORE
-        hidden, target = self._answers(self.mllm.pack(batch))
+        batch = self.encode_answers(images, conversations) if encoded is None else encoded
+        mask = batch['answer_mask']
+        hidden, target = self._answers(batch)
         logp, entropy = chunked_token_logp(hidden, self.mllm.head_weight, target, temperature,
                                            self.loss_chunk)
         blank = logp.new_zeros(mask.shape)
         return blank.masked_scatter(mask, logp), blank.masked_scatter(mask, entropy), mask
 
+    def _prepared(self, batch: Dict[str, Tensor], **more: Tensor) -> Dict[str, Tensor]:
+        """An encoded batch packed, and on the network's device, with ``answer_tokens`` (N,), row
+        after row, and ``answer_places`` (N,): whose states they follow from, of the B * T. The
+        device is never asked for them: whoever asks waits for all that it still has to do."""
+        batch = self.mllm.pack(batch)
+        following = F.pad(batch.pop('labels')[:, 1:], (0, 1), value=IGNORE).flatten()
+        places = (following != IGNORE).nonzero().squeeze(1)  # never before the first of a row
+        return self.mllm.to_device(dict(batch, answer_places=places,
+                                        answer_tokens=following[places], **more))
+
     def _answers(self, batch: Dict[str, Tensor]) -> Tuple[Tensor, Tensor]:
         """Hidden states (N, D) from which the answers' tokens (N,) follow, row after row."""
-        target = batch['labels'][:, 1:]
-        learnt = target != IGNORE  # never the first token of a row
-        return self.mllm.hidden_states(batch)[:, :-1][learnt], target[learnt]
+        hidden = self.mllm.hidden_states(batch).flatten(0, 1)
+        return hidden.index_select(0, batch['answer_places']), batch['answer_tokens']
 
     def _encode(self, inputs: List[Tensor], data_samples: Sequence) -> Dict[str, Tensor]:
         return self.mllm.encode(inputs, [sample.turns for sample in data_samples])
@@ -184,8 +209,8 @@ class SimpleSeg(BaseModel):
                                 guides=guides, **options)
 
     def _prompted(self, images: List[Tensor], prompts: Sequence[str]) -> Dict[str, Tensor]:
-        return self.mllm.encode(images, [[(prompt, None)] for prompt in prompts],
-                                for_generation=True)
+        return self.mllm.to_device(self.mllm.encode(
+            images, [[(prompt, None)] for prompt in prompts], for_generation=True))
 
     @staticmethod
     def postprocess(sample, answer: Generated, seconds: float) -> None:

@@ -20,7 +20,8 @@ from simpleseg_mm.registry import OPTIMIZERS
 from .sharding import local, orthogonalize_sharded, shard_group
 
 NS_COEFFICIENTS = (3.4445, -4.7750, 2.0315)
-# Matrices are stacked up to this many elements: beyond it a single product fills the device.
+# Matrices are stacked up to this many elements: beyond it a single product fills the device. Nor
+# does AdamW raise more of a bfloat16 parameter to float32 at a time.
 _MAX_STACK = 1 << 24
 
 
@@ -286,24 +287,34 @@ class MuonAdamW(Optimizer):
                 state['step'] = torch.zeros((), dtype=torch.float32, device=device)
                 state['exp_avg'] = torch.zeros_like(p, dtype=dtype)
                 state['exp_avg_sq'] = torch.zeros_like(p, dtype=dtype)
-        self._adamw([p for p in params if p.dtype != torch.bfloat16], group)
         for param in params:
             if param.dtype == torch.bfloat16:
-                low = self._low_bits(param)
-                master = load_master(local(param), low)
-                self._adamw([param], group, [master])
-                store_master(master, local(param), low)
+                self._adamw_in_float32(param, group)
+        params = [p for p in params if p.dtype != torch.bfloat16]
+        if params:
+            states = [self.state[p] for p in params]
+            self._adamw([[local(p), local(p.grad), local(s['exp_avg']), local(s['exp_avg_sq']),
+                          s['step']] for p, s in zip(params, states)], group)
 
-    def _adamw(self, params: List[Tensor], group: dict,
-               masters: Optional[List[Tensor]] = None) -> None:
-        if not params:
-            return
-        states = [self.state[p] for p in params]
-        grads = [local(p.grad) for p in params]
-        adamw(masters or [local(p) for p in params],
-              [grad.float() for grad in grads] if masters else grads,
-              [local(s['exp_avg']) for s in states], [local(s['exp_avg_sq']) for s in states], [],
-              [s['step'] for s in states],
+    def _adamw_in_float32(self, param: Tensor, group: dict) -> None:
+        """A part at a time: an embedding's master and gradient in float32 take four times its
+        memory."""
+        state = self.state[param]
+        whole = [torch.atleast_1d(local(x)) for x in (
+            param, self._low_bits(param), param.grad, state['exp_avg'], state['exp_avg_sq'])]
+        rows = max(1, _MAX_STACK * len(whole[0]) // max(1, whole[0].numel()))
+        parts = list(zip(*(x.split(rows) for x in whole)))
+        for i, (values, low, grad, *averages) in enumerate(parts):
+            master = load_master(values, low)
+            step = state['step'] if i == len(parts) - 1 else state['step'].clone()  # counts one
+            self._adamw([[master, grad.float(), *averages, step]], group)
+            store_master(master, values, low)
+
+    @staticmethod
+    def _adamw(rows: List[list], group: dict) -> None:
+        """Rows of a parameter, its gradient, both averages and its count of steps."""
+        params, grads, averages, squares, steps = zip(*rows)
+        adamw(list(params), list(grads), list(averages), list(squares), [], list(steps),
               fused=group['fused'], amsgrad=False, beta1=group['betas'][0],
               beta2=group['betas'][1], lr=group['lr'], weight_decay=group['weight_decay'],
               eps=group['eps'], maximize=False)

@@ -1,5 +1,5 @@
 """What every multimodal LLM must offer to SimpleSeg: tokens in, hidden states or text out."""
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from functools import cached_property
 from pathlib import Path
 from typing import Dict, Iterable, Iterator, List, Optional, Sequence, Tuple, Union
@@ -15,6 +15,8 @@ from ..resources import packaged
 from .writing import AnswerWriter
 
 IGNORE = -100
+#: what stands in a batch beside the network's own inputs
+_NOT_READ = ('labels', 'image_index', 'answer_places', 'answer_tokens', 'answer_mask')
 #: (prompt, answer) pairs; an answer may be given as the token ids that were written
 Turns = Sequence[Tuple[str, Union[str, Sequence[int], None]]]
 
@@ -162,7 +164,10 @@ class MLLMAdapter(AnswerWriter, nn.Module):
     def encode(self, images: Sequence[Tensor], conversations: Sequence[Turns],
                for_generation: bool = False,
                share_images: bool = False) -> Dict[str, Tensor]:
-        """Pictures and conversations -> a padded batch.
+        """Pictures and conversations -> a padded batch on the CPU.
+
+        Whatever runs the network takes it to the device (:meth:`to_device`): a thread that
+        prepares batches must not wait for the device's queue.
 
         Args:
             images: B uint8 tensors (3, H, W), RGB; sizes may differ.
@@ -176,7 +181,7 @@ class MLLMAdapter(AnswerWriter, nn.Module):
             The model's keyword tensors: ``input_ids``, ``attention_mask`` and, where the network
             takes them, ``mm_token_type_ids`` (B, T), those of :meth:`encode_images`, and for
             training ``labels`` (B, T): the ids of answers and their end tokens, -100 elsewhere.
-            Where rows share a picture, ``image_index`` (B,) says which one is whose.
+            Where rows share a picture, ``image_index``, B numbers, says which one is whose.
         """
         images = list(images)
         places: Dict[int, int] = {}
@@ -189,17 +194,16 @@ class MLLMAdapter(AnswerWriter, nn.Module):
         rows = [self._encode_row(turns, counts[place], ids, for_generation)
                 for turns, place in zip(conversations, index)]
         left = for_generation
-        device = self.device
         batch = dict(
-            input_ids=_pad([ids for ids, _ in rows], self.pad_token_id, left, device),
-            attention_mask=_pad([[1] * len(ids) for ids, _ in rows], 0, left, device))
+            input_ids=_pad([ids for ids, _ in rows], self.pad_token_id, left),
+            attention_mask=_pad([[1] * len(ids) for ids, _ in rows], 0, left))
         if self.takes_token_types:
             batch['mm_token_type_ids'] = (batch['input_ids'] == self.image_token_id).long()
         if not for_generation:
-            batch['labels'] = _pad([labels for _, labels in rows], IGNORE, left, device)
-        batch.update((key, value.to(device)) for key, value in visual.items())
+            batch['labels'] = _pad([labels for _, labels in rows], IGNORE, left)
+        batch.update((key, value.cpu()) for key, value in visual.items())
         if len(unique) < len(index):
-            batch['image_index'] = torch.tensor(index, device=device)
+            batch['image_index'] = index
         return batch
 
     def _encode_row(self, turns: Turns, num_image_tokens: int, ids_of: Dict[str, List[int]],
@@ -306,6 +310,14 @@ class MLLMAdapter(AnswerWriter, nn.Module):
         return packed
 
     # --- running ------------------------------------------------------------------------------
+    def to_device(self, batch: Dict[str, Tensor]) -> Dict[str, Tensor]:
+        """An encoded batch where the network is. A GPU takes it in the order of its work, and
+        nothing waits for that."""
+        device = self.device
+        # page-locked memory belongs to the device that the thread has chosen
+        with torch.cuda.device(device) if device.type == 'cuda' else nullcontext():
+            return {key: _moved(value, device) for key, value in batch.items()}
+
     def hidden_states(self, batch: Dict[str, Tensor]) -> Tensor:
         """Last hidden states (B, T, D) of an encoded batch, before the head."""
         return self._run(batch, use_cache=False).last_hidden_state
@@ -316,15 +328,15 @@ class MLLMAdapter(AnswerWriter, nn.Module):
         return self.hf.get_output_embeddings().weight
 
     def _run(self, batch: Dict[str, Tensor], **options):
-        inputs = {key: value for key, value in batch.items()
-                  if key not in ('labels', 'image_index')}
+        inputs = {key: value for key, value in self.to_device(batch).items()
+                  if key not in _NOT_READ}
         if 'image_index' not in batch:
             return self.hf.model(**inputs, **options)
         with self.share_images(inputs, batch['image_index']):
             return self.hf.model(**inputs, **options)
 
     @contextmanager
-    def share_images(self, inputs: Dict[str, Tensor], index: Tensor) -> Iterator[None]:
+    def share_images(self, inputs: Dict[str, Tensor], index: Sequence[int]) -> Iterator[None]:
         """Within, the vision tower runs once a picture; row b reads picture ``index[b]``.
 
         For networks whose ``get_image_features(pixel_values, image_grid_thw)`` gives one
@@ -337,9 +349,9 @@ class MLLMAdapter(AnswerWriter, nn.Module):
 
         def once(pixel_values, image_grid_thw=None, **options):
             output = original(pixel_values, grid, **options)
-            output.pooler_output = [output.pooler_output[i] for i in index.tolist()]
+            output.pooler_output = [output.pooler_output[i] for i in index]
             if getattr(output, 'deepstack_features', None) is not None:  # Qwen3-VL, by layer
-                output.deepstack_features = [[layer[i] for i in index.tolist()]
+                output.deepstack_features = [[layer[i] for i in index]
                                              for layer in output.deepstack_features]
             return output
 
@@ -386,6 +398,14 @@ class MLLMAdapter(AnswerWriter, nn.Module):
         total = sum(map(num_values, self.parameters()))
         print_log(f'{type(self).__name__}: {trainable:,} of {total:,} parameters are trained',
                   'current')
+
+
+def _moved(value, device: torch.device):
+    if not isinstance(value, Tensor) or value.device == device:
+        return value
+    if device.type == 'cuda':  # from other memory a copy waits until the device has done all
+        value = value.pin_memory()
+    return value.to(device, non_blocking=True)
 
 
 def num_values(parameter: Tensor) -> int:
@@ -438,9 +458,8 @@ def check_names(where: str, **kinds: Iterable[str]) -> None:
                          'Fetch the folder again, or correct its config.json')
 
 
-def _pad(rows: List[List[int]], value: Union[int, float], left: bool,
-         device: torch.device) -> Tensor:
+def _pad(rows: List[List[int]], value: Union[int, float], left: bool) -> Tensor:
     width = max(map(len, rows))
     padded = [[value] * (width - len(row)) + row if left else row + [value] * (width - len(row))
               for row in rows]
-    return torch.tensor(padded, device=device)
+    return torch.tensor(padded)

@@ -47,7 +47,7 @@ class AnswerWriter:
     """The half of :class:`MLLMAdapter` that writes answers.
 
     Of the other it uses the network ``hf``, its ``head_weight``, ``tokenizer``, ``device``,
-    ``_run``, ``_ids`` and the special tokens.
+    ``to_device``, ``_run``, ``_ids`` and the special tokens.
     """
 
     def prefill(self, batch: Dict[str, Tensor]):
@@ -142,6 +142,7 @@ class AnswerWriter:
         count = len(batch['input_ids']) * group_size
         if len(seeds) != count:
             raise ValueError(f'{len(seeds)} seeds for {count} answers: give one an answer')
+        batch = self.to_device(batch)
         with self.generating():
             written = write_answers(self, batch, Drawn(seeds, sampling), sampling.max_new_tokens,
                                     group_size, **options)
@@ -163,6 +164,7 @@ class AnswerWriter:
         limit = options.get('max_new_tokens')
         if limit is not None and limit < 1:
             raise ValueError(f'max_new_tokens={limit}: at least 1')
+        batch = self.to_device(batch)
         rules = greedy_rules(self.hf.generation_config, options, batch['attention_mask'])
         with self.generating():
             if rules is not None:

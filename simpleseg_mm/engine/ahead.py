@@ -1,0 +1,47 @@
+"""What the next step needs, prepared in a thread beside the present one."""
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Callable, Iterator, Optional, Sequence, Tuple, TypeVar
+
+Item, Made = TypeVar('Item'), TypeVar('Made')
+
+
+class Ahead:
+    """An iterator whose next item can be prepared before it is asked for."""
+
+    def __init__(self, batches: Iterator, prepare: Callable[[dict], dict]) -> None:
+        self._batches, self._prepare = batches, prepare
+        self._thread = _thread()
+        self._next: Optional[Future] = None
+
+    def begin(self) -> None:
+        self._next = self._thread.submit(lambda: self._prepare(next(self._batches)))
+
+    def wait(self) -> None:
+        if self._next is not None:
+            self._next.result()
+
+    def __next__(self) -> dict:
+        if self._next is None:
+            return next(self._batches)
+        batch, self._next = self._next.result(), None
+        return batch
+
+    def skip_iter(self, count: int) -> None:
+        self._batches.skip_iter(count)
+
+
+def each_prepared(items: Sequence[Item], prepare: Callable[[Item], Made]
+                  ) -> Iterator[Tuple[Item, Made]]:
+    """Each item and what ``prepare`` made of it, which is done while the one before is worked
+    on; so two are held at a time."""
+    with _thread() as thread:
+        made = [thread.submit(prepare, item) for item in items[:1]]
+        for item, following in zip(items, [*items[1:], None]):
+            ready = made.pop().result()
+            if following is not None:
+                made.append(thread.submit(prepare, following))
+            yield item, ready
+
+
+def _thread() -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(1, thread_name_prefix='encode')
