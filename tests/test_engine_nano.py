@@ -1,5 +1,6 @@
 """The real model and data: exact resume after SIGKILL, and two processes against one."""
 import json
+import threading
 from pathlib import Path
 
 import pytest
@@ -8,7 +9,7 @@ from engine_standin import BASE, run_tool, train
 
 from simpleseg_mm.datasets.refshapes import generate
 from simpleseg_mm.engine import launch
-from simpleseg_mm.engine.ahead import Ahead
+from simpleseg_mm.engine.ahead import Ahead, each_prepared
 
 pytestmark = pytest.mark.usefixtures('one_thread')
 
@@ -106,6 +107,34 @@ def test_what_fails_ahead_is_raised_by_the_step_beside_it(bad):
         batches.begin()
         with pytest.raises(OSError, match='batch 1'):
             next(batches)
+
+
+@pytest.mark.parametrize('count', [0, 1, 4])
+def test_each_is_prepared_beside_the_one_before(count):
+    begun = [threading.Event() for _ in range(count + 1)]
+
+    def prepare(i):
+        begun[i].set()
+        return i * 10
+
+    for i, (item, made) in enumerate(each_prepared(range(count), prepare)):
+        assert (item, made) == (i, i * 10)
+        assert i == count - 1 or begun[i + 1].wait(10)
+        assert not any(event.is_set() for event in begun[i + 2:])  # two are held at a time
+    assert all(event.is_set() for event in begun[:count])
+
+
+def test_what_fails_beside_an_item_is_raised_after_it():
+    def prepare(item):
+        if item == 1:
+            raise OSError('item 1 cannot be read')
+        return item
+
+    seen = []
+    with pytest.raises(OSError, match='item 1'):
+        for item, _ in each_prepared([0, 1, 2], prepare):
+            seen.append(item)
+    assert seen == [0]
 
 
 def test_two_processes_equal_one(config, whole, tmp_path):

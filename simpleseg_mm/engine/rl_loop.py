@@ -351,19 +351,20 @@ class _Sums:
     """Figures summed over this rank's answers, averaged over all ranks'."""
 
     def __init__(self, names: Sequence[str]) -> None:
-        self.figures = dict.fromkeys(names, 0.0)  # the same on all ranks, kept groups or not
+        # the same on all ranks, kept groups or not; they stay on the device until they are read
+        self.figures = dict.fromkeys(names, 0.0)
         self.count = 0
         self.answer_tokens = 0
         self.updates: List[Tensor] = []
 
     def add(self, figures: Dict[str, Tensor], mask_BT: Tensor) -> None:
         for name, value in figures.items():
-            self.figures[name] += float(value)
+            self.figures[name] = self.figures[name] + value.detach().double()
         self.count += len(mask_BT)
-        self.answer_tokens += int(mask_BT.sum())
+        self.answer_tokens = self.answer_tokens + mask_BT.sum()
 
     def means(self) -> Dict[str, Tensor]:
-        row = torch.tensor([*self.figures.values(), self.count], dtype=torch.float64)
+        row = torch.tensor([*map(float, self.figures.values()), self.count], dtype=torch.float64)
         all_reduce(row)
         means = dict(zip(self.figures, row / row[-1].clamp(min=1)))
         loss = torch.stack(self.updates).mean() if self.updates else torch.zeros(())
