@@ -46,7 +46,7 @@ def as_on_a_gpu(monkeypatch, mm=torch.mm):
     def product(a, b, out_dtype=None):
         return mm(a, b) if out_dtype is None else mm(a.to(out_dtype), b.to(out_dtype))
 
-    monkeypatch.setattr(losses, 'writes_fp32', lambda *tensors: True)
+    monkeypatch.setattr(losses, 'writes_fp32', lambda tensor: True)
     monkeypatch.setattr(torch, 'mm', product)
 
 
@@ -60,7 +60,7 @@ def test_sums_in_fp32_without_raising_the_weight(device, chunk, monkeypatch):
     target = torch.randint(0, 48, (16, ), device=device)
     inputs = hidden, weight, target, torch.randn(16, device=device), chunk
     with monkeypatch.context() as patch:
-        patch.setattr(losses, 'writes_fp32', lambda *tensors: False)
+        patch.setattr(losses, 'writes_fp32', lambda tensor: False)
         raised = in_bfloat16(*inputs)
     if device == 'cpu':
         as_on_a_gpu(monkeypatch)

@@ -84,7 +84,7 @@ def rehearse(cfg: Config, batch: Batch, processes: int = 1, on_gpu: bool = True,
     trained = [p for p in model.parameters() if p.requires_grad]
     image = torch.zeros(3, batch.picture[1], batch.picture[0], dtype=torch.uint8)
     phases = measured.phases
-    with rehearsal, _head_on_a_gpu() if on_gpu else nullcontext():
+    with rehearsal, mock.patch.object(losses, 'writes_fp32', return_value=on_gpu):
         reference = None
         if launch.is_rl(cfg) and cfg.train_cfg.get('objective', {}).get('beta', 0):
             reference = [p.detach().clone() for p in trained]
@@ -166,11 +166,6 @@ def _as_in_the_run(optimizer: torch.optim.Optimizer, processes: int, on_gpu: boo
         for group in optimizer.param_groups:
             if group.get('foreach', True) is None and not group.get('fused'):
                 group['foreach'] = True
-
-
-def _head_on_a_gpu():
-    return mock.patch.object(losses, 'writes_fp32', lambda hidden, weight:
-                             hidden.dtype == weight.dtype == torch.bfloat16)
 
 
 def _blank_gradients(rehearsal: Rehearsal, parameters: Sequence[Tensor]) -> None:

@@ -65,7 +65,7 @@ def chunked_token_logp(hidden_ND: Tensor, weight_VD: Tensor, target_N: Tensor,
     dtype = torch.promote_types(weight_VD.dtype, torch.float32)
     if target_N.numel() == 0:
         return hidden_ND.sum(-1).to(dtype), hidden_ND.new_zeros(0, dtype=dtype)
-    if writes_fp32(hidden_ND, weight_VD):
+    if hidden_ND.dtype == weight_VD.dtype == torch.bfloat16 and writes_fp32(hidden_ND):
         product = _WideProduct.apply
     else:
         product, weight_VD = _raised_product, weight_VD.to(dtype)
@@ -73,9 +73,9 @@ def chunked_token_logp(hidden_ND: Tensor, weight_VD: Tensor, target_N: Tensor,
         return _by_chunks(head, hidden_ND, weight_VD, target_N, chunk)
 
 
-def writes_fp32(hidden_ND: Tensor, weight_VD: Tensor) -> bool:
-    """Whether the device multiplies them as they are and gives the sums in fp32."""
-    return hidden_ND.is_cuda and hidden_ND.dtype == weight_VD.dtype == torch.bfloat16
+def writes_fp32(tensor: Tensor) -> bool:
+    """Whether the tensor's device multiplies bf16 as it is and gives the sums in fp32."""
+    return tensor.is_cuda
 
 
 class _WideProduct(Function):

@@ -209,8 +209,8 @@ class SimpleSeg(BaseModel):
                                 guides=guides, **options)
 
     def _prompted(self, images: List[Tensor], prompts: Sequence[str]) -> Dict[str, Tensor]:
-        return self.mllm.to_device(self.mllm.encode(
-            images, [[(prompt, None)] for prompt in prompts], for_generation=True))
+        return self.mllm.encode(images, [[(prompt, None)] for prompt in prompts],
+                                for_generation=True)
 
     @staticmethod
     def postprocess(sample, answer: Generated, seconds: float) -> None:
