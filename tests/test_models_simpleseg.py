@@ -253,6 +253,20 @@ def test_gradient_checkpointing_changes_no_gradient():
         torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-6)
 
 
+@pytest.mark.parametrize('options', [
+    dict(freeze=['vision']),
+    dict(lora=dict(r=4, lora_alpha=8, target_modules=r'.*language_model.*\.q_proj'),
+         train_with_lora=['projector'])])
+def test_a_frozen_vision_tower_runs_once_and_not_backwards(options):
+    model = build(gradient_checkpointing=True, **options)
+    hf, runs = model.mllm.hf.model, []
+    for name, layer in dict(vision=hf.visual.blocks[0], llm=hf.language_model.layers[0]).items():
+        layer.mlp.register_forward_pre_hook(lambda _, inputs, name=name: runs.append(
+            (name, inputs[0].requires_grad)))
+    model.loss([picture(56, 56)], [sample(TURNS)])['loss'].backward()
+    assert runs == [('vision', False), ('llm', True), ('llm', True)]
+
+
 # --- the true shape ---------------------------------------------------------------------------
 def test_seven_billion_parameters_on_the_meta_device():
     """8,292,166,656 is the parameter count of the published Qwen2.5-VL-7B-Instruct."""

@@ -128,8 +128,7 @@ class MLLMAdapter(AnswerWriter, nn.Module):
         self._check_parts([*freeze, *train_with_lora])
         self._select_trainable(freeze, lora, train_with_lora)
         if gradient_checkpointing:
-            self.hf.gradient_checkpointing_enable(
-                gradient_checkpointing_kwargs=dict(use_reentrant=False))
+            self._recompute()
 
     # --- what a subclass provides -------------------------------------------------------------
     def build_image_processor(self, folder: str, min_pixels: Optional[int],
@@ -398,6 +397,14 @@ class MLLMAdapter(AnswerWriter, nn.Module):
         total = sum(map(num_values, self.parameters()))
         print_log(f'{type(self).__name__}: {trainable:,} of {total:,} parameters are trained',
                   'current')
+
+    def _recompute(self) -> None:
+        enable = getattr(self.hf, 'activation_checkpointing_enable',  # newer releases' name
+                         self.hf.gradient_checkpointing_enable)
+        enable(dict(use_reentrant=False))
+        # It lets pictures and embeddings ask for a gradient, which only reentrant checkpoints
+        # need: a frozen vision tower would be run again and backwards for nothing.
+        self.hf.disable_input_require_grads()
 
 
 def _moved(value, device: torch.device):
