@@ -118,13 +118,13 @@ def compare(name: str, args: argparse.Namespace) -> dict:
             raise RuntimeError(f'{left:.1f} GiB of our side are still held: the peer would be '
                                'measured beside it')
         peer = trl_gspo.measure_steps(cfg, seen, f'{folder}/trl')
-    loop = cfg.train_cfg
+    loop, lora = cfg.train_cfg, ' with LoRA' * bool(cfg.model.mllm.get('lora'))
     return row(
         name, ours['rates'], peer['rates'], 'tokens/s', device_name(), more_is_better=True,
         memory_gib=ours['memory_gib'], peer_memory_gib=peer['memory_gib'],
         rollout_seconds=ours['rollout_seconds'], update_seconds=ours['update_seconds'],
         seconds=ours['seconds'], peer_seconds=peer['seconds'], trained=ours['trained'],
-        what=f'whole GSPO steps of {ours["parameters"] / 1e6:.0f} M random parameters with LoRA: '
+        what=f'whole GSPO steps of {ours["parameters"] / 1e6:.0f} M random parameters{lora}: '
              f'{ours["prompts"]} prompts with a picture, {loop.group_size} answers of '
              f'{loop.rollout.max_new_tokens} tokens each, {loop.mini_batches} updates, '
              f'{loop.micro_batch_size} answers at a time; the peer is TRL\'s GRPOTrainer with '

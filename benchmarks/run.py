@@ -7,7 +7,7 @@
 Prints a table, and on the last line one JSON object: ``machine``, and a key a row with ``ratio``
 (above 1: ours is better; null without a peer), ``ours``, ``peer``, ``unit``, ``device`` and
 ``spread`` (least and most of the turns' ratios), or ``skipped`` and why. Ours and its peer run in
-turns in one process.
+turns in one process. One that fails does not stop the others; the status is then 1.
 """
 import argparse
 import importlib
@@ -29,6 +29,7 @@ BENCHMARKS = dict(
     constraint='constraint',
     logp='logp_memory',
     sft='sft_nano',
+    gspo='gspo_nano',
     rollout_gpu='rollout_step',
     sft_gpu='sft_step',
     gspo_gpu='gspo_step',
@@ -41,9 +42,13 @@ def run(names, quick: bool) -> dict:
     for name in names:
         if len(names) > 1:  # in a process of its own: what one leaves in memory speeds another
             done = subprocess.run([sys.executable, __file__, name, *['--quick'] * quick],
-                                  stdout=subprocess.PIPE, text=True, check=True)
-            report.update({**json.loads(done.stdout.splitlines()[-1]),
-                           'machine': report['machine']})
+                                  stdout=subprocess.PIPE, text=True)
+            if done.returncode:
+                row = measure.skipped(name, f'failed with status {done.returncode}')
+                rows = {row.pop('name'): dict(row, failed=done.returncode)}
+            else:
+                rows = json.loads(done.stdout.splitlines()[-1])
+            report.update({**rows, 'machine': report['machine']})
             continue
         try:
             found = importlib.import_module(BENCHMARKS[name]).rows(quick)
@@ -91,6 +96,8 @@ def main() -> None:
         page.write(report, args.quick)
     print(table(report))
     print(json.dumps(report))
+    if any('failed' in row for row in report.values()):
+        sys.exit(1)
 
 
 if __name__ == '__main__':

@@ -101,10 +101,12 @@ def arguments(cfg: Config, rollouts: int, banned: List[int], folder: str) -> GRP
     if loop.get('down_sample'):
         raise ValueError('TRL learns from all answers: leave train_cfg.down_sample out')
     rows = cfg.train_dataloader.batch_size * loop.group_size
-    micro_batches = rows // loop.mini_batches // loop.micro_batch_size  # of an update
+    of_update = rows // loop.mini_batches
+    at_once = min(loop.micro_batch_size, of_update)
+    micro_batches = of_update // at_once
     return GRPOConfig(
         output_dir=folder, max_steps=rollouts * loop.mini_batches,
-        per_device_train_batch_size=loop.micro_batch_size,
+        per_device_train_batch_size=at_once,
         gradient_accumulation_steps=micro_batches,
         steps_per_generation=micro_batches * loop.mini_batches, num_generations=loop.group_size,
         max_completion_length=rollout.max_new_tokens, temperature=rollout.temperature,

@@ -89,12 +89,14 @@ def load(path: str):
     dict(train_dataloader__batch_size=2),
     dict(train_dataloader__batch_size=8),
     dict(train_dataloader__batch_size=8, model__mllm__gradient_checkpointing=True),
+    dict(train_dataloader__batch_size=8, model__mllm__gradient_checkpointing=.5),
     dict(train_dataloader__batch_size=4, model__mllm__lora=LORA),
     dict(train_dataloader__batch_size=4, model__mllm__lora=LORA,
          model__mllm__gradient_checkpointing=True),
     dict(train_dataloader__batch_size=4, model__mllm__freeze=['vision'],
          model__mllm__dtype='bfloat16', optim_wrapper__optimizer__type='AdamW'),
-], ids=['2', '8', '8 checkpointed', 'lora', 'lora checkpointed', 'bfloat16 frozen adamw'])
+], ids=['2', '8', '8 checkpointed', '8 half checkpointed', 'lora',
+        'lora checkpointed', 'bfloat16 frozen adamw'])
 def test_the_plan_is_what_a_real_step_allocates(options):
     """Measured by the allocator's events, which know nothing of the rehearsal; 10 % allowed."""
     benchmark = load('benchmarks/plan_memory.py')
@@ -227,6 +229,22 @@ def test_advice_names_what_helps_and_the_combination_that_fits():
     assert make_plan(cfg, 1, 80)['peak_gib'] == pytest.approx(plan['knobs'][0]['peak_gib'])
 
 
+def test_memory_that_is_left_buys_operations():
+    cfg = config(train_dataloader__batch_size=8, model__mllm__gradient_checkpointing=True)
+    plan = make_plan(cfg, 1, 80)
+    spare = plan['spare']
+    assert spare['name'] == 'no gradient checkpointing'
+    assert spare['saved_share'] == pytest.approx(plan['recomputed_share'], rel=.05)
+    quarter = config(train_dataloader__batch_size=8, model__mllm__gradient_checkpointing=.25)
+    found = make_plan(quarter, 1, 80, advise=False)
+    assert plan['peak_gib'] < found['peak_gib'] < spare['peak_gib']
+    needed = found['peak_gib'] + found['reserve_gib']
+    assert make_plan(cfg, 1, needed + .001)['spare']['peak_gib'] == found['peak_gib']
+    assert make_plan(cfg, 1, plan['peak_gib'] + plan['reserve_gib'] + .001)['spare'] is None
+    cfg.model.mllm.gradient_checkpointing = False
+    assert make_plan(cfg, 1, 80)['spare'] is None
+
+
 # --- work -------------------------------------------------------------------------------------
 def test_time_and_work_by_hand():
     cfg = config('nano_sft_refshapes')
@@ -236,6 +254,20 @@ def test_time_and_work_by_hand():
         plan['tflops_per_step'] * 1200 / (0.5 * 2) / 3600)
     measured = make_plan(cfg, 1, 80, tokens_per_s=1000)
     assert measured['hours'] == pytest.approx(measured['tokens_per_step'] * 1200 / 1000 / 3600)
+
+
+def test_a_prompt_is_read_once_by_the_answers_of_a_micro_batch():
+    cfg = config('nano_gspo_refshapes', train_cfg__group_size=8, train_cfg__down_sample=6)
+    tokens, work = [], []
+    for rows, packing in ((8, True), (4, True), (4, False)):
+        cfg.train_cfg.micro_batch_size, cfg.model.mllm.packing = rows, packing
+        plan = make_plan(cfg, 1, 80, advise=False)
+        tokens.append(plan['tokens_per_step'])
+        work.append(plan['tflops_per_step'])
+    batch = plan_batch(cfg)
+    prompt = plan['sequence_tokens'] - batch.longest
+    assert tokens == [round(16 * (read * prompt + 6 * batch.mean)) for read in (1, 2, 6)]
+    assert sorted(work) == work
 
 
 def test_flops_of_a_checkpointed_pair_of_layers():

@@ -100,6 +100,21 @@ def test_run_prints_json_on_its_last_line(monkeypatch, capsys):
             assert row['ratio'] > 0 and len(row['spread']) == 2
 
 
+def test_one_that_fails_does_not_stop_the_others(monkeypatch, capsys):
+    def ran(command, **_):
+        name = command[2]
+        return subprocess.CompletedProcess(
+            command, 3 if name == 'codec' else 0, json.dumps({name: dict(skipped='so')}))
+
+    monkeypatch.setattr(run.subprocess, 'run', ran)
+    monkeypatch.setattr(sys, 'argv', ['run.py', 'codec', 'logp'])
+    with pytest.raises(SystemExit, match='1'):
+        run.main()
+    report = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert KEYS <= set(report['codec']) and report['codec']['failed'] == 3
+    assert report['logp'] == dict(skipped='so')
+
+
 def test_an_unknown_benchmark_is_refused():
     done = subprocess.run([sys.executable, str(ROOT / 'benchmarks/run.py'), 'nothing'],
                           capture_output=True, text=True)
@@ -133,7 +148,8 @@ def tiny_gspo(tmp_path, monkeypatch):
         config=str(ROOT / 'configs/simpleseg/qwen25vl_lora_gspo_refcoco.py'),
         model=str(ROOT / 'configs/_base_/models/nano_random.py'), prompts=2, new_tokens=3, size=64,
         cfg_options={'train_cfg.group_size': 4, 'train_cfg.mini_batches': 2,
-                     'model.mllm.min_pixels': 784, 'model.mllm.dtype': 'float32'}), str(tmp_path))
+                     'train_cfg.micro_batch_size': 2, 'model.mllm.min_pixels': 784,
+                     'model.mllm.dtype': 'float32'}), str(tmp_path))
     generator = torch.Generator().manual_seed(0)
     pictures = torch.randint(0, 256, (2, 3, 56, 84), dtype=torch.uint8, generator=generator)
     return trl_gspo, cfg, (list(pictures), ['the red circle', 'a larger blue square on the left'])

@@ -7,6 +7,9 @@ from test_models_simpleseg import TURNS, build, sample
 from torch import nn
 
 from simpleseg_mm.models.attention import packed_attention
+from simpleseg_mm.models.packing import pack_rows
+
+CUDA = torch.cuda.is_available()
 
 LINES = [TURNS, [('a', '[[[1,2],[3,4],[5,6]]]')], TURNS[:1]]
 FULL = ('qwen2_5_vl', 'qwen2_vl', 'qwen3_vl', 'qwen3_vl_moe')
@@ -31,23 +34,59 @@ def test_refused(make, message):
 def test_lengths_that_are_not_those_of_the_row():
     states = torch.zeros(1, 2, 5, 8)
     with pytest.raises(ValueError, match='4 tokens in a row of 5'):
-        packed_attention(nn.Module(), states, states, states, None, lengths=[1, 3])
+        packed_attention(nn.Module(), states, states, states, None, groups=[(0, [1]), (0, [3])])
 
 
 # --- what it computes -------------------------------------------------------------------------
-@pytest.mark.parametrize('lengths', [[5], [1, 4], [2, 1, 2], [1, 1, 1, 1, 1]])
-def test_attention_is_that_of_a_block_mask(lengths):
-    module = nn.Module()
+@pytest.mark.parametrize('dtype', [torch.float64, *([torch.bfloat16] if CUDA else [])])
+@pytest.mark.parametrize('groups', [
+    [(0, [5])], [(0, [1]), (0, [4])], [(0, [2]), (0, [1]), (0, [2])], [(0, [1])] * 5,
+    [(2, [3, 2])], [(1, [1, 2, 1]), (0, [1])], [(0, [1]), (1, [2, 2])], [(0, [2, 3])],
+    [(2, [2, 0, 3])]])
+def test_attention_is_that_of_a_mask(groups, dtype):
+    module, device = nn.Module(), 'cuda' if CUDA else 'cpu'
     module.num_key_value_groups = 2
     generator = torch.Generator().manual_seed(0)
-    query = torch.randn(1, 4, 5, 8, generator=generator, dtype=torch.float64)
-    key, value = torch.randn(2, 1, 2, 5, 8, generator=generator, dtype=torch.float64)
-    row = torch.arange(len(lengths)).repeat_interleave(torch.tensor(lengths))
-    mask = (row[:, None] == row) & torch.ones(5, 5, dtype=torch.bool).tril()
-    out, _ = packed_attention(module, query, key, value, None, lengths=lengths)
+    states = [torch.randn(1, heads, 5, 8, generator=generator, dtype=torch.float64)
+              .to(device, dtype).requires_grad_() for heads in (4, 2, 2)]
+    mask, start = torch.zeros(5, 5, dtype=torch.bool), 0
+    for shared, own in groups:
+        first = start
+        for length in own:
+            mask[start:start + length, first:first + shared] = True
+            mask[start:start + length, start:start + length] = True
+            start += length
+    mask &= torch.ones(5, 5, dtype=torch.bool).tril()
+    out, _ = packed_attention(module, *states, None, groups=groups)
+    query, key, value = states
     expected = F.scaled_dot_product_attention(
-        query, key.repeat_interleave(2, 1), value.repeat_interleave(2, 1), mask)
-    torch.testing.assert_close(out, expected.transpose(1, 2))
+        query, key.repeat_interleave(2, 1), value.repeat_interleave(2, 1),
+        mask.to(device)).transpose(1, 2)
+    weights = torch.randn(out.shape, generator=generator, dtype=torch.float64).to(out)
+    near = dict(rtol=.02, atol=.02) if dtype == torch.bfloat16 else {}
+    for ours, theirs in zip([out, *torch.autograd.grad((out * weights).sum(), states)],
+                            [expected, *torch.autograd.grad((expected * weights).sum(), states)]):
+        torch.testing.assert_close(ours, theirs, **near)
+
+
+@pytest.mark.parametrize('pictures, rows, row, groups', [
+    ([0], ['abc'], 'abc', [(0, [3])]),
+    ([0, 1], ['abc', 'abd'], 'abcabd', [(0, [3]), (0, [3])]),       # pictures differ
+    ([0, 0], ['abc', 'abde'], 'abcde', [(2, [3, 2])]),
+    ([0, 0, 0], ['abc', 'abde', 'ac'], 'abcbdec', [(1, [3, 3, 1])]),
+    ([0, 1, 0], ['abc', 'x', 'abd'], 'abcdx', [(2, [3, 1]), (0, [1])]),  # lie together
+    ([0, 0], ['abc', 'abc'], 'abc', [(3, [3, 0])]),
+    ([0, 0], ['ab', 'abc'], 'abc', [(2, [2, 1])]),
+    ([0, 0], ['abc', 'ab'], 'abc', [(2, [3, 0])]),
+])
+def test_rows_of_one_picture_lie_together_with_one_beginning(pictures, rows, row, groups):
+    width = max(map(len, rows))
+    ids = torch.tensor([list(text.ljust(width).encode()) for text in rows])
+    packed = pack_rows(ids, ids != ord(' '), pictures)
+    assert bytes(ids.flatten()[packed.order].tolist()).decode() == row
+    assert packed.groups == groups
+    assert [''.join(row[place] for place in places[:len(text)])
+            for text, places in zip(rows, packed.places)] == rows
 
 
 @pytest.mark.parametrize('checkpointing', [False, True])
@@ -68,17 +107,33 @@ def test_loss_and_gradients_are_those_of_padded_rows(family, checkpointing):
         torch.testing.assert_close(gradients[1][name], padded, msg=name)
 
 
+@pytest.mark.parametrize('checkpointing', [False, True])
 @pytest.mark.parametrize('family', FULL)
-def test_log_probs_are_those_of_padded_rows(family):
-    model = exact(family)
-    images = [PICTURES[0], PICTURES[0], PICTURES[1], PICTURES[0]]  # three rows share one
-    turns = [[('a', [20, 21, 2])], [('a b', [30, 2])], [('a', [20, 21, 22, 23])], TURNS]
-    with torch.no_grad():
-        padded, packed = [model.log_probs(images, turns, temperature=0.7)
-                          for model.mllm.packing in (False, True)]
-    for a, b in zip(padded, packed):
-        torch.testing.assert_close(a, b)
-    assert padded[2].sum() > 10
+def test_log_probs_and_gradients_are_those_of_padded_rows(family, checkpointing):
+    model = exact(family, gradient_checkpointing=checkpointing)
+    # four rows share a picture, and of these three a prompt, and two the whole
+    images = [PICTURES[0], PICTURES[0], PICTURES[1], PICTURES[0], PICTURES[0]]
+    turns = [[('a', [20, 21, 2])], [('a', [20, 2])], [('a', [20, 21, 22, 23])], TURNS,
+             [('a', [20, 21, 2])]]
+    sizes, found, gradients = [], [], []
+    for model.mllm.packing in (False, True):
+        encoded = model.encode_answers(images, turns)
+        sizes.append(encoded['input_ids'].numel())
+        out = model.log_probs(images, turns, temperature=0.7, encoded=encoded)
+        assert all(map(torch.equal, out, model.log_probs(images, turns, temperature=0.7)))
+        weight = torch.arange(1., out[0].numel() + 1, dtype=out[0].dtype).view(out[0].shape).sin()
+        (out[0] * weight).sum().backward()
+        found.append(out)
+        gradients.append({n: p.grad for n, p in model.named_parameters() if p.grad is not None})
+        model.zero_grad()
+    for padded, packed in zip(*found):
+        torch.testing.assert_close(packed, padded)
+    assert found[0][2].sum() > 10
+    assert sizes[1] < sizes[0] - 3 * int(encoded['groups'][0][0]) < sizes[0]
+    assert gradients[0].keys() == gradients[1].keys()
+    for name, padded in gradients[0].items():
+        torch.testing.assert_close(gradients[1][name], padded, msg=name,  # norms are in float32
+                                   rtol=1e-5, atol=1e-6)
 
 
 # --- where it computes ------------------------------------------------------------------------

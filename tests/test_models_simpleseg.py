@@ -245,12 +245,28 @@ def test_lora_trains_adapters_and_named_parts_only():
 
 def test_gradient_checkpointing_changes_no_gradient():
     grads = []
-    for checkpointing in (False, True):
+    for checkpointing in (False, True, 0.5):
         model = build(gradient_checkpointing=checkpointing)
         model.loss([picture(56, 56)], [sample(TURNS)])['loss'].backward()
         grads.append([p.grad for p in model.parameters()])
-    for a, b in zip(*grads):
-        torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-6)
+    for a, *others in zip(*grads):
+        for b in others:
+            torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize('share, recomputed', [
+    (0, []), (.25, [0]), (.5, [0, 1]), (.9, [0, 1, 2, 3]), (True, [0, 1, 2, 3])])
+def test_the_last_layers_keep_their_activations(share, recomputed):
+    hf = build(gradient_checkpointing=share).mllm.hf.model
+    assert [i for i, layer in enumerate(hf.language_model.layers)
+            if layer.gradient_checkpointing] == recomputed
+    assert all(block.gradient_checkpointing == bool(share) for block in hf.visual.blocks)
+
+
+@pytest.mark.parametrize('share', [-.1, 2])
+def test_a_share_of_layers_is_between_0_and_1(share):
+    with pytest.raises(ValueError, match=f'gradient_checkpointing={share}.*between 0 and 1'):
+        build(gradient_checkpointing=share)
 
 
 @pytest.mark.parametrize('options', [

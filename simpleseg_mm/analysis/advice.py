@@ -1,7 +1,7 @@
 """What would make a run fit."""
 import copy
 from dataclasses import dataclass
-from typing import List, Tuple
+from typing import List, Optional, Tuple
 
 from mmengine.config import Config
 
@@ -90,26 +90,48 @@ def knobs_of(cfg: Config, batch: Batch, gpus: int) -> List[Knob]:
     return knobs
 
 
+def _rehearsed(knob: Knob, cfg: Config, batch: Batch, known: Measured,
+               gpus: int) -> Tuple[Config, Measured, float]:
+    """The changed config, what it takes, and its peak in GiB a GPU."""
+    cfg = knob.apply(cfg)
+    found = rehearse(cfg, batch, gpus, known=None if knob.changes_update else known)
+    return cfg, found, max(sum(share_out(cfg, found, name, gpus).values())
+                           for name in found.phases) / GIB
+
+
+def use_of_spare_memory(cfg: Config, batch: Batch, measured: Measured, gpus: int,
+                        gpu_memory: float) -> Optional[dict]:
+    """Of a config that fits, how little recomputing fits too; ``None``: as much as it does."""
+    present = float(cfg.model.mllm.get('gradient_checkpointing') or 0)
+
+    def tried(share: float) -> Optional[dict]:
+        knob = Knob(f'{share:.0%} of the layers recomputed' if share else
+                    'no gradient checkpointing', {'model.mllm.gradient_checkpointing': share})
+        _, found, peak = _rehearsed(knob, cfg, batch, measured, gpus)
+        spent, before = (sum(each.phases[name].flops for name in ('forward', 'backward'))
+                         for each in (found, measured))
+        return dict(name=knob.name, options=knob.options, peak_gib=peak,
+                    saved_share=1 - spent / before) if fits(peak, gpu_memory) else None
+
+    shares = [share for share in (0., .25, .5, .75) if share < present]
+    most = tried(shares[-1]) if shares else None
+    if most is None:
+        return None
+    return next(filter(None, map(tried, shares[:-1])), most)
+
+
 def advice(cfg: Config, batch: Batch, measured: Measured, gpus: int, gpu_memory: float,
            peak: float) -> dict:
     """Each knob by itself, and if none is enough, knobs together until it fits."""
-    knobs = []
-
-    def rehearsed(knob: Knob, cfg: Config, known: Measured) -> Tuple[Config, Measured, float]:
-        cfg = knob.apply(cfg)
-        found = rehearse(cfg, batch, gpus, known=None if knob.changes_update else known)
-        return cfg, found, max(sum(share_out(cfg, found, name, gpus).values())
-                               for name in found.phases) / GIB
-
-    candidates = knobs_of(cfg, batch, gpus)
+    knobs, candidates = [], knobs_of(cfg, batch, gpus)
     for knob in candidates:
-        new = rehearsed(knob, cfg, measured)[2]
+        new = _rehearsed(knob, cfg, batch, measured, gpus)[2]
         knobs.append(dict(name=knob.name, options=knob.options, peak_gib=new,
                           saved_gib=peak - new, fits=fits(new, gpu_memory)))
     together = []
     if not any(row['fits'] for row in knobs):
         for knob in candidates:
-            changed, found, new = rehearsed(knob, cfg, measured)
+            changed, found, new = _rehearsed(knob, cfg, batch, measured, gpus)
             if new > (together[-1]['peak_gib'] if together else peak) - 0.01 * peak:
                 continue  # not worth its price
             cfg, measured = changed, found

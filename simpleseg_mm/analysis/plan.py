@@ -4,12 +4,14 @@ Memory is measured, not estimated: the config's own training step is rehearsed w
 (:mod:`.step`, :mod:`.rehearsal`). What a rehearsal in one process cannot show stands in
 :mod:`.sharing`.
 """
+from math import ceil
 from typing import Optional, Tuple
 
 from mmengine.config import Config
 
 from ..engine import launch
-from .advice import GIB, RESERVE_GIB, RESERVE_SHARE, advice, fits, reserve
+from .advice import (GIB, RESERVE_GIB, RESERVE_SHARE, advice, fits, reserve,
+                     use_of_spare_memory)
 from .batch import Batch, plan_batch
 from .sharing import share_out, strategy_of
 from .step import Measured, rehearse
@@ -30,7 +32,8 @@ def make_plan(cfg: Config, gpus: int, gpu_memory: float, mfu: float = 0.35,
         picture, answer_tokens: as of :func:`plan_batch`.
         tokens_per_s: measured, of one GPU: of whole sequences in SFT (``benchmarks/sft_step.py``),
             of answers in reinforcement learning (``gspo_step.py``). Replaces ``mfu``.
-        advise: rehearse what would help where it does not fit.
+        advise: rehearse what would help where it does not fit, and what memory that is left would
+            buy where it does.
 
     Returns:
         a dict of plain values; memory in GiB a GPU.
@@ -63,7 +66,9 @@ def make_plan(cfg: Config, gpus: int, gpu_memory: float, mfu: float = 0.35,
         memory_gib=memory, peak_phase=peak_phase, peak_gib=peak, reserve_gib=reserve(peak),
         fits=fits(peak, gpu_memory),
         **_work(cfg, batch, measured, gpus, mfu, peak_tflops, tokens_per_s))
-    if advise and not plan['fits']:
+    if advise and plan['fits']:
+        plan['spare'] = use_of_spare_memory(cfg, batch, measured, gpus, gpu_memory)
+    elif advise:
         plan.update(advice(cfg, batch, measured, gpus, gpu_memory, peak))
     return plan
 
@@ -88,7 +93,7 @@ def _sources(cfg: Config, gpus: int, mfu: float, tokens_per_s: Optional[float]) 
 
 def _work(cfg: Config, batch: Batch, measured: Measured, gpus: int, mfu: float,
           peak_tflops: float, tokens_per_s: Optional[float]) -> dict:
-    """Tokens, FLOPs and time. A sequence's FLOPs are taken in proportion to its tokens."""
+    """Tokens, FLOPs and time. A sample's FLOPs are taken in proportion to its tokens."""
     settings = cfg.train_cfg
     forward, backward = measured.phases['forward'], measured.phases['backward']
     turns = 1 if launch.is_rl(cfg) else batch.turns
@@ -96,17 +101,20 @@ def _work(cfg: Config, batch: Batch, measured: Measured, gpus: int, mfu: float,
     spent = forward.flops + backward.flops
     useful = spent - forward.recomputed - backward.recomputed
     if launch.is_rl(cfg):
-        rows = settings.get('micro_batch_size', 8)
         group = settings.get('group_size', 8)
         sequences = settings.get('down_sample') or group  # a prompt, that are learnt from
-        if settings.get('mini_batches', 4) > 1:  # the old log-probabilities
-            again = forward.flops // (2 if settings.get('objective', {}).get('beta') else 1)
-            useful, spent = useful + again, spent + again
+        prompt = measured.sample_tokens - batch.longest
+        prompts_read = sequences if not cfg.model.mllm.get('packing') else ceil(
+            sequences / settings.get('micro_batch_size', 8))
+        tokens = prompts_read * prompt + sequences * batch.mean
+        # the old log-probabilities, of all updates but the first
+        again = forward.flops * (1 - 1 / settings.get('mini_batches', 4))
+        again /= 2 if settings.get('objective', {}).get('beta') else 1
+        useful, spent = useful + again, spent + again
         counted = group * batch.mean
     else:
-        rows, sequences = cfg.train_dataloader.batch_size, 1
-        counted = mean_tokens
-    share = sequences / rows * mean_tokens / measured.sample_tokens
+        tokens = counted = mean_tokens
+    share = tokens / measured.batch_tokens
     samples = cfg.get('global_batch_size') or gpus * cfg.train_dataloader.batch_size * (
         cfg.optim_wrapper.get('accumulative_counts', 1))
     steps = settings.max_iters
@@ -117,7 +125,7 @@ def _work(cfg: Config, batch: Batch, measured: Measured, gpus: int, mfu: float,
         seconds = counted * samples / (gpus * tokens_per_s)
     return dict(
         samples_per_step=samples, steps=steps, samples=samples * steps,
-        tokens_per_step=round(mean_tokens * sequences * samples), mean_sequence_tokens=mean_tokens,
+        tokens_per_step=round(tokens * samples), mean_sequence_tokens=mean_tokens,
         tflops_per_step=useful_step / 1e12, recomputed_share=1 - useful_step / spent_step,
         mfu=mfu if tokens_per_s is None else None, peak_tflops=peak_tflops,
         tokens_per_s=tokens_per_s, seconds_per_step=seconds, hours=seconds * steps / 3600)

@@ -31,6 +31,7 @@ class Measured:
         parts: part of the network -> (parameters, trained ones).
         sample_tokens: of one sequence, as rehearsed; the picture's among them.
         visual_tokens: of one picture.
+        batch_tokens: that the rehearsed forward pass ran, padding included.
         weights, trained, state: bytes of all weights, of the trained ones, of the optimizer's
             state.
         trained_count: numbers that are trained.
@@ -41,6 +42,7 @@ class Measured:
     parts: Dict[str, Tuple[int, int]] = field(default_factory=dict)
     sample_tokens: int = 0
     visual_tokens: int = 0
+    batch_tokens: int = 0
     weights: int = 0
     trained: int = 0
     state: int = 0
@@ -108,11 +110,12 @@ def rehearse(cfg: Config, batch: Batch, processes: int = 1, on_gpu: bool = True,
                 model.generation['max_new_tokens'])
         with autocast:
             if launch.is_rl(cfg):
-                _rehearse_rl(rehearsal, cfg, model, image, batch, phases, trained,
-                             reference is not None)
+                measured.batch_tokens = _rehearse_rl(
+                    rehearsal, cfg, model, image, batch, phases, trained, reference is not None)
             else:
-                _rehearse_sft(rehearsal, model, image, batch, phases, trained,
-                              cfg.train_dataloader.batch_size, accumulated > 1)
+                measured.batch_tokens = _rehearse_sft(
+                    rehearsal, model, image, batch, phases, trained,
+                    cfg.train_dataloader.batch_size, accumulated > 1)
     encoded = mllm.encode([image], [training_turns(mllm, batch, 0)])
     measured.sample_tokens = encoded['input_ids'].shape[1]
     measured.visual_tokens = int((encoded['input_ids'] == mllm.image_token_id).sum())
@@ -177,25 +180,31 @@ def _blank_gradients(rehearsal: Rehearsal, parameters: Sequence[Tensor]) -> None
 
 def training_turns(mllm, batch: Batch, row: int) -> List[tuple]:
     """A conversation of a row; all but the first row are a token shorter, so that there is
-    padding, as there always is."""
-    filler = mllm.tokenizer.encode('1', add_special_tokens=False)[:1]
-    answer = filler * (batch.longest - 1 - (row > 0)) + [mllm.tokenizer.eos_token_id]
+    padding, as there always is, and begin with another digit, as they share no more than the
+    prompt."""
+    first, filler = (mllm.tokenizer.encode(text, add_special_tokens=False)[:1]
+                     for text in (str(row % 10), '1'))
+    answer = (first + filler * (batch.longest - 2 - (row > 0))
+              + [mllm.tokenizer.eos_token_id])[-(batch.longest - (row > 0)):]
     return [(question(), answer)] * batch.turns
 
 
 def _rehearse_sft(rehearsal, model, image, batch, phases, trained, rows: int,
-                  accumulates: bool) -> None:
+                  accumulates: bool) -> int:
     if accumulates:
         _blank_gradients(rehearsal, trained)
     samples = [DetDataSample(metainfo=dict(turns=training_turns(model.mllm, batch, row)))
                for row in range(rows)]
+    images = [image.clone() for _ in samples]
     with rehearsal.phase() as phases['forward']:
-        loss = model.loss([image.clone() for _ in samples], samples)['loss']
+        encoded = model.encode(images, samples)
+        loss = model.loss(images, samples, encoded)['loss']
     with rehearsal.phase() as phases['backward']:
         loss.backward()
+    return encoded['input_ids'].numel()
 
 
-def _rehearse_rl(rehearsal, cfg, model, image, batch, phases, trained, reference: bool) -> None:
+def _rehearse_rl(rehearsal, cfg, model, image, batch, phases, trained, reference: bool) -> int:
     settings, mllm = cfg.train_cfg, model.mllm
     prompts = cfg.train_dataloader.batch_size
     group = settings.get('group_size', 8)
@@ -204,17 +213,20 @@ def _rehearse_rl(rehearsal, cfg, model, image, batch, phases, trained, reference
         rehearsal, mllm, image, settings.rollout.get('batch_size') or prompts, group,
         sampling.max_new_tokens, sampling)
     rows = settings.get('micro_batch_size', 8)
-    answers = prompts // settings.get('mini_batches', 4) * (
-        settings.get('down_sample') or group)
+    learnt = settings.get('down_sample') or group  # answers a prompt
+    answers = prompts // settings.get('mini_batches', 4) * learnt
     if answers > rows:
         _blank_gradients(rehearsal, trained)
-    images = [image.clone() for _ in range(rows)]  # the most pictures there can be
+    pictures = [image.clone() for _ in range(rows)]  # the most that there can be
+    images = ([pictures[(row + learnt - 1) // learnt] for row in range(rows)] if mllm.packing
+              else pictures)
     turns = [training_turns(mllm, replace(batch, turns=1), row) for row in range(rows)]
 
     def log_probs():
-        return model.log_probs(images, turns, sampling.temperature)
+        return model.log_probs(images, turns, sampling.temperature, encoded)
 
     with rehearsal.phase() as phases['forward']:
+        encoded = model.encode_answers(images, turns)
         logp, _, mask = log_probs()
         old = None
         if reference:
@@ -224,6 +236,7 @@ def _rehearse_rl(rehearsal, cfg, model, image, batch, phases, trained, reference
             logp, logp.detach(), torch.ones(rows), mask, answers, old)
     with rehearsal.phase() as phases['backward']:
         loss.backward()
+    return encoded['input_ids'].numel()
 
 
 @torch.no_grad()

@@ -220,22 +220,30 @@ class RLTrainLoop(IterBasedTrainLoop):
         size = prompts // self.mini_batches
         parts = [self._micro_batches(experience, range(i, i + size))
                  for i in range(0, prompts, size)]
-        on_policy = self.mini_batches == 1
-        old = [[None] * len(part) if on_policy else
-               [self._log_probs(batch)[0] for _, batch in self._encoded(part)] for part in parts]
+        old = [self._old_log_probs(part, first=i == 0) for i, part in enumerate(parts)]
         sums = _Sums(['clipped', 'log_ratio', 'abs_log_ratio', 'kl', 'entropy']
                      + ['ref_kl'] * (self.reference is not None))
         for part, old_logp in zip(parts, old):
-            self._step(experience, part, old_logp, sums, check=not (on_policy or sums.updates))
+            self._step(experience, part, old_logp, sums, check=not sums.updates)
         return sums.means()
 
+    def _old_log_probs(self, part: List[_MicroBatch], first: bool) -> List[Optional[Tensor]]:
+        """Of each micro-batch. The first update's are those of its own pass (``None``), but of
+        one micro-batch, by which the policy is compared with itself."""
+        asked = part if not first else part[:1] if self.mini_batches > 1 else []
+        known = [self._log_probs(batch)[0] for _, batch in self._encoded(asked)]
+        return known + [None] * (len(part) - len(known))
+
     def _micro_batches(self, experience: Experience, places: Sequence[int]) -> List[_MicroBatch]:
-        """The answers of some prompts to learn from, longest first, in micro-batches."""
+        """The answers of some prompts to learn from, in micro-batches: prompt after prompt where
+        answers share one, and else longest first, for the padding's sake."""
         rows = [(p, g) for p in places for g in range(self.group_size)
                 if experience.learnt_PG[p, g]
                 and experience.answers[p][g].token_ids]  # else nothing was decided
-        rows.sort(key=lambda row: -experience.answers[row[0]][row[1]].num_tokens)
-        device = self.model.mllm.device
+        mllm = self.model.mllm
+        if not mllm.packing:
+            rows.sort(key=lambda row: -experience.answers[row[0]][row[1]].num_tokens)
+        device = mllm.device
         micros = [
             _MicroBatch(
                 [experience.images[p] for p, _ in chunk],
@@ -307,7 +315,7 @@ class RLTrainLoop(IterBasedTrainLoop):
         loss, figures = self.objective(logp, old, micro.advantage_B, mask, share, reference)
         figures['entropy'] = (entropy.sum(1) / mask.sum(1).clamp(min=1)).sum()
         sums.add(figures, mask)
-        if check:
+        if check and old_logp is not None:
             self._check_same(logp, old, mask)
         return loss
 

@@ -14,6 +14,8 @@ from transformers import AttentionInterface, AttentionMaskInterface
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
+from .packing import Group
+
 #: name of :func:`packed_attention`, for language models
 PACKED = 'simpleseg_packed'
 #: name of :func:`segment_attention`, for vision towers: transformers tells an attention where
@@ -22,7 +24,7 @@ SEGMENTS = 'simpleseg_flash_segments'
 
 
 def packed_attention(module: nn.Module, query: Tensor, key: Tensor, value: Tensor,
-                     attention_mask: Optional[Tensor], lengths: Optional[Sequence[int]] = None,
+                     attention_mask: Optional[Tensor], groups: Optional[Sequence[Group]] = None,
                      **options) -> Tuple[Tensor, None]:
     """Causal attention within each of several sequences that lie in one row.
 
@@ -31,32 +33,44 @@ def packed_attention(module: nn.Module, query: Tensor, key: Tensor, value: Tenso
 
     Args:
         query, key, value: (1, heads, N, D); key and value may have fewer heads.
-        attention_mask: used where there are no ``lengths``.
-        lengths: tokens of each sequence, N in all; ``None``: rows of one sequence each, as
-            transformers' 'sdpa'.
+        attention_mask: used where there are no ``groups``.
+        groups: the sequences, N tokens in all, as :func:`pack_rows` lays them; ``None``: rows of
+            one sequence each, as transformers' 'sdpa'.
 
     Returns:
         (1, N, heads, D), and None.
     """
     with _quick_kernels(query):
-        return _packed_attention(module, query, key, value, attention_mask, lengths, options), None
+        if groups is None:
+            return _row_attention(module, query, key, value, attention_mask, options), None
+        return _group_attention(module, query, key, value, groups, options), None
 
 
-def _packed_attention(module, query, key, value, attention_mask, lengths, options) -> Tensor:
-    if lengths is None:
-        prompts = getattr(key, 'simpleseg_prompts', None)
-        if prompts is not None:
-            return _after_prompts(query, key, value, attention_mask, prompts, **options)
-        shared = query.shape[1] // key.shape[1]
-        if shared > 1 and attention_mask is not None and 1 < query.shape[2] <= _FEW:
-            return _few_queries(query, key, value, attention_mask, shared, **options)
-        return sdpa_attention_forward(module, query, key, value, attention_mask, **options)[0]
+def _row_attention(module, query, key, value, attention_mask, options) -> Tensor:
+    prompts = getattr(key, 'simpleseg_prompts', None)
+    if prompts is not None:
+        return _after_prompts(query, key, value, attention_mask, prompts, **options)
+    shared = query.shape[1] // key.shape[1]
+    if shared > 1 and attention_mask is not None and 1 < query.shape[2] <= _FEW:
+        return _few_queries(query, key, value, attention_mask, shared, **options)
+    return sdpa_attention_forward(module, query, key, value, attention_mask, **options)[0]
+
+
+def _group_attention(module, query, key, value, groups, options) -> Tensor:
+    lengths = [length for _, own in groups for length in own]
     if query.shape[2] != sum(lengths):
         raise ValueError(f'sequences of {sum(lengths)} tokens in a row of {query.shape[2]}')
     options['is_causal'] = True
-    parts = [sdpa_attention_forward(module, q, k, v, None, **options)[0] for q, k, v in zip(
-        *(states.split(list(lengths), dim=2) for states in (query, key, value)))]
-    return torch.cat(parts, dim=1)
+    parts = zip(*(states.split(lengths, dim=2) for states in (query, key, value)))
+    outputs = []
+    for shared, own in groups:
+        first = next(parts)
+        outputs.append(sdpa_attention_forward(module, *first, None, **options)[0])
+        beginning = [states[:, :, :shared] for states in first]
+        for _ in own[1:]:  # the whole sequence, and of it what is new
+            whole = [torch.cat(both, 2) for both in zip(beginning, next(parts))]
+            outputs.append(sdpa_attention_forward(module, *whole, None, **options)[0][:, shared:])
+    return torch.cat(outputs, dim=1)
 
 
 def _quick_kernels(query: Tensor):

@@ -4,7 +4,6 @@ from typing import Dict, List, Optional, Sequence, Tuple
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from mmengine.dist import all_reduce
 from mmengine.model import BaseDataPreprocessor, BaseModel
 from mmengine.structures import InstanceData
@@ -111,9 +110,7 @@ class SimpleSeg(BaseModel):
 
     def encode_answers(self, images: List[Tensor], conversations: Sequence) -> Dict[str, Tensor]:
         """The batch as ``log_probs`` gives it to the network, where the network is."""
-        batch = self.mllm.encode(images, conversations, share_images=True)
-        mask = batch['labels'][:, 1:] != IGNORE
-        return self._prepared(batch, answer_mask=mask)
+        return self._prepared(self.mllm.encode(images, conversations, share_images=True))
 
     def log_probs(self, images: List[Tensor], conversations: Sequence, temperature: float = 1.0,
                   encoded: Optional[Dict[str, Tensor]] = None) -> Tuple[Tensor, Tensor, Tensor]:
@@ -138,15 +135,16 @@ class SimpleSeg(BaseModel):
         blank = logp.new_zeros(mask.shape)
         return blank.masked_scatter(mask, logp), blank.masked_scatter(mask, entropy), mask
 
-    def _prepared(self, batch: Dict[str, Tensor], **more: Tensor) -> Dict[str, Tensor]:
-        """An encoded batch packed, and on the network's device, with ``answer_tokens`` (N,), row
-        after row, and ``answer_places`` (N,): whose states they follow from, of the B * T. The
-        device is never asked for them: whoever asks waits for all that it still has to do."""
-        batch = self.mllm.pack(batch)
-        following = F.pad(batch.pop('labels')[:, 1:], (0, 1), value=IGNORE).flatten()
-        places = (following != IGNORE).nonzero().squeeze(1)  # never before the first of a row
-        return self.mllm.to_device(dict(batch, answer_places=places,
-                                        answer_tokens=following[places], **more))
+    def _prepared(self, batch: Dict[str, Tensor]) -> Dict[str, Tensor]:
+        """An encoded batch packed, and on the network's device, with ``answer_mask`` (B, T - 1) of
+        the tokens that belong to answers, ``answer_tokens`` (N,), those tokens, row after row, and
+        ``answer_places`` (N,): whose states they follow from. The device is never asked for them:
+        whoever asks waits for all that it still has to do."""
+        following = batch['labels'][:, 1:]  # the first token of a row belongs to no answer
+        mask = following != IGNORE
+        packed, places = self.mllm.pack(batch)
+        return self.mllm.to_device(dict(packed, answer_mask=mask, answer_tokens=following[mask],
+                                        answer_places=places[:, :-1][mask]))
 
     def _answers(self, batch: Dict[str, Tensor]) -> Tuple[Tensor, Tensor]:
         """Hidden states (N, D) from which the answers' tokens (N,) follow, row after row."""

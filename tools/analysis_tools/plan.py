@@ -37,7 +37,8 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('--answer-tokens', type=int,
                         help="tokens of a mask, instead of the codec's mean")
     parser.add_argument('--no-advice', action='store_true',
-                        help='do not rehearse what would help where it does not fit')
+                        help='do not rehearse what would help where it does not fit, or what '
+                        'memory that is left would buy')
     parser.add_argument('--cfg-options', nargs='+', action=DictAction,
                         help='override settings: key=value, a.b=value, list="[a,b]"')
     return parser.parse_args()
@@ -72,6 +73,10 @@ def describe(plan: dict) -> str:
     verdict = 'fits' if plan['fits'] else f'lacks {needed - plan["gpu_memory_gib"]:.1f} GiB'
     lines += ['', f'Needs {needed:.1f} GiB ({plan["peak_phase"]} {plan["peak_gib"]:.1f} + reserve '
               f'{plan["reserve_gib"]:.1f}) of {plan["gpu_memory_gib"]:g}: {verdict}']
+    if plan.get('spare'):
+        spare = plan['spare']
+        lines += [f'The memory left would do for {spare["name"]}: {spare["peak_gib"]:.1f} GiB and '
+                  f'{spare["saved_share"]:.0%} fewer operations, ' + _settings(spare['options'])]
     if 'knobs' in plan:
         lines += ['', 'What would help, each by itself, GiB',
                   _advice(plan['knobs'], plan['peak_gib'])]
@@ -101,9 +106,12 @@ def _advice(rows: list, before: float) -> str:
     cells = []
     for row in rows:
         cells.append([row['name'], f'{before - row["peak_gib"]:.1f}', f'{row["peak_gib"]:.1f}',
-                      'yes' if row['fits'] else 'no', ' '.join(
-                          f'{key}={_short(value)}' for key, value in row['options'].items())])
+                      'yes' if row['fits'] else 'no', _settings(row['options'])])
     return table(['change', 'saves', 'leaves', 'fits', 'settings'], cells, left=(0, 4))
+
+
+def _settings(options: dict) -> str:
+    return ' '.join(f'{key}={_short(value)}' for key, value in options.items())
 
 
 def _short(value) -> str:

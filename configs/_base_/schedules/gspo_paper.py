@@ -12,7 +12,7 @@ train_cfg = dict(
     val_interval=125,
     group_size=8,
     mini_batches=4,
-    micro_batch_size=2,
+    micro_batch_size=8,
     min_std=0.01,
     objective=dict(level='sequence', clip_low=3e-4, clip_high=4e-4, beta=0.0),
     rollout=dict(type='InProcessRollout', batch_size=4, max_new_tokens=768, temperature=1.0),

@@ -48,7 +48,7 @@ def orthogonalize(matrices: Tensor, steps: int = 5, eps: float = 1e-7) -> Tensor
 def load_master(param: Tensor, low: Tensor) -> Tensor:
     """The float32 value whose upper half is a bfloat16 ``param`` and whose rest is ``low``."""
     # A float32's halves side by side, lower half first: fewer passes over memory than shifts.
-    halves = torch.empty((*param.shape, 2), dtype=torch.int16, device=param.device)
+    halves = param.new_empty((*param.shape, 2), dtype=torch.int16)
     halves[..., 0] = low
     torch.add(param.view(torch.int16), low >> 15, out=halves[..., 1])
     return halves.view(torch.float32).squeeze(-1)

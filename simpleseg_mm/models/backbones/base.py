@@ -8,9 +8,11 @@ import torch
 from mmengine.logging import print_log
 from torch import Tensor, nn
 from transformers import AutoConfig, AutoModelForImageTextToText, AutoTokenizer
+from transformers.modeling_layers import GradientCheckpointingLayer
 
 from ..attention import PACKED, SEGMENTS
 from ..fused import fuse, patches_as_rows
+from ..packing import pack_rows
 from ..resources import packaged
 from .writing import AnswerWriter
 
@@ -43,7 +45,8 @@ class MLLMAdapter(AnswerWriter, nn.Module):
         quantization: keys of ``transformers.BitsAndBytesConfig``: the language model's matrices
             are held in 4 or 8 bits below the adapters (QLoRA); everything else, the head
             included, in ``dtype``. Needs ``lora``, pretrained weights and bitsandbytes.
-        gradient_checkpointing: recompute activations in the backward pass.
+        gradient_checkpointing: recompute activations in the backward pass; as a number, those of
+            this share of the language model's layers alone: its last layers keep theirs.
         attn_implementation: as in transformers.
         packing: train on rows without padding, laid end to end (:meth:`pack`). Needs 'sdpa'.
         fused: on a GPU, compute norms, rotations and gates by compiled kernels (``fused.py``),
@@ -71,7 +74,7 @@ class MLLMAdapter(AnswerWriter, nn.Module):
                  lora: Optional[dict] = None,
                  train_with_lora: Sequence[str] = (),
                  quantization: Optional[dict] = None,
-                 gradient_checkpointing: bool = False,
+                 gradient_checkpointing: Union[bool, float] = False,
                  attn_implementation: str = 'sdpa',
                  packing: bool = False,
                  fused: bool = False,
@@ -88,6 +91,9 @@ class MLLMAdapter(AnswerWriter, nn.Module):
         if quantization and (lora is None or init == 'random'):
             raise ValueError('`quantization` holds pretrained weights in few bits, which cannot '
                              "be trained: set lora=dict(...) and init='pretrained'")
+        if not 0 <= gradient_checkpointing <= 1:
+            raise ValueError(f'gradient_checkpointing={gradient_checkpointing}: give True, False '
+                             'or the share of layers that recompute, between 0 and 1')
         if packing and not (self.can_pack and attn_implementation == 'sdpa'):
             raise ValueError(f'packing=True: {type(self).__name__} with attn_implementation='
                              f"{attn_implementation!r} cannot; QwenVL with 'sdpa' can. "
@@ -128,7 +134,7 @@ class MLLMAdapter(AnswerWriter, nn.Module):
         self._check_parts([*freeze, *train_with_lora])
         self._select_trainable(freeze, lora, train_with_lora)
         if gradient_checkpointing:
-            self._recompute()
+            self._recompute(float(gradient_checkpointing))
 
     # --- what a subclass provides -------------------------------------------------------------
     def build_image_processor(self, folder: str, min_pixels: Optional[int],
@@ -292,21 +298,27 @@ class MLLMAdapter(AnswerWriter, nn.Module):
         size = self.hf.get_input_embeddings().num_embeddings
         return sorted({self.tokenizer.eos_token_id, *(i for i in listed if i < size)})
 
-    def pack(self, batch: Dict[str, Tensor]) -> Dict[str, Tensor]:
-        """A batch for training with its padding left out: rows end to end in one row (1, N).
+    def pack(self, batch: Dict[str, Tensor]) -> Tuple[Dict[str, Tensor], Tensor]:
+        """A batch for training with its padding left out: rows end to end in one row (1, N), and
+        what rows of one picture begin with, once (:func:`pack_rows`).
 
-        Every token keeps its position and attends to its own row alone (``lengths``), so states
+        Every token keeps its position and attends to its own row alone (``groups``), so states
         and gradients are those of the padded batch. Unchanged without ``packing``.
+
+        Returns:
+            the batch without ``labels``, and where in it each token's state stands (B, T).
         """
+        batch = {key: value for key, value in batch.items() if key != 'labels'}
+        ids = batch['input_ids']
         if not self.packing:
-            return batch
-        real = batch['attention_mask'].bool()
-        by_token = ('input_ids', 'mm_token_type_ids', 'labels')
-        packed = {key: value[real][None] if key in by_token else value
-                  for key, value in batch.items() if key != 'attention_mask'}
-        packed['position_ids'] = self.token_positions(batch)[:, real][:, None]
-        packed['lengths'] = real.sum(1).tolist()
-        return packed
+            return batch, torch.arange(ids.numel()).view(ids.shape)
+        positions, real = self.token_positions(batch), batch.pop('attention_mask').bool()
+        packed = pack_rows(ids, real, batch.pop('image_index', range(len(ids))))
+        for key in ('input_ids', 'mm_token_type_ids'):
+            if key in batch:
+                batch[key] = batch[key].flatten()[packed.order][None]
+        return dict(batch, position_ids=positions.flatten(1)[:, packed.order][:, None],
+                    groups=packed.groups), packed.places
 
     # --- running ------------------------------------------------------------------------------
     def to_device(self, batch: Dict[str, Tensor]) -> Dict[str, Tensor]:
@@ -398,13 +410,19 @@ class MLLMAdapter(AnswerWriter, nn.Module):
         print_log(f'{type(self).__name__}: {trainable:,} of {total:,} parameters are trained',
                   'current')
 
-    def _recompute(self) -> None:
+    def _recompute(self, share: float) -> None:
         enable = getattr(self.hf, 'activation_checkpointing_enable',  # newer releases' name
                          self.hf.gradient_checkpointing_enable)
         enable(dict(use_reentrant=False))
         # It lets pictures and embeddings ask for a gradient, which only reentrant checkpoints
         # need: a frozen vision tower would be run again and backwards for nothing.
         self.hf.disable_input_require_grads()
+        layers = [layer for name, layer in self.hf.named_modules()
+                  if isinstance(layer, GradientCheckpointingLayer)
+                  and self.part_of(f'{name}.') == 'llm']
+        # The last layers' activations are given back before the first layers compute theirs.
+        for layer in layers[round(share * len(layers)):]:
+            layer.gradient_checkpointing = False
 
 
 def _moved(value, device: torch.device):
