@@ -38,6 +38,9 @@ def test_config(path):
     assert MODELS.get(cfg.model.mllm.type) and MODELS.get(cfg.model.type)
     assert OPTIM_WRAPPER_CONSTRUCTORS.get(cfg.optim_wrapper.constructor)
     assert OPTIMIZERS.get(cfg.optim_wrapper.optimizer.type)
+    wrapper = cfg.optim_wrapper  # else most updates are smaller than a weight's last bit
+    assert (cfg.model.mllm.get('dtype') != 'bfloat16' or wrapper.optimizer.type == 'MuonAdamW'
+            or wrapper.type == 'DeepSpeedOptimWrapper')
     assert all(LOOPS.get(loop.type) for loop in (cfg.train_cfg, cfg.val_cfg, cfg.test_cfg) if loop)
     if cfg.train_cfg.type == 'RLTrainLoop':
         REWARDS.build(cfg.train_cfg.reward)

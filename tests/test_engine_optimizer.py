@@ -8,6 +8,7 @@ from mmengine.optim import OptimWrapper
 from torch import nn
 
 from simpleseg_mm.engine import MuonAdamW, MuonConstructor, orthogonalize
+from simpleseg_mm.engine.optimizers import constructor as constructor_module
 from simpleseg_mm.engine.optimizers import muon as muon_module
 
 SHAPES = [(8, 8), (16, 8), (8, 16), (24, 8), (16, 8), (8, 8), (8, 24), (1, 8), (8, 1)]
@@ -293,6 +294,20 @@ def test_constructor_serves_other_optimizers():
     wrapper = MuonConstructor(dict(optimizer=dict(type='AdamW', lr=1e-3)))(model)
     assert type(wrapper.optimizer) is torch.optim.AdamW
     assert not any('muon' in group for group in wrapper.optimizer.param_groups)
+
+
+@pytest.mark.parametrize('wrapper, optimizer, dtype, warned', [
+    ('OptimWrapper', 'AdamW', torch.bfloat16, True),
+    ('OptimWrapper', 'SGD', torch.bfloat16, True),
+    ('OptimWrapper', 'AdamW', torch.float32, False),
+    ('OptimWrapper', 'MuonAdamW', torch.bfloat16, False),
+])
+def test_who_loses_updates_of_bfloat16_is_told(wrapper, optimizer, dtype, warned, monkeypatch):
+    logged = []
+    monkeypatch.setattr(constructor_module, 'print_log',
+                        lambda text, *_, **__: logged.append(text))
+    MuonConstructor(dict(type=wrapper, optimizer=dict(type=optimizer, lr=1e-6)))(Toy().to(dtype))
+    assert ("Take type='MuonAdamW'" in ''.join(logged)) == warned
 
 
 @pytest.mark.parametrize('wrapper_cfg, paramwise, match', [

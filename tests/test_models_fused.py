@@ -1,7 +1,11 @@
 """Fused steps compute what transformers' own do; with a GPU, by kernels that are compiled."""
+from unittest.mock import patch
+
 import pytest
 import torch
 import torch.nn.functional as F
+from peft import LoraConfig, inject_adapter_in_model
+from peft.tuners.lora import Linear as LoraLinear
 from test_models_families import PICTURES, PROMPTS, of_family
 from test_models_packing import LINES
 from test_models_simpleseg import sample
@@ -98,6 +102,54 @@ def test_padded_widths_are_the_same_product(width, bias, monkeypatch):
     for ours, theirs in zip(*found):
         torch.testing.assert_close(ours, theirs)
     assert all(size % 8 == 0 for shape in widths[-3:] for size in shape)
+
+
+@pytest.mark.parametrize('setting', [
+    'plain', 'rslora', 'bias', 'dropout', 'dora', 'disabled', 'merged', 'two', 'other dtype',
+    'autocast'])
+def test_adapters_add_what_pefts_do(setting):
+    torch.manual_seed(0)
+    network = nn.Sequential(nn.Linear(6, 10), nn.SiLU(), nn.Linear(10, 4, bias=False))
+    network.to(torch.float32 if setting == 'autocast' else torch.float64)
+    more = dict(rslora=dict(use_rslora=True), bias=dict(lora_bias=True), dora=dict(use_dora=True),
+                dropout=dict(lora_dropout=.5)).get(setting, {})
+    config = LoraConfig(r=3, lora_alpha=5, target_modules=['0', '2'], init_lora_weights=False,
+                        **more)
+    inject_adapter_in_model(config, network)
+    if setting == 'two':
+        inject_adapter_in_model(config, network, 'second')
+        for layer in (network[0], network[2]):
+            layer.set_adapter(['default', 'second'])
+    for layer in (network[0], network[2]):
+        if setting == 'disabled':
+            layer.enable_adapters(False)
+        if setting == 'merged':
+            layer.merge()
+        if setting == 'other dtype':
+            layer.lora_A.float(), layer.lora_B.float()
+    states = torch.randn(2, 5, 6, dtype=torch.float64, requires_grad=True)
+    parameters = [p for p in network.parameters() if p.requires_grad]
+    found = []
+    for on in (False, True):
+        if on:
+            fused.adapters_in_place(network)
+        torch.manual_seed(1)  # of dropout
+        with torch.autocast('cpu', torch.bfloat16, enabled=setting == 'autocast'):
+            output = network(states.to(network[2].base_layer.weight.dtype))
+        found.append([output, *torch.autograd.grad(output.square().sum(), [states, *parameters],
+                                                   allow_unused=True)])
+    for theirs, ours in zip(*found):
+        torch.testing.assert_close(ours, theirs)
+
+
+def test_adapters_of_the_language_model_are_in_place():
+    model = of_family('qwen2_5_vl', lora=dict(r=4, target_modules=['q_proj', 'down_proj']))
+    layers = [m for m in model.mllm.hf.modules() if isinstance(m, LoraLinear)]
+    assert layers and all(m.forward.__func__ is fused._fused_adapter for m in layers)
+    passes = []
+    with patch.object(LoraLinear, 'forward', lambda *_: passes.append(1)), torch.no_grad():
+        model.loss(PICTURES, [sample(turns) for turns in LINES])
+    assert not passes
 
 
 @pytest.mark.parametrize('conv, shape', [

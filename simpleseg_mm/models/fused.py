@@ -1,4 +1,5 @@
-"""The network's own small steps in fewer kernels: norms, rotations and gates on a GPU, patches.
+"""The network's own small steps in fewer kernels: norms, rotations and gates on a GPU; patches
+and adapters everywhere.
 
 Weights, names and arithmetic stay transformers'. What changes: a step of eight kernels, each of
 which reads and writes all features, becomes one that torch.compile writes; and matrices whose
@@ -12,10 +13,11 @@ Shapes: N tokens, D features.
 """
 from functools import lru_cache, partial
 from types import FunctionType, MethodType
-from typing import Callable, Tuple
+from typing import Callable, Optional, Tuple
 
 import torch
 import torch.nn.functional as F
+from peft.tuners.lora import Linear as LoraLinear
 from torch import Tensor, nn
 from torch.autograd import Function
 from transformers.activations import SiLUActivation
@@ -64,6 +66,37 @@ def _fused_patches(self, patches: Tensor) -> Tensor:
         return type(self).forward(self, patches)
     rows = F.linear(patches.flatten(1), self.weight.flatten(1), self.bias)
     return rows.view(*rows.shape, *(1 for _ in self.kernel_size))
+
+
+# --- adapters ---------------------------------------------------------------------------------
+def adapters_in_place(network: nn.Module) -> None:
+    """Let LoRA's linear layers add to their base's output as they multiply, in place: peft scales
+    and adds in two more passes over the output, and as many in the backward pass."""
+    for module in network.modules():
+        if type(module) is LoraLinear:
+            module.forward = MethodType(_fused_adapter, module)
+
+
+def _fused_adapter(self, states: Tensor, *args, **options) -> Tensor:
+    down, up, scale = _plain_adapter(self) or (None, None, 0.)
+    if (down is None or args or options or not states.dtype == down.dtype == up.dtype
+            or torch.is_autocast_enabled(states.device.type)):
+        return type(self).forward(self, states, *args, **options)
+    rows = states.reshape(-1, states.shape[-1])
+    output = self.base_layer(rows).addmm_(F.linear(rows, down), up.T, alpha=scale)
+    return output.view(*states.shape[:-1], -1)
+
+
+def _plain_adapter(layer: LoraLinear) -> Optional[Tuple[Tensor, Tensor, float]]:
+    """Weights (r, in), (out, r) and scale of its adapter, where there is but one, which does
+    nothing but multiply."""
+    name, *others = layer.active_adapters
+    if (others or name not in layer.lora_A or name in layer.lora_variant
+            or layer.disable_adapters or layer.merged or layer.lora_bias[name]
+            or not isinstance(layer.lora_dropout[name], nn.Identity)):
+        return None
+    down, up = layer.lora_A[name].weight, layer.lora_B[name].weight
+    return (down, up, layer.scaling[name]) if down.ndim == up.ndim == 2 else None  # else split
 
 
 # --- norms ------------------------------------------------------------------------------------

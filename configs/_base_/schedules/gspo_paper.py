@@ -24,7 +24,7 @@ test_cfg = dict(type='TestLoop')
 optim_wrapper = dict(
     type='OptimWrapper',
     constructor='MuonConstructor',
-    optimizer=dict(type='AdamW', lr=1e-6, weight_decay=0.0, betas=(0.9, 0.95)),
+    optimizer=dict(type='MuonAdamW', lr=1e-6, weight_decay=0.0, betas=(0.9, 0.95)),
     clip_grad=dict(max_norm=1.0))
 
 param_scheduler = [dict(type='LinearLR', start_factor=0.1, by_epoch=False, begin=0, end=10)]

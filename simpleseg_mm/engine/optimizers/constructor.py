@@ -1,8 +1,10 @@
 """Parameter groups for MuonAdamW (and for any other optimizer) from a model."""
 import inspect
+import logging
 from collections import defaultdict
 from typing import Dict, Optional, Sequence, Tuple
 
+import torch
 import torch.nn as nn
 from mmengine.logging import print_log
 from mmengine.optim import OptimWrapper
@@ -86,6 +88,8 @@ class MuonConstructor:
         self._log(groups, frozen, has_muon)
         wrapper_cfg = dict(self.wrapper_cfg)
         wrapper_cfg.setdefault('type', 'OptimWrapper')
+        if not has_muon and wrapper_cfg['type'] != 'DeepSpeedOptimWrapper':  # which keeps masters
+            self._warn_of_bfloat16(groups)
         optimizer = OPTIMIZERS.build(cfg)
         return OPTIM_WRAPPERS.build(wrapper_cfg, default_args=dict(optimizer=optimizer))
 
@@ -118,6 +122,16 @@ class MuonConstructor:
     def _custom(self, name: str) -> dict:
         keys = sorted((key for key in self.custom_keys if key in name), key=lambda k: (-len(k), k))
         return self.custom_keys[keys[0]] if keys else {}
+
+    def _warn_of_bfloat16(self, groups: list) -> None:
+        count = sum(p.numel() for group in groups for p in group['params']
+                    if p.dtype == torch.bfloat16)
+        if count:
+            print_log(f'{self.optimizer_cfg["type"]} updates {count / 1e6:.2f} M weights in '
+                      'bfloat16: what is smaller than their last bit is lost, at usual learning '
+                      "rates most of it. Take type='MuonAdamW', which keeps the bits, or weights "
+                      "in float32 (model.mllm.dtype='float32') with --amp.", 'current',
+                      logging.WARNING)
 
     def _log(self, groups: list, frozen: int, has_muon: bool) -> None:
         parts = []

@@ -11,7 +11,7 @@ from transformers import AutoConfig, AutoModelForImageTextToText, AutoTokenizer
 from transformers.modeling_layers import GradientCheckpointingLayer
 
 from ..attention import PACKED, SEGMENTS
-from ..fused import fuse, patches_as_rows
+from ..fused import adapters_in_place, fuse, patches_as_rows
 from ..packing import pack_rows
 from ..resources import packaged
 from .writing import AnswerWriter
@@ -399,7 +399,10 @@ class MLLMAdapter(AnswerWriter, nn.Module):
         if lora is not None:
             from peft import LoraConfig, inject_adapter_in_model
             inject_adapter_in_model(LoraConfig(**lora), self.hf)
+            adapters_in_place(self.hf)
         for name, parameter in self.hf.named_parameters():
+            if 'lora_' in name:
+                parameter.data = parameter.to(self.hf.dtype)  # peft's choice depends on the device
             part = self.part_of(name.replace('.base_layer', ''))
             if lora is not None:
                 parameter.requires_grad_('lora_' in name or part in train_with_lora)
