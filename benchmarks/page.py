@@ -17,7 +17,7 @@ def write(report: Dict[str, dict], quick: bool = False) -> None:
     FOLDER.mkdir(exist_ok=True)
     path = FOLDER / 'results.json'
     kept = json.loads(path.read_text()) if path.is_file() else {}
-    report = {**kept, **report}
+    report = {**report, **{name: row for name, row in kept.items() if name not in report}}
     path.write_text(json.dumps(report, indent=1) + '\n')
     head, rest = PAGE.read_text().split(START)
     PAGE.write_text(head + START + '\n' + figures(report) + '\n' + END + rest.split(END)[1])
