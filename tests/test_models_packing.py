@@ -7,7 +7,7 @@ from test_models_simpleseg import TURNS, build, sample
 from torch import nn
 
 from simpleseg_mm.models.attention import packed_attention
-from simpleseg_mm.models.packing import pack_rows
+from simpleseg_mm.models.packing import pack_rows, side_by_side
 
 CUDA = torch.cuda.is_available()
 
@@ -32,9 +32,9 @@ def test_refused(make, message):
 
 
 def test_lengths_that_are_not_those_of_the_row():
-    states = torch.zeros(1, 2, 5, 8)
+    states, groups = torch.zeros(1, 2, 5, 8), [(0, [1]), (0, [3])]
     with pytest.raises(ValueError, match='4 tokens in a row of 5'):
-        packed_attention(nn.Module(), states, states, states, None, groups=[(0, [1]), (0, [3])])
+        packed_attention(nn.Module(), states, states, states, None, groups, *side_by_side(groups))
 
 
 # --- what it computes -------------------------------------------------------------------------
@@ -57,7 +57,8 @@ def test_attention_is_that_of_a_mask(groups, dtype):
             mask[start:start + length, start:start + length] = True
             start += length
     mask &= torch.ones(5, 5, dtype=torch.bool).tril()
-    out, _ = packed_attention(module, *states, None, groups=groups)
+    out, _ = packed_attention(module, *states, None, groups,
+                              *(x.to(device) for x in side_by_side(groups)))
     query, key, value = states
     expected = F.scaled_dot_product_attention(
         query, key.repeat_interleave(2, 1), value.repeat_interleave(2, 1),

@@ -25,17 +25,19 @@ SEGMENTS = 'simpleseg_flash_segments'
 
 def packed_attention(module: nn.Module, query: Tensor, key: Tensor, value: Tensor,
                      attention_mask: Optional[Tensor], groups: Optional[Sequence[Group]] = None,
+                     apart: Optional[Tensor] = None, together: Optional[Tensor] = None,
                      **options) -> Tuple[Tensor, None]:
     """Causal attention within each of several sequences that lie in one row.
 
-    A sequence at a time and without a mask, which leaves out the upper triangle and, unlike a
-    mask over the whole row, costs nothing for other sequences.
+    They are laid side by side for it, the shorter ones padded on the right: no token sees what
+    follows it, so no mask is needed, and one call serves all.
 
     Args:
         query, key, value: (1, heads, N, D); key and value may have fewer heads.
         attention_mask: used where there are no ``groups``.
-        groups: the sequences, N tokens in all, as :func:`pack_rows` lays them; ``None``: rows of
-            one sequence each, as transformers' 'sdpa'.
+        groups: the sequences, as :func:`pack_rows` lays them; ``None``: rows of one sequence
+            each, as transformers' 'sdpa'.
+        apart, together: (B, T) and (N,), as :func:`side_by_side` gives them.
 
     Returns:
         (1, N, heads, D), and None.
@@ -43,7 +45,49 @@ def packed_attention(module: nn.Module, query: Tensor, key: Tensor, value: Tenso
     with _quick_kernels(query):
         if groups is None:
             return _row_attention(module, query, key, value, attention_mask, options), None
-        return _group_attention(module, query, key, value, groups, options), None
+        if query.shape[2] != len(together):
+            raise ValueError(f'sequences of {len(together)} tokens in a row of {query.shape[2]}')
+        options['is_causal'] = True
+        states = [_Apart.apply(x[0].transpose(0, 1), groups, apart, together).transpose(1, 2)
+                  for x in (query, key, value)]
+        output = sdpa_attention_forward(module, *states, None, **options)[0]
+        return _Together.apply(output, together)[None], None
+
+
+class _Apart(torch.autograd.Function):
+    """(N, heads, D) of the tokens of a row -> (B, T, heads, D) of its sequences."""
+
+    @staticmethod
+    def forward(ctx, states: Tensor, groups: Sequence[Group], apart: Tensor,
+                together: Tensor) -> Tensor:
+        ctx.groups, ctx.together = groups, together
+        return states[apart]
+
+    @staticmethod
+    def backward(ctx, gradient: Tensor):
+        own = gradient.flatten(0, 1).index_select(0, ctx.together)
+        sequence = start = 0
+        for shared, lengths in ctx.groups:
+            if shared:
+                others = gradient[sequence + 1:sequence + len(lengths), :shared]
+                own[start:start + shared] += others.sum(0)
+            sequence, start = sequence + len(lengths), start + sum(lengths)
+        return own, None, None, None
+
+
+class _Together(torch.autograd.Function):
+    """(B, T, heads, D) of sequences -> (N, heads, D) of the tokens of their row."""
+
+    @staticmethod
+    def forward(ctx, states: Tensor, together: Tensor) -> Tensor:
+        ctx.together, ctx.shape = together, states.shape
+        return states.flatten(0, 1).index_select(0, together)
+
+    @staticmethod
+    def backward(ctx, gradient: Tensor):
+        apart = gradient.new_zeros(ctx.shape)
+        apart.flatten(0, 1).index_copy_(0, ctx.together, gradient)
+        return apart, None
 
 
 def _row_attention(module, query, key, value, attention_mask, options) -> Tensor:
@@ -54,23 +98,6 @@ def _row_attention(module, query, key, value, attention_mask, options) -> Tensor
     if shared > 1 and attention_mask is not None and 1 < query.shape[2] <= _FEW:
         return _few_queries(query, key, value, attention_mask, shared, **options)
     return sdpa_attention_forward(module, query, key, value, attention_mask, **options)[0]
-
-
-def _group_attention(module, query, key, value, groups, options) -> Tensor:
-    lengths = [length for _, own in groups for length in own]
-    if query.shape[2] != sum(lengths):
-        raise ValueError(f'sequences of {sum(lengths)} tokens in a row of {query.shape[2]}')
-    options['is_causal'] = True
-    parts = zip(*(states.split(lengths, dim=2) for states in (query, key, value)))
-    outputs = []
-    for shared, own in groups:
-        first = next(parts)
-        outputs.append(sdpa_attention_forward(module, *first, None, **options)[0])
-        beginning = [states[:, :, :shared] for states in first]
-        for _ in own[1:]:  # the whole sequence, and of it what is new
-            whole = [torch.cat(both, 2) for both in zip(beginning, next(parts))]
-            outputs.append(sdpa_attention_forward(module, *whole, None, **options)[0][:, shared:])
-    return torch.cat(outputs, dim=1)
 
 
 def _quick_kernels(query: Tensor):

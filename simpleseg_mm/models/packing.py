@@ -4,6 +4,7 @@ from typing import Dict, List, Sequence, Tuple
 
 import torch
 from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
 
 #: sequences that share a beginning: its tokens, and the tokens of each, of which only the first
 #: has that beginning
@@ -56,3 +57,24 @@ def pack_rows(ids_BT: Tensor, real_BT: Tensor, pictures: Sequence[int]) -> Packe
 def _common(ids_GT: Tensor, real_GT: Tensor) -> int:
     """Tokens with which all rows begin."""
     return int(((ids_GT == ids_GT[0]) & real_GT).all(0).long().cumprod(0).sum())
+
+
+def side_by_side(groups: Sequence[Group]) -> Tuple[Tensor, Tensor]:
+    """The B sequences of a row of N tokens, whole, padded to the longest, T.
+
+    Returns:
+        (B, T) which token of the row stands where, any in the padding; and (N,) where in B * T
+        each token of the row stands, a shared one in the first sequence that has it.
+    """
+    rows, new, start = [], [], 0
+    for shared, own in groups:
+        beginning = torch.arange(start, start + shared)
+        for i, length in enumerate(own):
+            tokens = torch.arange(start, start + length)
+            rows.append(torch.cat([beginning, tokens]) if i else tokens)
+            new.append(len(rows[-1]) - length)
+            start += length
+    apart = pad_sequence(rows, batch_first=True)
+    together = [torch.arange(first, len(row)) + i * apart.shape[1]
+                for i, (row, first) in enumerate(zip(rows, new))]
+    return apart, torch.cat(together)

@@ -12,7 +12,7 @@ from transformers.modeling_layers import GradientCheckpointingLayer
 
 from ..attention import PACKED, SEGMENTS
 from ..fused import adapters_in_place, fuse, patches_as_rows
-from ..packing import pack_rows
+from ..packing import pack_rows, side_by_side
 from ..resources import packaged
 from .writing import AnswerWriter
 
@@ -314,11 +314,12 @@ class MLLMAdapter(AnswerWriter, nn.Module):
             return batch, torch.arange(ids.numel()).view(ids.shape)
         positions, real = self.token_positions(batch), batch.pop('attention_mask').bool()
         packed = pack_rows(ids, real, batch.pop('image_index', range(len(ids))))
+        apart, together = side_by_side(packed.groups)
         for key in ('input_ids', 'mm_token_type_ids'):
             if key in batch:
                 batch[key] = batch[key].flatten()[packed.order][None]
         return dict(batch, position_ids=positions.flatten(1)[:, packed.order][:, None],
-                    groups=packed.groups), packed.places
+                    groups=packed.groups, apart=apart, together=together), packed.places
 
     # --- running ------------------------------------------------------------------------------
     def to_device(self, batch: Dict[str, Tensor]) -> Dict[str, Tensor]:
