@@ -100,12 +100,14 @@ def _short(value: float) -> float:
 @contextmanager
 def released(hf: nn.Module) -> Iterator[nn.Module]:
     """Within, a network of transformers runs transformers' own attention and steps, not this
-    project's."""
+    project's; which layers recompute is afterwards as it was before."""
     configs = {id(module.config): module.config for module in hf.modules()
                if hasattr(module, 'config')}.values()
     ours = [config._attn_implementation_internal for config in configs]
     fused = {module: module.__dict__.pop('forward') for module in hf.modules()
              if 'fused' in getattr(module.__dict__.get('forward'), '__name__', '')}
+    recompute = {module: module.gradient_checkpointing for module in hf.modules()
+                 if hasattr(module, 'gradient_checkpointing')}
     for config in configs:
         config._attn_implementation_internal = 'sdpa'
     try:
@@ -115,6 +117,9 @@ def released(hf: nn.Module) -> Iterator[nn.Module]:
             config._attn_implementation_internal = name
         for module, forward in fused.items():
             module.forward = forward
+        for module, flag in recompute.items():
+            module.gradient_checkpointing = flag
+        hf.disable_input_require_grads()  # a trainer's checkpointing enables them
 
 
 def peak_gib(start: bool = False) -> Optional[float]:

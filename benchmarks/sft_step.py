@@ -18,13 +18,13 @@ import statistics
 import sys
 import tempfile
 from pathlib import Path
-from typing import List, Tuple
+from typing import List, Optional, Tuple
 
 import numpy as np
 import torch
 from measure import ROOT, device, device_name, free_memory, need_cuda, peak_gib, row
 from mmdet.structures import DetDataSample
-from mmengine.config import Config
+from mmengine.config import Config, DictAction
 from sft_nano import Conversations, runner_of, runner_steps, started, trainer_steps
 from torch.utils.data import Dataset
 
@@ -62,7 +62,8 @@ class Stars(Dataset):
         return self.items[index]
 
 
-def build(folder: str, model: str, batch_size: int, micro_batches: int):
+def build(folder: str, model: str, batch_size: int, micro_batches: int,
+          options: Optional[dict] = None):
     """Runner of the config on as many pictures as an update takes."""
     cfg = Config.fromfile(str(CONFIG))
     cfg.model = Config.fromfile(model).model
@@ -71,6 +72,7 @@ def build(folder: str, model: str, batch_size: int, micro_batches: int):
         batch_size=batch_size, num_workers=4, persistent_workers=True,
         sampler=dict(type='InfiniteSampler', shuffle=True), collate_fn=dict(type='pseudo_collate'),
         dataset=dict(type='Stars', count=batch_size * micro_batches))
+    cfg.merge_from_dict(options or {})
     with device():
         return runner_of(cfg, folder)
 
@@ -92,14 +94,15 @@ def counted(model, dataset: Dataset) -> Tuple[float, int]:
 
 
 def compare(name: str, model: str, batch_size: int, micro_batches: int, turns: int,
-            peak_tflops: float, peer: bool = True) -> dict:
-    """A row of samples a second, with memory and MFU; ``peer``: whether to run the Trainer.
+            peak_tflops: float, peer: bool = True, options: Optional[dict] = None) -> dict:
+    """A row of samples a second, with memory and MFU; ``peer``: whether to run the Trainer;
+    ``options``: override our config, the peer recomputes every layer.
 
     Of each update the first quarter of its micro-batches is warm-up.
     """
     cuda = torch.cuda.is_available()
     with tempfile.TemporaryDirectory() as folder:
-        runner = build(folder, model, batch_size, micro_batches)
+        runner = build(folder, model, batch_size, micro_batches, options)
         loop = started(runner)
         mllm, dataset = runner.model.mllm, loop.dataloader.dataset
         data = Conversations(Path(folder) / 'conversations', dataset, len(dataset))
@@ -154,12 +157,13 @@ def main() -> None:
     parser.add_argument('--peak-tflops', type=float, default=989., help="the device's, dense bf16")
     parser.add_argument('--memory-gib', type=float, help='fail beyond so much memory of the GPU')
     parser.add_argument('--trainer', action='store_true', help='beside the Trainer')
+    parser.add_argument('--cfg-options', nargs='+', action=DictAction)
     args = parser.parse_args()
     if args.memory_gib:
         total = torch.cuda.get_device_properties(0).total_memory / 2**30
         torch.cuda.set_per_process_memory_fraction(args.memory_gib / total)
     print(json.dumps(compare('sft_step', args.config, args.batch_size, args.micro_batches,
-                             args.turns, args.peak_tflops, args.trainer)))
+                             args.turns, args.peak_tflops, args.trainer, args.cfg_options)))
 
 
 if __name__ == '__main__':

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from pycocotools import mask as coco_mask
+from test_models_simpleseg import build
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT / 'benchmarks'))
@@ -136,6 +137,29 @@ def test_the_trainers_batch_is_ours(tmp_path):
     with torch.no_grad():
         loss = model.loss(inputs, samples)['loss']
         assert loss == pytest.approx(float(model.mllm.hf(**peer).loss), rel=1e-5)
+
+
+def test_a_peer_gets_the_network_of_transformers_and_gives_ours_back():
+    lora = dict(r=2, target_modules=['q_proj'])
+    model = build(gradient_checkpointing=.5, lora=lora).mllm.hf
+
+    def state() -> dict:
+        return {name: (module.__dict__.get('forward'),
+                       getattr(module, 'gradient_checkpointing', None),
+                       getattr(getattr(module, 'config', None), '_attn_implementation', None),
+                       len(module._forward_hooks))
+                for name, module in model.named_modules()}
+
+    before = state()
+    with measure.released(model) as theirs:
+        theirs.activation_checkpointing_enable(dict(use_reentrant=False))
+        within = state().values()
+        assert not any(forward for forward, *_ in within)
+        assert sum(flag is True for _, flag, *_ in within) > sum(
+            flag is True for _, flag, *_ in before.values())
+        assert {name for *_, name, _ in within} <= {'sdpa', None}
+        assert any(hooks for *_, hooks in within)
+    assert state() == before
 
 
 @pytest.fixture
