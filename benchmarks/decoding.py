@@ -70,7 +70,8 @@ def teach(cfg: Config, steps: int) -> str:
 def transformers_answers(mllm, images, prompts, limit: int, do_sample: bool = False,
                          **options) -> list:
     """What transformers' own ``generate`` writes, by its own attention."""
-    batch = mllm.encode(images, [[(prompt, None)] for prompt in prompts], for_generation=True)
+    batch = mllm.to_device(mllm.encode(images, [[(prompt, None)] for prompt in prompts],
+                                       for_generation=True))
     with released(mllm.hf), mllm.generating(), torch.no_grad():
         output = mllm.hf.generate(
             **batch, max_new_tokens=limit, do_sample=do_sample, pad_token_id=mllm.pad_token_id,

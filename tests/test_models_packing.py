@@ -1,4 +1,6 @@
 """Rows without padding are trained as the padded ones are."""
+from contextlib import nullcontext
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -6,6 +8,7 @@ from test_models_families import PICTURES, of_family
 from test_models_simpleseg import TURNS, build, sample
 from torch import nn
 
+from simpleseg_mm.models import attention
 from simpleseg_mm.models.attention import packed_attention
 from simpleseg_mm.models.packing import pack_rows, side_by_side
 
@@ -155,6 +158,21 @@ def test_batches_are_prepared_without_a_word_from_the_device(packing):
         assert batch.keys() == there.keys()
         for key, value in batch.items():
             if torch.is_tensor(value):
-                assert there[key].device.type == 'meta' and there[key].shape == value.shape, key
+                stays = packing and key == 'image_grid_thw'  # its numbers are read
+                assert there[key].device.type == ('cpu' if stays else 'meta'), key
+                assert there[key].shape == value.shape, key
             else:
                 assert there[key] == value, key
+
+
+@pytest.mark.parametrize('family', ['qwen2_5_vl', 'qwen2_vl'])
+def test_a_training_step_asks_the_device_for_nothing(family, monkeypatch):
+    """Neither forwards nor backwards: the GPU would have to catch up, and wait in turn."""
+    monkeypatch.setattr(attention, '_takes_any_lengths', lambda *_: True)
+    monkeypatch.setattr(torch, 'autocast', lambda *_, **__: nullcontext())  # knows no 'meta'
+    model = of_family(family, packing=True).to('meta')
+    batch = model.encode(PICTURES, [sample(turns) for turns in LINES])
+    model.loss(None, None, encoded=batch)['loss'].backward()
+    batch = model.encode_answers([PICTURES[0], PICTURES[0], PICTURES[1]], [
+        [('a', [20, 21, 2])], [('a b', [30, 2])], [('a', [20, 21, 22, 23])]])
+    model.log_probs(None, None, encoded=batch)[0].sum().backward()

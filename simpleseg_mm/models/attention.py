@@ -16,6 +16,11 @@ from transformers.masking_utils import sdpa_mask
 
 from .packing import Group
 
+try:
+    from torch.nn.attention.varlen import varlen_attn
+except ImportError:  # before PyTorch 2.10
+    varlen_attn = None
+
 #: name of :func:`packed_attention`, for language models
 PACKED = 'simpleseg_packed'
 #: name of :func:`segment_attention`, for vision towers: transformers tells an attention where
@@ -244,21 +249,28 @@ class _Permuted(torch.autograd.Function):
 
 def segment_attention(module: nn.Module, query: Tensor, key: Tensor, value: Tensor,
                       attention_mask: None, scaling: Optional[float] = None, dropout: float = 0.,
-                      cu_seq_lens_q: Optional[Tensor] = None, **_) -> Tuple[Tensor, None]:
+                      cu_seq_lens_q: Optional[Tensor] = None,
+                      max_length_q: Optional[int] = None, **_) -> Tuple[Tensor, None]:
     """Attention within each segment of one row: the windows or pictures of a vision tower.
 
     Segments of one length go through PyTorch's attention together. Of a picture's some thirty
     windows all but those at its borders have one length.
 
+    On a GPU, in 16 bits, one kernel takes segments of any lengths as they lie.
+
     Args:
         query, key, value: (1, heads, N, D).
-        cu_seq_lens_q: (segments + 1,) where they begin, and N.
+        cu_seq_lens_q: (segments + 1,) int32, where they begin, and N.
+        max_length_q: tokens of the longest.
 
     Returns:
         (1, N, heads, D), and None.
     """
-    plan = _Plan.of(cu_seq_lens_q)
     states = [x[0].transpose(0, 1) for x in (query, key, value)]  # (N, heads, D)
+    if _takes_any_lengths(query, scaling) and max_length_q and not dropout:
+        return varlen_attn(*states, cu_seq_lens_q, cu_seq_lens_q, max_length_q,
+                           max_length_q)[None], None
+    plan = _Plan.of(cu_seq_lens_q)
     if plan.order is not None:
         states = [_Permuted.apply(x, plan.order, plan.back) for x in states]
     parts = []
@@ -272,6 +284,14 @@ def segment_attention(module: nn.Module, query: Tensor, key: Tensor, value: Tens
     if plan.back is not None:
         output = _Permuted.apply(output, plan.back, plan.order)
     return output[None], None
+
+
+def _takes_any_lengths(query: Tensor, scaling: Optional[float]) -> bool:
+    """Whether PyTorch's variable-length attention does: flash attention, at the usual scale."""
+    size = query.shape[-1]
+    return (varlen_attn is not None and query.is_cuda
+            and query.dtype in (torch.float16, torch.bfloat16) and size % 8 == 0 and size <= 256
+            and scaling in (None, size ** -0.5))
 
 
 for _name, _function in ((PACKED, packed_attention), (SEGMENTS, segment_attention)):

@@ -78,6 +78,14 @@ class SimpleSeg(BaseModel):
                          "'log_probs'")
 
     # --- training -----------------------------------------------------------------------------
+    def parse_losses(self, losses: Dict[str, Tensor]) -> Tuple[Tensor, Dict[str, Tensor]]:
+        """MMEngine's, with the figures for the log read here, before the backward pass is queued
+        on a GPU: whoever reads them after it waits until all is done, and the GPU then waits for
+        its next work."""
+        loss, figures = super().parse_losses(losses)
+        read = torch.stack([figure.detach().double() for figure in figures.values()]).cpu()
+        return loss, dict(zip(figures, read))
+
     def encode(self, inputs: List[Tensor], data_samples: Sequence) -> Dict[str, Tensor]:
         """The batch as ``loss`` gives it to the network, where the network is: in rows without
         padding where ``mllm.packing`` is on; see :meth:`_prepared`."""
@@ -110,7 +118,10 @@ class SimpleSeg(BaseModel):
 
     def encode_answers(self, images: List[Tensor], conversations: Sequence) -> Dict[str, Tensor]:
         """The batch as ``log_probs`` gives it to the network, where the network is."""
-        return self._prepared(self.mllm.encode(images, conversations, share_images=True))
+        batch = self.mllm.encode(images, conversations, share_images=True)
+        mask = _of_answers(batch)
+        return self._prepared(batch, answer_mask=mask,
+                              answer_slots=mask.flatten().nonzero().squeeze(1))
 
     def log_probs(self, images: List[Tensor], conversations: Sequence, temperature: float = 1.0,
                   encoded: Optional[Dict[str, Tensor]] = None) -> Tuple[Tensor, Tensor, Tensor]:
@@ -132,19 +143,19 @@ class SimpleSeg(BaseModel):
         hidden, target = self._answers(batch)
         logp, entropy = chunked_token_logp(hidden, self.mllm.head_weight, target, temperature,
                                            self.loss_chunk)
-        blank = logp.new_zeros(mask.shape)
-        return blank.masked_scatter(mask, logp), blank.masked_scatter(mask, entropy), mask
+        blank, slots = logp.new_zeros(mask.numel()), batch['answer_slots']
+        logp, entropy = (blank.index_copy(0, slots, x).view(mask.shape) for x in (logp, entropy))
+        return logp, entropy, mask
 
-    def _prepared(self, batch: Dict[str, Tensor]) -> Dict[str, Tensor]:
-        """An encoded batch packed, and on the network's device, with ``answer_mask`` (B, T - 1) of
-        the tokens that belong to answers, ``answer_tokens`` (N,), those tokens, row after row, and
-        ``answer_places`` (N,): whose states they follow from. The device is never asked for them:
-        whoever asks waits for all that it still has to do."""
-        following = batch['labels'][:, 1:]  # the first token of a row belongs to no answer
-        mask = following != IGNORE
+    def _prepared(self, batch: Dict[str, Tensor], **more: Tensor) -> Dict[str, Tensor]:
+        """An encoded batch packed, and on the network's device, with ``answer_tokens`` (N,), the
+        tokens that belong to answers, row after row, and ``answer_places`` (N,): whose states they
+        follow from. The device is never asked for them: whoever asks waits for all that it still
+        has to do."""
+        mask = _of_answers(batch)
         packed, places = self.mllm.pack(batch)
-        return self.mllm.to_device(dict(packed, answer_mask=mask, answer_tokens=following[mask],
-                                        answer_places=places[:, :-1][mask]))
+        return self.mllm.to_device(dict(packed, answer_tokens=batch['labels'][:, 1:][mask],
+                                        answer_places=places[:, :-1][mask], **more))
 
     def _answers(self, batch: Dict[str, Tensor]) -> Tuple[Tensor, Tensor]:
         """Hidden states (N, D) from which the answers' tokens (N,) follow, row after row."""
@@ -257,6 +268,11 @@ class SimpleSeg(BaseModel):
                 text += f'⟦{part}⟧' if labels[i] != IGNORE else part
             i = end
         return text
+
+
+def _of_answers(batch: Dict[str, Tensor]) -> Tensor:
+    """(B, T - 1) bool of the tokens that belong to answers, from a row's second on."""
+    return batch['labels'][:, 1:] != IGNORE
 
 
 def answer_form(sample) -> Optional[AnswerAutomaton]:

@@ -18,7 +18,8 @@ from .writing import AnswerWriter
 
 IGNORE = -100
 #: what stands in a batch beside the network's own inputs
-_NOT_READ = ('labels', 'image_index', 'answer_places', 'answer_tokens', 'answer_mask')
+_NOT_READ = ('labels', 'image_index', 'picture_places', 'answer_places', 'answer_tokens',
+             'answer_mask', 'answer_slots')
 #: (prompt, answer) pairs; an answer may be given as the token ids that were written
 Turns = Sequence[Tuple[str, Union[str, Sequence[int], None]]]
 

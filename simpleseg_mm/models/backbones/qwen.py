@@ -1,5 +1,6 @@
 """Qwen-VL: Qwen2-VL, Qwen2.5-VL and Qwen3-VL share their image processor and placeholders."""
-from typing import Dict, List, Optional, Sequence, Tuple
+from dataclasses import dataclass
+from typing import Dict, List, Optional, Sequence, Tuple, Union
 
 from torch import Tensor
 from transformers import Qwen2VLImageProcessor
@@ -8,6 +9,11 @@ from transformers.utils import is_torchvision_available
 
 from ...registry import MODELS
 from .base import MLLMAdapter, _load
+
+try:
+    from transformers import vision_utils
+except ImportError:  # older releases work all out by themselves
+    vision_utils = None
 
 
 @MODELS.register_module()
@@ -53,6 +59,54 @@ class QwenVL(MLLMAdapter):
             batch['input_ids'], mm_token_type_ids=batch['mm_token_type_ids'], image_grid_thw=grid,
             attention_mask=batch['attention_mask'])[0]
 
+    def pack(self, batch: Dict[str, Tensor]) -> Tuple[Dict[str, Tensor], Tensor]:
+        """As the base's, with what the network would work out from ``image_grid_thw``: in its
+        forward and backward pass it would ask the device for numbers, each time waiting for all
+        that the device still has to do."""
+        packed, places = super().pack(batch)
+        if not self.packing or vision_utils is None:
+            return packed, places
+        pictures = (packed['input_ids'][0] == self.image_token_id).nonzero().squeeze(1)
+        return dict(packed, picture_places=pictures,
+                    **self._layout(packed['image_grid_thw'])), places
+
+    def _layout(self, grid: Tensor) -> Dict[str, Union[Tensor, int]]:
+        """Positions and segments of the patches of pictures (t, h, w), as the vision tower takes
+        them; transformers hands it what begins with ``image_``."""
+        visual, config = self.hf.model.visual, self.hf.config.vision_config
+        merge = config.spatial_merge_size
+        borders = vision_utils.get_vision_cu_seqlens(grid)
+        made = dict(image_position_ids=vision_utils.get_vision_position_ids(grid, merge),
+                    image_cu_seqlens=borders, image_max_seqlen=int(borders.diff().max()))
+        if hasattr(visual, 'num_grid_per_side'):  # Qwen3-VL adds positions between those learnt
+            made.update(zip(('image_interp_indices', 'image_interp_weights'),
+                            vision_utils.get_vision_interpolation_indices_and_weights(
+                                grid, visual.num_grid_per_side, visual.interpolation_mode,
+                                visual.interpolation_align_corners, merge)))
+        if hasattr(config, 'window_size'):
+            index, borders = vision_utils.get_vision_window_index(
+                grid, merge, config.window_size, config.patch_size)
+            made.update(image_window_index=index, image_cu_window_seqlens=borders,
+                        image_max_window_seqlen=int(borders.diff().max()))
+        return made
+
+    def to_device(self, batch: Dict[str, Tensor]) -> Dict[str, Tensor]:
+        """As the base's; grids stay where all is worked out from them but numbers."""
+        stay = {'image_grid_thw'} & batch.keys() if 'image_position_ids' in batch else ()
+        moved = super().to_device({key: value for key, value in batch.items() if key not in stay})
+        return {**moved, **{key: batch[key] for key in stay}}
+
+    def _run(self, batch: Dict[str, Tensor], **options):
+        model, places = self.hf.model, batch.get('picture_places')
+        if places is None or hasattr(model.visual, 'deepstack_visual_indexes'):  # needs a mask
+            return super()._run(batch, **options)
+        given = _Places(places.to(self.device))
+        model.get_placeholder_mask = lambda *args, **kwargs: (given, None)
+        try:
+            return super()._run(batch, **options)
+        finally:
+            del model.get_placeholder_mask
+
     @property
     def image_token(self) -> str:
         return '<|image_pad|>'
@@ -67,3 +121,17 @@ class QwenVL(MLLMAdapter):
                  '<|video_pad|>']
         vocabulary = self.tokenizer.get_vocab()
         return [vocabulary[name] for name in names if name in vocabulary]
+
+
+@dataclass(frozen=True)
+class _Places:
+    """What stands in the place of a mask of pictures' tokens: (P,) where they are. In its backward
+    pass a mask is counted."""
+    index: Tensor
+
+    @classmethod
+    def __torch_function__(cls, function, types, args=(), kwargs=None) -> Tensor:
+        if function is not Tensor.masked_scatter:
+            return NotImplemented
+        states, places, features = args
+        return states.flatten(0, 1).index_copy(0, places.index, features).view_as(states)
