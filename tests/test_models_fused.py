@@ -35,6 +35,7 @@ def test_losses_gradients_and_answers_are_the_same(family, checkpointing):
     for on in (False, True):
         if on:
             fused.fuse(model.mllm.hf)
+            model.mllm.passes_run.clear()  # by other steps: those compile when first run
         loss = model.loss(PICTURES, [sample(turns) for turns in LINES])['loss']
         loss.backward()
         found.append((loss, {name: p.grad for name, p in model.named_parameters()},

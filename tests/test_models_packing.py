@@ -10,7 +10,7 @@ from torch import nn
 
 from simpleseg_mm.models import attention
 from simpleseg_mm.models.attention import packed_attention
-from simpleseg_mm.models.packing import pack_rows, side_by_side
+from simpleseg_mm.models.packing import Packed, pack_rows
 
 CUDA = torch.cuda.is_available()
 
@@ -20,6 +20,21 @@ FULL = ('qwen2_5_vl', 'qwen2_vl', 'qwen3_vl', 'qwen3_vl_moe')
 
 def exact(name: str, **options):
     return of_family(name, dtype='float32' if name.endswith('moe') else 'float64', **options)
+
+
+def layout(groups) -> Packed:
+    """Of groups of rows: the tokens with which all begin, and of each those of its own, the first
+    beginning included."""
+    rows, pictures, token = [], [], 0
+    for picture, (shared, own) in enumerate(groups):
+        first = len(rows)
+        for i, length in enumerate(own):
+            beginning = rows[first][:shared] if i else []
+            rows.append(beginning + list(range(token + 1, token + 1 + length)))
+            pictures.append(picture)
+            token += length
+    ids = torch.tensor([row + [0] * (max(map(len, rows)) - len(row)) for row in rows])
+    return pack_rows(ids, ids > 0, pictures)
 
 
 # --- what is refused --------------------------------------------------------------------------
@@ -35,9 +50,10 @@ def test_refused(make, message):
 
 
 def test_lengths_that_are_not_those_of_the_row():
-    states, groups = torch.zeros(1, 2, 5, 8), [(0, [1]), (0, [3])]
+    states, packed = torch.zeros(1, 2, 5, 8), layout([(0, [1]), (0, [3])])
     with pytest.raises(ValueError, match='4 tokens in a row of 5'):
-        packed_attention(nn.Module(), states, states, states, None, groups, *side_by_side(groups))
+        packed_attention(nn.Module(), states, states, states, None, packed.shared, packed.places,
+                         packed.order)
 
 
 # --- what it computes -------------------------------------------------------------------------
@@ -60,8 +76,10 @@ def test_attention_is_that_of_a_mask(groups, dtype):
             mask[start:start + length, start:start + length] = True
             start += length
     mask &= torch.ones(5, 5, dtype=torch.bool).tril()
-    out, _ = packed_attention(module, *states, None, groups,
-                              *(x.to(device) for x in side_by_side(groups)))
+    packed = layout(groups)
+    borders = None if packed.borders is None else packed.borders.to(device)
+    out, _ = packed_attention(module, *states, None, packed.shared, packed.places.to(device),
+                              packed.order.to(device), borders)
     query, key, value = states
     expected = F.scaled_dot_product_attention(
         query, key.repeat_interleave(2, 1), value.repeat_interleave(2, 1),
@@ -73,22 +91,25 @@ def test_attention_is_that_of_a_mask(groups, dtype):
         torch.testing.assert_close(ours, theirs, **near)
 
 
-@pytest.mark.parametrize('pictures, rows, row, groups', [
-    ([0], ['abc'], 'abc', [(0, [3])]),
-    ([0, 1], ['abc', 'abd'], 'abcabd', [(0, [3]), (0, [3])]),       # pictures differ
-    ([0, 0], ['abc', 'abde'], 'abcde', [(2, [3, 2])]),
-    ([0, 0, 0], ['abc', 'abde', 'ac'], 'abcbdec', [(1, [3, 3, 1])]),
-    ([0, 1, 0], ['abc', 'x', 'abd'], 'abcdx', [(2, [3, 1]), (0, [1])]),  # lie together
-    ([0, 0], ['abc', 'abc'], 'abc', [(3, [3, 0])]),
-    ([0, 0], ['ab', 'abc'], 'abc', [(2, [2, 1])]),
-    ([0, 0], ['abc', 'ab'], 'abc', [(2, [3, 0])]),
+@pytest.mark.parametrize('pictures, rows, row, shared, borders', [
+    ([0], ['abc'], 'abc', [], [0, 3]),
+    ([0, 1], ['abc', 'abd'], 'abcabd', [], [0, 3, 6]),       # pictures differ
+    ([0, 0], ['abc', 'abde'], 'abcde', [(2, 0, [0, 1])], None),
+    ([0, 0, 0], ['abc', 'abde', 'ac'], 'abcbdec', [(1, 0, [0, 1, 2])], None),
+    ([0, 1, 0], ['abc', 'x', 'abd'], 'abcdx', [(2, 0, [0, 2])], None),  # lie together
+    ([0, 1, 0], ['abc', 'x', 'de'], 'abcdex', [], [0, 3, 5, 6]),
+    ([0, 1, 1], ['abc', 'xy', 'xz'], 'abcxyz', [(1, 3, [1, 2])], None),
+    ([0, 0], ['abc', 'abc'], 'abc', [(3, 0, [0, 1])], None),
+    ([0, 0], ['ab', 'abc'], 'abc', [(2, 0, [0, 1])], None),
+    ([0, 0], ['abc', 'ab'], 'abc', [(2, 0, [0, 1])], None),
 ])
-def test_rows_of_one_picture_lie_together_with_one_beginning(pictures, rows, row, groups):
+def test_rows_of_one_picture_lie_together_with_one_beginning(pictures, rows, row, shared, borders):
     width = max(map(len, rows))
     ids = torch.tensor([list(text.ljust(width).encode()) for text in rows])
     packed = pack_rows(ids, ids != ord(' '), pictures)
     assert bytes(ids.flatten()[packed.order].tolist()).decode() == row
-    assert packed.groups == groups
+    assert packed.shared == shared
+    assert (packed.borders if borders is None else packed.borders.tolist()) == borders
     assert [''.join(row[place] for place in places[:len(text)])
             for text, places in zip(rows, packed.places)] == rows
 
@@ -133,7 +154,7 @@ def test_log_probs_and_gradients_are_those_of_padded_rows(family, checkpointing)
     for padded, packed in zip(*found):
         torch.testing.assert_close(packed, padded)
     assert found[0][2].sum() > 10
-    assert sizes[1] < sizes[0] - 3 * int(encoded['groups'][0][0]) < sizes[0]
+    assert sizes[1] < sizes[0] - 3 * encoded['shared'][0][0] < sizes[0]
     assert gradients[0].keys() == gradients[1].keys()
     for name, padded in gradients[0].items():
         torch.testing.assert_close(gradients[1][name], padded, msg=name,  # norms are in float32

@@ -4,6 +4,7 @@ Both run PyTorch's own attention, and stand among transformers' implementations 
 """
 from contextlib import nullcontext
 from dataclasses import dataclass
+from inspect import signature
 from typing import List, Optional, Sequence, Tuple
 
 import torch
@@ -14,11 +15,14 @@ from transformers import AttentionInterface, AttentionMaskInterface
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
-from .packing import Group
+from .packing import Shared
 
 try:
     from torch.nn.attention.varlen import varlen_attn
-except ImportError:  # before PyTorch 2.10
+except ImportError:
+    varlen_attn = None
+_VARLEN = signature(varlen_attn).parameters if varlen_attn else {}
+if 'window_size' not in _VARLEN:  # before PyTorch 2.11
     varlen_attn = None
 
 #: name of :func:`packed_attention`, for language models
@@ -29,32 +33,35 @@ SEGMENTS = 'simpleseg_flash_segments'
 
 
 def packed_attention(module: nn.Module, query: Tensor, key: Tensor, value: Tensor,
-                     attention_mask: Optional[Tensor], groups: Optional[Sequence[Group]] = None,
+                     attention_mask: Optional[Tensor], shared: Sequence[Shared] = (),
                      apart: Optional[Tensor] = None, together: Optional[Tensor] = None,
-                     **options) -> Tuple[Tensor, None]:
+                     borders: Optional[Tensor] = None, **options) -> Tuple[Tensor, None]:
     """Causal attention within each of several sequences that lie in one row.
 
-    They are laid side by side for it, the shorter ones padded on the right: no token sees what
-    follows it, so no mask is needed, and one call serves all.
+    On a GPU, in 16 bits, one kernel takes them as they lie. Else, and where some share a
+    beginning, they are laid side by side for it, the shorter ones padded on the right: no token
+    sees what follows it, so no mask is needed, and one call serves all.
 
     Args:
         query, key, value: (1, heads, N, D); key and value may have fewer heads.
-        attention_mask: used where there are no ``groups``.
-        groups: the sequences, as :func:`pack_rows` lays them; ``None``: rows of one sequence
-            each, as transformers' 'sdpa'.
-        apart, together: (B, T) and (N,), as :func:`side_by_side` gives them.
+        attention_mask: used where ``apart`` is ``None``.
+        shared, apart, together, borders: ``shared``, ``places`` (B, T), ``order`` (N,) and
+            ``borders`` of :class:`Packed`; no ``apart``: rows of one sequence each, as
+            transformers' 'sdpa'.
 
     Returns:
         (1, N, heads, D), and None.
     """
     with _quick_kernels(query):
-        if groups is None:
+        if apart is None:
             return _row_attention(module, query, key, value, attention_mask, options), None
         if query.shape[2] != len(together):
             raise ValueError(f'sequences of {len(together)} tokens in a row of {query.shape[2]}')
+        states = [x[0].transpose(0, 1) for x in (query, key, value)]  # (N, heads, D)
+        if borders is not None and _takes_any_lengths(query, options):
+            return _of_any_lengths(*states, borders, apart.shape[1], causal=True)[None], None
         options['is_causal'] = True
-        states = [_Apart.apply(x[0].transpose(0, 1), groups, apart, together).transpose(1, 2)
-                  for x in (query, key, value)]
+        states = [_Apart.apply(x, shared, apart, together).transpose(1, 2) for x in states]
         output = sdpa_attention_forward(module, *states, None, **options)[0]
         return _Together.apply(output, together)[None], None
 
@@ -63,20 +70,17 @@ class _Apart(torch.autograd.Function):
     """(N, heads, D) of the tokens of a row -> (B, T, heads, D) of its sequences."""
 
     @staticmethod
-    def forward(ctx, states: Tensor, groups: Sequence[Group], apart: Tensor,
+    def forward(ctx, states: Tensor, shared: Sequence[Shared], apart: Tensor,
                 together: Tensor) -> Tensor:
-        ctx.groups, ctx.together = groups, together
+        ctx.shared, ctx.together = shared, together
         return states[apart]
 
     @staticmethod
     def backward(ctx, gradient: Tensor):
         own = gradient.flatten(0, 1).index_select(0, ctx.together)
-        sequence = start = 0
-        for shared, lengths in ctx.groups:
-            if shared:
-                others = gradient[sequence + 1:sequence + len(lengths), :shared]
-                own[start:start + shared] += others.sum(0)
-            sequence, start = sequence + len(lengths), start + sum(lengths)
+        for length, start, (_, *others) in ctx.shared:
+            own[start:start + length] += torch.stack(
+                [gradient[row, :length] for row in others]).sum(0)
         return own, None, None, None
 
 
@@ -267,9 +271,8 @@ def segment_attention(module: nn.Module, query: Tensor, key: Tensor, value: Tens
         (1, N, heads, D), and None.
     """
     states = [x[0].transpose(0, 1) for x in (query, key, value)]  # (N, heads, D)
-    if _takes_any_lengths(query, scaling) and max_length_q and not dropout:
-        return varlen_attn(*states, cu_seq_lens_q, cu_seq_lens_q, max_length_q,
-                           max_length_q)[None], None
+    if max_length_q and _takes_any_lengths(query, dict(scaling=scaling, dropout=dropout)):
+        return _of_any_lengths(*states, cu_seq_lens_q, max_length_q, causal=False)[None], None
     plan = _Plan.of(cu_seq_lens_q)
     if plan.order is not None:
         states = [_Permuted.apply(x, plan.order, plan.back) for x in states]
@@ -286,12 +289,21 @@ def segment_attention(module: nn.Module, query: Tensor, key: Tensor, value: Tens
     return output[None], None
 
 
-def _takes_any_lengths(query: Tensor, scaling: Optional[float]) -> bool:
+def _takes_any_lengths(query: Tensor, options: dict) -> bool:
     """Whether PyTorch's variable-length attention does: flash attention, at the usual scale."""
     size = query.shape[-1]
-    return (varlen_attn is not None and query.is_cuda
+    return (varlen_attn is not None and query.is_cuda and not options.get('dropout')
             and query.dtype in (torch.float16, torch.bfloat16) and size % 8 == 0 and size <= 256
-            and scaling in (None, size ** -0.5))
+            and options.get('scaling') in (None, size ** -0.5))
+
+
+def _of_any_lengths(query: Tensor, key: Tensor, value: Tensor, borders: Tensor, longest: int,
+                    causal: bool) -> Tensor:
+    """(N, heads, D) of (N, heads, D), of segments between borders."""
+    options = dict(window_size=(-1, 0)) if causal else {}
+    if 'enable_gqa' in _VARLEN:
+        options['enable_gqa'] = query.shape[1] != key.shape[1]
+    return varlen_attn(query, key, value, borders, borders, longest, longest, **options)
 
 
 for _name, _function in ((PACKED, packed_attention), (SEGMENTS, segment_attention)):

@@ -4,7 +4,8 @@ and adapters everywhere.
 Weights, names and arithmetic stay transformers'. What changes: a step of eight kernels, each of
 which reads and writes all features, becomes one that torch.compile writes; and matrices whose
 width no fast kernel takes are padded with zeros while they are multiplied. Steps are compiled,
-not layers: they know nothing of the batch's shape, so that no new length compiles anything.
+not layers, and for any number of tokens, so that no new length compiles anything. Of the widths
+they know: memory is read 16 bytes at a time only where rows are known to begin at such places.
 
 A step runs the same kernel with and without a gradient, unlike a compiled module: GSPO compares
 the two, and its band is narrower than the noise between kernels.
@@ -13,7 +14,7 @@ Shapes: N tokens, D features.
 """
 from functools import lru_cache, partial
 from types import FunctionType, MethodType
-from typing import Callable, Optional, Tuple
+from typing import Callable, Optional, Sequence, Tuple
 
 import torch
 import torch.nn.functional as F
@@ -46,8 +47,15 @@ def fuse(network: nn.Module) -> None:
 
 @lru_cache(maxsize=None)
 def compiled(function: Callable) -> Callable:
-    """By torch.compile, for all shapes, rounding where PyTorch rounds."""
-    return torch.compile(function, dynamic=True, options=dict(emulate_precision_casts=True))
+    """By torch.compile, for the widths that it meets, rounding where PyTorch rounds."""
+    return torch.compile(function, dynamic=False, options=dict(emulate_precision_casts=True))
+
+
+def any_length(*tensors: Tensor, of: Sequence[int] = (0, )) -> Sequence[Tensor]:
+    """The tensors, as inputs of compiled steps: of any size in these dimensions."""
+    for tensor in tensors:
+        torch._dynamo.maybe_mark_dynamic(tensor, of)
+    return tensors
 
 
 # --- patches ----------------------------------------------------------------------------------
@@ -105,13 +113,14 @@ class _Norm(Function):
 
     @staticmethod
     def forward(ctx, states: Tensor, weight: Tensor, eps: float) -> Tensor:
-        output, scale = compiled(_norm)(states.detach(), weight.detach(), eps)
+        output, scale = compiled(_norm)(*any_length(states.detach()), weight.detach(), eps)
         ctx.save_for_backward(states, weight, scale)
         return output
 
     @staticmethod
     def backward(ctx, gradient: Tensor):
         states, weight, scale = (x.detach() for x in ctx.saved_tensors)
+        any_length(gradient, states, scale)
         of_weight = (compiled(_norm_weight_back)(gradient, states, scale)
                      if ctx.needs_input_grad[1] else None)
         return compiled(_norm_back)(gradient, states, weight, scale), of_weight, None
@@ -146,11 +155,12 @@ class _Gate(Function):
     @staticmethod
     def forward(ctx, gate: Tensor, up: Tensor) -> Tensor:
         ctx.save_for_backward(gate, up)
-        return compiled(_gate)(gate.detach(), up.detach())
+        return compiled(_gate)(*any_length(gate.detach(), up.detach()))
 
     @staticmethod
     def backward(ctx, gradient: Tensor):
-        return compiled(_gate_back)(gradient, *(x.detach() for x in ctx.saved_tensors))
+        return compiled(_gate_back)(*any_length(gradient, *(x.detach()
+                                                            for x in ctx.saved_tensors)))
 
 
 def _gate(gate: Tensor, up: Tensor) -> Tensor:
@@ -196,13 +206,21 @@ class _Rotation(Function):
                 *more) -> Tuple[Tensor, Tensor]:
         ctx.rotate, ctx.more = rotate, more
         ctx.save_for_backward(cos, sin)
-        return compiled(rotate)(query.detach(), key.detach(), cos, sin, *more)
+        return _rotated(rotate, query.detach(), key.detach(), cos, sin, *more)
 
     @staticmethod
     def backward(ctx, of_query: Tensor, of_key: Tensor):
         cos, sin = ctx.saved_tensors
-        back = compiled(ctx.rotate)(of_query, of_key, cos, -sin, *ctx.more)
+        back = _rotated(ctx.rotate, of_query, of_key, cos, -sin, *ctx.more)
         return None, *back, None, None, *(None for _ in ctx.more)
+
+
+def _rotated(rotate: Callable, query: Tensor, key: Tensor, cos: Tensor, sin: Tensor, *more
+             ) -> Tuple[Tensor, Tensor]:
+    """Of (N, heads, D) with (N, D), or of (B, heads, T, D) with (B, T, D)."""
+    any_length(query, key, of=(0, 2) if query.ndim == 4 else (0, ))
+    any_length(cos, sin, of=tuple(range(cos.ndim - 1)))
+    return compiled(rotate)(query, key, cos, sin, *more)
 
 
 @lru_cache(maxsize=None)

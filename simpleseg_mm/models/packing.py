@@ -1,29 +1,29 @@
 """Rows of a batch laid end to end, each beginning that several rows share laid once."""
 from dataclasses import dataclass
-from typing import Dict, List, Sequence, Tuple
+from typing import Dict, List, Optional, Sequence, Tuple
 
 import torch
 from torch import Tensor
-from torch.nn.utils.rnn import pad_sequence
 
-#: sequences that share a beginning: its tokens, and the tokens of each, of which only the first
-#: has that beginning
-Group = Tuple[int, List[int]]
+#: a beginning that sequences share: its tokens, where it stands in the row, and the sequences
+Shared = Tuple[int, int, List[int]]
 
 
 @dataclass(frozen=True)
 class Packed:
-    """Where the tokens of B padded rows of T stand in one row of N.
+    """Where the tokens of B padded sequences of T stand in one row of N.
 
     Attributes:
-        order: (N,) which of the B * T tokens stand there.
-        places: (B, T) where each token's state is; of a shared beginning, in the first row that
-            has it. 0 for padding.
-        groups: the sequences, in the order in which they lie.
+        order: (N,) which of the B * T tokens stand there; of a shared beginning, those of the
+            first sequence that has it.
+        places: (B, T) where each token stands. 0 for padding.
+        shared: the beginnings that stand once.
+        borders: (B + 1,) int32, where sequences begin, and N; ``None`` where some share.
     """
     order: Tensor
     places: Tensor
-    groups: List[Group]
+    shared: List[Shared]
+    borders: Optional[Tensor]
 
 
 def pack_rows(ids_BT: Tensor, real_BT: Tensor, pictures: Sequence[int]) -> Packed:
@@ -39,42 +39,23 @@ def pack_rows(ids_BT: Tensor, real_BT: Tensor, pictures: Sequence[int]) -> Packe
     for row, picture in enumerate(pictures):
         by_picture.setdefault(picture, []).append(row)
     width, lengths = ids_BT.shape[1], real_BT.sum(1).tolist()
-    places, order, groups, start = torch.zeros_like(ids_BT), [], [], 0
+    places, order, shared, starts = torch.zeros_like(ids_BT), [], [], [0]
     for rows in by_picture.values():
-        shared = _common(ids_BT[rows], real_BT[rows]) if len(rows) > 1 else 0
-        first, own = start, []
+        common = _common(ids_BT[rows], real_BT[rows]) if len(rows) > 1 else 0
+        first = starts[-1]
+        if common:
+            shared.append((common, first, rows))
         for row in rows:
-            skipped = shared if own else 0
-            own.append(lengths[row] - skipped)
+            start, skipped = starts[-1], 0 if row == rows[0] else common
+            end = start + lengths[row] - skipped
             places[row, :skipped] = torch.arange(first, first + skipped)
-            places[row, skipped:lengths[row]] = torch.arange(start, start + own[-1])
+            places[row, skipped:lengths[row]] = torch.arange(start, end)
             order.append(torch.arange(skipped, lengths[row]) + row * width)
-            start += own[-1]
-        groups.append((shared, own))
-    return Packed(torch.cat(order), places, groups)
+            starts.append(end)
+    borders = None if shared else torch.tensor(starts, dtype=torch.int32)
+    return Packed(torch.cat(order), places, shared, borders)
 
 
 def _common(ids_GT: Tensor, real_GT: Tensor) -> int:
     """Tokens with which all rows begin."""
     return int(((ids_GT == ids_GT[0]) & real_GT).all(0).long().cumprod(0).sum())
-
-
-def side_by_side(groups: Sequence[Group]) -> Tuple[Tensor, Tensor]:
-    """The B sequences of a row of N tokens, whole, padded to the longest, T.
-
-    Returns:
-        (B, T) which token of the row stands where, any in the padding; and (N,) where in B * T
-        each token of the row stands, a shared one in the first sequence that has it.
-    """
-    rows, new, start = [], [], 0
-    for shared, own in groups:
-        beginning = torch.arange(start, start + shared)
-        for i, length in enumerate(own):
-            tokens = torch.arange(start, start + length)
-            rows.append(torch.cat([beginning, tokens]) if i else tokens)
-            new.append(len(rows[-1]) - length)
-            start += length
-    apart = pad_sequence(rows, batch_first=True)
-    together = [torch.arange(first, len(row)) + i * apart.shape[1]
-                for i, (row, first) in enumerate(zip(rows, new))]
-    return apart, torch.cat(together)

@@ -11,6 +11,7 @@ from typing import Dict, Iterable, Iterator, List, NamedTuple, Optional, Sequenc
 
 import torch
 import torch.distributed as dist
+import torch.nn.functional as F
 from torch import Tensor
 from torch.optim import Optimizer
 from torch.optim.adamw import adamw
@@ -38,11 +39,14 @@ def orthogonalize(matrices: Tensor, steps: int = 5, eps: float = 1e-7) -> Tensor
     """
     a, b, c = NS_COEFFICIENTS
     x = matrices / matrices.norm(dim=(-2, -1), keepdim=True).clamp(min=eps)
+    columns = x.shape[-1]
+    if columns % 8:  # matrix units read 16 bytes at a time
+        x = F.pad(x, (0, -columns % 8))
     for _ in range(steps):
         gram = torch.bmm(x, x.mT)
         gram = torch.baddbmm(gram, gram, gram, beta=b, alpha=c)
         x = torch.baddbmm(x, gram, x, beta=a)
-    return x
+    return x[..., :columns]
 
 
 def load_master(param: Tensor, low: Tensor) -> Tensor:

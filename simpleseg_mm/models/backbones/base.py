@@ -12,7 +12,7 @@ from transformers.modeling_layers import GradientCheckpointingLayer
 
 from ..attention import PACKED, SEGMENTS
 from ..fused import adapters_in_place, fuse, patches_as_rows
-from ..packing import pack_rows, side_by_side
+from ..packing import pack_rows
 from ..resources import packaged
 from .writing import AnswerWriter
 
@@ -303,8 +303,8 @@ class MLLMAdapter(AnswerWriter, nn.Module):
         """A batch for training with its padding left out: rows end to end in one row (1, N), and
         what rows of one picture begin with, once (:func:`pack_rows`).
 
-        Every token keeps its position and attends to its own row alone (``groups``), so states
-        and gradients are those of the padded batch. Unchanged without ``packing``.
+        Every token keeps its position and attends to its own row alone, so states and gradients
+        are those of the padded batch. Unchanged without ``packing``.
 
         Returns:
             the batch without ``labels``, and where in it each token's state stands (B, T).
@@ -315,12 +315,12 @@ class MLLMAdapter(AnswerWriter, nn.Module):
             return batch, torch.arange(ids.numel()).view(ids.shape)
         positions, real = self.token_positions(batch), batch.pop('attention_mask').bool()
         packed = pack_rows(ids, real, batch.pop('image_index', range(len(ids))))
-        apart, together = side_by_side(packed.groups)
         for key in ('input_ids', 'mm_token_type_ids'):
             if key in batch:
                 batch[key] = batch[key].flatten()[packed.order][None]
         return dict(batch, position_ids=positions.flatten(1)[:, packed.order][:, None],
-                    groups=packed.groups, apart=apart, together=together), packed.places
+                    shared=packed.shared, apart=packed.places, together=packed.order,
+                    borders=packed.borders), packed.places
 
     # --- running ------------------------------------------------------------------------------
     def to_device(self, batch: Dict[str, Tensor]) -> Dict[str, Tensor]:
