@@ -34,6 +34,7 @@ test_dataloader = val_dataloader
 val_evaluator = [dict(type='RESMetric'), dict(type='TextDump', out_file='{folder}/a.jsonl')]
 test_evaluator = val_evaluator
 global_batch_size = 0
+optim_wrapper = dict(optimizer=dict(ns_dtype='float32'))  # some CPUs would take bfloat16
 train_cfg = dict(max_iters=6, val_interval=6)
 param_scheduler = [
     dict(type='LinearLR', start_factor=0.1, by_epoch=False, begin=0, end=2),

@@ -1,4 +1,5 @@
 """Fused steps compute what transformers' own do; with a GPU, by kernels that are compiled."""
+from functools import lru_cache
 from unittest.mock import patch
 
 import pytest
@@ -59,6 +60,32 @@ def test_log_probs_are_bit_for_bit_the_same_with_and_without_gradient():
         old = model.log_probs(PICTURES[:2], turns)[0]
     new = model.log_probs(PICTURES[:2], turns)[0]
     assert new.requires_grad and torch.equal(old, new)
+
+
+@pytest.mark.parametrize('family', ['qwen2_5_vl', 'qwen2_vl', 'qwen3_vl'])
+def test_no_number_of_tokens_compiles_anything_new(family, monkeypatch):
+    graphs = []
+
+    def backend(graph, inputs):
+        graphs.append(graph)
+        return graph.forward
+
+    @lru_cache(maxsize=None)
+    def compiled(function):
+        return torch.compile(function, dynamic=False, backend=backend)
+
+    monkeypatch.setattr(fused, 'compiled', compiled)
+    model = of_family(family, packing=True).to(DEVICE)
+    fused.fuse(model.mllm.hf)
+    counts = []
+    for lines in (LINES, LINES[:1], LINES[1:], LINES[:2]):
+        batch = [sample(turns) for turns in lines]
+        model.loss(PICTURES[:len(lines)], batch)['loss'].backward()
+        model.answer(PICTURES[:len(lines)], PROMPTS[:len(lines)], max_new_tokens=4)
+        counts.append(len(graphs))
+        if len(lines) == 1:
+            known = len(graphs)  # of one row and of several
+    assert len(graphs) == known > 0, counts
 
 
 @pytest.mark.parametrize('family', ['kimi_vl', 'qwen3_5'])

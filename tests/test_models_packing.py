@@ -114,6 +114,26 @@ def test_rows_of_one_picture_lie_together_with_one_beginning(pictures, rows, row
             for text, places in zip(rows, packed.places)] == rows
 
 
+def of_any_lengths(query, key, value, borders, other_borders, longest, other_longest, *,
+                   window_size=(-1, -1), enable_gqa=False):
+    """What the GPU's kernel computes, segment by segment."""
+    assert (borders, longest) == (other_borders, other_longest)
+    assert borders.dtype == torch.int32 and longest == borders.diff().max()
+    parts = [x.tensor_split(borders[1:-1].long()) for x in (query, key, value)]
+    return torch.cat([F.scaled_dot_product_attention(
+        *(x.transpose(0, 1) for x in segment), is_causal=window_size == (-1, 0),
+        enable_gqa=enable_gqa).transpose(0, 1) for segment in zip(*parts)])
+
+
+@pytest.fixture(params=[False, True], ids=['padded', 'as they lie'])
+def attended(request, monkeypatch):
+    """How sequences in a row are attended to: side by side, or as on a GPU."""
+    if request.param:
+        monkeypatch.setattr(attention, '_takes_any_lengths', lambda *_: True)
+        monkeypatch.setattr(attention, 'varlen_attn', of_any_lengths)
+
+
+@pytest.mark.usefixtures('attended')
 @pytest.mark.parametrize('checkpointing', [False, True])
 @pytest.mark.parametrize('family', FULL)
 def test_loss_and_gradients_are_those_of_padded_rows(family, checkpointing):
@@ -132,6 +152,7 @@ def test_loss_and_gradients_are_those_of_padded_rows(family, checkpointing):
         torch.testing.assert_close(gradients[1][name], padded, msg=name)
 
 
+@pytest.mark.usefixtures('attended')
 @pytest.mark.parametrize('checkpointing', [False, True])
 @pytest.mark.parametrize('family', FULL)
 def test_log_probs_and_gradients_are_those_of_padded_rows(family, checkpointing):

@@ -6,6 +6,7 @@ import pytest
 import torch
 from mmdet.structures import DetDataSample
 from mmengine.config import Config
+from mmengine.model import BaseModel
 
 from simpleseg_mm.models import SimpleSeg
 from simpleseg_mm.models.backbones.writing import Generated
@@ -148,6 +149,17 @@ def test_loss_is_transformers_own(model):
     expected = model.mllm.hf(**batch).loss
     torch.testing.assert_close(model.loss([picture(112, 84)], [sample(TURNS)])['loss'], expected,
                                rtol=1e-5, atol=1e-5)
+
+
+def test_figures_for_the_log_are_read_with_the_loss(model):
+    losses = model.loss([picture(112, 84)], [sample(TURNS)])
+    loss, figures = model.parse_losses(losses)
+    expected_loss, expected = BaseModel.parse_losses(model, losses)
+    assert loss.requires_grad and torch.equal(loss, expected_loss)
+    assert list(figures) == list(expected)
+    for name, figure in figures.items():
+        assert figure.item() == expected[name].item() and not figure.requires_grad, name
+        assert figure.device.type == 'cpu', name
 
 
 def test_describe_marks_what_is_learnt(model):

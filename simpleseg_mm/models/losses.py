@@ -105,7 +105,7 @@ def _by_chunks(head: Callable, hidden_ND: Tensor, weight_VD: Tensor, target_N: T
     if len(target_N) <= chunk:
         return head(hidden_ND, weight_VD, target_N)
     count = -(-len(target_N) // chunk)  # of one size: a GPU loads a kernel for each new one
-    parts = [checkpoint(head, hidden, weight_VD, target, use_reentrant=False)
-             for hidden, target in zip(hidden_ND.tensor_split(count), target_N.tensor_split(count))]
+    parts = [checkpoint(head, hidden, weight_VD, target, use_reentrant=False) for hidden, target
+             in zip(hidden_ND.tensor_split(count), target_N.tensor_split(count))]
     first, second = zip(*parts)
     return torch.cat(first), torch.cat(second)
