@@ -270,6 +270,16 @@ def test_a_prompt_is_read_once_by_the_answers_of_a_micro_batch():
     assert sorted(work) == work
 
 
+def test_a_micro_batch_holds_no_more_than_an_update():
+    cfg = config('nano_gspo_refshapes', global_batch_size=4, train_cfg__group_size=8,
+                 train_cfg__mini_batches=2)
+    peaks = []
+    for cfg.train_cfg.micro_batch_size in (8, 16, 64):
+        memory = make_plan(cfg, 1, 80, advise=False)['memory_gib']
+        peaks.append(memory['backward']['activations'])
+    assert peaks[0] < peaks[1] == peaks[2]
+
+
 def test_flops_of_a_checkpointed_pair_of_layers():
     """Forward 2 a weight and row; backward 4, without the input's gradient 2; the first layer is
     run again, the second is not, as nothing after it needs its output."""

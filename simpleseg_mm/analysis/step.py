@@ -212,14 +212,15 @@ def _rehearse_rl(rehearsal, cfg, model, image, batch, phases, trained, reference
     phases['rollout'] = _rehearse_generation(
         rehearsal, mllm, image, settings.rollout.get('batch_size') or prompts, group,
         sampling.max_new_tokens, sampling)
-    rows = settings.get('micro_batch_size', 8)
     learnt = settings.get('down_sample') or group  # answers a prompt
-    answers = prompts // settings.get('mini_batches', 4) * learnt
+    of_update = prompts // settings.get('mini_batches', 4)
+    answers = of_update * learnt
+    rows = min(settings.get('micro_batch_size', 8), answers)
     if answers > rows:
         _blank_gradients(rehearsal, trained)
     pictures = [image.clone() for _ in range(rows)]  # the most that there can be
-    images = ([pictures[(row + learnt - 1) // learnt] for row in range(rows)] if mllm.packing
-              else pictures)
+    images = ([pictures[min((row + learnt - 1) // learnt, of_update - 1)] for row in range(rows)]
+              if mllm.packing else pictures)
     turns = [training_turns(mllm, replace(batch, turns=1), row) for row in range(rows)]
 
     def log_probs():
