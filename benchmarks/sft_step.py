@@ -124,8 +124,8 @@ def compare(name: str, model: str, batch_size: int, micro_batches: int, turns: i
                     mllm, data, f'{folder}/trainer', batch_size, micro_batches - warmup, warmup,
                     runner.optim_wrapper.optimizer, gradient_accumulation_steps=micro_batches,
                     max_steps=1, gradient_checkpointing=True, dataloader_num_workers=4))
-                print(seconds, memory, file=sys.stderr, flush=True)
                 memory['peer'] = peak_gib()
+                print(seconds, memory, file=sys.stderr, flush=True)
     flops *= timed / len(dataset)
     mfu = {side: round(flops / statistics.median(values) / peak_tflops / 1e12, 3)
            for side, values in seconds.items() if values}

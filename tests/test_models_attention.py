@@ -1,10 +1,13 @@
 """Attention of vision towers and of few tokens is PyTorch's own, computed together."""
+from types import SimpleNamespace
+
 import pytest
 import torch
 import torch.nn.functional as F
 from test_models_families import PICTURES, model  # noqa: F401
 from torch import nn
 
+from simpleseg_mm.models import attention
 from simpleseg_mm.models.attention import (SEGMENTS, SharedPrompts, packed_attention,
                                             segment_attention)
 
@@ -25,6 +28,25 @@ def test_segments_attend_to_themselves(lengths):
         expected = F.scaled_dot_product_attention(
             query, key, value, segment[:, None] == segment, scale=.3)
         torch.testing.assert_close(out, expected.transpose(1, 2))
+
+
+@pytest.mark.parametrize('takes, query, options, card', [
+    (True, dict(), dict(), (9, 0)),
+    (True, dict(dtype=torch.float16, shape=(1, 16, 5, 80)), dict(scaling=80 ** -.5), (8, 0)),
+    (True, dict(), dict(scaling=None, dropout=0.), (8, 0)),
+    (False, dict(), dict(), (7, 5)),                        # a T4 has no flash attention
+    (False, dict(is_cuda=False), dict(), (9, 0)),
+    (False, dict(dtype=torch.float32), dict(), (9, 0)),
+    (False, dict(shape=(1, 2, 5, 84)), dict(), (9, 0)),     # no multiple of 8
+    (False, dict(shape=(1, 2, 5, 512)), dict(), (9, 0)),
+    (False, dict(), dict(scaling=1.), (9, 0)),
+    (False, dict(), dict(dropout=.1), (9, 0)),
+])
+def test_which_states_the_kernel_for_any_lengths_takes(takes, query, options, card, monkeypatch):
+    monkeypatch.setattr(torch.cuda, 'get_device_capability', lambda device: card)
+    monkeypatch.setattr(attention, 'varlen_attn', len)
+    given = dict(is_cuda=True, dtype=torch.bfloat16, shape=(1, 28, 5, 128), device='cuda:0')
+    assert attention._takes_any_lengths(SimpleNamespace(**{**given, **query}), options) is takes
 
 
 def test_vision_towers_see_what_transformers_own_attention_sees(model):  # noqa: F811

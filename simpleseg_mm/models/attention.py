@@ -294,7 +294,8 @@ def _takes_any_lengths(query: Tensor, options: dict) -> bool:
     size = query.shape[-1]
     return (varlen_attn is not None and query.is_cuda and not options.get('dropout')
             and query.dtype in (torch.float16, torch.bfloat16) and size % 8 == 0 and size <= 256
-            and options.get('scaling') in (None, size ** -0.5))
+            and options.get('scaling') in (None, size ** -0.5)
+            and torch.cuda.get_device_capability(query.device) >= (8, 0))  # Ampere and later
 
 
 def _of_any_lengths(query: Tensor, key: Tensor, value: Tensor, borders: Tensor, longest: int,

@@ -3,17 +3,12 @@ from dataclasses import dataclass
 from typing import Dict, List, Optional, Sequence, Tuple, Union
 
 from torch import Tensor
-from transformers import Qwen2VLImageProcessor
+from transformers import Qwen2VLImageProcessor, vision_utils
 from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
 from transformers.utils import is_torchvision_available
 
 from ...registry import MODELS
 from .base import MLLMAdapter, _load
-
-try:
-    from transformers import vision_utils
-except ImportError:  # older releases work all out by themselves
-    vision_utils = None
 
 
 @MODELS.register_module()
@@ -64,7 +59,7 @@ class QwenVL(MLLMAdapter):
         forward and backward pass it would ask the device for numbers, each time waiting for all
         that the device still has to do."""
         packed, places = super().pack(batch)
-        if not self.packing or vision_utils is None:
+        if not self.packing:
             return packed, places
         pictures = (packed['input_ids'][0] == self.image_token_id).nonzero().squeeze(1)
         return dict(packed, picture_places=pictures,
