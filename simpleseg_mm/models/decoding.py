@@ -17,6 +17,7 @@ from torch import Tensor
 
 from .cache import memory_of
 from .guide import NEAR
+from .transfer import sent
 
 #: Called with the number of an answer (b * G + g) and the ids that were added to it.
 OnTokens = Callable[[int, Sequence[int]], Optional[bool]]
@@ -168,7 +169,7 @@ def _only(logits_NV: Tensor, ids: Sequence[np.ndarray]) -> Tensor:
     whole vocabulary would be read twice for them."""
     size, copy_NV = logits_NV.shape[1], torch.full_like(logits_NV, -torch.inf)
     starts = np.repeat(np.arange(len(ids)) * size, [len(row) for row in ids])
-    index = torch.from_numpy(starts + np.concatenate(ids)).to(logits_NV.device)
+    index = sent(torch.from_numpy(starts + np.concatenate(ids)), logits_NV.device)
     copy_NV.view(-1).index_copy_(0, index, logits_NV.view(-1).index_select(0, index))
     return copy_NV
 
@@ -222,8 +223,9 @@ def _read(mllm, memory, placed: List[Answer], first: List[int]) -> Tensor:
     width = max(map(len, runs))
     tokens_RT = torch.tensor([run + [0] * (width - len(run)) for run in runs])
     start_R = torch.tensor([first[answer.row] + len(answer.tokens) - 1 for answer in placed])
-    hidden_RTD = memory.read(mllm.decode, tokens_RT, start_R)
+    hidden_ND = memory.read(mllm.decode, tokens_RT, start_R).flatten(0, 1)
     real = [row * width + i for row, (answer, run) in enumerate(zip(placed, runs))
             for i in range(len(run)) if not answer.ended]
-    return hidden_RTD.flatten(0, 1).index_select(
-        0, torch.tensor(real, device=hidden_RTD.device))
+    if len(real) == len(hidden_ND):
+        return hidden_ND
+    return hidden_ND.index_select(0, sent(torch.tensor(real), hidden_ND.device))

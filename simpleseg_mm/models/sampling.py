@@ -11,6 +11,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from .transfer import sent
+
 #: an answer's number, its tokens, and what of its draft comes before the token to be chosen
 Prefix = Tuple[int, Sequence[int], Sequence[int]]
 
@@ -133,4 +135,4 @@ class Drawn:
     def __call__(self, logits_NV: Tensor, prefixes: Sequence[Prefix]) -> Tensor:
         rows = [row for row, _, _ in prefixes]
         places = [len(tokens) + len(draft) for _, tokens, draft in prefixes]
-        return draw(logits_NV, self.uniforms[rows, places].to(logits_NV.device), self.sampling)
+        return draw(logits_NV, sent(self.uniforms[rows, places], logits_NV.device), self.sampling)

@@ -1,5 +1,5 @@
 """What every multimodal LLM must offer to SimpleSeg: tokens in, hidden states or text out."""
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
 from typing import Dict, Iterable, Iterator, List, Optional, Sequence, Tuple, Union
@@ -14,6 +14,7 @@ from ..attention import PACKED, SEGMENTS
 from ..fused import adapters_in_place, fuse, patches_as_rows
 from ..packing import pack_rows
 from ..resources import packaged
+from ..transfer import sent
 from .writing import AnswerWriter
 
 IGNORE = -100
@@ -327,9 +328,8 @@ class MLLMAdapter(AnswerWriter, nn.Module):
         """An encoded batch where the network is. A GPU takes it in the order of its work, and
         nothing waits for that."""
         device = self.device
-        # page-locked memory belongs to the device that the thread has chosen
-        with torch.cuda.device(device) if device.type == 'cuda' else nullcontext():
-            return {key: _moved(value, device) for key, value in batch.items()}
+        return {key: sent(value, device) if isinstance(value, Tensor) else value
+                for key, value in batch.items()}
 
     def hidden_states(self, batch: Dict[str, Tensor]) -> Tensor:
         """Last hidden states (B, T, D) of an encoded batch, before the head."""
@@ -428,14 +428,6 @@ class MLLMAdapter(AnswerWriter, nn.Module):
         # The last layers' activations are given back before the first layers compute theirs.
         for layer in layers[round(share * len(layers)):]:
             layer.gradient_checkpointing = False
-
-
-def _moved(value, device: torch.device):
-    if not isinstance(value, Tensor) or value.device == device:
-        return value
-    if device.type == 'cuda':  # from other memory a copy waits until the device has done all
-        value = value.pin_memory()
-    return value.to(device, non_blocking=True)
 
 
 def num_values(parameter: Tensor) -> int:
