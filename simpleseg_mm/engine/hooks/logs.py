@@ -4,7 +4,8 @@ import math
 import os.path as osp
 import sys
 from collections import deque
-from contextlib import ExitStack
+from contextlib import ExitStack, nullcontext
+from functools import cached_property
 from typing import Optional
 
 import torch
@@ -26,6 +27,10 @@ class ReduceLogsHook(Hook):
 
     priority = 'HIGHEST'
 
+    @cached_property
+    def _stream(self):
+        return torch.cuda.Stream()
+
     def after_train_iter(self, runner, batch_idx: int, data_batch=None,
                          outputs: Optional[dict] = None) -> None:
         if get_world_size() == 1 or not outputs:
@@ -33,13 +38,15 @@ class ReduceLogsHook(Hook):
         names = sorted(name for name, value in outputs.items() if torch.is_tensor(value))
         if not names:
             return
-        values = {name: outputs[name].detach().double() for name in names}
+        values = {name: outputs[name].detach().double().cpu() for name in names}
         weight = values.get('answer_tokens')
         weighted = weight is not None and 'token_accuracy' in values
         if weighted:
             values['token_accuracy'] = values['token_accuracy'] * weight
         total = torch.stack([values[name].reshape(()) for name in names])
-        all_reduce(total)
+        # Numbers that have been read need not wait for the backward pass, which is queued.
+        with torch.cuda.stream(self._stream) if torch.cuda.is_available() else nullcontext():
+            all_reduce(total)
         totals = dict(zip(names, total))
         for name in names:
             if weighted and name == 'token_accuracy':
