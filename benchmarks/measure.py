@@ -68,12 +68,12 @@ def one_thread() -> Iterator[None]:
         torch.set_num_threads(threads)
 
 
-def row(name: str, ours: List[float], peer: List[float], unit: str, device: str = 'cpu',
-        more_is_better: bool = False, **notes) -> dict:
+def row(name: str, ours: List[float], peer: Optional[List[float]], unit: str,
+        device: str = 'cpu', more_is_better: bool = False, **notes) -> dict:
     """A row of the report.
 
     Args:
-        ours, peer: values in ``unit`` of the same turns.
+        ours, peer: values in ``unit`` of the same turns; no peer: no ratio.
         more_is_better: of a rate; else of a time or size.
         notes: further figures.
 
@@ -81,6 +81,9 @@ def row(name: str, ours: List[float], peer: List[float], unit: str, device: str 
         ``ours``, ``peer`` and ``ratio`` (above 1: ours is better) are medians; ``spread`` is the
         least and the most of the turns' ratios.
     """
+    if peer is None:
+        return dict(name=name, ratio=None, ours=_short(statistics.median(ours)), peer=None,
+                    unit=unit, device=device, spread=[], **notes)
     ratios = [(a / b if more_is_better else b / a) for a, b in zip(ours, peer)]
     return dict(name=name, ratio=_short(statistics.median(ratios)),
                 ours=_short(statistics.median(ours)), peer=_short(statistics.median(peer)),

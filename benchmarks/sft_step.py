@@ -129,19 +129,17 @@ def compare(name: str, model: str, batch_size: int, micro_batches: int, turns: i
     flops *= timed / len(dataset)
     mfu = {side: round(flops / statistics.median(values) / peak_tflops / 1e12, 3)
            for side, values in seconds.items() if values}
-    rates = {side: [timed / value for value in values] for side, values in seconds.items()}
+    rates = {side: [timed / value for value in values]
+             for side, values in seconds.items() if values}
     what = (f'{timed} pictures in micro-batches of {batch_size} and an update by Muon, gradient '
             f'checkpointing, bfloat16; MFU {mfu["ours"]} of {peak_tflops:g} TFLOP/s, peak memory '
             f'{memory["ours"]} GiB')
-    notes = dict(mfu=mfu, memory_gib=memory, seconds=seconds, tokens_per_s=round(
-        tokens / len(dataset) * statistics.median(rates['ours']), 1),
-                 reserved_gib=round(torch.cuda.max_memory_reserved() / 2**30, 2) if cuda else None)
-    if not peer:
-        return dict(name=name, ratio=None, ours=round(statistics.median(rates['ours']), 3),
-                    peer=None, unit='samples/s', device=device_name(), spread=[], what=what,
-                    **notes)
-    return row(name, rates['ours'], rates['peer'], 'samples/s', device_name(), True, what=what +
-               f'; the peer is transformers.Trainer: {mfu["peer"]}, {memory["peer"]} GiB', **notes)
+    if peer:
+        what += f'; the peer is transformers.Trainer: {mfu["peer"]}, {memory["peer"]} GiB'
+    return row(name, rates['ours'], rates.get('peer'), 'samples/s', device_name(), True,
+               what=what, mfu=mfu, memory_gib=memory, seconds=seconds, tokens_per_s=round(
+                   tokens / len(dataset) * statistics.median(rates['ours']), 1),
+               reserved_gib=round(torch.cuda.max_memory_reserved() / 2**30, 2) if cuda else None)
 
 
 def rows(quick: bool = False) -> List[dict]:

@@ -46,8 +46,7 @@ def test_ways_take_turns_and_the_first_turn_is_not_counted():
 
 @pytest.mark.parametrize('row, cell', [
     (measure.skipped('gpu', 'no CUDA device'), 'skipped: no CUDA device'),
-    (dict(name='gpu', ratio=None, ours=3.0, peer=None, unit='s', device='x', spread=[]),
-     'no peer'),
+    (measure.row('gpu', [1.0, 3.0, 2.0], None, 's'), '| 2 | no peer | s |'),
     (measure.row('gpu', [1.0], [3.0], 's'), '**3**'),
 ])
 def test_every_row_has_a_line(row, cell):
