@@ -86,7 +86,8 @@ class QwenVL(MLLMAdapter):
         return made
 
     def to_device(self, batch: Dict[str, Tensor]) -> Dict[str, Tensor]:
-        """As the base's; grids stay where all is worked out from them but numbers."""
+        """As the base's. Where the layout of patches is given, nothing but Python reads the grids:
+        they stay on the CPU."""
         stay = {'image_grid_thw'} & batch.keys() if 'image_position_ids' in batch else ()
         moved = super().to_device({key: value for key, value in batch.items() if key not in stay})
         return {**moved, **{key: batch[key] for key in stay}}
@@ -120,8 +121,8 @@ class QwenVL(MLLMAdapter):
 
 @dataclass(frozen=True)
 class _Places:
-    """What stands in the place of a mask of pictures' tokens: (P,) where they are. In its backward
-    pass a mask is counted."""
+    """(P,) where pictures' tokens are, in the place of a mask: a mask is counted, for its backward
+    pass, by asking the device."""
     index: Tensor
 
     @classmethod
