@@ -83,7 +83,7 @@ class SimpleSeg(BaseModel):
         on a GPU: whoever reads them after it waits until all is done, and the GPU then waits for
         its next work."""
         loss, figures = super().parse_losses(losses)
-        read = torch.stack([figure.detach().double() for figure in figures.values()]).cpu()
+        read = torch.stack([figure.detach() for figure in figures.values()]).cpu()
         return loss, dict(zip(figures, read))
 
     def encode(self, inputs: List[Tensor], data_samples: Sequence) -> Dict[str, Tensor]:
