@@ -49,6 +49,12 @@ def test_bad_input(options, message):
         make_plan(config(), **{**dict(gpus=1, gpu_memory=80), **options})
 
 
+def test_prompts_that_do_not_make_the_updates_are_refused_as_in_training():
+    cfg = config('nano_gspo_refshapes', global_batch_size=2, train_cfg__mini_batches=4)
+    with pytest.raises(ValueError, match='2 prompts a process .* mini_batches=4'):
+        make_plan(cfg, 1, 80)
+
+
 def test_a_codec_without_a_budget_needs_a_number_of_tokens():
     cfg = config()
     cfg.train_dataloader.dataset.query.codec.tokens = None

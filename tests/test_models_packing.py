@@ -119,10 +119,12 @@ def of_any_lengths(query, key, value, borders, other_borders, longest, other_lon
     """What the GPU's kernel computes, segment by segment."""
     assert (borders, longest) == (other_borders, other_longest)
     assert borders.dtype == torch.int32 and longest == borders.diff().max()
+    fewer = key.shape[1] != query.shape[1]
+    assert enable_gqa == fewer or 'enable_gqa' not in attention._VARLEN  # else it is refused
     parts = [x.tensor_split(borders[1:-1].long()) for x in (query, key, value)]
     return torch.cat([F.scaled_dot_product_attention(
         *(x.transpose(0, 1) for x in segment), is_causal=window_size == (-1, 0),
-        enable_gqa=enable_gqa).transpose(0, 1) for segment in zip(*parts)])
+        enable_gqa=fewer).transpose(0, 1) for segment in zip(*parts)])
 
 
 @pytest.fixture(params=[False, True], ids=['padded', 'as they lie'])

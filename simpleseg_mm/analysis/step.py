@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from ..engine import launch
 from ..engine.optimizers import MuonAdamW, orthogonalize
+from ..engine.rl_loop import prompts_an_update
 from ..models import losses
 from ..models.backbones.base import num_values
 from ..models.sampling import Sampling, draw
@@ -213,7 +214,7 @@ def _rehearse_rl(rehearsal, cfg, model, image, batch, phases, trained, reference
         rehearsal, mllm, image, settings.rollout.get('batch_size') or prompts, group,
         sampling.max_new_tokens, sampling)
     learnt = settings.get('down_sample') or group  # answers a prompt
-    of_update = prompts // settings.get('mini_batches', 4)
+    of_update = prompts_an_update(prompts, settings.get('mini_batches', 4))
     answers = of_update * learnt
     rows = min(settings.get('micro_batch_size', 8), answers)
     if answers > rows:

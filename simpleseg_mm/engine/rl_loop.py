@@ -135,9 +135,7 @@ class RLTrainLoop(IterBasedTrainLoop):
                              'or None for all')
         if micro_batch_size < 1:
             raise ValueError(f'micro_batch_size={micro_batch_size}: at least 1 answer')
-        if mini_batches < 1 or prompts % mini_batches:
-            raise ValueError(f'{prompts} prompts a process (train_dataloader.batch_size) do not '
-                             f'make mini_batches={mini_batches} of equal size')
+        prompts_an_update(prompts, mini_batches)
         self.reward = REWARDS.build(reward)
         self.rollout = ROLLOUTS.build(rollout)
         self.objective = PolicyObjective(**(objective or {}))
@@ -353,6 +351,18 @@ class RLTrainLoop(IterBasedTrainLoop):
         raise FloatingPointError(
             f'{values} in rollout {self._iter + 1}: nothing was updated; its answers and rewards '
             f'are in {path}. Try a lower learning rate, clip_grad, or float32.')
+
+
+def prompts_an_update(prompts: int, mini_batches: int) -> int:
+    """Of a process.
+
+    Raises:
+        ValueError: the prompts of a rollout do not make so many updates of one size.
+    """
+    if mini_batches < 1 or prompts % mini_batches:
+        raise ValueError(f'{prompts} prompts a process (train_dataloader.batch_size) do not '
+                         f'make mini_batches={mini_batches} of equal size')
+    return prompts // mini_batches
 
 
 class _Sums:

@@ -89,7 +89,8 @@ class SimpleSeg(BaseModel):
     def encode(self, inputs: List[Tensor], data_samples: Sequence) -> Dict[str, Tensor]:
         """The batch as ``loss`` gives it to the network, where the network is: in rows without
         padding where ``mllm.packing`` is on; see :meth:`_prepared`."""
-        return self._prepared(self._encode(inputs, data_samples))
+        batch = self._encode(inputs, data_samples)
+        return self._prepared(batch, _of_answers(batch))
 
     def loss(self, inputs: List[Tensor], data_samples: Sequence,
              encoded: Optional[Dict[str, Tensor]] = None) -> Dict[str, Tensor]:
@@ -120,7 +121,7 @@ class SimpleSeg(BaseModel):
         """The batch as ``log_probs`` gives it to the network, where the network is."""
         batch = self.mllm.encode(images, conversations, share_images=True)
         mask = _of_answers(batch)
-        return self._prepared(batch, answer_mask=mask,
+        return self._prepared(batch, mask, answer_mask=mask,
                               answer_slots=mask.flatten().nonzero().squeeze(1))
 
     def log_probs(self, images: List[Tensor], conversations: Sequence, temperature: float = 1.0,
@@ -147,12 +148,17 @@ class SimpleSeg(BaseModel):
         logp, entropy = (blank.index_copy(0, slots, x).view(mask.shape) for x in (logp, entropy))
         return logp, entropy, mask
 
-    def _prepared(self, batch: Dict[str, Tensor], **more: Tensor) -> Dict[str, Tensor]:
+    def _prepared(self, batch: Dict[str, Tensor], mask: Tensor, **more: Tensor
+                  ) -> Dict[str, Tensor]:
         """An encoded batch packed, and on the network's device, with ``answer_tokens`` (N,), the
         tokens that belong to answers, row after row, and ``answer_places`` (N,): whose states they
         follow from. The device is never asked for them: whoever asks waits for all that it still
-        has to do."""
-        mask = _of_answers(batch)
+        has to do.
+
+        Args:
+            mask: (B, T - 1), :func:`_of_answers` of the batch.
+            more: goes to the device beside it.
+        """
         packed, places = self.mllm.pack(batch)
         return self.mllm.to_device(dict(packed, answer_tokens=batch['labels'][:, 1:][mask],
                                         answer_places=places[:, :-1][mask], **more))
