@@ -8,6 +8,7 @@ import pytest
 @pytest.mark.parametrize('package, banned', [
     ('simpleseg_mm.polygon', {'torch', 'mmengine', 'mmcv', 'mmdet', 'transformers', 'peft'}),
     ('simpleseg_mm.export', {'torch', 'mmengine', 'mmcv', 'mmdet', 'transformers', 'peft'}),
+    ('simpleseg_mm.files', {'torch', 'cv2', 'mmengine', 'mmcv', 'mmdet', 'transformers', 'peft'}),
     ('simpleseg_mm.rl', {'mmengine', 'mmcv', 'mmdet', 'transformers', 'peft'}),
 ])
 def test_no_framework_is_loaded(package, banned):

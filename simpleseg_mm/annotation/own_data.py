@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from simpleseg_mm.apis.images import ImageError, load_image
+from simpleseg_mm.files import ImageError, load_image
 from simpleseg_mm.datasets import native
 from simpleseg_mm.datasets.transforms import decode_image
 from simpleseg_mm.polygon import mask_to_box, segmentation_to_mask

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from simpleseg_mm.apis.images import MAX_PIXELS
+from simpleseg_mm.files.pictures import MAX_PIXELS
 from simpleseg_mm.datasets import native
 
 from .sample import clean_text

@@ -9,12 +9,13 @@ from pathlib import Path
 from mmengine.utils import import_modules_from_strings
 from tqdm import tqdm
 
+from simpleseg_mm.files import replace_bytes
 from simpleseg_mm.registry import STAGES
 
 from .readers import InputFile, Reader
 from .sample import Chunk
 from .stage import Journal, Stage, run_stage
-from .writer import FOLDERS, Totals, write_atomically, write_chunk
+from .writer import FOLDERS, Totals, write_chunk
 
 
 @dataclass(frozen=True)
@@ -98,7 +99,7 @@ def finish(plan: Plan, chunk: Chunk, survey: Stage | None) -> dict:
     """Write a chunk that has been through its stages; returns its record."""
     work_dir = Path(plan.work_dir)
     if survey is not None:
-        write_atomically(work_dir / 'survey' / f'{chunk.name}.json', survey.survey(chunk))
+        replace_bytes(work_dir / 'survey' / f'{chunk.name}.json', survey.survey(chunk))
         record = dict(name=chunk.name, weight=chunk.weight)
     else:
         record = write_chunk(chunk, work_dir, list(plan.stages))
@@ -161,7 +162,7 @@ def annotate(cfg: Mapping, work_dir: str, engine) -> Totals:
         _run(plan, files, engine, survey=True)
         plan.build_stage(name).conclude(Path(plan.work_dir))
     totals = _run(plan, files, engine, survey=False)
-    write_atomically(Path(plan.work_dir) / 'counts.json',
+    replace_bytes(Path(plan.work_dir) / 'counts.json',
                      json.dumps(totals.as_dict(), indent=1).encode())
     return totals
 
@@ -211,7 +212,7 @@ def _claim(plan: Plan, files: list[InputFile]) -> None:
         if changed:
             raise ValueError(f'the input has changed since {plan.work_dir} was begun: '
                              f'{changed[:5]} are other or gone. Give a new --work-dir')
-    write_atomically(path, json.dumps(mine, indent=1).encode())
+    replace_bytes(path, json.dumps(mine, indent=1).encode())
 
 
 def _differences(a, b, place: str = '') -> list[str]:

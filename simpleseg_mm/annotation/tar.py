@@ -1,24 +1,11 @@
 """Tar shards in WebDataset's form: equal content gives equal bytes, and what is cut is noticed."""
-import os
 import tarfile
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 from typing import BinaryIO
 
 import numpy as np
 
 BLOCK = tarfile.BLOCKSIZE
-
-
-def write_atomically(path: Path, *parts: bytes) -> None:
-    """Write a file that is either whole or not there, also after a crash of the machine."""
-    path = Path(path)
-    partial = path.with_name(f'.{path.name}.{os.getpid()}.partial')
-    with open(partial, 'wb') as file:
-        file.writelines(parts)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(partial, path)
 
 
 def pack(members: Sequence[tuple[str, bytes]]) -> tuple[list[bytes], np.ndarray]:

@@ -7,8 +7,10 @@ from pathlib import Path
 
 import numpy as np
 
+from simpleseg_mm.files import replace_bytes
+
 from .sample import KINDS, Chunk, Sample, clean_text
-from .tar import pack, write_atomically
+from .tar import pack
 
 FOLDERS = ('shards', 'ledger', 'quarantine', 'in_work', 'survey')
 #: columns of a shard's index, one row a text of an object
@@ -71,12 +73,12 @@ def write_chunk(chunk: Chunk, work_dir: Path, stages: Sequence[str]) -> dict:
     if quarantined:
         aside = [(f'{sample.key}.{suffix}', part) for sample in quarantined
                  for suffix, part in (('bin', sample.raw), ('txt', _reason(sample)))]
-        write_atomically(work_dir / 'quarantine' / f'{chunk.name}.tar', *pack(aside)[0])
+        replace_bytes(work_dir / 'quarantine' / f'{chunk.name}.tar', *pack(aside)[0])
     if files:
-        write_atomically(work_dir / 'shards' / f'{chunk.name}.tar', *content)
-        write_atomically(work_dir / 'shards' / f'{chunk.name}.npy', index.getvalue())
+        replace_bytes(work_dir / 'shards' / f'{chunk.name}.tar', *content)
+        replace_bytes(work_dir / 'shards' / f'{chunk.name}.npy', index.getvalue())
     record = _record(chunk, annotations, sum(map(len, content)) if files else 0, stages)
-    write_atomically(work_dir / 'ledger' / f'{chunk.name}.json', json.dumps(record).encode())
+    replace_bytes(work_dir / 'ledger' / f'{chunk.name}.json', json.dumps(record).encode())
     return record
 
 

@@ -17,11 +17,11 @@ from rich.progress import track
 
 from ..datasets.collate import collate_queries
 from ..evaluation.answers import read_answer
+from ..files import ImageError, is_url, list_images, load_image
 from ..polygon import PolygonCodec
 from ..registry import INFERENCERS, MODELS, TRANSFORMS
 from ..structures import FileNames, Prompt, Segmentation
 from ..visualization import write_image
-from .images import ImageError, is_url, list_images, load_image
 from .loading import load_weights, query_of, resolve
 
 PromptLike = Union[Prompt, str, dict]

@@ -1,7 +1,6 @@
 """Native files of the RefCOCO family: references, instances, published sizes, leakage."""
 import gzip
 import io
-import json
 import math
 import pickle
 import re
@@ -9,6 +8,8 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from pycocotools import mask as coco_mask
+
+from simpleseg_mm.files import load_json
 
 # Published sizes of the sets: (references, sentences, images); None where it is not published.
 PUBLISHED = {
@@ -65,14 +66,6 @@ def load_pickle(path: str | Path):
                 f'{path} is refused: {error}. Only pickles of plain lists, dicts, strings and '
                 'numbers are read; take the original file again, or convert it to JSON') from None
     raise AssertionError('latin1 decodes every byte')
-
-
-def load_json(path: str | Path):
-    """Content of a JSON file. ValueError names a broken file and the place."""
-    try:
-        return json.loads(Path(path).read_bytes())
-    except ValueError as error:
-        raise ValueError(f'{path} is not readable JSON: {error}. Take the file again') from None
 
 
 def refs_candidates(folder: str | Path, split_by: str) -> list[Path]:

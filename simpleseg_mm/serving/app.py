@@ -17,7 +17,7 @@ from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
 
 from .. import __version__
-from ..apis.images import ImageError, ImageTooLarge
+from ..files import ImageError, ImageTooLarge
 from ..export import FORMATS
 from ..structures import Prompt, Segmentation
 from . import edited

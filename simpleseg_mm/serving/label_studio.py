@@ -16,7 +16,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from .. import __version__
-from ..apis.images import ImageError
+from ..files import ImageError
 from ..export.rings import keyhole
 from ..structures import Prompt, Segmentation
 from .pictures import Picture

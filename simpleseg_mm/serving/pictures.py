@@ -12,7 +12,7 @@ from typing import Optional
 import numpy as np
 from PIL import Image
 
-from ..apis.images import ImageError, load_image
+from ..files import ImageError, load_image
 
 
 @dataclass(frozen=True)

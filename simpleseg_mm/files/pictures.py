@@ -6,12 +6,15 @@ A picture is refused before its pixels are unpacked where it is too large, and b
 import io
 import os
 import urllib.error
+import urllib.parse
 import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import List, Tuple, Union
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image
 
 #: what is read; formats that run other programs (EPS) or hold scenes are not
 FORMATS = ('JPEG', 'PNG', 'WEBP', 'BMP', 'TIFF', 'GIF', 'JPEG2000', 'PPM')
@@ -22,7 +25,15 @@ MAX_SIDE = 16_384
 MAX_PIXELS = 80_000_000  # below what Pillow warns of
 MAX_ASPECT = 200  # Qwen's image processor refuses longer ones
 MAX_BYTES = 100_000_000
+MAX_SCANS = 100  # of a progressive JPEG; encoders write some ten
+MAX_SCANNED = 2_000_000_000  # scans x pixels: each scan goes through the whole picture
 TIMEOUT = 20.0  # seconds without an answer from a server
+
+_ORIENTATION = 0x0112
+_TURNS = {2: Image.Transpose.FLIP_LEFT_RIGHT, 3: Image.Transpose.ROTATE_180,
+          4: Image.Transpose.FLIP_TOP_BOTTOM, 5: Image.Transpose.TRANSPOSE,
+          6: Image.Transpose.ROTATE_270, 7: Image.Transpose.TRANSVERSE,
+          8: Image.Transpose.ROTATE_90}
 
 ImageLike = Union[str, os.PathLike, bytes, np.ndarray, Image.Image]
 
@@ -35,35 +46,78 @@ class ImageTooLarge(ImageError):
     """A picture with more pixels or bytes than are taken."""
 
 
-def load_image(source: ImageLike, name: str = '', max_pixels: int = MAX_PIXELS) -> np.ndarray:
-    """Pixels of a picture, upright.
+def load_image(source: ImageLike, name: str = '', max_pixels: int = MAX_PIXELS,
+               upright: bool = True, white: int = 65535) -> np.ndarray:
+    """Pixels of a picture.
 
     Args:
         source: path, http(s) address, the bytes of a file, a PIL picture, or an array: (H, W, 3)
-            **RGB**, (H, W, 4) RGBA or (H, W) grey; uint8, uint16 (full scale) or bool.
+            **RGB**, (H, W, 4) RGBA or (H, W) grey; uint8, uint16 (up to ``white``) or bool.
         name: what messages call it; the path or address unless told.
         max_pixels: of an encoded picture, known before its pixels are unpacked.
+        upright: turn the picture as its EXIF orientation says, as viewers show it; False: as it
+            is stored, as COCO's annotations mean it.
+        white: the brightest value of a picture of more than 8 bits: 65535 of 16 bits in full, 4095
+            of twelve bits in a file of sixteen. What is brighter is white.
 
     Returns:
-        (H, W, 3) uint8, RGB. EXIF's orientation is applied, greyscale, CMYK, palettes and 16 bits
-        are converted, transparency is laid on white; of several frames the first is taken.
+        (H, W, 3) uint8, RGB. Greyscale, CMYK, palettes and 16 bits are converted, transparency is
+        laid on white; of several frames the first is taken.
 
     Raises:
         ImageError: missing or unreachable, no picture, broken, or too large.
     """
     if isinstance(source, np.ndarray):
-        return _from_array(source, name or 'the array')
+        return _from_array(source, name or 'the array', white)
     if isinstance(source, Image.Image):
         name = name or getattr(source, 'filename', '') or 'the picture'
         check_size(source.size, name)
-        return _to_rgb(source, name)
+        with _one_error(name, 0):
+            return _to_rgb(source, name, upright, white)
+    with open_picture(source, name, max_pixels) as image:
+        return _to_rgb(image, name or _name_of(source), upright, white)
+
+
+@contextmanager
+def open_picture(source: Union[str, os.PathLike, bytes], name: str = '',
+                 max_pixels: int = MAX_PIXELS) -> Iterator[Image.Image]:
+    """A picture whose header is read and whose pixels are not yet unpacked.
+
+    For what needs its size, format or orientation; :func:`load_image` gives pixels. Whatever a
+    broken file raises inside the block becomes an ImageError.
+
+    Args:
+        source: path, http(s) address, or the bytes of a file.
+        name, max_pixels: see :func:`load_image`.
+
+    Raises:
+        ImageError: see :func:`load_image`.
+    """
+    name = name or _name_of(source)
     if isinstance(source, (str, os.PathLike)):
-        name = name or str(source)
         source = _download(name) if is_url(source) else _read(Path(source), name)
     if not isinstance(source, (bytes, bytearray)):
         raise ImageError(f'a picture is a path, an address, bytes, an array or a PIL picture; '
                          f'got {type(source).__name__}')
-    return _decode(bytes(source), name or 'the upload', max_pixels)
+    with _one_error(name, len(source)), Image.open(io.BytesIO(source), formats=FORMATS) as image:
+        check_size(image.size, name, max_pixels)
+        if image.format == 'JPEG':
+            _check_scans(source, image.size, name)
+        yield image
+
+
+def orientation_of(image: Image.Image) -> int:
+    """EXIF orientation 1 to 8 of an open picture: 1 where it has none, or a malformed one."""
+    try:
+        tag = image.getexif().get(_ORIENTATION, 1)
+    except Exception:  # malformed EXIF raises whatever its bytes lead to
+        return 1
+    return tag if tag in _TURNS else 1
+
+
+def turned(size: Tuple[int, int], orientation: int) -> Tuple[int, int]:
+    """The size of a picture once it is upright: tags 5 to 8 swap its sides."""
+    return size[::-1] if orientation >= 5 else size
 
 
 def is_url(source) -> bool:
@@ -111,7 +165,7 @@ def _read(path: Path, name: str) -> bytes:
 
 
 def _download(url: str) -> bytes:
-    request = urllib.request.Request(url, headers={'User-Agent': 'simpleseg_mm'})
+    request = urllib.request.Request(quoted(url), headers={'User-Agent': 'simpleseg_mm'})
     try:
         with urllib.request.urlopen(request, timeout=TIMEOUT) as answer:
             raw = answer.read(MAX_BYTES + 1)
@@ -120,34 +174,64 @@ def _download(url: str) -> bytes:
     except (OSError, ValueError) as error:  # URLError and timeouts among them
         raise ImageError(f'cannot reach {url}: {getattr(error, "reason", error)}. Fetch the '
                          'picture by other means and give its path') from None
+    except Exception as error:  # http.client's, for answers that are none
+        raise ImageError(f'{url} does not answer as a web server does: {error!r:.100}') from None
     if len(raw) > MAX_BYTES:
         raise ImageError(f'{url} sends more than {MAX_BYTES:,} bytes')
     return raw
 
 
-def _decode(raw: bytes, name: str, max_pixels: int) -> np.ndarray:
+def quoted(url: str) -> str:
+    """An address as it is sent: blanks and letters beyond ASCII as %XX, what is quoted stays."""
     try:
-        with Image.open(io.BytesIO(raw), formats=FORMATS) as image:
-            check_size(image.size, name, max_pixels)
-            return _to_rgb(image, name)
+        parts = urllib.parse.urlsplit(url)
+        host = parts.netloc.encode('idna').decode() if not parts.netloc.isascii() else parts.netloc
+    except ValueError as error:
+        raise ImageError(f'{url} is no address: {error}') from None
+    quote = urllib.parse.quote
+    return urllib.parse.urlunsplit((parts.scheme, host, quote(parts.path, "/%:@!$&'()*+,;=~"),
+                                    quote(parts.query, "/%:@!$&'()*+,;=~?[]"), ''))
+
+
+def _name_of(source) -> str:
+    return str(source) if isinstance(source, (str, os.PathLike)) else 'the upload'
+
+
+@contextmanager
+def _one_error(name: str, size: int) -> Iterator[None]:
+    """What broken files raise, as ImageErrors."""
+    try:
+        yield
     except ImageError:
         raise
     except Image.UnidentifiedImageError:
-        raise ImageError(f'{name} is no picture that can be read ({len(raw):,} bytes); give one '
+        raise ImageError(f'{name} is no picture that can be read ({size:,} bytes); give one '
                          f'of {", ".join(FORMATS)}') from None
     except Image.DecompressionBombError:
         raise ImageTooLarge(f'{name} unpacks to more than {MAX_PIXELS // 10**6} million pixels; '
                             'make it smaller') from None
-    except (OSError, SyntaxError, ValueError) as error:  # what broken files raise
-        raise ImageError(f'{name} is a broken picture: {error}') from None
+    except MemoryError:
+        raise ImageTooLarge(f'{name} does not fit into memory; make it smaller') from None
+    except Exception as error:  # decoders raise whatever broken bytes lead to
+        raise ImageError(f'{name} is a broken picture: {str(error) or repr(error)}') from None
 
 
-def _to_rgb(image: Image.Image, name: str) -> np.ndarray:
+def _check_scans(raw: bytes, size: Tuple[int, int], name: str) -> None:
+    """Refuse a JPEG whose scans are more than any encoder writes: they take minutes to read."""
+    scans = raw.count(b'\xff\xda')
+    if scans > MAX_SCANS or scans * size[0] * size[1] > MAX_SCANNED:
+        raise ImageTooLarge(f'{name} is a JPEG of {scans} scans; at most {MAX_SCANS}, and fewer '
+                            'where it is large. Save it anew')
+
+
+def _to_rgb(image: Image.Image, name: str, upright: bool, white: int) -> np.ndarray:
+    orientation = orientation_of(image) if upright else 1
     image.seek(0)
     image.load()
-    image = ImageOps.exif_transpose(image)
+    if orientation != 1:
+        image = image.transpose(_TURNS[orientation])
     if image.mode.startswith('I'):  # 16 bits, and the 32 that PIL widens some of them to
-        return _from_array(np.asarray(image).clip(0, 65535).astype(np.uint16), name)
+        return _from_array(np.asarray(image).clip(0, 65535).astype(np.uint16), name, white)
     if image.mode == 'F':
         raise ImageError(f'{name} holds fractions, whose black and white are not known; save it '
                          'with 8 or 16 bits')
@@ -157,18 +241,19 @@ def _to_rgb(image: Image.Image, name: str) -> np.ndarray:
     return np.array(image.convert('RGB'))
 
 
-def _from_array(array: np.ndarray, name: str) -> np.ndarray:
+def _from_array(array: np.ndarray, name: str, white: int) -> np.ndarray:
     shape = array.shape
     if array.ndim not in (2, 3) or (array.ndim == 3 and shape[2] not in (1, 3, 4)):
         raise ImageError(f'{name} has shape {shape}; give (H, W, 3) RGB, (H, W, 4) or (H, W)')
     check_size((shape[1], shape[0]), name)
     if array.dtype == np.uint16:
-        array = ((array.astype(np.uint32) + 128) // 257).astype(np.uint8)
+        bright = np.minimum(array, white).astype(np.uint32)
+        array = ((bright * 255 + white // 2) // white).astype(np.uint8)
     elif array.dtype == bool:
         array = array.astype(np.uint8) * 255
     elif array.dtype != np.uint8:
         raise ImageError(f'{name} is of {array.dtype}; give uint8 (0..255) or uint16 (0..65535)')
     if array.ndim == 3 and shape[2] == 4:
-        return _to_rgb(Image.fromarray(array, 'RGBA'), name)
+        return _to_rgb(Image.fromarray(array, 'RGBA'), name, False, white)
     grey = array if array.ndim == 2 else array[..., 0] if shape[2] == 1 else None
     return np.ascontiguousarray(array if grey is None else np.stack([grey] * 3, axis=-1))

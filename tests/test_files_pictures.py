@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from simpleseg_mm.apis import ImageError, images, list_images, load_image
+from simpleseg_mm.files import ImageError, list_images, load_image, pictures
 
 RED = np.zeros((8, 12, 3), np.uint8) + np.array([200, 30, 20], np.uint8)
 
@@ -85,7 +85,7 @@ def test_a_missing_file_and_a_folder(tmp_path):
 
 
 def test_a_large_file_is_not_read(tmp_path, monkeypatch):
-    monkeypatch.setattr(images, 'MAX_BYTES', 100)
+    monkeypatch.setattr(pictures, 'MAX_BYTES', 100)
     (tmp_path / 'a.png').write_bytes(bytes(101))
     with pytest.raises(ImageError, match='101 bytes; at most 100'):
         load_image(tmp_path / 'a.png')
@@ -189,7 +189,7 @@ def test_addresses(address, monkeypatch):
     assert np.array_equal(load_image(f'{address}/red.png?x=1'), RED)
     with pytest.raises(ImageError, match='/gone.png answers 404'):
         load_image(f'{address}/gone.png')
-    monkeypatch.setattr(images, 'MAX_BYTES', 20)
+    monkeypatch.setattr(pictures, 'MAX_BYTES', 20)
     with pytest.raises(ImageError, match='sends more than 20 bytes'):
         load_image(f'{address}/red.png')
 
@@ -207,3 +207,61 @@ def test_an_address_that_cannot_be_reached(address):
 def test_file_addresses_are_paths():
     with pytest.raises(ImageError, match='there is no picture'):
         load_image(f'file://{Path(__file__).resolve()}')
+
+
+# --- orientation, bits, scans, addresses ------------------------------------------------------
+def with_tag(tag, size=(9, 6)) -> bytes:
+    """A stored picture (w, h), black but for a white pixel at x 1, y 2."""
+    pixels = np.zeros((size[1], size[0], 3), np.uint8)
+    pixels[2, 1] = 255
+    exif = Image.Exif()
+    exif[0x0112] = tag
+    return encoded(pixels, exif=exif)
+
+
+@pytest.mark.parametrize('tag, size, place', [  # by the EXIF standard: what row 0, column 0 are
+    (1, (6, 9), (2, 1)), (2, (6, 9), (2, 7)), (3, (6, 9), (3, 7)), (4, (6, 9), (3, 1)),
+    (5, (9, 6), (1, 2)), (6, (9, 6), (1, 3)), (7, (9, 6), (7, 3)), (8, (9, 6), (7, 2)),
+    (0, (6, 9), (2, 1)), (9, (6, 9), (2, 1)),
+])
+def test_a_picture_is_turned_as_its_tag_says(tag, size, place):
+    upright = load_image(with_tag(tag))
+    assert upright.shape[:2] == size and np.argwhere(upright[..., 0]).tolist() == [list(place)]
+    stored = load_image(with_tag(tag), upright=False)
+    assert stored.shape[:2] == (6, 9) and np.argwhere(stored[..., 0]).tolist() == [[2, 1]]
+    with pictures.open_picture(with_tag(tag)) as image:
+        assert pictures.turned(image.size, pictures.orientation_of(image)) == size[::-1]
+
+
+@pytest.mark.parametrize('exif', [
+    b'Exif\0\0', b'Exif\0\0II', b'Exif\0\0II*\0\x08\0\0\0\xff\xff',
+    b'Exif\0\0MM\0*' + b'\xff' * 40,
+    b'Exif\0\0II*\0\x08\0\0\0\x01\0\x12\x01\x02\0\x04\0\0\0abcd\0\0\0\0'])
+def test_malformed_exif_turns_nothing(exif):
+    raw = encoded(RED, 'JPEG', exif=exif)
+    assert load_image(raw).shape == RED.shape
+
+
+def test_a_jpeg_of_endless_scans_is_refused():
+    raw = encoded(RED, 'JPEG', progressive=True)
+    start = raw.rindex(b'\xff\xda')
+    assert load_image(raw).shape == RED.shape
+    with pytest.raises(pictures.ImageTooLarge, match='JPEG of [0-9]+ scans'):
+        load_image(raw[:start] + raw[start:-2] * 2000 + raw[-2:])
+
+
+@pytest.mark.parametrize('white, expected', [(65535, [0, 1, 16, 255]), (4095, [0, 16, 255, 255])])
+def test_the_brightest_value_of_a_picture_can_be_named(white, expected):
+    deep = np.array([[0, 256, 4095, 65535]], np.uint16)
+    assert load_image(encoded(deep), white=white)[0, :, 0].tolist() == expected
+    assert load_image(deep, white=white)[0, :, 0].tolist() == expected
+
+
+@pytest.mark.parametrize('url, sent', [
+    ('http://h/my photo.jpg', 'http://h/my%20photo.jpg'),
+    ('http://h/my%20photo.jpg', 'http://h/my%20photo.jpg'),
+    ('http://h/写.jpg?d=a b#part', 'http://h/%E5%86%99.jpg?d=a%20b'),
+    ('http://bücher.example/a', 'http://xn--bcher-kva.example/a'),
+])
+def test_addresses_are_quoted_once(url, sent):
+    assert pictures.quoted(url) == sent

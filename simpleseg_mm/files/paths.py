@@ -1,0 +1,100 @@
+"""Pictures that a file names, found where they lie now."""
+import os
+import unicodedata
+from collections import Counter
+from collections.abc import Iterable
+from pathlib import Path
+
+#: how a picture was found that does not lie where its record says
+AS_WRITTEN = 'as written'
+BELOW = 'below the folder, by the end of its path'
+BARE_NAME = 'by its bare name, which is there once'
+_FOLDERS = 100_000  # that are looked through for bare names. Our choice
+
+
+class PictureFinder:
+    """Finds pictures by the names that annotation files hold.
+
+    A name is tried, in this order: as it is written, with ``/`` or ``\\``, below each folder and
+    by itself where it is absolute; its last parts below each folder and the folder's parent, the
+    most parts first; its bare name anywhere below the folders, where it is there once. Each is
+    tried in both normal forms of Unicode (macOS writes NFD). Names are compared with their case.
+
+    Args:
+        folders: to look in, in this order.
+
+    Attributes:
+        guessed: how many names were found otherwise than as written, by how.
+    """
+
+    def __init__(self, folders: Iterable[str | os.PathLike]) -> None:
+        self.folders = [Path(folder) for folder in folders]
+        self.guessed: Counter[str] = Counter()
+        self._names: dict[str, list[Path]] | None = None
+
+    def find(self, name: str) -> Path | None:
+        """The picture, or None where there is none or the bare name is there more than once."""
+        return self.look(name)[0]
+
+    def look(self, name: str) -> tuple[Path | None, str]:
+        """The picture and how it was found, or None and why it was not."""
+        path, how = self._look(name)
+        if path is not None and how != AS_WRITTEN:
+            self.guessed[how] += 1
+        return path, how
+
+    def _look(self, name: str) -> tuple[Path | None, str]:
+        if not name or '\0' in name:
+            return None, 'no name'
+        for spelled in dict.fromkeys((name, name.replace('\\', '/'))):
+            for folder in self.folders:
+                if (path := _there(folder / spelled)) is not None:
+                    return path, AS_WRITTEN
+        parts = [part for part in name.replace('\\', '/').split('/') if part not in ('', '.')]
+        rest = parts[len(parts) - parts[::-1].index('..'):] if '..' in parts else parts
+        around = list(dict.fromkeys(place for folder in self.folders
+                                    for place in (folder, folder.parent)))
+        for start in range(len(rest)):
+            for folder in self.folders if start == len(rest) - 1 else around:
+                if (path := _there(folder.joinpath(*rest[start:]))) is not None:
+                    return path, BELOW
+        found = self._by_name().get(_normal(rest[-1]), []) if rest else []
+        if len(found) == 1:
+            return found[0], BARE_NAME
+        if found:
+            return None, f'{len(found)} files of this name'
+        return None, 'missing'
+
+    def _by_name(self) -> dict[str, list[Path]]:
+        """Files below the folders by name; folders that are links are entered once."""
+        if self._names is not None:
+            return self._names
+        self._names, seen = {}, set()
+        for top in self.folders:
+            for folder, folders, files in os.walk(top, followlinks=True):
+                place = os.path.realpath(folder)
+                if place in seen or len(seen) >= _FOLDERS:
+                    folders[:] = []
+                    continue
+                seen.add(place)
+                folders.sort()
+                for file in files:
+                    self._names.setdefault(_normal(file), []).append(Path(folder, file))
+        return self._names
+
+
+def _there(path: Path) -> Path | None:
+    """The file at a path in any normal form of Unicode."""
+    text = str(path)
+    for form in dict.fromkeys((text, unicodedata.normalize('NFC', text),
+                               unicodedata.normalize('NFD', text))):
+        try:
+            if os.path.isfile(form):
+                return Path(form)
+        except (OSError, ValueError):  # names that are too long, or no names
+            return None
+    return None
+
+
+def _normal(name: str) -> str:
+    return unicodedata.normalize('NFC', name)

@@ -1,0 +1,65 @@
+"""Text files of any editor: with a byte order mark, in UTF-8, UTF-16 or Windows-1252."""
+import codecs
+import json
+import os
+from pathlib import Path
+
+_MARKS = ((codecs.BOM_UTF8, 'utf-8-sig'), (codecs.BOM_UTF32_LE, 'utf-32'),
+          (codecs.BOM_UTF32_BE, 'utf-32'), (codecs.BOM_UTF16_LE, 'utf-16'),
+          (codecs.BOM_UTF16_BE, 'utf-16'))
+
+
+def decode_text(raw: bytes) -> str:
+    """Text of a file's bytes: by its byte order mark, else UTF-8, else Windows-1252.
+
+    Windows-1252 leaves five bytes open; they are read as Latin-1 does. So this never fails on
+    what is text, and :func:`read_text` refuses what is not.
+    """
+    for mark, encoding in _MARKS:
+        if raw.startswith(mark):
+            return raw.decode(encoding)
+    try:
+        return raw.decode('utf-8')
+    except UnicodeDecodeError:
+        try:
+            return raw.decode('cp1252')
+        except UnicodeDecodeError:
+            return raw.decode('latin-1')
+
+
+def read_text(path: str | os.PathLike) -> str:
+    """Text of a file, line ends as ``\\n``.
+
+    Raises:
+        OSError: it cannot be read.
+        ValueError: it is no text, by its null characters or a broken byte order mark.
+    """
+    try:
+        text = decode_text(Path(path).read_bytes())
+    except UnicodeDecodeError as error:
+        raise ValueError(f'{path} is no text that can be read: {error}. '
+                         'Save it as UTF-8') from None
+    if '\0' in text:
+        raise ValueError(f'{path} is no text: it holds null characters. Save it as UTF-8')
+    return text.replace('\r\n', '\n').replace('\r', '\n')
+
+
+def read_lines(path: str | os.PathLike) -> list[str]:
+    """Lines of a list, such as names of pictures: blank ones and the blanks around are left out,
+    blanks within a name stay. Raises as :func:`read_text`."""
+    return [line.strip() for line in read_text(path).split('\n') if line.strip()]
+
+
+def load_json(path: str | os.PathLike):
+    """Content of a JSON file of any encoding.
+
+    Raises:
+        OSError: it cannot be read.
+        ValueError: it is broken; names the file and the place.
+    """
+    try:
+        return json.loads(read_text(path))
+    except RecursionError:
+        raise ValueError(f'{path} is not readable JSON: it is nested too deep') from None
+    except json.JSONDecodeError as error:
+        raise ValueError(f'{path} is not readable JSON: {error}. Take the file again') from None

@@ -1,0 +1,55 @@
+"""Files that are replaced whole: after a crash there is the old one or the new one."""
+import json
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+
+@contextmanager
+def replacing(path: str | os.PathLike) -> Iterator[Path]:
+    """A path beside ``path`` to write to; it takes the place of ``path`` when the block ends.
+
+    The content is on the disk before the name points to it, also where the machine stops. Where
+    the block raises, ``path`` stays as it was and nothing is left beside it. A link is followed:
+    what it points to is replaced.
+
+    Raises:
+        OSError: the disk is full, or the folder cannot be written to.
+    """
+    path = Path(os.path.realpath(path))
+    partial = path.with_name(f'.{path.name[:200]}.{os.getpid()}.partial')
+    try:
+        yield partial
+        _sync(partial)
+        os.replace(partial, path)
+    finally:
+        partial.unlink(missing_ok=True)
+    _sync(path.parent)
+
+
+def replace_bytes(path: str | os.PathLike, *parts: bytes) -> None:
+    """Write a file of these bytes, see :func:`replacing`."""
+    with replacing(path) as partial, open(partial, 'wb') as file:
+        file.writelines(parts)
+
+
+def replace_text(path: str | os.PathLike, text: str) -> None:
+    """Write a file of UTF-8 text with ``\\n`` at the end of its lines, see :func:`replacing`."""
+    replace_bytes(path, text.encode())
+
+
+def replace_json(path: str | os.PathLike, content, **options) -> None:
+    """Write a file of JSON, see :func:`replacing`; ``options`` are those of ``json.dumps``."""
+    replace_text(path, json.dumps(content, **{'ensure_ascii': False, **options}) + '\n')
+
+
+def _sync(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    except OSError:
+        if not path.is_dir():  # some file systems cannot sync a folder
+            raise
+    finally:
+        os.close(handle)
