@@ -140,6 +140,7 @@ class Segmentation:
         num_tokens, seconds: of the answer.
         codec: how the text is read, such as 'int1000/default'.
         index: which picture of those given, from 0.
+        warnings: why the answer may mean nothing, a sentence each.
     """
     image: str
     size: Tuple[int, int]
@@ -156,6 +157,7 @@ class Segmentation:
     seconds: float
     codec: str
     index: int = 0
+    warnings: Tuple[str, ...] = ()
 
     @property
     def label(self) -> str:
@@ -181,4 +183,4 @@ class Segmentation:
                            holes=[hole.tolist() for hole in part.holes]) for part in self.parts],
             text=self.text, confidence=self.confidence, valid=self.valid,
             finished=self.finished, says_nothing=self.says_nothing, num_tokens=self.num_tokens,
-            seconds=self.seconds, codec=self.codec)
+            seconds=self.seconds, codec=self.codec, warnings=list(self.warnings))

@@ -22,6 +22,7 @@ from simpleseg_mm.structures import Prompt
 
 ROOT = Path(__file__).resolve().parent.parent
 CONFIG = str(ROOT / 'configs/simpleseg/nano_sft_refshapes.py')
+EXAMPLE = str(ROOT / 'simpleseg_mm/serving/static/example.jpg')  # a RefShapes scene
 SCENE = np.full((60, 80, 3), 128, np.uint8)
 RINGS = ('[[[10,10],[10,50],[60,50],[60,10]],[[20,20],[40,20],[40,40],[20,40]],'
          '[[80,80],[90,99],[99,80]]]')
@@ -308,14 +309,13 @@ def test_remote_code_is_not_trusted_anywhere():
 
 def test_without_arguments(checkpoint, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(loading, 'DEFAULT', 'simpleseg_mm://nothing')
-    with pytest.raises(FileNotFoundError, match='make quickstart'):
-        loading.resolve(None, None)
     folder = tmp_path / 'work_dirs/quickstart/sft'
     folder.mkdir(parents=True)
     for name in ('iter_3.pth', 'best_res_gIoU_iter_2.pth'):
         (folder / name).write_bytes(Path(checkpoint[0]).read_bytes())
-    assert loading.resolve(None, None)[1].endswith('sft/best_res_gIoU_iter_2.pth')
+    cfg, weights = loading.resolve(None, None)  # the packaged model, whatever lies around
+    assert weights is None and cfg.model.mllm.pretrained.endswith('zoo/nano_sft')
+    assert set(cfg.taught.prompts) == {'text', 'point', 'box'}
 
 
 # --- the command ---------------------------------------------------------------------------------
@@ -336,7 +336,12 @@ def test_the_command(tmp_path, capsys, monkeypatch, inferencer, saying):
 
 @pytest.mark.parametrize('arguments, message', [
     (['nothing.png'], 'say what to segment'),
-    (['nothing.png', 'a', '--model', 'nano_unknown'], 'no model nano_unknown'),
+    (['nothing.png', 'a'], 'there is no picture nothing.png'),
+    ([EXAMPLE, 'a', '--model', 'nano_unknown'], 'no model nano_unknown'),
+    ([EXAMPLE, 'a', '--device', 'cuda:99'], 'no device cuda:99: PyTorch sees cpu'),
+    ([EXAMPLE, 'a', '--device', 'gpu'], 'no device gpu'),
+    ([EXAMPLE, ' '], 'say in words which object is meant'),
+    ([EXAMPLE, '--box', '9', '9', '3', '3'], 'no or a negative size'),
 ])
 def test_the_command_says_what_is_wrong(arguments, message, capsys):
     assert cli.main(['segment', *arguments]) == 2

@@ -51,8 +51,21 @@ def near(picture, color, scale=7, reach=60):
                                                ((480, 640), 560, 1), ((1, 1), 560, 560),
                                                ((300, 200), 560, 2)])
 def test_small_images_are_enlarged(size, side, scale):
-    image, found = draw.enlarge(np.zeros((*size, 3), np.uint8), side)
+    image, found = draw.fit(np.zeros((*size, 3), np.uint8), side)
     assert found == scale and image.shape == (size[0] * scale, size[1] * scale, 3)
+
+
+def test_large_images_are_reduced(visualizer):
+    image, scale = draw.fit(np.zeros((3000, 4000, 3), np.uint8))
+    assert image.shape == (1200, 1600, 3) and scale == 0.4
+    masks = BitmapMasks(np.kron(TRUTH, np.ones((50, 50), np.uint8))[None], 3000, 4000)
+    big = make_sample(ori_shape=(3000, 4000), gt_masks=masks)
+    picture = visualizer.draw_query(np.full((3000, 4000, 3), 128, np.uint8), big, draw_pred=False)
+    drawn = np.argwhere(np.abs(picture[:1200].astype(int) - draw.TRUTH).sum(-1) < 60)
+    assert picture.shape[1] == 1600
+    assert np.abs(drawn.min(0) - [200, 200]).max() < 4   # the mask's corner, (500, 500) of 4,000
+    with pytest.raises(ValueError, match='side must be'):
+        SimpleSegVisualizer(side=560, largest=500)
 
 
 def test_truth_and_prediction_are_where_they_should_be(visualizer):
@@ -73,7 +86,7 @@ def test_what_is_not_asked_for_is_not_drawn(visualizer):
     assert near(only_truth, draw.TRUTH).any() and not near(only_truth, draw.PREDICTION).any()
     assert near(only_prediction, draw.PREDICTION).any()
     assert not near(only_prediction, draw.TRUTH).any()
-    assert np.array_equal(visualizer.draw_query(GREY), draw.enlarge(GREY)[0])
+    assert np.array_equal(visualizer.draw_query(GREY), draw.fit(GREY)[0])
     assert (GREY == 128).all()                                          # the photo is not touched
 
 

@@ -128,8 +128,8 @@ def _figures(work_dir: str, codec: PolygonCodec, count: int) -> Iterator[str]:
 
 
 def _figure(annotation: dict, image: np.ndarray, codec: PolygonCodec) -> str:
-    from simpleseg_mm.visualization.draw import draw_ring, enlarge, tint
-    canvas, scale = enlarge(image)
+    from simpleseg_mm.visualization.draw import draw_ring, fit, tint
+    canvas, scale = fit(image)
     lines = []
     for number, found in enumerate(annotation['objects']):
         color = _COLORS[number % len(_COLORS)]

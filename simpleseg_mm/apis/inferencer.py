@@ -17,12 +17,13 @@ from rich.progress import track
 
 from ..datasets.collate import collate_queries
 from ..evaluation.answers import read_answer
-from ..files import ImageError, is_url, list_images, load_image
+from ..files import ImageError, is_url, list_images, load_image, replace_json
 from ..polygon import PolygonCodec
 from ..registry import INFERENCERS, MODELS, TRANSFORMS
 from ..structures import FileNames, Prompt, Segmentation
 from ..visualization import write_image
 from .loading import load_weights, query_of, resolve
+from .taught import Taught
 
 PromptLike = Union[Prompt, str, dict]
 
@@ -54,6 +55,9 @@ class SimpleSegInferencer(BaseInferencer):
     :class:`Prompt`. A list of them is asked of every picture; a list of lists, one a picture, asks
     each picture its own. Every prompt is one query.
 
+    **Warnings**: an answer says in ``warnings`` why it may mean nothing: the packaged models know
+    generated scenes and not photos, and a model answers the prompts that it was taught.
+
     **Confidence**: the mean probability of the written tokens, end token included, by the network
     at temperature 1 (``Generated.confidence``). It says how sure the model was of its text and is
     not calibrated; None where transformers' own ``generate`` wrote it (beams, sampling).
@@ -61,8 +65,7 @@ class SimpleSegInferencer(BaseInferencer):
     Args:
         model: config file or Config; name of ``configs/simpleseg/metafile.yml``; checkpoint (.pth)
             that holds its config; Hugging Face folder, by ``to_huggingface.py`` or the released
-            SimpleSeg weights; hub id. None: what ``make quickstart`` left here, else the packaged
-            nano_sft. Remote code is never run.
+            SimpleSeg weights; hub id. None: the packaged nano_sft. Remote code is never run.
         weights: checkpoint (.pth) or Hugging Face folder for a config's model.
         device: such as 'cuda:0'; None: the GPU where there is one.
         cfg_options: changes to the config, ``{'model.generation.max_new_tokens': 512}``.
@@ -80,11 +83,12 @@ class SimpleSegInferencer(BaseInferencer):
                  weights: Optional[str] = None, device: Optional[str] = None,
                  scope: str = 'simpleseg_mm', show_progress: bool = True,
                  cfg_options: Optional[dict] = None) -> None:
+        self.device = usable_device(device)
         cfg, checkpoint = resolve(model, weights)
         cfg.merge_from_dict(cfg_options or {})
+        self.taught = Taught.of(cfg)
         init_default_scope(scope)
         self.scope, self.cfg, self.show_progress = scope, cfg, show_progress
-        self.device = device or get_device()
         self.pipeline = self._init_pipeline(cfg)
         self.model = self._init_model(cfg, checkpoint, self.device)
         self.collate_fn = collate_queries
@@ -239,7 +243,7 @@ class SimpleSegInferencer(BaseInferencer):
         with DefaultScope.overwrite_default_scope(self.scope):
             batch, = self.preprocess(queries, len(queries))
             samples = self.forward(batch, **options)
-        return [(query, sample, _read(query, sample))
+        return [(query, sample, _read(query, sample, self.taught))
                 for query, sample in zip(queries, samples)]
 
     def _queries(self, sources: list, asked: List[List[Prompt]], on_error: str
@@ -299,6 +303,23 @@ class SimpleSegInferencer(BaseInferencer):
                         TRANSFORMS.build(dict(type='PackQuery'))])
 
 
+def usable_device(name: Optional[str]) -> str:
+    """The device that is meant; None: the GPU where there is one.
+
+    Raises:
+        ValueError: there is no such device.
+    """
+    if name is None:
+        return get_device()
+    try:
+        torch.empty(1, device=name)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        gpus = [f'cuda:{k}' for k in range(torch.cuda.device_count())]
+        raise ValueError(f'no device {name}: PyTorch sees {", ".join(["cpu", *gpus])} here '
+                         f'({str(error).splitlines()[0]:.80})') from None
+    return name
+
+
 def prompts_by_picture(prompts, count: int) -> List[List[Prompt]]:
     """A list of prompts for each of ``count`` pictures.
 
@@ -317,7 +338,7 @@ def prompts_by_picture(prompts, count: int) -> List[List[Prompt]]:
     return [[Prompt.of(entry) for entry in entries] for entries in prompts]
 
 
-def _read(query: _Query, sample: DetDataSample) -> Segmentation:
+def _read(query: _Query, sample: DetDataSample, taught: Taught) -> Segmentation:
     """The typed answer of a predicted sample."""
     size = tuple(query.picture.shape[:2])
     codec = PolygonCodec.from_spec(sample.codec)
@@ -332,7 +353,8 @@ def _read(query: _Query, sample: DetDataSample) -> Segmentation:
         text=sample.pred_text, confidence=sample.pred_confidence, valid=parsed.valid,
         finished=bool(sample.pred_finished), says_nothing=parsed.kind == 'empty',
         num_tokens=int(sample.pred_num_tokens), seconds=float(sample.pred_seconds),
-        codec=sample.codec, index=query.index)
+        codec=sample.codec, index=query.index,
+        warnings=taught.doubts(query.picture, query.prompt))
 
 
 def _save(out_dir: Path, name: str, picture: Optional[np.ndarray],
@@ -342,4 +364,4 @@ def _save(out_dir: Path, name: str, picture: Optional[np.ndarray],
     if result is not None:
         path = out_dir / 'preds' / f'{name}.json'
         mkdir_or_exist(path.parent)
-        path.write_text(json.dumps(result.to_dict()) + '\n')
+        replace_json(path, result.to_dict())

@@ -7,16 +7,14 @@ from typing import Optional, Tuple
 
 from mmengine.config import Config
 from mmengine.infer import BaseInferencer
-from mmengine.logging import print_log
 from mmengine.runner.checkpoint import _load_checkpoint, _load_checkpoint_to_model
 
 from ..engine.hooks import GrammarHook, TrainableCheckpointHook
 from ..models.backbones.base import locate
+from .taught import Taught
 
 #: a packaged model that writes outlines; docs/inference.md says how it is made
 DEFAULT = 'simpleseg_mm://nano_sft'
-#: where tools/quickstart.py leaves its checkpoints
-QUICKSTART = 'work_dirs/quickstart'
 #: what tools/model_converters/to_huggingface.py leaves beside the weights
 NOTE = 'simpleseg.json'
 _CONVERT = ('a Kimi-VL folder as released holds remote code, which is never run here: convert it '
@@ -32,8 +30,7 @@ def resolve(model: Optional[str], weights: Optional[str]) -> Tuple[Config, Optio
         weights: a .pth file, or a Hugging Face folder for the config's ``pretrained``; None: the
             weights that the config names.
 
-    With neither: the best checkpoint of the newest stage in ``work_dirs/quickstart``, else the
-    packaged model.
+    With neither: the packaged model, which knows expressions, points and boxes.
 
     Returns:
         The config, and the .pth file or None.
@@ -46,7 +43,7 @@ def resolve(model: Optional[str], weights: Optional[str]) -> Tuple[Config, Optio
     if model is None and weights is not None and osp.isfile(weights):
         return _config_in(weights), weights
     if model is None and weights is None:
-        return _default()
+        return _config_of(DEFAULT), None
     if model is None:
         model, weights = weights, None
     if isinstance(model, str) and model.endswith(('.pth', '.pt')) and weights is None:
@@ -59,23 +56,6 @@ def resolve(model: Optional[str], weights: Optional[str]) -> Tuple[Config, Optio
                              'its own config, or resume and save on one process')
         cfg.model.mllm.pretrained, weights = weights, None
     return cfg, weights
-
-
-def _default() -> Tuple[Config, Optional[str]]:
-    """What quickstart left in the current folder, the best of its newest stage; else the
-    packaged model."""
-    found = [path for stage in ('sft', 'gspo') for path in Path(QUICKSTART, stage).glob('*.pth')]
-    if found:
-        newest = max(found, key=lambda path: path.stat().st_mtime)
-        best = sorted(newest.parent.glob('best_*.pth'), key=lambda path: path.stat().st_mtime)
-        chosen = str(best[-1] if best else newest)
-        print_log(f'model: {chosen}', 'current')
-        return _config_in(chosen), chosen
-    try:
-        return _config_of(DEFAULT), None
-    except FileNotFoundError as error:
-        raise FileNotFoundError(f'{error}. Train a small model in minutes, `make quickstart`, or '
-                                'name a config and a checkpoint') from None
 
 
 def load_weights(model, cfg: Config, path: str) -> None:
@@ -93,7 +73,7 @@ def load_weights(model, cfg: Config, path: str) -> None:
 
 def write_note(cfg: Config, folder: str) -> bool:
     """Leave beside exported weights what they need to be used without their config: adapter,
-    pixels, generation, prompt form and codec. False where the config has no codec.
+    pixels, generation, prompt form, codec, what was taught. False where the config has no codec.
 
     transformers and inference engines pass the file over.
     """
@@ -104,7 +84,8 @@ def write_note(cfg: Config, folder: str) -> bool:
     mllm = {key: cfg.model.mllm[key] for key in ('type', 'dtype', 'min_pixels', 'max_pixels',
                                                  'system_prompt') if key in cfg.model.mllm}
     note = dict(mllm=mllm, generation=dict(cfg.model.get('generation') or {}),
-                query=dict(type='FormatQuery', codec=dict(codec)))
+                query=dict(type='FormatQuery', codec=dict(codec)),
+                taught=Taught.of(cfg).to_dict())
     Path(folder, NOTE).write_text(json.dumps(note, indent=2) + '\n')
     return True
 
@@ -154,7 +135,8 @@ def _config_of_folder(folder: str) -> Config:
             model=dict(type='SimpleSeg', mllm=dict(said['mllm'], pretrained=folder),
                        generation=said['generation']),
             test_dataloader=dict(dataset=dict(query=said['query'])),
-            visualizer=dict(type='SimpleSegVisualizer')))
+            visualizer=dict(type='SimpleSegVisualizer'),
+            **({'taught': said['taught']} if 'taught' in said else {})))
     if kind == 'kimi_vl':
         raise ValueError(_CONVERT.format(folder))
     if not kind.startswith(('qwen', 'kimi')):

@@ -4,9 +4,12 @@
     simpleseg segment photos/ --box 10 20 200 300 --model CONFIG --weights CHECKPOINT
 """
 import argparse
+import sys
 from pathlib import Path
 
 from ..export import FORMATS
+from ..files import check_picture, is_url, list_images
+from ..structures import Prompt
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -28,7 +31,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def add_model_arguments(parser: argparse.ArgumentParser) -> None:
     """Which model; for every command that runs one."""
     parser.add_argument('--model', help='config, checkpoint, Hugging Face folder, hub id or name; '
-                        'what quickstart left unless told')
+                        'the packaged nano_sft unless told, which knows generated scenes alone')
     parser.add_argument('--weights', help="checkpoint (.pth) or folder for the config's model")
     parser.add_argument('--device', help="such as cuda:0 or cpu; the GPU where there is one")
 
@@ -38,9 +41,14 @@ def main(args: argparse.Namespace) -> int:
                *(dict(box=box) for box in args.box)]
     if not prompts:
         raise ValueError('say what to segment: words, --point X Y or --box X1 Y1 X2 Y2')
+    prompts = [Prompt.of(prompt) for prompt in prompts]
+    several = Path(args.image).is_dir()
+    if several:  # said before a model is loaded
+        list_images(args.image)
+    elif not is_url(args.image):
+        check_picture(args.image)
     from ..apis import SimpleSegInferencer  # loads torch: not for --help
     from ..export import export
-    several = Path(args.image).is_dir()
     inferencer = SimpleSegInferencer(args.model, args.weights, args.device)
     results = inferencer.write(args.image, prompts, args.out_dir, batch_size=args.batch_size,
                                on_error='skip' if several else 'raise')
@@ -48,11 +56,23 @@ def main(args: argparse.Namespace) -> int:
              for path in export(results, args.out_dir, name, exact=args.exact)]
     for result in results:
         print(_line(result))
+    for message, images in _warnings(results).items():
+        what = images[0] if len(images) == 1 else f'{images[0]} and {len(images) - 1} more'
+        print(f'warning: {what}: {message}', file=sys.stderr)
     for message in inferencer.errors:
         print(f'skipped: {message}')
     print(f'pictures: {args.out_dir}/vis   answers: {args.out_dir}/preds   '
           f'{"  ".join(str(path) for path in files[:4])}{" ..." if len(files) > 4 else ""}')
     return 1 if inferencer.errors else 0
+
+
+def _warnings(results) -> dict:
+    """Each warning and the pictures that it is about."""
+    found: dict = {}
+    for result in results:
+        for message in result.warnings:
+            found.setdefault(message, {})[result.image] = None
+    return {message: list(images) for message, images in found.items()}
 
 
 def _line(result) -> str:

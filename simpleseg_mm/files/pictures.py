@@ -106,6 +106,12 @@ def open_picture(source: Union[str, os.PathLike, bytes], name: str = '',
         yield image
 
 
+def check_picture(source: Union[str, os.PathLike, bytes], name: str = '') -> None:
+    """Refuse what :func:`open_picture` refuses, by the header alone. Raises ImageError."""
+    with open_picture(source, name):
+        pass
+
+
 def orientation_of(image: Image.Image) -> int:
     """EXIF orientation 1 to 8 of an open picture: 1 where it has none, or a malformed one."""
     try:

@@ -25,12 +25,19 @@ _SHIFT = 4
 _WORDS = re.compile(r'\s+|[^\s\]]*\]+,?\s*|[^\s\]]+\s*')
 
 
-def enlarge(image: np.ndarray, side: int = 560) -> Tuple[np.ndarray, float]:
-    """Enlarges an image until its longer side is at least ``side``; large ones stay as they are.
+def fit(image: np.ndarray, side: int = 560, largest: int = 1600) -> Tuple[np.ndarray, float]:
+    """A copy of an image in a size that lines and letters of some pixels suit.
+
+    Its longer side is brought to at least ``side``, by a whole number of times, and to at most
+    ``largest``.
 
     Returns:
-        The image, (H * scale, W * scale, 3), and the scale, a whole number above 1, or 1.
+        The image, (H * scale, W * scale, 3), and the scale.
     """
+    if max(image.shape[:2]) > largest:
+        scale = largest / max(image.shape[:2])
+        size = [max(1, round(length * scale)) for length in image.shape[1::-1]]
+        return cv2.resize(image, size, interpolation=cv2.INTER_AREA), scale
     scale = max(1, -(-side // max(image.shape[:2])))
     if scale == 1:
         return image.copy(), 1

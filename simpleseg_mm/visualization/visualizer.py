@@ -26,17 +26,20 @@ class SimpleSegVisualizer(Visualizer):
     Args:
         layout: 'overlay', or 'side_by_side' (truth left, prediction right).
         side: Smaller images are enlarged until their longer side has this many pixels.
+        largest: Larger images are reduced until it has this many. The answer itself is not.
         numbers: Whether to number the vertices in the order of the text.
         **kwargs: Of `mmengine.visualization.Visualizer`.
     """
 
     def __init__(self, name: str = 'visualizer', layout: str = 'overlay', side: int = 560,
-                 numbers: bool = False, **kwargs) -> None:
+                 largest: int = 1600, numbers: bool = False, **kwargs) -> None:
         if layout not in LAYOUTS:
             raise ValueError(f'layout must be one of {LAYOUTS}, got {layout!r}')
         super().__init__(name=name, **kwargs)
         self.layout = layout
-        self.side = side
+        if not 0 < side <= largest:
+            raise ValueError(f'side must be above 0 and at most largest, got {side} and {largest}')
+        self.side, self.largest = side, largest
         self.numbers = numbers
 
     def draw_query(self, image: np.ndarray, data_sample: Optional[DetDataSample] = None,
@@ -54,7 +57,7 @@ class SimpleSegVisualizer(Visualizer):
         sample = DetDataSample() if data_sample is None else data_sample
         draw_gt = draw_gt and ('gt_masks' in sample or 'answer' in sample)
         draw_pred = draw_pred and ('pred_text' in sample or 'pred_instances' in sample)
-        canvas, scale = draw.enlarge(image, self.side)
+        canvas, scale = draw.fit(image, self.side, self.largest)
         if self.layout == 'side_by_side' and draw_gt and draw_pred:
             panels = [draw.add_title(self._panel(canvas, scale, sample, *what), title, color)
                       for what, title, color in (((True, False), 'truth', draw.TRUTH),

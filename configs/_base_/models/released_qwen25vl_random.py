@@ -1,2 +1,3 @@
 # Its shape.
 _base_ = './qwen25vl_7b_random.py'
+taught = dict(sets=[], prompts=[])  # not disclosed: no answer is doubted

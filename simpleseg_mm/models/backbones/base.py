@@ -449,8 +449,9 @@ def _load(loader, folder: str, **options):
             raise ValueError(f'{folder} is a folder, but cannot be loaded: {error}') from error
         raise FileNotFoundError(
             f'weights {folder!r}: no such local folder, and the Hugging Face Hub did not give '
-            f'them. Fetch them with `hf download {folder} --local-dir DIR` and pass '
-            f'--cfg-options model.mllm.pretrained=DIR') from error
+            f'them. Fetch them with `hf download {folder} --local-dir DIR` and name DIR: --model '
+            'DIR for the command simpleseg, --cfg-options model.mllm.pretrained=DIR for the tools'
+        ) from error
 
 
 def load_weights(folder: str, **options):

@@ -1,0 +1,91 @@
+"""What a model was taught, and what to say where it is asked for something else."""
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from ..datasets.refshapes import NAME as REFSHAPES
+from ..datasets.refshapes import is_scene
+from ..structures import Prompt
+
+#: what would do where a model knows RefShapes alone
+INSTEAD = ('For photos give a network that has learnt them: --model sthui/SimpleSeg-Qwen2.5-VL (a '
+           'GPU of 24 GB), or one that you train; docs/inference.md says how')
+#: config, folder and model of the packaged networks, whose data is known without a config
+_PACKAGED = 'simpleseg_mm://nano'
+
+
+@dataclass(frozen=True)
+class Taught:
+    """What a training has shown a model.
+
+    Attributes:
+        sets: names of the datasets; empty where it is not known.
+        prompts: of 'text', 'point' and 'box', those that it was asked by; empty where it is not
+            known.
+    """
+    sets: tuple[str, ...] = ()
+    prompts: tuple[str, ...] = ()
+
+    @classmethod
+    def of(cls, cfg: Mapping) -> 'Taught':
+        """By a config's ``taught=dict(sets, prompts)``, else by its training data."""
+        said = cfg.get('taught')
+        if said is not None:
+            return cls(tuple(said.get('sets', ())), tuple(said.get('prompts', ())))
+        sets: dict = {}
+        prompts: dict = {}
+        _look((cfg.get('train_dataloader') or {}).get('dataset') or {}, sets, prompts)
+        pretrained = str((cfg.get('model') or {}).get('mllm', {}).get('pretrained') or '')
+        if not sets and pretrained.startswith(_PACKAGED):
+            sets = {REFSHAPES: None}
+        return cls(tuple(sets), tuple(sorted(prompts)))
+
+    def to_dict(self) -> dict:
+        """Lists, as :meth:`of` reads them."""
+        return dict(sets=list(self.sets), prompts=list(self.prompts))
+
+    def doubts(self, picture: np.ndarray, prompt: Prompt) -> tuple[str, ...]:
+        """Why an answer may mean nothing, a sentence each.
+
+        Args:
+            picture: (H, W, 3) uint8 RGB.
+        """
+        found = []
+        if self.sets == (REFSHAPES, ) and not is_scene(picture):
+            found.append('this model has learnt the generated scenes of RefShapes and nothing '
+                         'else, and this picture is none: the outline is a guess, whatever its '
+                         f'confidence. {INSTEAD}')
+        if self.prompts and prompt.kind not in self.prompts:
+            found.append(f'this model was taught to answer {_listed(self.prompts)}, not '
+                         f'{_KINDS[prompt.kind]}: the outline is a guess')
+        return tuple(found)
+
+
+_KINDS = dict(text='expressions', point='points', box='boxes')
+
+
+def _listed(kinds: tuple[str, ...]) -> str:
+    names = [_KINDS[kind] for kind in ('text', 'point', 'box') if kind in kinds]
+    return ' and '.join([', '.join(names[:-1]), names[-1]] if len(names) > 1 else names)
+
+
+def _look(dataset: Mapping, sets: dict, prompts: dict) -> None:
+    """Names of the sets that a dataset's config joins, and of what their queries give."""
+    for part in dataset.get('datasets', ()):
+        _look(part, sets, prompts)
+    if 'datasets' in dataset:
+        return
+    kind = str(dataset.get('type', '')).rpartition('.')[2]
+    if kind == 'RefShapesDataset':
+        sets[REFSHAPES] = None
+    for source in dataset.get('sources', ()):
+        sets[source['name']] = None
+    if kind not in ('', 'RefShapesDataset') and not dataset.get('sources'):
+        sets[dataset.get('name', kind)] = None
+    if kind:
+        for task, weight in ((dataset.get('query') or {}).get('tasks') or
+                             {'text2mask': 1.0}).items():
+            given, _, wanted = task.partition('2')
+            if weight and wanted == 'mask' and given in _KINDS:
+                prompts[given] = None
