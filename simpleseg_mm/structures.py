@@ -93,7 +93,7 @@ class Prompt:
 def _numbers(value, count: int, kind: str) -> Tuple[float, ...]:
     try:
         numbers = tuple(float(number) for number in value)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         numbers = ()
     if len(numbers) != count or not all(map(math.isfinite, numbers)):
         raise ValueError(f'a {kind} is {count} numbers (pixels), got {value!r:.80}')

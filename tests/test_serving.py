@@ -8,7 +8,7 @@ import threading
 import time
 import zipfile
 import zlib
-from urllib.parse import urlsplit
+from urllib.parse import quote, urlsplit
 
 import numpy as np
 import pytest
@@ -92,6 +92,29 @@ def test_points_and_boxes_and_pictures_in_the_request(server, prompt):
         status, _, row = call(url, 'POST', '/api/segment', dict(image=given, prompt=prompt))
         assert status == 200 and row['prompt'] == prompt and row['label'] == 'object'
     assert inferencer.seen[-1][0] == (50, 100, 3)
+
+
+@pytest.mark.parametrize('write', [
+    lambda raw: base64.encodebytes(raw).decode(),  # validator.js #1424: in lines (RFC 2045)
+    lambda raw: base64.encodebytes(raw).decode().replace('\n', '\r\n'),
+    lambda raw: base64.urlsafe_b64encode(raw).decode(),
+    lambda raw: base64.b64encode(raw).decode().rstrip('='),
+    lambda raw: 'data:image/png;charset=utf-8;base64,' + base64.b64encode(raw).decode(),
+    lambda raw: 'data:image/png;name="a, b.png";BASE64 ,' + base64.encodebytes(raw).decode(),
+    lambda raw: 'data:;base64,' + quote(base64.b64encode(raw)),
+    lambda raw: 'data:image/png,' + quote(raw)])
+def test_base64_as_it_is_written(server, write):
+    url, inferencer = server
+    raw = png(31, 23)
+    status, _, row = call(url, 'POST', '/api/segment', dict(image=write(raw), prompt='square'))
+    assert status == 200 and inferencer.seen[-1][0] == (23, 31, 3), row
+
+
+@pytest.mark.parametrize('text', ['data:', 'data:image/png;base64', 'data:,', '=', 'é', 'AAAAA',
+                                  '\ud800', 'data:image/png;base64,@@'])
+def test_base64_that_is_none(server, text):
+    status, _, row = call(server[0], 'POST', '/api/segment', dict(image=text, prompt='square'))
+    assert status == 400 and '\n' not in row['error']
 
 
 def test_a_stream_has_every_vertex_as_it_comes(server):

@@ -1,9 +1,14 @@
 """Label Studio's ML-backend protocol, with the requests that label-studio-ml documents."""
 import base64
 import http.server
+import json
 import threading
+import time
+from contextlib import contextmanager
 
+import numpy as np
 import pytest
+from PIL import Image
 
 pytest.importorskip('starlette', reason="pip install 'simpleseg-mm[serve]'")
 pytest.importorskip('uvicorn', reason="pip install 'simpleseg-mm[serve]'")
@@ -116,6 +121,332 @@ def test_bad_requests(server, body, status, message):
     got, _, row = call(url, 'POST', '/predict', body)
     assert got == status and message in row['error']
     assert call(url, 'GET', '/health')[0] == 200
+
+
+
+def polygon_labels(inside='', more='') -> str:
+    return (f'<View><Image name="image" value="$image"/><PolygonLabels name="label" '
+            f'toName="image" {more}>{inside}</PolygonLabels></View>')
+
+
+@pytest.mark.parametrize('config, data, asked, names', [
+    # label-studio #2223, #2502: labels from the task
+    (polygon_labels(more='value="$classes"'), dict(classes=[dict(value='ring')]),
+     ['ring'], ['ring']),
+    (polygon_labels(more='value="$classes"'), dict(classes=['ring', 'bird']), ['ring', 'bird'],
+     ['ring', 'bird']),
+    (polygon_labels(more='value="$a.labels[0]"'), dict(a=dict(labels=[[dict(value='ring')]])),
+     ['ring'], ['ring']),
+    (polygon_labels('<Label value="bird"/>', 'value="$classes"'),
+     dict(classes=[dict(value='ring', alias='r'), dict(value='bird')]), ['bird', 'ring'],
+     ['bird', 'r']),
+    # annotations hold the alias; the value is the words
+    (polygon_labels('<Label value="small ring" alias="ring_s"/>'), {}, ['small ring'],
+     ['ring_s']),
+    (polygon_labels('<View><Label value=" ring "/></View>'), {}, ['ring'], ['ring']),
+    (polygon_labels('<Label value="a"/><Label value="small ring" alias="s"/>'),
+     dict(expression='small ring'), ['small ring'], ['s']),
+    (polygon_labels(), dict(expression='ring'), ['ring'], ['ring']),
+    (polygon_labels('<Label value="ring"/>').replace('"$image"', '"data:$kind,$raw"'),
+     dict(kind='image/png;base64', raw=IMAGE.partition(',')[2]), ['ring'], ['ring'])])
+def test_labels_of_config_and_task(server, config, data, asked, names):
+    url, inferencer = server
+    status, _, row = call(url, 'POST', '/predict', request(config=config, **data))
+    assert status == 200, row
+    assert [prompt.text for _, prompt in inferencer.seen[-len(asked):]] == asked
+    found = [one['value']['polygonlabels'] for one in row['results'][0]['result']]
+    assert found == [[name] for name in names]
+
+
+@pytest.mark.parametrize('config, data, message', [
+    (polygon_labels(more='value="$classes"'), {}, 'no label to ask for'),
+    (polygon_labels(more='value="$classes"'), dict(classes=[]), 'no label to ask for'),
+    (polygon_labels(more='value="$classes"'), dict(classes='ring'), 'is to be a list'),
+    (polygon_labels(more='value="$classes"'), dict(classes=[[1]]), 'a label of data.classes'),
+    (polygon_labels(), {}, 'no label to ask for'),
+    (polygon_labels('<Label value="x"/>'), dict(expressions=['a'] * 101), 'at most 100'),
+    (polygon_labels(''.join(f'<Label value="{k}"/>' for k in range(101))), {}, 'at most 100'),
+    ('<View><Image name="i" value="$image"/><KeyPointLabels name="k" toName="i"/></View>', {},
+     'needs <Image')])
+def test_labels_that_are_missing_are_told(server, config, data, message):
+    status, _, row = call(server[0], 'POST', '/predict', request(config=config, **data))
+    assert status == 400 and message in row['error']
+
+
+TOO_LONG = 'x' * 2001
+
+
+@pytest.mark.parametrize('body', [
+    request(expression=TOO_LONG), request(expressions=['ring', TOO_LONG]),
+    request(config=polygon_labels(f'<Label value="{TOO_LONG}"/>')),
+    request(config=polygon_labels(more='value="$c"'), c=[TOO_LONG]),
+    request(region('textarea', dict(text=[TOO_LONG]))),
+    request(region('textarea', dict(text=TOO_LONG)))])
+def test_one_limit_of_texts_for_all_entrances(server, body):
+    url, inferencer = server
+    count = len(inferencer.seen)
+    status, _, row = call(url, 'POST', '/predict', body)
+    assert status == 400 and 'more than 2000 characters' in row['error']
+    assert len(inferencer.seen) == count  # none of the request's texts was asked
+
+
+@pytest.mark.parametrize('kind, value, prompt', [
+    # label-studio #2502: a right border of 100 % is inside, whatever the width
+    ('keypoint', dict(x=100, y=100), dict(point=[223, 49])),
+    ('keypoint', dict(x=100.000001, y=-0.000001), dict(point=[223, 0])),
+    ('rectangle', dict(x=50, y=0, width=50, height=100), dict(box=[111.5, 0, 223, 49])),
+    # turned by 90 degrees about its first corner: it lies to the left of it
+    ('rectangle', dict(x=50, y=0, width=20, height=100, rotation=90),
+     dict(box=[62.5, 0, 111.5, 44.6]))])
+def test_positions_in_percent(server, kind, value, prompt):
+    url, inferencer = server
+    image = 'data:image/png;base64,' + base64.b64encode(png(223, 49)).decode()
+    status, _, row = call(url, 'POST', '/predict', request(region(kind, value), image=image))
+    assert status == 200, row
+    asked = inferencer.seen[-1][1].to_dict()
+    assert list(asked) == list(prompt)
+    assert np.allclose(*(list(one.values())[0] for one in (asked, prompt)), atol=1e-3)
+
+
+def read_brush(rle) -> np.ndarray:
+    """rle-pack's own way back: (values) uint8."""
+    bits = ''.join(f'{byte:08b}' for byte in rle)
+    place = 0
+
+    def take(count: int) -> int:
+        nonlocal place
+        place += count
+        return int(bits[place - count:place], 2)
+    count, word = take(32), take(5) + 1
+    sizes = [take(4) + 1 for _ in range(4)]
+    out: list = []
+    while len(out) < count:
+        repeated, length = take(1), take(sizes[take(2)]) + 1
+        out += [take(word)] * length if repeated else [take(word) for _ in range(length)]
+    return np.array(out[:count], np.uint8)
+
+
+@pytest.mark.parametrize('size', [(1, 1), (3, 5), (40, 50), (300, 260)])
+def test_brush_masks_are_the_mask(size):
+    from simpleseg_mm.serving.studio_regions import brush_rle
+    for share in (0, 0.02, 0.5, 1):
+        mask = np.random.default_rng(0).random(size) < share
+        mask[size[0] // 2:] |= share == 0.02  # a run longer than a length has bits
+        found = read_brush(brush_rle(mask)).reshape(*size, 4)
+        assert (found == np.where(mask, 255, 0)[..., None]).all()
+
+
+def test_brushes_and_rectangles_where_the_config_has_no_polygons(server):
+    def predict(control):
+        config = polygon_labels('<Label value="ring"/>').replace('PolygonLabels', control)
+        status, _, row = call(server[0], 'POST', '/predict', request(config=config))
+        assert status == 200, row
+        found, = row['results'][0]['result']
+        return found
+    brush = predict('BrushLabels')
+    assert brush['type'] == 'brushlabels' and brush['value']['brushlabels'] == ['ring']
+    mask = read_brush(brush['value']['rle']).reshape(50, 100, 4)[..., 0] > 0
+    assert mask.sum() == 80 * 40 - 20 * 10 and not mask[25, 50]  # with its hole
+    box = predict('RectangleLabels')
+    value = box['value']
+    assert box['type'] == 'rectanglelabels' and value['rectanglelabels'] == ['ring']
+    assert (value['x'], value['y'], value['width'], value['height']) == (10, 10, 80, 80)
+
+
+@pytest.mark.parametrize('tag', range(1, 9))
+def test_percent_are_of_the_upright_picture(server, tag):
+    """Label Studio shows pictures upright (label-studio #1266, #5313)."""
+    url, inferencer = server
+    exif = Image.Exif()
+    exif[0x0112] = tag
+    raw = base64.b64encode(png(100, 50, format='JPEG', exif=exif)).decode()
+    status, _, row = call(url, 'POST', '/predict', request(
+        region('keypoint', dict(x=10, y=90)), image='data:image/jpeg;base64,' + raw))
+    width, height = (100, 50) if tag < 5 else (50, 100)
+    assert status == 200 and inferencer.seen[-1][0] == (height, width, 3)
+    assert inferencer.seen[-1][1].point == pytest.approx((width / 10, height * 0.9))
+    found, = row['results'][0]['result']
+    assert (found['original_width'], found['original_height']) == (width, height)
+    assert found['image_rotation'] == 0
+    assert sorted(map(tuple, found['value']['points'])) == [(20, 20), (20, 70), (60, 20),
+                                                            (60, 70)]
+
+
+@contextmanager
+def label_studio(answer):
+    """A Label Studio whose ``answer(handler)`` gives (status, headers, body)."""
+    seen = []
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def do_GET(self):
+            length = int(self.headers.get('Content-Length') or 0)
+            self.body = self.rfile.read(length)
+            seen.append((self.path, self.headers.get('Authorization')))
+            status, headers, body = answer(self)
+            self.send_response(status)
+            for key, value in {'Content-Length': len(body), **headers}.items():
+                self.send_header(key, str(value))
+            self.end_headers()
+            self.wfile.write(body)
+        do_POST = do_GET
+
+        def log_message(self, *args):
+            pass
+
+    server = http.server.ThreadingHTTPServer(('127.0.0.1', 0), Handler)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    try:
+        yield f'http://127.0.0.1:{server.server_port}', seen
+    finally:
+        server.shutdown()
+        server.server_close()
+
+
+def fetcher(base, key=None, max_bytes=10**6):
+    from simpleseg_mm.serving.studio_pictures import Fetcher
+    return Fetcher(base, key, max_bytes)
+
+
+@pytest.mark.parametrize('place, path', [
+    # bing_image_downloader #30, label-studio #2291, #1266
+    ('/data/upload/1/my photo.jpg', '/data/upload/1/my%20photo.jpg'),
+    ('/data/upload/1/my%20photo.jpg', '/data/upload/1/my%20photo.jpg'),
+    ('/data/upload/1/写真.jpg', '/data/upload/1/%E5%86%99%E7%9C%9F.jpg'),
+    ('/data/upload/1/%E5%86%99%E7%9C%9F é.jpg', '/data/upload/1/%E5%86%99%E7%9C%9F%20%C3%A9.jpg'),
+    ('/data/upload/1/100%.jpg', '/data/upload/1/100%25.jpg'),
+    ('/data/upload/1/a#1.jpg', '/data/upload/1/a%231.jpg'),
+    ('data/upload/1/a.jpg', '/data/upload/1/a.jpg'),
+    ('/data/local-files/?d=in/my photo.jpg', '/data/local-files/?d=in/my%20photo.jpg'),
+    ('BASE/data/upload/1/my photo.jpg', '/data/upload/1/my%20photo.jpg'),
+    ('BASE/tasks/1/resolve/?fileuri=czM6Ly9h', '/tasks/1/resolve/?fileuri=czM6Ly9h')])
+def test_addresses_as_they_are_sent(place, path):
+    base = 'http://studio:8080'
+    assert fetcher(base).address(place.replace('BASE', base)) == base + path
+    below = 'http://studio:8080/ls'
+    assert fetcher(below + '/').address(place.replace('BASE', below)) == below + path
+    if place.startswith('/'):
+        assert fetcher(below).address('/ls' + place) == below + path
+
+
+@pytest.mark.parametrize('place', [
+    'http://studio:8081/a.png', 'https://studio:8080/a.png', '//evil.example/a.png',
+    'http://studio:8080@evil.example/a.png', 'http://x@studio:8080/a.png', 's3://bucket/a.png',
+    'file:///etc/passwd', 'javascript:alert(1)', 'http://studio:99999/a', 'http://[::1/a'])
+def test_addresses_of_other_places(place):
+    with pytest.raises((PermissionError, ValueError)) as found:
+        fetcher('http://studio:8080').address(place)
+    assert '\n' not in str(found.value)
+
+
+def test_default_ports_and_letters_are_one_place():
+    assert fetcher('http://Studio').address('http://studio:80/a') == 'http://studio:80/a'
+
+
+@pytest.mark.parametrize('base, key', [
+    ('localhost:8080', None), ('ftp://studio', None), ('http://', None), ('', None),
+    ('http://studio', 'a b'), ('http://studio', 'ä'), ('http://studio', 'a\nb')])
+def test_a_wrong_address_or_token_is_told_at_the_start(base, key):
+    with pytest.raises(ValueError) as found:
+        fetcher(base, key)
+    assert '\n' not in str(found.value) and (key is None or key not in str(found.value))
+
+
+def jwt(**claims) -> str:
+    def part(row):
+        return base64.urlsafe_b64encode(json.dumps(row).encode()).decode().rstrip('=')
+    return f'{part(dict(alg="HS256", typ="JWT"))}.{part(claims)}.c2ln'
+
+
+PERSONAL = jwt(token_type='refresh')
+
+
+@pytest.mark.parametrize('slash', ['/', ''])
+def test_a_personal_token_is_exchanged(slash):
+    """Label Studio 1.18: personal access tokens are JWTs, good for /api/token/refresh alone."""
+    given = []
+
+    def answer(handler):
+        if handler.command == 'POST':
+            if handler.path != '/api/token/refresh' + slash:
+                return 404, {}, b''
+            assert json.loads(handler.body) == dict(refresh=PERSONAL)
+            given.append(jwt(token_type='access', exp=time.time() + 300, number=len(given)))
+            return 200, {}, json.dumps(dict(access=given[-1])).encode()
+        good = handler.headers['Authorization'] == f'Bearer {given[-1]}' and not answer.refused
+        answer.refused = False
+        return (200, {}, png(60, 40)) if good else (401, {}, b'{}')
+    answer.refused = False
+    with label_studio(answer) as (base, seen):
+        one = fetcher(base, f' {PERSONAL}\n')
+        assert one.fetch('/a.png') == one.fetch('/a.png') == png(60, 40)
+        assert len(given) == 1  # one exchange for several pictures
+        answer.refused = True  # as where it was withdrawn: renewed once
+        assert one.fetch('/a.png') == png(60, 40) and len(given) == 2
+        assert not any(PERSONAL in str(header) for _, header in seen)
+
+
+@pytest.mark.parametrize('key, status, message', [
+    ('abc', 401, 'the token is not'), ('abc', 403, 'the token is not'), (None, 401, 'wants a to'),
+    (None, 403, 'LABEL_STUDIO_API_KEY'), (PERSONAL, 401, 'personal access token'),
+    ('abc', 404, '404'), ('abc', 500, '500')])
+def test_refusals_are_told_in_one_line(key, status, message):
+    with label_studio(lambda handler: (status, {}, b'{}')) as (base, _):
+        with serving(settings=dict(label_studio_url=base, label_studio_key=key)) as (url, _):
+            got, _, row = call(url, 'POST', '/predict', request(image='/data/upload/1/a.png'))
+    assert got == 400 and message in row['error'] and '\n' not in row['error']
+    assert key is None or key not in row['error']
+
+
+def test_redirects_stay_on_the_site():
+    def elsewhere(handler):
+        return 200, {}, png()
+
+    def answer(handler):
+        place = dict([('/a', '/b'), ('/b', '/c.png'), ('/out', other + '/x'), ('/up', 'https://'
+                      + base[7:] + '/x'), ('/round', '/round'), ('/none', '')]).get(handler.path)
+        return (200, {}, png()) if place is None else (302, dict(Location=place), b'')
+    with label_studio(elsewhere) as (other, strangers), label_studio(answer) as (base, seen):
+        one = fetcher(base, 'abc')
+        assert one.fetch('/a') == png()
+        assert seen == [(path, 'Token abc') for path in ('/a', '/b', '/c.png')]
+        for place in ('/out', '/up', '/round', '/none'):
+            with pytest.raises(ValueError) as found:
+                one.fetch(place)
+            assert '\n' not in str(found.value)
+        assert not strangers  # nothing was asked there, with or without the token
+
+
+@pytest.mark.parametrize('body, headers, message', [
+    (b'x' * 2000, {}, 'more than 0.001 MB'), (b'abc', {'Content-Length': 10}, 'sent 3 of 10')])
+def test_pictures_that_are_too_long_or_short(body, headers, message):
+    with label_studio(lambda handler: (200, headers, body)) as (base, _):
+        with pytest.raises(ValueError, match=message):
+            fetcher(base, max_bytes=1000).fetch('/a.png')
+
+
+def test_local_files_as_they_are_quoted(tmp_path):
+    names = ['my photo.png', '写真.png', 'a+b.png', 'a&b.png', '100%.png', 'q%20.png', '日 é.png']
+    for name in names:
+        (tmp_path / name).write_bytes(png(30, 20))
+    from urllib.parse import quote
+    with serving(settings=dict(root=str(tmp_path))) as (url, inferencer):
+        for name in names:
+            for place in (f'/data/local-files/?d={quote(name)}', f'/data/local-files/?d={name}',
+                          f'http://localhost:8080/data/local-files/?d={quote(name)}'):
+                status, _, row = call(url, 'POST', '/predict', request(image=place))
+                assert status == 200, (place, row)
+                assert inferencer.seen[-1][0] == (20, 30, 3)
+        status, _, row = call(url, 'POST', '/predict', request(
+            image='/data/local-files/?d=none.png'))
+        assert status == 400 and 'no picture' in row['error']
+
+
+def test_local_files_come_from_label_studio_where_no_folder_is_allowed():
+    with label_studio(lambda handler: (200, {}, png(60, 40))) as (base, seen):
+        with serving(settings=dict(label_studio_url=base)) as (url, _):
+            assert call(url, 'POST', '/predict', request(
+                image='/data/local-files/?d=a b.png'))[0] == 200
+    assert seen == [('/data/local-files/?d=a%20b.png', None)]
 
 
 @pytest.fixture

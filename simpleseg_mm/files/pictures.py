@@ -5,6 +5,7 @@ A picture is refused before its pixels are unpacked where it is too large, and b
 """
 import io
 import os
+import re
 import urllib.error
 import urllib.parse
 import urllib.request
@@ -188,13 +189,16 @@ def _download(url: str) -> bytes:
 
 
 def quoted(url: str) -> str:
-    """An address as it is sent: blanks and letters beyond ASCII as %XX, what is quoted stays."""
+    """An address as it is sent: blanks and letters beyond ASCII as %XX, what is quoted stays (a
+    ``%`` that quotes nothing becomes ``%25``)."""
     try:
         parts = urllib.parse.urlsplit(url)
         host = parts.netloc.encode('idna').decode() if not parts.netloc.isascii() else parts.netloc
     except ValueError as error:
         raise ImageError(f'{url} is no address: {error}') from None
-    quote = urllib.parse.quote
+    def quote(text: str, safe: str) -> str:
+        return urllib.parse.quote(re.sub(r'%(?![0-9A-Fa-f]{2})', '%25', text), safe)
+
     return urllib.parse.urlunsplit((parts.scheme, host, quote(parts.path, "/%:@!$&'()*+,;=~"),
                                     quote(parts.query, "/%:@!$&'()*+,;=~?[]"), ''))
 

@@ -17,17 +17,16 @@ from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
 
 from .. import __version__
-from ..files import ImageError, ImageTooLarge
 from ..export import FORMATS
 from ..structures import Prompt, Segmentation
 from . import edited
 from .engine import Busy, Engine, Job
 from .guard import Guard
+from .http import client_of, error_response, read_json, wait
 from .label_studio import LabelStudio
 from .pictures import Picture, Pictures, as_jpeg
 
 STATIC = Path(__file__).parent / 'static'
-MAX_TEXT = 2000  # characters of an expression
 _DECODERS = 2  # pictures that are unpacked at a time
 
 
@@ -86,10 +85,11 @@ class Api:
     async def segment(self, request: Request) -> Response:
         """One prompt about one picture, as JSON or, with ``stream``, as lines of events."""
         body = await read_json(request)
-        prompt = read_prompt(body.get('prompt'))
+        prompt = Prompt.of(body.get('prompt'))
         stream = body.get('stream', False)
         if not isinstance(stream, bool):
             raise ValueError('`stream` is true or false')
+        self.engine.check(prompt)
         picture = await self._picture(body)
         job = self.engine.submit(picture.pixels, prompt, client_of(request), stream)
         if stream:
@@ -165,66 +165,6 @@ def as_row(result: Segmentation, name: str) -> dict:
     return dict(result.to_dict(), image=name, label=result.label)
 
 
-def client_of(request: Request) -> str:
-    return request.client.host if request.client else ''
-
-
-async def read_json(request: Request) -> dict:
-    """The body, a JSON object. Raises ValueError."""
-    try:
-        body = json.loads(await request.body())
-    except (ValueError, RecursionError):
-        raise ValueError('the body is not JSON') from None
-    if not isinstance(body, dict):
-        raise ValueError('the body is not a JSON object')
-    return body
-
-
-def read_prompt(value) -> Prompt:
-    """A prompt of a request. Raises ValueError."""
-    prompt = Prompt.of(value)
-    if prompt.kind == 'text' and len(prompt.text) > MAX_TEXT:
-        raise ValueError(f'the expression has more than {MAX_TEXT} characters')
-    return prompt
-
-
-async def wait(job: Job, request: Request) -> Segmentation:
-    """The answer; the writing ends where the client goes away.
-
-    Raises:
-        HTTPException: the model failed (500) or the server stops (503).
-    """
-    try:
-        while True:
-            with anyio.move_on_after(0.5):
-                event = await job.events.get()
-                if event['event'] == 'done':
-                    return event['result']
-                if event['event'] == 'error':
-                    raise HTTPException(500, event['message'])
-                continue
-            if await request.is_disconnected():
-                raise HTTPException(499, 'the client has gone')
-    finally:
-        job.cancelled = True
-
-
-def _error(request: Request, error: Exception) -> Response:
-    status = 500
-    headers = {}
-    if isinstance(error, HTTPException):
-        return JSONResponse(dict(error=error.detail), error.status_code, error.headers)
-    if isinstance(error, Busy):
-        status, headers = error.status, {'retry-after': '2'}
-    elif isinstance(error, PermissionError):
-        status = 403
-    elif isinstance(error, ImageTooLarge):
-        status = 413
-    elif isinstance(error, (ImageError, ValueError)):
-        status = 400
-    return JSONResponse(dict(error=str(error)), status, headers)
-
-
 def create_app(engine: Engine, settings: Settings = Settings(), model_name: str = 'nano'
                ) -> Starlette:
     """The ASGI app; the engine is closed with it.
@@ -244,7 +184,7 @@ def create_app(engine: Engine, settings: Settings = Settings(), model_name: str 
         yield
         await anyio.to_thread.run_sync(engine.close)
 
-    kinds = (HTTPException, Busy, PermissionError, ValueError)
+    kinds = (HTTPException, Busy, PermissionError, ValueError, RecursionError)
     return Starlette(
         routes=[
             Route('/', page), Route('/api/info', api.info),
@@ -256,4 +196,5 @@ def create_app(engine: Engine, settings: Settings = Settings(), model_name: str 
             Mount('/static', StaticFiles(directory=STATIC))],
         middleware=[Middleware(Guard, hosts=settings.hosts,
                                max_bytes=int(settings.max_mb * 1e6))],
-        exception_handlers={kind: _error for kind in kinds}, lifespan=lifespan)
+        exception_handlers={kind: error_response for kind in (*kinds, Exception)},
+        lifespan=lifespan)

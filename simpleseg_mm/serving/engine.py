@@ -1,11 +1,11 @@
 """One thread that runs the model: waiting requests are answered together, as they are written."""
 import asyncio
 import logging
-import queue
 import threading
-from collections import Counter
+import time
+from collections import Counter, OrderedDict, deque
 from dataclasses import dataclass, field
-from typing import List, Optional
+from typing import List, Optional, Tuple
 
 import numpy as np
 
@@ -13,6 +13,12 @@ from ..polygon import PolygonCodec, written_rings
 from ..structures import Prompt, Segmentation
 
 LOG = logging.getLogger(__name__)
+
+# Our choices.
+MAX_TEXT = 2000  # characters of an expression
+BATCH_TEXT = 2000  # characters of a batch, each filled up to its longest: long ones are alone
+PATIENCE = 0.5  # seconds that one who waits leaves the batch of a client who has more waiting
+_RESTARTS = 3  # times that a job makes room for others
 
 
 class Busy(RuntimeError):
@@ -44,6 +50,8 @@ class Job:
     cancelled: bool = False
     closed: int = 0  # brackets of the text, as far as it has been read for vertices
     vertices: int = 0
+    restarts: int = 0  # how often it has made room for others
+    set_aside: bool = False  # it makes room now
 
     def tell(self, **event) -> None:
         """Give an event to the loop that waits for it; from any thread."""
@@ -54,11 +62,15 @@ class Job:
 
 
 class Engine:
-    """Answers prompts in the order of their arrival, up to ``batch_size`` together.
+    """Answers prompts up to ``batch_size`` together; clients take turns.
+
+    A client's prompts are answered in the order of their arrival. Where several clients wait, each
+    batch takes one prompt of each in turn until it is full. A batch of a client who has more
+    waiting makes room for another client who comes meanwhile, and begins anew later.
 
     Args:
         inferencer: a :class:`~simpleseg_mm.apis.SimpleSegInferencer`.
-        batch_size: prompts of one batch at most.
+        batch_size: prompts of one batch at most; fewer where they are long.
         max_queue: prompts that may wait, of all clients.
         max_client: prompts that may wait or run of one client.
     """
@@ -71,9 +83,9 @@ class Engine:
                 raise ValueError(f'{name} is {value}; at least 1')
         self.inferencer = inferencer
         self.batch_size, self.max_queue, self.max_client = batch_size, max_queue, max_client
-        self._waiting: queue.Queue = queue.Queue()
+        self._queues: 'OrderedDict[str, deque[Job]]' = OrderedDict()  # clients, the next first
         self._clients: Counter = Counter()
-        self._lock = threading.Lock()
+        self._changed = threading.Condition()
         self._closed = False
         self._thread = threading.Thread(target=self._run, name='model', daemon=True)
         self._thread.start()
@@ -81,67 +93,112 @@ class Engine:
     @property
     def waiting(self) -> int:
         """Prompts that have not been started."""
-        return self._waiting.qsize()
+        with self._changed:
+            return sum(map(len, self._queues.values()))
+
+    def check(self, prompt: Prompt, size: Optional[Tuple[int, int]] = None) -> Prompt:
+        """The prompt as it is asked of a picture of ``size`` (h, w).
+
+        Raises:
+            ValueError: it is too long, or outside the picture.
+        """
+        if prompt.kind == 'text' and len(prompt.text) > MAX_TEXT:
+            raise ValueError(f'the expression has more than {MAX_TEXT} characters')
+        return prompt if size is None else prompt.within(size)
 
     def submit(self, picture: np.ndarray, prompt: Prompt, client: str = '',
                stream: bool = True) -> Job:
         """Queue a prompt; call it in the event loop that will read the job's events.
 
         Raises:
-            ValueError: the prompt does not fit the picture.
+            ValueError: the prompt is too long or does not fit the picture.
             Busy: too many are waiting.
         """
-        prompt = prompt.within(picture.shape[:2])
+        prompt = self.check(prompt, picture.shape[:2])
         job = Job(picture, prompt, client, stream, asyncio.get_running_loop())
-        with self._lock:
+        with self._changed:
             if self._closed:
                 raise Busy(503, 'the server is stopping')
             if self._clients[client] >= self.max_client:
                 raise Busy(429, f'{self.max_client} of your requests are waiting already; send '
                                 'the next when one is answered')
-            if self.waiting >= self.max_queue:
+            if sum(map(len, self._queues.values())) >= self.max_queue:
                 raise Busy(503, f'{self.max_queue} requests are waiting; try again in a few '
                                 'seconds')
             self._clients[client] += 1
-            self._waiting.put(job)
+            self._queues.setdefault(client, deque()).append(job)
+            self._changed.notify()
         return job
 
     def close(self) -> None:
         """Answer what is being answered, refuse the rest, end the thread."""
-        with self._lock:
+        with self._changed:
             self._closed = True
-        self._waiting.put(None)
+            self._changed.notify()
         self._thread.join(timeout=30)
 
     # --- the thread ----------------------------------------------------------------------------
     def _run(self) -> None:
-        while True:
-            jobs = self._next()
-            if jobs is None:
-                break
+        while jobs := self._next():
             self._work(jobs)
-        while not self._waiting.empty():
-            if (job := self._waiting.get()) is not None:
-                self._end(job, event='error', message='the server is stopping')
+        with self._changed:
+            left = [job for queue in self._queues.values() for job in queue]
+            self._queues.clear()
+        for job in left:
+            self._end(job, event='error', message='the server is stopping')
 
-    def _next(self) -> Optional[List[Job]]:
-        """The jobs of the next batch; None at the end."""
+    def _next(self) -> List[Job]:
+        """The jobs of the next batch; none at the end."""
+        with self._changed:
+            while True:
+                for job in self._gone():
+                    self._end(job, event='error', message='cancelled')
+                if self._closed:
+                    return []
+                if jobs := self._taken():
+                    return jobs
+                self._changed.wait()
+
+    def _gone(self) -> List[Job]:
+        """Take what nobody waits for any more out of the queues."""
+        gone = [job for queue in self._queues.values() for job in queue if job.cancelled]
+        for client, queue in list(self._queues.items()):
+            self._queues[client] = deque(job for job in queue if not job.cancelled)
+            if not self._queues[client]:
+                del self._queues[client]
+        return gone
+
+    def _taken(self) -> List[Job]:
+        """Take a batch: the clients' oldest in turn, while they fit."""
         jobs: List[Job] = []
-        while not jobs or (len(jobs) < self.batch_size and not self._waiting.empty()):
-            job = self._waiting.get()
-            if job is None:
-                for left in jobs:
-                    self._end(left, event='error', message='the server is stopping')
-                return None
-            if job.cancelled:
-                self._end(job, event='error', message='cancelled')
-            else:
-                jobs.append(job)
+        longest, turns = 0, len(self._queues)
+        while turns and len(jobs) < self.batch_size:
+            client, queue = next(iter(self._queues.items()))
+            self._queues.move_to_end(client)
+            length = max(longest, len(queue[0].prompt.text or ''))
+            if jobs and length * (len(jobs) + 1) > BATCH_TEXT:
+                turns -= 1
+                continue
+            jobs.append(queue.popleft())
+            longest = length
+            if not queue:
+                del self._queues[client]
+            turns = len(self._queues)
         return jobs
+
+    def _makes_room(self, job: Job, jobs: List[Job], started: float) -> bool:
+        """Whether others wait, and this client has more waiting itself."""
+        if job.restarts >= _RESTARTS or time.monotonic() - started < PATIENCE:
+            return False
+        served = {one.client for one in jobs}
+        with self._changed:
+            return job.client in self._queues and any(
+                client not in served for client in self._queues)
 
     def _work(self, jobs: List[Job]) -> None:
         for job in jobs:
             job.closed = job.vertices = 0
+            job.set_aside = False
             job.tell(event='started')
         try:
             results = self._answer(jobs)
@@ -157,14 +214,21 @@ class Engine:
                       f'the model failed: {type(error).__name__}; the log says more')
             return
         for job, result in zip(jobs, results):
-            self._end(job, event='done', result=result)
+            if not job.set_aside:
+                self._end(job, event='done', result=result)
+        with self._changed:
+            for job in reversed(jobs):
+                if job.set_aside:
+                    job.restarts += 1
+                    self._queues.setdefault(job.client, deque()).appendleft(job)
 
     def _answer(self, jobs: List[Job]) -> List[Segmentation]:
-        codec = self._codec()
+        codec, started = self._codec(), time.monotonic()
 
         def on_text(number: int, text: str) -> bool:
             job = jobs[number]
-            if job.cancelled:
+            job.set_aside = job.set_aside or self._makes_room(job, jobs, started)
+            if job.cancelled or job.set_aside:
                 return True
             if job.stream and text.count(']') > job.closed:
                 job.closed = text.count(']')
@@ -184,7 +248,7 @@ class Engine:
         return PolygonCodec(**dict(query_of(self.inferencer.cfg)['codec']))
 
     def _end(self, job: Job, **event) -> None:
-        with self._lock:
+        with self._changed:
             self._clients[job.client] -= 1
             if self._clients[job.client] <= 0:
                 del self._clients[job.client]

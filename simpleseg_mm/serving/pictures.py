@@ -2,8 +2,10 @@
 import base64
 import binascii
 import io
+import re
 import secrets
 import threading
+import urllib.parse
 from collections import OrderedDict
 from dataclasses import dataclass
 from pathlib import Path
@@ -48,7 +50,7 @@ class Pictures:
         """Decode and keep. Raises ImageError."""
         if not raw:
             raise ImageError('the picture is empty: send its bytes as the body')
-        name = Path((name or 'picture.png').replace('\\', '/')).name or 'picture.png'
+        name = file_name(name)
         picture = Picture(secrets.token_urlsafe(12), name, self.open(raw, name))
         with self._lock:
             self._kept[picture.id] = picture
@@ -68,27 +70,68 @@ class Pictures:
             return self._kept[key]
 
     def decode(self, text: str, name: str = '') -> Picture:
-        """A picture in base64, with or without ``data:...;base64,`` before it; not kept."""
-        try:
-            raw = base64.b64decode(text.partition('base64,')[2] or text, validate=True)
-        except (binascii.Error, ValueError):
-            raise ImageError('`image` is not base64 of a picture file') from None
-        return Picture('', Path(name).name or 'picture.png',
-                       self.open(raw, 'the picture'))
+        """A picture in base64 or as a ``data:`` address; not kept. Raises ImageError."""
+        return Picture('', file_name(name), self.open(bytes_of(text), 'the picture'))
 
-    def read(self, path: str) -> Picture:
+    def read(self, *paths: str) -> Picture:
         """A file of the allowed folder, by its path there; not kept.
+
+        Args:
+            paths: spellings of one path; the first that is there counts.
 
         Raises:
             PermissionError: no folder is allowed, or the path leads out of it.
+            ImageError: there is no such picture.
         """
         if self.root is None:
             raise PermissionError('this server reads no paths: send the picture, or start it with '
                                   '--root FOLDER')
-        place = (self.root / path).resolve()
+        places = {path: self._inside(path) for path in paths}
+        path = next((path for path, place in places.items() if place and place.is_file()),
+                    paths[0])
+        place = places[path]
+        if place is None or not place.is_file():
+            raise ImageError(f'there is no picture {path[:200]!r} in the folder of this server')
+        return Picture('', place.name, load_image(place, path, self.max_pixels))
+
+    def _inside(self, path: str) -> Optional[Path]:
+        """The place of a path; None: it cannot be one. Raises PermissionError."""
+        try:
+            place = (self.root / path).resolve()
+        except (OSError, ValueError, RuntimeError):  # null bytes; links in a circle
+            return None
         if not place.is_relative_to(self.root):
             raise PermissionError('the path is outside the folder that this server may read')
-        return Picture('', place.name, load_image(place, path or 'the path', self.max_pixels))
+        return place
+
+
+def file_name(name: str) -> str:
+    """A picture's name for messages and exports: no folder in it, at most 200 characters."""
+    name = Path(name.replace('\\', '/').replace('\0', '')).name
+    stem, dot, suffix = name.rpartition('.')
+    return (stem[:180] + dot + suffix[:19] if stem else name[:200]) or 'picture.png'
+
+
+def bytes_of(text: str) -> bytes:
+    """The bytes of base64 or of a ``data:`` address.
+
+    Lines, blanks, the letters of addresses (``-_``) and left out ``=`` are taken, and parameters
+    (``data:image/png;name=a.png;base64,``). Raises ImageError.
+    """
+    try:
+        if text[:5].lower() == 'data:':
+            head = re.match(r'data:(?:[^,"]|"[^"]*")*,', text[:2000], re.I)
+            if head is None:
+                raise ValueError
+            text = text[head.end():]
+            if not re.search(r';\s*base64\s*,$', head[0], re.I):
+                return urllib.parse.unquote_to_bytes(text)
+            text = urllib.parse.unquote(text) if '%' in text else text
+        raw = text.encode('ascii').translate(bytes.maketrans(b'-_', b'+/'), b' \t\r\n\f\v')
+        raw = raw.rstrip(b'=')
+        return base64.b64decode(raw + b'=' * (-len(raw) % 4), validate=True)
+    except (binascii.Error, ValueError):
+        raise ImageError('`image` is not base64 of a picture file') from None
 
 
 def as_jpeg(pixels: np.ndarray) -> bytes:

@@ -1,0 +1,85 @@
+"""Requests and answers: bodies of JSON, whose request it is, waiting, errors in one line."""
+import json
+import logging
+
+import anyio
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+
+from ..files import ImageTooLarge
+from ..structures import Segmentation
+from .engine import Busy, Job
+
+LOG = logging.getLogger(__name__)
+MAX_VALUES = 500_000  # of a body of JSON: reading so many takes some tenths of a second
+_MAX_MESSAGE = 500  # characters of an error
+
+
+def client_of(request: Request) -> str:
+    """The client's address; behind a proxy that is trusted, the one that it forwards for."""
+    return request.client.host if request.client else ''
+
+
+async def read_json(request: Request) -> dict:
+    """The body, a JSON object. Raises ValueError."""
+    return parse_json(await request.body())
+
+
+def parse_json(raw: bytes) -> dict:
+    """A JSON object. Raises ValueError: it is none, or has too many values to be read quickly."""
+    if raw.count(b',') > MAX_VALUES:
+        raise ValueError(f'the body has more than {MAX_VALUES:,} values; send it in parts')
+    try:
+        body = json.loads(raw)
+        if b'\\ud' in raw or b'\\uD' in raw:  # halves of characters cannot be sent back
+            json.dumps(body, ensure_ascii=False).encode()
+    except (ValueError, RecursionError):
+        raise ValueError('the body is not JSON') from None
+    if not isinstance(body, dict):
+        raise ValueError('the body is not a JSON object')
+    return body
+
+
+async def wait(job: Job, request: Request) -> Segmentation:
+    """The answer; the writing ends where the client goes away.
+
+    Raises:
+        HTTPException: the model failed (500) or the server stops (503).
+    """
+    try:
+        while True:
+            with anyio.move_on_after(0.5):
+                event = await job.events.get()
+                if event['event'] == 'done':
+                    return event['result']
+                if event['event'] == 'error':
+                    raise HTTPException(500, event['message'])
+                continue
+            if await request.is_disconnected():
+                raise HTTPException(499, 'the client has gone')
+    finally:
+        job.cancelled = True
+
+
+def error_response(request: Request, error: Exception) -> Response:
+    """An error as ``{"error": "one line"}`` with its status."""
+    status, headers, message = 500, {}, str(error)
+    if isinstance(error, HTTPException):
+        status, headers, message = error.status_code, error.headers, str(error.detail)
+    elif isinstance(error, Busy):
+        status, headers = error.status, {'retry-after': '2'}
+    elif isinstance(error, PermissionError):
+        status = 403
+    elif isinstance(error, ImageTooLarge):
+        status = 413
+    elif isinstance(error, ValueError):
+        status = 400
+    elif isinstance(error, RecursionError):
+        status, message = 400, 'the body is nested too deeply'
+    else:
+        message = f'the server failed: {type(error).__name__}; its log says more'
+    message = ' '.join(message.encode('utf-8', 'replace').decode().split())
+    if len(message) > _MAX_MESSAGE:
+        message = message[:_MAX_MESSAGE] + ' ...'
+    return JSONResponse(dict(error=message), status, headers)
