@@ -5,11 +5,11 @@ Standard library, NumPy and Pillow only.
 from .paths import PictureFinder
 from .pictures import (ImageError, ImageTooLarge, check_picture, check_size, is_url, list_images,
                        load_image, open_picture, orientation_of)
-from .texts import load_json, read_lines, read_text
+from .texts import load_json, read_lines, read_text, shown
 from .writing import replace_bytes, replace_json, replace_text, replacing
 
 __all__ = [
     'ImageError', 'ImageTooLarge', 'PictureFinder', 'check_picture', 'check_size', 'is_url',
     'list_images', 'load_image', 'load_json', 'open_picture', 'orientation_of', 'read_lines',
-    'read_text', 'replace_bytes', 'replace_json', 'replace_text', 'replacing'
+    'read_text', 'replace_bytes', 'replace_json', 'replace_text', 'replacing', 'shown'
 ]

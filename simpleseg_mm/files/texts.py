@@ -1,7 +1,11 @@
-"""Text files of any editor: with a byte order mark, in UTF-8, UTF-16 or Windows-1252."""
+"""Text files of any editor: with a byte order mark, in UTF-8, UTF-16 or Windows-1252.
+
+And values of a file in messages.
+"""
 import codecs
 import json
 import os
+import reprlib
 from pathlib import Path
 
 _MARKS = ((codecs.BOM_UTF8, 'utf-8-sig'), (codecs.BOM_UTF32_LE, 'utf-32'),
@@ -57,9 +61,32 @@ def load_json(path: str | os.PathLike):
         OSError: it cannot be read.
         ValueError: it is broken; names the file and the place.
     """
+    text = read_text(path)
     try:
-        return json.loads(read_text(path))
+        return json.loads(text)
     except RecursionError:
         raise ValueError(f'{path} is not readable JSON: it is nested too deep') from None
-    except json.JSONDecodeError as error:
+    except ValueError as error:  # also for numbers of thousands of digits
         raise ValueError(f'{path} is not readable JSON: {error}. Take the file again') from None
+
+
+class _Shown(reprlib.Repr):
+    def __init__(self) -> None:
+        super().__init__()
+        self.maxlevel, self.maxlist, self.maxdict, self.maxstring = 3, 6, 4, 40
+
+    def repr_int(self, value: int, level: int) -> str:
+        bits = value.bit_length()
+        return repr(value) if bits <= 128 else f'a number of {bits} bits'
+
+
+def shown(value, length: int = 60) -> str:
+    """A value as Python writes it, cut to ``length`` characters.
+
+    Unlike ``f'{value!r:.60}'`` it never writes out the whole of a value that is large, or that
+    holds itself, only to cut it.
+
+    >>> shown([1, [2, [3, [4]]], 'a' * 100])
+    "[1, [2, [3, [...]]], 'aaaaaaaaaaaaaaaaa...aaaaaaaaaaaaaaaa']"
+    """
+    return _Shown().repr(value)[:length]
