@@ -12,9 +12,9 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from simpleseg_mm.files import load_image, replace_text, replacing
 from simpleseg_mm.polygon import PolygonCodec, rle_to_mask
 
-from .sample import decode
 from .tar import members
 from .writer import Totals
 
@@ -43,8 +43,8 @@ def write_coco(work_dir: str, out_file: str) -> dict:
     """
     categories: dict[str, int] = {}
     images = annotations = 0
-    partial = f'{out_file}.partial'
-    with open(partial, 'w') as out, tempfile.TemporaryFile('w+', dir=work_dir) as later:
+    with replacing(out_file) as partial, open(partial, 'w') as out, \
+            tempfile.TemporaryFile('w+', dir=work_dir) as later:
         out.write('{"images":[')
         for path, annotation in annotations_of(work_dir):
             images += 1
@@ -65,7 +65,6 @@ def write_coco(work_dir: str, out_file: str) -> dict:
         out.write('],\n"categories":')
         json.dump([dict(id=number, name=name) for name, number in categories.items()], out)
         out.write('}\n')
-    os.replace(partial, out_file)
     return dict(images=images, annotations=annotations, categories=len(categories))
 
 
@@ -98,7 +97,7 @@ def write_report(work_dir: str, totals: Totals, codec: PolygonCodec, pictures: i
                         totals.quarantined[:50]))
     parts += ['<h2>Pictures</h2>', *islice(_figures(work_dir, codec, pictures), pictures)]
     path = Path(work_dir) / 'report.html'
-    path.write_text('\n'.join(parts))
+    replace_text(path, '\n'.join(parts))
     return path
 
 
@@ -124,7 +123,7 @@ def _figures(work_dir: str, codec: PolygonCodec, count: int) -> Iterator[str]:
                 annotation = json.loads(tar.read(places[name][1]))
                 offset, size = places[annotation['file_name']]
                 tar.seek(offset)
-                yield _figure(annotation, decode(tar.read(size)), codec)
+                yield _figure(annotation, load_image(tar.read(size)), codec)
 
 
 def _figure(annotation: dict, image: np.ndarray, codec: PolygonCodec) -> str:

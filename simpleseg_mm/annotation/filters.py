@@ -1,5 +1,4 @@
 """Filters on images: what cannot be read, sizes, duplicates."""
-import io
 import json
 import warnings
 from collections.abc import Sequence
@@ -9,11 +8,15 @@ import cv2
 import numpy as np
 from PIL import Image
 
+from simpleseg_mm.files import (ImageTooLarge, load_image, open_picture, orientation_of,
+                                replace_json)
+from simpleseg_mm.files.pictures import MAX_PIXELS, ImageTooLong
 from simpleseg_mm.registry import STAGES
 
-from .sample import Chunk, Sample, clean_text, to_rgb
+from .sample import Chunk, Sample, clean_text
 from .stage import Stage
 
+_DARK = 'nearly black for 16 bits; set white of FilterImage to 4095 if it holds 12'
 _ORIENTATION = 0x0112
 _THUMBNAIL = 32
 _REDUCED = ((8, cv2.IMREAD_REDUCED_GRAYSCALE_8), (4, cv2.IMREAD_REDUCED_GRAYSCALE_4),
@@ -34,13 +37,21 @@ class FilterImage(Stage):
         min_side: of the shorter side, pixels.
         max_pixels: read from the header; larger ones are never decoded.
         max_aspect: longer / shorter side.
+        white: the brightest value of images of more than 8 bits, see
+            :func:`simpleseg_mm.files.load_image`. Images that are nearly black by it are noted.
         **kwargs: see :class:`Stage`.
     """
 
     def __init__(self, min_side: int = 256, max_pixels: int = 50_000_000, max_aspect: float = 4,
-                 **kwargs) -> None:
+                 white: int = 65535, **kwargs) -> None:
         super().__init__(**kwargs)
+        if not 1 <= max_pixels <= MAX_PIXELS:
+            raise ValueError(f'max_pixels must be 1 to {MAX_PIXELS}, got {max_pixels}: larger '
+                             'images are decoded nowhere')
+        if white not in range(1, 65536):
+            raise ValueError(f'white must be 1 to 65535, such as 4095 for 12 bits; got {white!r}')
         self.min_side, self.max_pixels, self.max_aspect = min_side, max_pixels, max_aspect
+        self.white = white
 
     def process(self, samples: Sequence[Sample]) -> None:
         with warnings.catch_warnings():
@@ -48,18 +59,19 @@ class FilterImage(Stage):
             for sample in samples:
                 try:
                     self._look(sample)
-                except Image.DecompressionBombError:
+                except ImageTooLong:
+                    sample.drop(self.name, 'aspect ratio')
+                except ImageTooLarge:
                     sample.drop(self.name, 'too many pixels')
-                except Exception as error:  # decoders raise whatever broken bytes lead to
+                except Exception as error:  # OpenCV raises its own
                     sample.drop(self.name, 'unreadable image', quarantine=True)
                     sample.notes.append(f'{self.name}: {clean_text(error, 300)}')
 
     def _look(self, sample: Sample) -> None:
-        with Image.open(io.BytesIO(sample.raw)) as image:
+        with open_picture(sample.raw, sample.key, self.max_pixels) as image:
             width, height = image.size
             jpeg = image.format in ('JPEG', 'MPO')
             reason = (
-                'too many pixels' if width * height > self.max_pixels else
                 'too small' if min(width, height) < self.min_side else
                 'aspect ratio' if max(width, height) > self.max_aspect * min(width, height) else
                 'animated' if not jpeg and getattr(image, 'is_animated', False) else None)
@@ -67,24 +79,37 @@ class FilterImage(Stage):
                 sample.drop(self.name, reason)
                 return
             sample.width, sample.height = width, height
-            turned = image.getexif().get(_ORIENTATION, 1) not in (0, 1)
-            if jpeg and image.mode in ('RGB', 'L') and not turned:
+            sample.orientation = orientation_of(image)
+            if not _exif_is_readable(image):
+                sample.notes.append('EXIF orientation unreadable, not turned')
+            if jpeg and image.mode in ('RGB', 'L') and sample.orientation == 1:
                 grey = _reduced(sample.raw, min(width, height))
             else:
-                note = ('orientation' if turned else image.mode if jpeg else
+                deep = image.mode.startswith('I')
+                note = ('orientation' if sample.orientation != 1 else image.mode if jpeg else
                         f'{image.format} {image.mode}')
-                pixels = to_rgb(image)
+                pixels = load_image(sample.raw, sample.key, self.max_pixels, white=self.white)
+                if deep and int(pixels.max()) * 16 <= 256:
+                    sample.notes.append(_DARK)
                 sample.set_image(pixels, note)
                 grey = cv2.cvtColor(pixels, cv2.COLOR_RGB2GRAY)
         sample.thumbnail = cv2.resize(grey, (_THUMBNAIL, _THUMBNAIL),
                                       interpolation=cv2.INTER_AREA)
 
 
+def _exif_is_readable(image: Image.Image) -> bool:
+    try:
+        return image.getexif().get(_ORIENTATION, 0) in range(9)  # 0: unknown, as cameras write
+    except Exception:  # malformed EXIF raises whatever its bytes lead to
+        return False
+
+
 def _reduced(raw: bytes, side: int) -> np.ndarray:
     """Grey pixels of a JPEG at reduced size, shorter side 32 or more where it can be.
 
     OpenCV takes 0.7 of the time of Pillow's draft mode here, but passes over a file that is cut:
-    such a one has no end marker, or that of an embedded thumbnail and a scan after it.
+    such a one has no end marker, or that of an embedded thumbnail and a scan after it. It sees
+    only what ``open_picture`` has found to be a JPEG: it would read other formats too.
 
     Args:
         raw: the file.
@@ -188,7 +213,7 @@ class FilterDuplicates(Stage):
         for number, path in enumerate(paths):
             target = path.with_name(f'{path.stem}.repeated.json')
             if number in found:
-                target.write_text(json.dumps(found[number]))
+                replace_json(target, found[number])
             else:
                 target.unlink(missing_ok=True)
 

@@ -2,13 +2,14 @@
 import multiprocessing
 import os
 import threading
-from collections import Counter, deque
+from collections import deque
 from collections.abc import Iterator
 from multiprocessing.connection import Connection, wait
+from pathlib import Path
 
 from .pipeline import ChunkRunner, InputFile, Plan
 
-MAX_DEATHS = 30  # of processes, one after another, in one file. Our choice
+MAX_DEATHS = 10  # of processes, one after another, at one place of a file. Our choice
 
 
 class LocalEngine:
@@ -16,7 +17,9 @@ class LocalEngine:
 
     Args:
         workers: processes; 0 works in this one. Each holds its own models. One that dies is
-            replaced, and its file begun again behind the last finished chunk.
+            replaced, and its file begun again behind the last finished chunk. A run of this
+            process that was killed goes on in one process besides: whether an image has killed it
+            can be told by a driver that outlives it.
     """
 
     def __init__(self, workers: int = 0) -> None:
@@ -26,8 +29,9 @@ class LocalEngine:
 
     def run(self, plan: Plan, files: list[InputFile], survey: bool) -> Iterator[dict]:
         """Records of all chunks as they are done; a chunk may come twice."""
-        if self.workers:
-            yield from _Pool(plan, survey, min(self.workers, len(files))).run(files)
+        killed = any((Path(plan.work_dir) / 'in_work').glob('*.json'))
+        if self.workers or killed:
+            yield from _Pool(plan, survey, min(self.workers or 1, len(files))).run(files)
         else:
             runner = ChunkRunner(plan, survey)
             for file in files:
@@ -68,7 +72,7 @@ class _Pool:
 
     def run(self, files: list[InputFile]) -> Iterator[dict]:
         pending = deque(files)
-        deaths: Counter[str] = Counter()
+        deaths: dict[str, tuple[dict, int]] = {}  # by file: what the journal said, how often
         try:
             while pending or self.pool:
                 while pending and len(self.pool) < self.workers:
@@ -80,9 +84,11 @@ class _Pool:
                     except (EOFError, ConnectionResetError):
                         process.join()
                         del self.pool[connection]
-                        deaths[file.name] += 1
-                        if deaths[file.name] > MAX_DEATHS:
-                            raise RuntimeError(
+                        place = self._place(file)
+                        alike = deaths.get(file.name, (place, 0))
+                        deaths[file.name] = place, alike[1] + 1 if alike[0] == place else 1
+                        if deaths[file.name][1] > MAX_DEATHS:
+                            raise ChildProcessError(
                                 f'{MAX_DEATHS} processes died at {file.name} (the last with exit '
                                 f'code {process.exitcode}): is there memory enough? Fewer '
                                 'workers or a smaller reader.shard_size need less') from None
@@ -91,7 +97,6 @@ class _Pool:
                     if isinstance(answer, Exception):
                         raise answer
                     if answer is not None:
-                        deaths[file.name] = 0
                         yield answer
                     elif pending:
                         self._give(connection, process, pending.popleft())
@@ -102,6 +107,11 @@ class _Pool:
         finally:
             for process, _ in self.pool.values():
                 process.kill()
+
+    def _place(self, file: InputFile) -> dict:
+        """What a dead process has noted of its place in a file; a place is tried a few times."""
+        return {path.name: path.read_bytes()
+                for path in (Path(self.plan.work_dir) / 'in_work').glob(f'{file.name}*.json')}
 
     def _start(self, file: InputFile) -> None:
         connection, theirs = self.context.Pipe()

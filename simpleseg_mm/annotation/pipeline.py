@@ -2,19 +2,20 @@
 import hashlib
 import json
 import time
+import uuid
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from mmengine.utils import import_modules_from_strings
 from tqdm import tqdm
 
-from simpleseg_mm.files import replace_bytes
+from simpleseg_mm.files import load_json, replace_bytes, replace_json
 from simpleseg_mm.registry import STAGES
 
 from .readers import InputFile, Reader
-from .sample import Chunk
-from .stage import Journal, Stage, run_stage
+from .sample import Chunk, clean_text
+from .stage import DEATHS, Journal, Stage, run_stage
 from .writer import FOLDERS, Totals, write_chunk
 
 
@@ -27,11 +28,13 @@ class Plan:
         stages: name -> config of each stage, in order.
         work_dir: folder of the run, reachable from every machine.
         imports: modules that register stages of the user's own.
+        driver: names one run of the driver: a plan belongs to it.
     """
     reader: dict
     stages: dict
     work_dir: str
     imports: tuple[str, ...] = ()
+    driver: str = field(default_factory=lambda: uuid.uuid4().hex)
 
     @classmethod
     def from_config(cls, cfg: Mapping, work_dir: str) -> 'Plan':
@@ -85,14 +88,40 @@ def is_done(plan: Plan, survey: bool) -> Callable[[str], bool]:
     return lambda name: (folder / f'{name}.json').exists()
 
 
-def read(reader: Reader, file: InputFile, done: Callable[[str], bool]) -> Iterator[Chunk]:
-    """Chunks of a file, the reading timed."""
-    start = time.perf_counter()
-    for chunk in reader.chunks(file, done):
+def read(plan: Plan, reader: Reader, file: InputFile, done: Callable[[str], bool]
+         ) -> Iterator[Chunk]:
+    """Chunks of a file, the reading timed.
+
+    A file that makes the reader raise or die is at fault from there on; the run is not.
+    """
+    journal = Journal(Path(plan.work_dir), f'{file.name}-read', plan.driver)
+    chunks, number, fault = iter(reader.chunks(file, done)), 0, None
+    while fault is None:
+        start = time.perf_counter()
+        place = f'read/{number}'
+        if journal.deaths(place) >= DEATHS:
+            fault = 'killed its process'
+            break
+        journal.enter(place)
+        try:
+            chunk = next(chunks, None)
+        except ImportError:
+            raise
+        except Exception as error:
+            fault = f'failed: {type(error).__name__}: {clean_text(error, 200)}'
+            break
+        finally:
+            journal.leave()
+        if chunk is None:
+            break
+        number += 1
         chunk.seconds['read'] += time.perf_counter() - start
         chunk.handled['read'] += len(chunk.samples)
         yield chunk
-        start = time.perf_counter()
+    journal.close()
+    if fault is not None:
+        yield Chunk(f'{file.name}-unread', [], 0 if number else file.weight, [(
+            'file unreadable', f'{", ".join(file.paths[:1])}, after {number} chunks: {fault}')])
 
 
 def finish(plan: Plan, chunk: Chunk, survey: Stage | None) -> dict:
@@ -103,7 +132,7 @@ def finish(plan: Plan, chunk: Chunk, survey: Stage | None) -> dict:
         record = dict(name=chunk.name, weight=chunk.weight)
     else:
         record = write_chunk(chunk, work_dir, list(plan.stages))
-    Journal(work_dir, chunk.name).close()
+    Journal(work_dir, chunk.name, plan.driver).close()
     return record
 
 
@@ -132,12 +161,12 @@ class ChunkRunner:
         """Take every chunk of a file through the pipeline; yields their records."""
         survey = self.survey is not None
         done = is_done(self.plan, survey)
-        for chunk in read(self.reader, file, done):
+        for chunk in read(self.plan, self.reader, file, done):
             if done(chunk.name):
                 yield recorded(self.plan, chunk, survey)
                 continue
             for stage in self.stages:
-                run_stage(stage, chunk, Path(self.plan.work_dir))
+                run_stage(stage, chunk, Path(self.plan.work_dir), self.plan.driver)
             yield finish(self.plan, chunk, self.survey)
 
 
@@ -156,14 +185,17 @@ def annotate(cfg: Mapping, work_dir: str, engine) -> Totals:
     files = plan.build_reader().files()
     for folder in FOLDERS:
         (Path(plan.work_dir) / folder).mkdir(parents=True, exist_ok=True)
+        for partial in (Path(plan.work_dir) / folder).glob('.*.partial'):
+            partial.unlink(missing_ok=True)  # of a run that was killed
     _claim(plan, files)
     name = plan.surveyed()
     if name is not None:
         _run(plan, files, engine, survey=True)
         plan.build_stage(name).conclude(Path(plan.work_dir))
     totals = _run(plan, files, engine, survey=False)
-    replace_bytes(Path(plan.work_dir) / 'counts.json',
-                     json.dumps(totals.as_dict(), indent=1).encode())
+    for left in (Path(plan.work_dir) / 'in_work').iterdir():
+        left.unlink(missing_ok=True)
+    replace_json(Path(plan.work_dir) / 'counts.json', totals.as_dict(), indent=1)
     return totals
 
 
@@ -202,7 +234,7 @@ def _claim(plan: Plan, files: list[InputFile]) -> None:
                .hexdigest()[:16] for file in files})
     path = Path(plan.work_dir) / 'run.json'
     if path.exists():
-        before = json.loads(path.read_bytes())
+        before = load_json(path)
         differing = _differences(before['config'], mine['config'])
         if differing:
             raise ValueError(f'{plan.work_dir} was made with another config: {differing[:5]} '
@@ -212,7 +244,7 @@ def _claim(plan: Plan, files: list[InputFile]) -> None:
         if changed:
             raise ValueError(f'the input has changed since {plan.work_dir} was begun: '
                              f'{changed[:5]} are other or gone. Give a new --work-dir')
-    replace_bytes(path, json.dumps(mine, indent=1).encode())
+    replace_json(path, mine, indent=1)
 
 
 def _differences(a, b, place: str = '') -> list[str]:

@@ -90,7 +90,7 @@ class _Worker:
 
     def run(self, chunk) -> None:
         for stage in self.stages:
-            run_stage(stage, chunk, Path(self.plan.work_dir))
+            run_stage(stage, chunk, Path(self.plan.work_dir), self.plan.driver)
 
 
 class _Reader(_Worker):
@@ -102,7 +102,7 @@ class _Reader(_Worker):
 
     def __call__(self, row: dict) -> Iterator[dict]:
         done = is_done(self.plan, self.survey)
-        for chunk in read(self.reader, pickle.loads(row['file'][0]), done):
+        for chunk in read(self.plan, self.reader, pickle.loads(row['file'][0]), done):
             if done(chunk.name):
                 chunk = recorded(self.plan, chunk, self.survey)
             else:

@@ -12,7 +12,9 @@ from collections import Counter
 from dataclasses import dataclass, field
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image
+
+from simpleseg_mm.files import load_image
 
 KINDS = ('images', 'objects', 'descriptions')
 _CONTROL = re.compile(r'[\x00-\x1f\x7f-\x9f\u200b-\u200f\u2028-\u202e\u2066-\u2069\ufeff'
@@ -28,7 +30,10 @@ class Sample:
         raw: the encoded image; what is written, unless it had to be encoded again.
         meta: what the source says about it (plain JSON): 'file', and 'caption', 'tags', 'url'
             and others where the source has them.
+        alone: whether no other image of the input has its name, folders and suffix left out.
         height, width: pixels; 0 until the image has been looked at.
+        orientation: EXIF orientation, 1 to 8, of the source; ``raw`` is upright once the image has
+            been looked at.
         objects: dicts with ``box`` (x1, y1, x2, y2 pixels), ``category``, ``score``; later
             ``mask`` (COCO RLE), ``mask_score``, ``area``, ``polygon``, ``polygon_iou``, and
             ``descriptions``: dicts with ``text`` and, once verified, ``iou``.
@@ -42,8 +47,10 @@ class Sample:
     key: str
     raw: bytes = b''
     meta: dict = field(default_factory=dict)
+    alone: bool = True
     height: int = 0
     width: int = 0
+    orientation: int = 1
     objects: list = field(default_factory=list)
     notes: list = field(default_factory=list)
     thumbnail: np.ndarray | None = None
@@ -57,7 +64,7 @@ class Sample:
     def image(self) -> np.ndarray:
         """Pixels ``(H, W, 3) uint8`` RGB, decoded when asked for and kept in this process only."""
         if self._image is None:
-            self._image = decode(self.raw)
+            self._image = load_image(self.raw, self.key)
         return self._image
 
     def set_image(self, image: np.ndarray, note: str) -> None:
@@ -111,6 +118,7 @@ class Chunk:
         samples: in input order; dropped ones stay, without their bytes.
         weight: share of the input that it stands for, in the reader's unit.
         faults: what was wrong with the input file itself: ``(reason, detail)``.
+        notes: what else the reader met, such as files that are left out, by kind.
         seconds: of each stage here, by the clock.
         handled: images that each stage looked at.
     """
@@ -118,6 +126,7 @@ class Chunk:
     samples: list[Sample]
     weight: float = 0
     faults: list = field(default_factory=list)
+    notes: Counter = field(default_factory=Counter)
     seconds: Counter = field(default_factory=Counter)
     handled: Counter = field(default_factory=Counter)
 
@@ -125,35 +134,6 @@ class Chunk:
     def live(self) -> list[Sample]:
         """The samples still in the pipeline."""
         return [sample for sample in self.samples if sample.dropped is None]
-
-
-def decode(raw: bytes) -> np.ndarray:
-    """RGB pixels ``(H, W, 3) uint8``. OSError for what is broken.
-
-    Alpha is laid on white; 16-bit grey is scaled to 8. Orientation tags are not looked at:
-    ``FilterImage`` has turned such images before.
-    """
-    try:
-        with Image.open(io.BytesIO(raw)) as image:
-            return to_rgb(image)
-    except OSError:
-        raise
-    except (SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise OSError(str(error)) from error
-
-
-def to_rgb(image: Image.Image) -> np.ndarray:
-    """Pixels of an open Pillow image as ``(H, W, 3) uint8``, turned as its tag asks."""
-    image = ImageOps.exif_transpose(image)
-    if image.mode.startswith('I') or image.mode == 'F':  # 16 bit and more: convert() would clip
-        grey = np.asarray(image).astype(np.float64)
-        scale = 257.0 if grey.max(initial=0) > 255 else 1.0
-        return np.repeat(np.clip(grey / scale, 0, 255).round().astype(np.uint8)[..., None], 3, 2)
-    if image.mode in ('RGBA', 'LA', 'PA') or 'transparency' in image.info:
-        image = image.convert('RGBA')
-        white = Image.new('RGBA', image.size, 'white')
-        image = Image.alpha_composite(white, image)
-    return np.asarray(image.convert('RGB'))
 
 
 def clean_text(text, max_chars: int = 1000) -> str:

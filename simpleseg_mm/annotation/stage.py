@@ -4,9 +4,11 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
+from simpleseg_mm.files import replacing
+
 from .sample import Chunk, Sample, clean_text
 
-DEATHS = 2  # of the process, with the same batch in work, before its images are tried singly
+DEATHS = 2  # of processes at one batch before its images are tried singly, and at one image
 
 
 class Stage:
@@ -42,36 +44,53 @@ class Stage:
 class Journal:
     """Which batch a chunk is in, on disk: what a dead process leaves behind names the culprit.
 
-    A file a chunk, there only while the chunk is in work.
+    A file a chunk, there only while the chunk is in work. A death counts where the driver outlived
+    it, that is, where the process that finds the note belongs to the same run of the driver: a
+    driver that is killed takes its processes along, whatever images they were at.
+
+    Args:
+        work_dir: folder of the run.
+        chunk: its name.
+        driver: names this run of the driver.
     """
 
-    def __init__(self, work_dir: Path, chunk: str) -> None:
+    def __init__(self, work_dir: Path, chunk: str, driver: str) -> None:
         self.path = Path(work_dir) / 'in_work' / f'{chunk}.json'
+        self.driver = driver
         try:
-            self.left = json.loads(self.path.read_bytes())
-        except (OSError, ValueError):
+            left = json.loads(self.path.read_bytes())
+            self.left = left['deaths'] if left['driver'] == driver else {}
+        except (OSError, ValueError, LookupError, TypeError):
             self.left = {}
 
     def deaths(self, place: str) -> int:
-        """How many processes have died at this place."""
+        """How many processes of this driver have died at this place."""
         return self.left.get(place, 0)
 
     def enter(self, place: str) -> None:
         """Note the place; should the process die here, the next one finds it."""
-        self.path.write_text(json.dumps({**self.left, place: self.deaths(place) + 1}))
+        self._write({**self.left, place: self.deaths(place) + 1})
 
     def leave(self) -> None:
         """The place is left alive."""
-        self.path.write_text(json.dumps(self.left))
+        if self.left:
+            self._write(self.left)
+        else:
+            self.close()
 
     def close(self) -> None:
-        """The chunk is done."""
+        """The chunk is done, or nothing is known against it."""
         self.path.unlink(missing_ok=True)
 
+    def _write(self, deaths: dict) -> None:
+        content = json.dumps(dict(driver=self.driver, deaths=deaths))
+        with replacing(self.path, durable=False) as partial:
+            partial.write_text(content)
 
-def run_stage(stage: Stage, chunk: Chunk, work_dir: Path) -> None:
+
+def run_stage(stage: Stage, chunk: Chunk, work_dir: Path, driver: str) -> None:
     """Take a chunk through a stage. Never raises for what an image does to the stage."""
-    journal = Journal(work_dir, chunk.name)
+    journal = Journal(work_dir, chunk.name, driver)
     live = chunk.live
     start = time.perf_counter()
     try:
@@ -88,7 +107,7 @@ def run_stage(stage: Stage, chunk: Chunk, work_dir: Path) -> None:
                 continue
             for sample in batch:
                 own = f'{place}/{sample.key}'
-                if journal.deaths(own):
+                if journal.deaths(own) >= DEATHS:
                     sample.drop(stage.name, 'killed its process', quarantine=True)
                     continue
                 journal.enter(own)

@@ -6,6 +6,14 @@ from typing import BinaryIO
 import numpy as np
 
 BLOCK = tarfile.BLOCKSIZE
+MAX_EXTENSION = 1_000_000  # bytes of a long name or a PAX header. Our choice
+_PACKED = {b'\x1f\x8b': 'gzip', b'BZh': 'bzip2', b'\xfd7zXZ': 'xz', b'\x28\xb5\x2f\xfd': 'zstd',
+           b'PK\x03\x04': 'zip', b'Rar!': 'rar', b'7z\xbc\xaf': '7-Zip'}
+_LONG_NAME, _LONG_LINK = tarfile.GNUTYPE_LONGNAME, tarfile.GNUTYPE_LONGLINK
+_PAX = (tarfile.XHDTYPE, tarfile.SOLARIS_XHDTYPE)
+_EXTENSIONS = (_LONG_NAME, _LONG_LINK, *_PAX, tarfile.XGLTYPE)
+_NO_CONTENT = (tarfile.LNKTYPE, tarfile.SYMTYPE, tarfile.CHRTYPE, tarfile.BLKTYPE,
+               tarfile.DIRTYPE, tarfile.FIFOTYPE)
 
 
 def pack(members: Sequence[tuple[str, bytes]]) -> tuple[list[bytes], np.ndarray]:
@@ -32,22 +40,90 @@ class TarCut(Exception):
 
 
 def members(file: BinaryIO, size: int) -> Iterator[tuple[str, int, int]]:
-    """Name, offset and size of the files of an uncompressed tar, by their headers alone.
+    """Name, offset and size of what an uncompressed tar holds, by the headers alone.
+
+    Names are those of ustar, GNU and PAX headers; tars behind one another are read as one. Links,
+    devices and sparse files come with size -1: no file's bytes lie there. Folders do not come.
+
+    ``tarfile`` parses the blocks. The way from one to the next is ours: it trusts no size, and
+    its work and memory are those of the headers (``tarfile`` follows negative sizes for ever).
 
     Raises:
         TarCut: the archive breaks off, or holds something else from some place on.
     """
+    place, ended = 0, False
+    extra: dict[bytes, bytes] = {}
+    while True:
+        file.seek(place)
+        buffer = file.read(BLOCK)
+        if not buffer.strip(b'\0') and (ended or len(buffer) == BLOCK):
+            if len(buffer) < BLOCK:
+                return
+            place, ended = place + BLOCK, True  # the end mark and its padding
+            continue
+        info = _header(file, buffer, place, size)
+        if info.type in _EXTENSIONS:
+            if not 0 <= info.size <= min(MAX_EXTENSION, size - place - BLOCK):
+                raise _cut(f'a name or header of {info.size:,} bytes', place, size)
+            content = file.read(info.size)
+            if info.type == _LONG_NAME:
+                extra[b'path'] = content.split(b'\0')[0]
+            elif info.type in _PAX:  # global ones hold neither names nor sizes
+                extra.update(_pax(content))
+            place += BLOCK + _padded(info.size)
+            continue
+        name = extra.get(b'GNU.sparse.name', extra.get(b'path'))
+        name = info.name if name is None else name.decode('utf-8', 'surrogateescape')
+        length = extra.get(b'size', b'%d' % info.size)
+        length = int(length) if length.isdigit() and len(length) < 20 else -1
+        sparse = info.type == tarfile.GNUTYPE_SPARSE or any(b'GNU.sparse' in key for key in extra)
+        extra, ended, start = {}, False, place + BLOCK
+        if info.type in _NO_CONTENT:
+            if info.type != tarfile.DIRTYPE and not name.endswith('/'):
+                yield name, start, -1
+            place = start
+            continue
+        if info.type == tarfile.GNUTYPE_SPARSE and buffer[482]:  # more blocks of its map
+            start += BLOCK
+            while file.read(BLOCK)[504:505].strip(b'\0'):
+                start += BLOCK
+        if length < 0 or start + length > size:
+            what = 'is cut off' if length >= 0 else 'has no size that can be'
+            raise _cut(f'{name!r:.100} {what}', place, size)
+        yield name, start, -1 if sparse or not info.isreg() else length
+        place = start + _padded(length)
+
+
+def _header(file: BinaryIO, buffer: bytes, place: int, size: int) -> tarfile.TarInfo:
+    """The header in a block. TarCut where there is none."""
+    if len(buffer) < BLOCK and not buffer:
+        raise _cut('the end mark is missing', place, size)
     try:
-        with tarfile.open(fileobj=file, mode='r:') as archive:
-            for info in archive:
-                if info.offset_data + info.size > size:
-                    raise TarCut(f'{info.name} is cut off')
-                if info.isfile():
-                    yield info.name, info.offset_data, info.size
-            end = archive.offset
-    except tarfile.TarError as error:
-        raise TarCut(str(error)) from None
-    file.seek(end)
-    mark = file.read(BLOCK)
-    if len(mark) < BLOCK or mark.strip(b'\0'):  # tarfile takes both for the end without a word
-        raise TarCut('the end mark is missing')
+        return tarfile.TarInfo.frombuf(buffer, 'utf-8', 'surrogateescape')
+    except Exception as error:  # whatever its bytes lead to
+        packed = [name for magic, name in _PACKED.items() if buffer.startswith(magic)]
+        if place == 0 and packed:
+            raise TarCut(f'it is packed by {packed[0]}; unpack it to a plain tar') from None
+        raise _cut(f'no header of a tar ({error})', place, size) from None
+
+
+def _pax(content: bytes) -> Iterator[tuple[bytes, bytes]]:
+    """Records of a PAX header, 'LENGTH KEY=VALUE' and a line end each, as far as they are whole.
+    """
+    place = 0
+    while place < len(content):
+        length = content[place:place + 8].split(b' ')[0]
+        if not length.isdigit() or not 0 < int(length) <= len(content) - place:
+            return
+        record = content[place + len(length) + 1:place + int(length) - 1]
+        key, _, value = record.partition(b'=')
+        yield key, value
+        place += int(length)
+
+
+def _padded(size: int) -> int:
+    return -(-size // BLOCK) * BLOCK
+
+
+def _cut(what: str, place: int, size: int) -> TarCut:
+    return TarCut(f'{what}; nothing is read from byte {place:,} of {size:,} on')

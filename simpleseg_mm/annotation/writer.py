@@ -85,7 +85,7 @@ def write_chunk(chunk: Chunk, work_dir: Path, stages: Sequence[str]) -> dict:
 def _record(chunk: Chunk, annotations: list[dict], size: int, stages: Sequence[str]) -> dict:
     dropped: Counter = Counter()
     proposed: Counter = Counter()
-    notes: Counter = Counter()
+    notes = +chunk.notes
     for sample in chunk.samples:
         dropped.update(sample.counts)
         proposed.update(sample.proposed)

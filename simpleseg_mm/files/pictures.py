@@ -47,6 +47,10 @@ class ImageTooLarge(ImageError):
     """A picture with more pixels or bytes than are taken."""
 
 
+class ImageTooLong(ImageError):
+    """A picture one side of which is too many times the other."""
+
+
 def load_image(source: ImageLike, name: str = '', max_pixels: int = MAX_PIXELS,
                upright: bool = True, white: int = 65535) -> np.ndarray:
     """Pixels of a picture.
@@ -102,7 +106,7 @@ def open_picture(source: Union[str, os.PathLike, bytes], name: str = '',
                          f'got {type(source).__name__}')
     with _one_error(name, len(source)), Image.open(io.BytesIO(source), formats=FORMATS) as image:
         check_size(image.size, name, max_pixels)
-        if image.format == 'JPEG':
+        if image.format in ('JPEG', 'MPO'):  # MPO: of two cameras, or with a preview behind
             _check_scans(source, image.size, name)
         yield image
 
@@ -155,7 +159,7 @@ def check_size(size: Tuple[int, int], name: str, max_pixels: int = MAX_PIXELS) -
                             f'{max_pixels / 1e6:g} million in all. Cut it into tiles, or make it '
                             'smaller: the model sees about a million')
     if max(size) > MAX_ASPECT * min(size):
-        raise ImageError(f'{name} is {width} x {height} pixels; one side may be at most '
+        raise ImageTooLong(f'{name} is {width} x {height} pixels; one side may be at most '
                          f'{MAX_ASPECT} times the other. Cut it into tiles')
 
 

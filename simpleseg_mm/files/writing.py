@@ -7,12 +7,16 @@ from pathlib import Path
 
 
 @contextmanager
-def replacing(path: str | os.PathLike) -> Iterator[Path]:
+def replacing(path: str | os.PathLike, durable: bool = True) -> Iterator[Path]:
     """A path beside ``path`` to write to; it takes the place of ``path`` when the block ends.
 
     The content is on the disk before the name points to it, also where the machine stops. Where
     the block raises, ``path`` stays as it was and nothing is left beside it. A link is followed:
     what it points to is replaced.
+
+    Args:
+        path: the file.
+        durable: False does not wait for the disk, for notes that only have to outlive a process.
 
     Raises:
         OSError: the disk is full, or the folder cannot be written to.
@@ -21,11 +25,13 @@ def replacing(path: str | os.PathLike) -> Iterator[Path]:
     partial = path.with_name(f'.{path.name[:200]}.{os.getpid()}.partial')
     try:
         yield partial
-        _sync(partial)
+        if durable:
+            _sync(partial)
         os.replace(partial, path)
     finally:
         partial.unlink(missing_ok=True)
-    _sync(path.parent)
+    if durable:
+        _sync(path.parent)
 
 
 def replace_bytes(path: str | os.PathLike, *parts: bytes) -> None:
