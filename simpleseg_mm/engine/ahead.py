@@ -6,7 +6,11 @@ Item, Made = TypeVar('Item'), TypeVar('Made')
 
 
 class Ahead:
-    """An iterator whose next item can be prepared before it is asked for."""
+    """An iterator of prepared items; the next can be prepared before it is asked for.
+
+    Between :meth:`begin` and :meth:`wait` the thread alone may use the loader and what
+    ``prepare`` uses.
+    """
 
     def __init__(self, batches: Iterator, prepare: Callable[[dict], dict]) -> None:
         self._batches, self._prepare = batches, prepare
@@ -22,7 +26,7 @@ class Ahead:
 
     def __next__(self) -> dict:
         if self._next is None:
-            return next(self._batches)
+            return self._prepare(next(self._batches))
         batch, self._next = self._next.result(), None
         return batch
 

@@ -12,8 +12,8 @@ class SFTTrainLoop(IterBasedTrainLoop):
 
     While the network works on a batch, a thread fetches the next from the loader, resizes its
     pictures and tokenizes its texts (``SimpleSeg.encode``); batches, their order and their
-    numbers are unchanged. Nothing is encoded while hooks and validation run: tokenizers are not
-    to be shared between threads.
+    numbers are unchanged. Nothing else is encoded meanwhile: the first batch is encoded before
+    its step, and the thread rests while hooks and validation run.
     Arguments as for ``IterBasedTrainLoop``.
     """
 

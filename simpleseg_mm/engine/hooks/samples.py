@@ -32,7 +32,8 @@ class FirstBatchHook(Hook):
         if not hasattr(model, 'describe_batch'):
             return
         with preserve_rng(), torch.no_grad():
-            texts: List[str] = model.describe_batch(**model.data_preprocessor(data_batch, True))
+            batch = model.data_preprocessor(data_batch, True)
+            texts: List[str] = model.describe_batch(batch['inputs'], batch['data_samples'])
         path = osp.join(runner.work_dir, 'first_batch.txt')
         with open(path, 'w') as file:
             file.write('\n\n'.join(f'--- {i} ---\n{text}' for i, text in enumerate(texts)) + '\n')

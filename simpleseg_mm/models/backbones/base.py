@@ -1,6 +1,8 @@
 """What every multimodal LLM must offer to SimpleSeg: tokens in, hidden states or text out."""
+import copy
+import os
+import re
 from contextlib import contextmanager
-from functools import cached_property
 from pathlib import Path
 from typing import Dict, Iterable, Iterator, List, Optional, Sequence, Tuple, Union
 
@@ -104,6 +106,17 @@ class MLLMAdapter(AnswerWriter, nn.Module):
         self.system_prompt, self.packing = system_prompt, packing
         self.tokenizer = _load(AutoTokenizer.from_pretrained, processor)
         self._check_tokenizer(processor)
+        # A call with another setting switches a tokenizer's state, also for other threads. So one
+        # object reads special tokens and another reads them as text, each from here on.
+        self.tokenizer.split_special_tokens = False
+        self._text_tokenizer = copy.deepcopy(self.tokenizer)
+        self._text_tokenizer.split_special_tokens = True
+        self._ids('')
+        self._template = self._read_template()
+        self._skeleton = tuple(self.tokenizer.encode(part, add_special_tokens=False)
+                               for part in self._template)
+        #: kinds of batches (``for_generation``) whose first has not been checked
+        self._unchecked = {True, False}
         self.image_processor = self.build_image_processor(processor, min_pixels, max_pixels)
         options = dict(dtype=getattr(torch, dtype), attn_implementation=attn_implementation)
         if init == 'pretrained':
@@ -189,6 +202,10 @@ class MLLMAdapter(AnswerWriter, nn.Module):
             takes them, ``mm_token_type_ids`` (B, T), those of :meth:`encode_images`, and for
             training ``labels`` (B, T): the ids of answers and their end tokens, -100 elsewhere.
             Where rows share a picture, ``image_index``, B numbers, says which one is whose.
+
+        Raises:
+            ValueError: in the first batch for training, or for generation, a prompt is not what
+                the chat template writes.
         """
         images = list(images)
         places: Dict[int, int] = {}
@@ -200,6 +217,9 @@ class MLLMAdapter(AnswerWriter, nn.Module):
                             if isinstance(text, str)})
         rows = [self._encode_row(turns, counts[place], ids, for_generation)
                 for turns, place in zip(conversations, index)]
+        if for_generation in self._unchecked:
+            self._check_prompt(rows[0][0], conversations[0][0][0], counts[index[0]])
+            self._unchecked.discard(for_generation)
         left = for_generation
         batch = dict(
             input_ids=_pad([ids for ids, _ in rows], self.pad_token_id, left),
@@ -250,15 +270,13 @@ class MLLMAdapter(AnswerWriter, nn.Module):
         texts = list(texts)
         if not texts:
             return {}
-        # split_special_tokens: a sentence that spells a special token stays text
-        return dict(zip(texts, self.tokenizer(texts, add_special_tokens=False,
-                                              split_special_tokens=True)['input_ids']))
+        # a sentence that spells a special token stays text
+        return dict(zip(texts, self._text_tokenizer(texts, add_special_tokens=False)['input_ids']))
 
-    @cached_property
-    def _skeleton(self) -> Tuple[List[int], ...]:
-        """Constant token runs of a conversation, from the tokenizer's own chat template: up to
-        the picture's tokens, from there to the first prompt, prompt to answer, the end of an
-        answer, from there to the next prompt, and to the end of the conversation."""
+    def _read_template(self) -> Tuple[str, ...]:
+        """Constant texts of a conversation, from the tokenizer's own chat template: up to the
+        picture's tokens, from there to the first prompt, prompt to answer, the end of an answer,
+        from there to the next prompt, and to the end of the conversation."""
         p1, a1, p2, a2 = '<<P1>>', '<<A1>>', '<<P2>>', '<<A2>>'
         messages = [] if self.system_prompt is None else [
             dict(role='system', content=self.system_prompt)]
@@ -276,8 +294,35 @@ class MLLMAdapter(AnswerWriter, nn.Module):
             raise ValueError(f'the chat template must end an answer with the end token {end!r}; '
                              f'it writes {after!r}. Set the tokenizer\'s eos_token accordingly')
 
-        parts = (*head.split(self.image_token), middle, end, between[len(end):], after[len(end):])
-        return tuple(self.tokenizer.encode(part, add_special_tokens=False) for part in parts)
+        return (*head.split(self.image_token), middle, end, between[len(end):], after[len(end):])
+
+    def _check_prompt(self, ids: List[int], prompt: str, num_image_tokens: int) -> None:
+        """ValueError unless a row begins as the chat template writes it, and each special token
+        of the template is one id."""
+        before, after, middle = self._template[:3]
+        before += self.image_token * num_image_tokens + after
+        length = sum(map(len, self._skeleton[:3])) + num_image_tokens + len(self._ids(prompt))
+        special = {i: token.content for i, token in self.tokenizer.added_tokens_decoder.items()
+                   if token.special}
+        names = sorted(map(re.escape, special.values()), key=len, reverse=True)
+        given = [special[i] for i in ids[:length] if i in special]
+        wanted = re.findall('|'.join(names), before + middle)
+        if given == wanted:
+            given, wanted = (
+                self.tokenizer.decode(row, clean_up_tokenization_spaces=False) for row in (
+                    ids[:length],
+                    self.tokenizer.encode(before + prompt + middle, add_special_tokens=False)))
+        if given == wanted:
+            return
+        if isinstance(given, str):
+            start = max(len(os.path.commonprefix([given, wanted])) - 20, 0)
+            given, wanted = given[start:start + 60], wanted[start:start + 60]
+        else:
+            given, wanted = (list(dict.fromkeys(names)) for names in (given, wanted))
+        raise ValueError(
+            f'the tokens of a prompt are not those of the chat template of '
+            f'{self.tokenizer.name_or_path}: it has {given!r}, the template {wanted!r}. Take the '
+            'tokenizer that the model was released with')
 
     @property
     def device(self) -> torch.device:
