@@ -66,7 +66,7 @@ def test_an_interrupted_folder_is_passed_over(tmp_path):
     assert launch.find_resumable(str(tmp_path)).endswith('iter_4.pth')
     (tmp_path / 'iter_4.pth/checkpoint.pth').unlink()  # written last
     assert launch.find_resumable(str(tmp_path)).endswith('iter_2.pth')
-    with pytest.raises(FileNotFoundError, match='iter_4.pth is not a whole checkpoint'):
+    with pytest.raises(ValueError, match='iter_4.pth is not a whole checkpoint'):
         load_sharded(str(tmp_path / 'iter_4.pth'))
 
 

@@ -1,11 +1,13 @@
 """What ``tools/train.py`` and ``tools/test.py`` do to a config before they start a runner."""
 import atexit
+import errno
+import logging
 import os
 import os.path as osp
 import re
 import sys
+import traceback
 import warnings
-import zipfile
 from contextlib import contextmanager
 from importlib import metadata
 from pathlib import Path
@@ -15,7 +17,12 @@ import torch
 from mmengine.config import Config
 from mmengine.logging import print_log
 
-from .sharded_checkpoint import is_complete
+from .checkpoint_file import CheckpointError, fault_of
+
+_PACKAGE = Path(__file__).resolve().parent.parent
+#: errors of files that are no fault of the program's
+_FILES = (errno.ENOENT, errno.EACCES, errno.EPERM, errno.ENOSPC, errno.EDQUOT, errno.EROFS,
+          errno.EISDIR, errno.ENOTDIR, errno.EEXIST, errno.EFBIG, errno.ENAMETOOLONG, errno.ELOOP)
 
 
 def world_size(launcher: str) -> int:
@@ -208,16 +215,18 @@ def scale_learning_rate(cfg: Config) -> None:
 
 
 def find_resumable(work_dir: str) -> Optional[str]:
-    """The newest complete checkpoint of ``work_dir``; None where there is none.
+    """The newest whole checkpoint of ``work_dir``; None where there is none.
 
-    One that was being written when the run was killed, file or folder, is passed over.
+    A damaged one is named and passed over: all of each is read, see
+    :func:`~.checkpoint_file.fault_of`.
     """
     folder = Path(work_dir)
     paths = [p for p in folder.glob('*.pth') if re.fullmatch(r'(iter|epoch)_\d+', p.stem)]
     for path in sorted(paths, key=lambda p: int(p.stem.split('_')[1]), reverse=True):
-        if is_complete(str(path)) if path.is_dir() else zipfile.is_zipfile(path):
+        fault = fault_of(str(path))
+        if not fault:
             return str(path)
-        print_log(f'{path} is incomplete and passed over.', logger='current')
+        print_log(f'Passed over: {fault}', logger='current', level=logging.WARNING)
     return None
 
 
@@ -247,9 +256,23 @@ def default_work_dir(config: str) -> str:
 
 @contextmanager
 def one_line_errors() -> Iterator[None]:
-    """End a tool with one line and status 2 when a file is missing, not with a traceback."""
+    """End a tool with one line and status 2 where a user can mend what is wrong: a file that is
+    missing or cannot be read or written, a full disk, a setting that the project refuses.
+
+    What a library raises for other reasons keeps its traceback.
+    """
     try:
         yield
-    except FileNotFoundError as error:
-        print(f'ERROR: {str(error).strip().splitlines()[-1]}', flush=True)
+    except (OSError, ValueError) as error:
+        if not _is_for_the_user(error):
+            raise
+        print(f'ERROR: {" ".join(str(error).split())}', flush=True)
         raise SystemExit(2) from None
+
+
+def _is_for_the_user(error: Exception) -> bool:
+    if isinstance(error, OSError):
+        return error.errno is None or error.errno in _FILES
+    frame = traceback.extract_tb(error.__traceback__)[-1]
+    return isinstance(error, CheckpointError) or Path(frame.filename).is_relative_to(_PACKAGE) or (
+        frame.name == 'load_config')

@@ -13,11 +13,11 @@ import torch
 import torch.distributed as dist
 import torch.distributed.checkpoint as dcp
 from mmengine.dist import barrier, is_main_process
-from mmengine.runner.checkpoint import CheckpointLoader, load_from_local
 from torch import Tensor
 from torch.distributed.tensor import DTensor
 
-_REST = 'checkpoint.pth'
+from .checkpoint_file import REST, CheckpointError, FolderReader, load_pickle
+
 _MARK = '__tensor__'
 #: keys and numbers that lead to a value of nested containers
 Place = Tuple[Union[str, int], ...]
@@ -32,7 +32,7 @@ def save_sharded(checkpoint: Dict[str, Any], folder: str) -> None:
         checkpoint: nested dictionaries, lists and tuples; its tensors may be DTensors.
         folder: made where it is absent; what is in it is overwritten.
     """
-    rest = Path(folder, _REST)
+    rest = Path(folder, REST)
     if is_main_process():
         rest.parent.mkdir(parents=True, exist_ok=True)
         rest.unlink(missing_ok=True)
@@ -66,14 +66,14 @@ def load_sharded(folder: str, make: Optional[MakeTensor] = None) -> Dict[str, An
             only, and every process must call. ``None``: whole tensors on the CPU.
 
     Raises:
-        FileNotFoundError: no checkpoint, or one whose writing was interrupted.
+        CheckpointError: no checkpoint, or one whose writing was interrupted.
     """
-    if not Path(folder, _REST).is_file():
-        raise FileNotFoundError(f'{folder} is not a whole checkpoint: it has no {_REST}, which is '
-                                'written last. Take an earlier one.')
-    skeleton = torch.load(Path(folder, _REST), map_location='cpu', weights_only=False)
+    if not Path(folder, REST).is_file():
+        raise CheckpointError(f'{folder} is not a whole checkpoint: it has no {REST}, which is '
+                              'written last. Take an earlier one.')
+    skeleton = load_pickle(Path(folder, REST))
     tensors: Dict[str, Tensor] = {}
-    stored = dcp.FileSystemReader(folder).read_metadata().state_dict_metadata
+    stored = FolderReader(folder).read_metadata().state_dict_metadata
 
     def put_in(value: Any, place: Place) -> Any:
         if not _is_mark(value):
@@ -88,28 +88,8 @@ def load_sharded(folder: str, make: Optional[MakeTensor] = None) -> Dict[str, An
     alone = not any(isinstance(tensor, DTensor) for tensor in tensors.values())
     with warnings.catch_warnings():
         warnings.filterwarnings('ignore', message='torch.distributed is disabled')
-        dcp.load(tensors, checkpoint_id=folder, no_dist=alone)
+        dcp.load(tensors, storage_reader=FolderReader(folder), no_dist=alone)
     return checkpoint
-
-
-def is_complete(folder: str) -> bool:
-    """Whether a folder holds a checkpoint that was written to its end.
-
-    Of DeepSpeed's, the one that ``last_checkpoint`` beside it names, which is written after it.
-    """
-    if Path(folder, _REST).is_file():
-        return True
-    last = Path(folder).parent / 'last_checkpoint'
-    return (any(Path(folder).glob('*_model_states.pt')) and last.is_file()
-            and Path(last.read_text().strip()).name == Path(folder).name)
-
-
-@CheckpointLoader.register_scheme(prefixes='', force=True)
-def load_local(filename: str, map_location=None) -> Dict[str, Any]:
-    """A file as MMEngine reads it, or a folder, whole."""
-    if os.path.isdir(filename):
-        return load_sharded(filename)
-    return load_from_local(filename, map_location)
 
 
 def _map(function: Callable[[Any, Place], Any], value: Any, place: Place = ()) -> Any:

@@ -7,7 +7,7 @@ import torch
 import torch.distributed as dist
 from mmengine._strategy import DDPStrategy
 from mmengine.device import get_device
-from mmengine.dist import get_world_size
+from mmengine.dist import broadcast_object_list, get_world_size, is_main_process
 from torch import Tensor, nn
 from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
@@ -15,6 +15,7 @@ from torch.distributed.tensor import DTensor
 
 from simpleseg_mm.registry import STRATEGIES
 
+from .checkpoint_file import CheckpointError, fault_of
 from .sharded_checkpoint import Place, load_sharded, save_sharded
 from .sharding import split_like
 
@@ -94,6 +95,10 @@ class FullyShardStrategy(DDPStrategy):
         """A folder, of which each process reads its part, or a file of a plain run."""
         if not os.path.isdir(filename):
             return super().load_checkpoint(filename, callback=callback, **kwargs)
+        fault = [fault_of(filename) if is_main_process() else None]
+        broadcast_object_list(fault)
+        if fault[0]:
+            raise CheckpointError(fault[0])
         self.logger.info(f'Load checkpoint from {filename}')
         weights = self.model.state_dict()
         params = self._optimized() if hasattr(self, 'optim_wrapper') else []
