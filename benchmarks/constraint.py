@@ -20,6 +20,7 @@ import torch
 from measure import Skip, alternate, one_thread, row, skipped
 from transformers import AutoTokenizer
 
+from simpleseg_mm.files import from_folder
 from simpleseg_mm.models.decoding import constrained
 from simpleseg_mm.models.guide import Guide, Spelling
 from simpleseg_mm.models.resources import packaged
@@ -161,7 +162,7 @@ def rows(quick: bool = False, tokenizer: str = '') -> List[dict]:
         quick: tiny sizes: to see that it runs.
         tokenizer: a folder or name; nano's unless told.
     """
-    known = AutoTokenizer.from_pretrained(tokenizer or packaged('nano'))
+    known = from_folder(AutoTokenizer.from_pretrained, tokenizer or packaged('nano'))
     answers = polygons(known, 4 if quick else 20)
     shortest = min(map(len, answers))
     answers = [ids[:shortest] for ids in answers]

@@ -2,6 +2,7 @@
 
 nano's base writes boxes and points; where outlines are wanted, its answers are put in its mouth.
 """
+import ast
 import json
 from pathlib import Path
 
@@ -17,7 +18,7 @@ from simpleseg_mm.apis.inferencer import prompts_by_picture
 from simpleseg_mm.datasets.refshapes import generate
 from simpleseg_mm.models.backbones.writing import Generated
 from simpleseg_mm.polygon import PolygonCodec
-from simpleseg_mm.registry import DATASETS, INFERENCERS, MODELS
+from simpleseg_mm.registry import DATASETS, INFERENCERS
 from simpleseg_mm.structures import Prompt
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -300,11 +301,17 @@ def test_hub_ids_and_unknown_names():
 
 
 def test_remote_code_is_not_trusted_anywhere():
-    """No path of the package turns it on."""
-    lines = [line for path in (ROOT / 'simpleseg_mm').rglob('*.py')
-             for line in path.read_text().splitlines()]
-    assert not any('trust_remote_code' in line for line in lines)
-    assert MODELS is not None
+    """Whatever reads a folder goes through ``from_folder``, which turns it off."""
+    sources = {path: ast.parse(path.read_text())
+               for top in ('simpleseg_mm', 'tools', 'benchmarks', 'demo')
+               for path in (ROOT / top).rglob('*.py')}
+    for path, tree in sources.items():
+        for call in (node for node in ast.walk(tree) if isinstance(node, ast.Call)):
+            name = getattr(call.func, 'attr', '')
+            assert name != 'from_pretrained', f'{path}:{call.lineno}'
+            for word in call.keywords:
+                if word.arg == 'trust_remote_code':
+                    assert ast.unparse(word.value) == 'False', f'{path}:{call.lineno}'
 
 
 def test_without_arguments(checkpoint, tmp_path, monkeypatch):

@@ -1,6 +1,7 @@
 """Descriptions by a chat VLM of transformers in this process."""
 from PIL import Image
 
+from simpleseg_mm.files import from_folder
 from simpleseg_mm.registry import STAGES
 
 from .describe import Describe
@@ -26,15 +27,16 @@ class DescribeByChat(Describe):
         super().__init__(batch_size=batch_size, **kwargs)
         import torch
         from transformers import AutoModelForImageTextToText, AutoProcessor
-        self.processor = AutoProcessor.from_pretrained(pretrained)
+        self.processor = from_folder(AutoProcessor.from_pretrained, pretrained)
         if not getattr(self.processor, 'chat_template', None):
             raise ValueError(f'the processor of {pretrained} has no chat template; take a chat '
                              'model, or add its chat_template.jinja')
         self.processor.tokenizer.padding_side = 'left'
         if self.processor.tokenizer.pad_token is None:
             self.processor.tokenizer.pad_token = self.processor.tokenizer.eos_token
-        self.model = AutoModelForImageTextToText.from_pretrained(
-            pretrained, dtype=getattr(torch, dtype)).eval().to(pick_device(device))
+        self.model = from_folder(
+            AutoModelForImageTextToText.from_pretrained, pretrained,
+            dtype=getattr(torch, dtype)).eval().to(pick_device(device))
         self.max_new_tokens, self.max_requests = max_new_tokens, max_requests
 
     def ask(self, requests: list[tuple[Image.Image, str]]) -> list[str]:

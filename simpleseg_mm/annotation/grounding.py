@@ -5,6 +5,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from simpleseg_mm.files import from_folder
+
 if TYPE_CHECKING:
     import torch
 
@@ -30,13 +32,14 @@ class Grounder:
         import torch
         from transformers import (AutoConfig, AutoImageProcessor,
                                   AutoModelForZeroShotObjectDetection, AutoTokenizer)
-        family = AutoConfig.from_pretrained(pretrained).model_type
+        family = from_folder(AutoConfig.from_pretrained, pretrained).model_type
         if family not in FAMILIES:
             raise ValueError(f'{pretrained} is a {family}; a detector here is one of {FAMILIES}')
-        self.tokenizer = AutoTokenizer.from_pretrained(pretrained)
-        self.image_processor = AutoImageProcessor.from_pretrained(pretrained)
-        self.model = AutoModelForZeroShotObjectDetection.from_pretrained(
-            pretrained, dtype=getattr(torch, dtype)).eval().to(pick_device(device))
+        self.tokenizer = from_folder(AutoTokenizer.from_pretrained, pretrained)
+        self.image_processor = from_folder(AutoImageProcessor.from_pretrained, pretrained)
+        self.model = from_folder(
+            AutoModelForZeroShotObjectDetection.from_pretrained, pretrained,
+            dtype=getattr(torch, dtype)).eval().to(pick_device(device))
         self.max_tokens = self.model.config.max_text_len
 
     def split(self, labels: Sequence[str]) -> list[list[str]]:

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 import numpy as np
 from PIL import Image
 
+from simpleseg_mm.files import from_folder
 from simpleseg_mm.polygon import mask_to_rle
 from simpleseg_mm.registry import STAGES
 
@@ -38,13 +39,14 @@ class SamSegment(Stage):
         super().__init__(batch_size=batch_size, **kwargs)
         import torch
         from transformers import AutoConfig, AutoModelForMaskGeneration
-        family = AutoConfig.from_pretrained(pretrained).model_type
+        family = from_folder(AutoConfig.from_pretrained, pretrained).model_type
         if family not in _FAMILIES:
             raise ValueError(f'{pretrained} is a {family}; a segmenter here is one of '
                              f'{sorted(_FAMILIES)}')
         self.keeps_shape, self.mean, self.std = _FAMILIES[family]
-        self.model = AutoModelForMaskGeneration.from_pretrained(
-            pretrained, dtype=getattr(torch, dtype)).eval().to(pick_device(device))
+        self.model = from_folder(
+            AutoModelForMaskGeneration.from_pretrained, pretrained,
+            dtype=getattr(torch, dtype)).eval().to(pick_device(device))
         side = self.model.config.prompt_encoder_config.image_size
         self.side = side if isinstance(side, int) else side[0]
         self.max_boxes = max_boxes

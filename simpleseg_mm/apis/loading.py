@@ -7,18 +7,20 @@ from typing import Optional, Tuple
 
 from mmengine.config import Config
 from mmengine.infer import BaseInferencer
-from mmengine.runner.checkpoint import _load_checkpoint, _load_checkpoint_to_model
+from mmengine.runner.checkpoint import _load_checkpoint_to_model
 
+from ..engine.checkpoint_file import read_checkpoint
 from ..engine.hooks import GrammarHook, TrainableCheckpointHook
+from ..files import check_folder, load_json, replace_json
+from ..models import KimiVL, QwenVL
 from ..models.backbones.base import locate
+from .notes import check_note, check_stored, parse_config
 from .taught import Taught
 
 #: a packaged model that writes outlines; docs/inference.md says how it is made
 DEFAULT = 'simpleseg_mm://nano_sft'
 #: what tools/model_converters/to_huggingface.py leaves beside the weights
 NOTE = 'simpleseg.json'
-_CONVERT = ('a Kimi-VL folder as released holds remote code, which is never run here: convert it '
-            'once, python tools/model_converters/kimi_vl.py {0} OUT, and give OUT')
 
 
 def resolve(model: Optional[str], weights: Optional[str]) -> Tuple[Config, Optional[str]]:
@@ -64,30 +66,42 @@ def load_weights(model, cfg: Config, path: str) -> None:
     Raises:
         ValueError: it does not fit the model.
     """
-    checkpoint = _load_checkpoint(path, map_location='cpu')
+    checkpoint = read_checkpoint(path)
     runner = SimpleNamespace(model=model, cfg=cfg)
     for hook in (TrainableCheckpointHook(), GrammarHook()):
         hook.after_load_checkpoint(runner, checkpoint)
     _load_checkpoint_to_model(model, checkpoint)
 
 
-def write_note(cfg: Config, folder: str) -> bool:
-    """Leave beside exported weights what they need to be used without their config: adapter,
-    pixels, generation, prompt form, codec, what was taught. False where the config has no codec.
+def note_of(cfg: Config) -> Optional[dict]:
+    """What exported weights need to be used without their config: adapter, pixels, generation,
+    prompt form, codec, what was taught. None where the config has no codec.
 
-    transformers and inference engines pass the file over.
+    Raises:
+        ValueError: it holds what :func:`check_note` would refuse when the folder is read.
     """
     try:
         codec = query_of(cfg)['codec']
     except ValueError:
-        return False
-    mllm = {key: cfg.model.mllm[key] for key in ('type', 'dtype', 'min_pixels', 'max_pixels',
-                                                 'system_prompt') if key in cfg.model.mllm}
+        return None
+    mllm = {key: cfg.model.mllm[key] for key in (
+        'type', 'dtype', 'min_pixels', 'max_pixels', 'system_prompt', 'chat_template_kwargs')
+        if key in cfg.model.mllm}
     note = dict(mllm=mllm, generation=dict(cfg.model.get('generation') or {}),
                 query=dict(type='FormatQuery', codec=dict(codec)),
                 taught=Taught.of(cfg).to_dict())
-    Path(folder, NOTE).write_text(json.dumps(note, indent=2) + '\n')
-    return True
+    return check_note(json.loads(json.dumps(note)), "the config's note for an export")
+
+
+def write_note(cfg: Config, folder: str) -> bool:
+    """Leave :func:`note_of` in a folder as ``simpleseg.json``; False where there is none.
+
+    transformers and inference engines pass the file over.
+    """
+    note = note_of(cfg)
+    if note is not None:
+        replace_json(Path(folder, NOTE), note, indent=2)
+    return note is not None
 
 
 def query_of(cfg: Config) -> dict:
@@ -107,6 +121,8 @@ def _config_of(model) -> Config:
     if not isinstance(model, str):
         return Config(dict(model)) if not isinstance(model, Config) else Config(model.to_dict())
     if osp.isfile(model):
+        if not model.endswith(('.py', '.json', '.yml', '.yaml')):
+            raise ValueError(f'{model} is no config (.py, .json, .yml) and no checkpoint (.pth)')
         return Config.fromfile(model)
     folder = locate(model)
     if osp.isdir(folder):
@@ -122,14 +138,17 @@ def _config_of(model) -> Config:
 
 def _config_of_folder(folder: str) -> Config:
     """A config for a Hugging Face folder: by its note, else as the released weights."""
+    check_folder(folder)
     try:
-        kind = json.loads(Path(folder, 'config.json').read_text())['model_type']
-    except (OSError, ValueError, KeyError):
+        kind = load_json(Path(folder, 'config.json'))['model_type']
+        if not isinstance(kind, str):
+            raise KeyError
+    except (OSError, KeyError):
         raise ValueError(f'{folder} is no Hugging Face folder: it needs a config.json with '
                          'model_type') from None
     note = Path(folder, NOTE)
     if note.is_file():
-        said = json.loads(note.read_text())
+        said = check_note(load_json(note), str(note))
         return Config(dict(
             default_scope='simpleseg_mm',
             model=dict(type='SimpleSeg', mllm=dict(said['mllm'], pretrained=folder),
@@ -137,11 +156,10 @@ def _config_of_folder(folder: str) -> Config:
             test_dataloader=dict(dataset=dict(query=said['query'])),
             visualizer=dict(type='SimpleSegVisualizer'),
             **({'taught': said['taught']} if 'taught' in said else {})))
-    if kind == 'kimi_vl':
-        raise ValueError(_CONVERT.format(folder))
-    if not kind.startswith(('qwen', 'kimi')):
-        raise ValueError(f'{folder} holds a {kind}; a Qwen-VL or a converted Kimi-VL is loaded')
-    return _released('kimivl' if kind.startswith('kimi') else 'qwen25vl', folder)
+    if kind not in (*QwenVL.families, *KimiVL.families):
+        raise ValueError(f'{folder} holds a {kind}; a Qwen-VL or a converted Kimi-VL is loaded '
+                         'without a config')
+    return _released('kimivl' if kind in KimiVL.families else 'qwen25vl', folder)
 
 
 def _released(family: str, pretrained: str) -> Config:
@@ -166,10 +184,18 @@ def config_root() -> str:
 
 
 def _config_in(weights: str) -> Config:
-    """The config that MMEngine stores in a checkpoint."""
-    checkpoint = _load_checkpoint(weights, map_location='cpu')
-    text = (checkpoint.get('message_hub', {}).get('runtime_info', {}).get('cfg')
-            or checkpoint.get('meta', {}).get('cfg'))
+    """The config that MMEngine stores in a checkpoint, read and not run."""
+    checkpoint = read_checkpoint(weights)
+    text = (_inner(checkpoint, 'message_hub', 'runtime_info', 'cfg')
+            or _inner(checkpoint, 'meta', 'cfg'))
     if not text:
         raise ValueError(f'{weights} does not hold its config; give the config file too')
-    return Config.fromstring(text, file_format='.py')
+    settings = parse_config(text, weights)
+    check_stored(settings, f'the config in {weights}')
+    return Config(settings)
+
+
+def _inner(content, *keys: str):
+    for key in keys:
+        content = content.get(key) if isinstance(content, dict) else None
+    return content

@@ -6,10 +6,12 @@ from .paths import PictureFinder
 from .pictures import (ImageError, ImageTooLarge, check_picture, check_size, is_url, list_images,
                        load_image, open_picture, orientation_of)
 from .texts import load_json, read_lines, read_text, shown
+from .weights import chat_template_of, check_folder, check_whole, from_folder
 from .writing import replace_bytes, replace_json, replace_text, replacing
 
 __all__ = [
-    'ImageError', 'ImageTooLarge', 'PictureFinder', 'check_picture', 'check_size', 'is_url',
-    'list_images', 'load_image', 'load_json', 'open_picture', 'orientation_of', 'read_lines',
-    'read_text', 'replace_bytes', 'replace_json', 'replace_text', 'replacing', 'shown'
+    'ImageError', 'ImageTooLarge', 'PictureFinder', 'chat_template_of', 'check_folder',
+    'check_picture', 'check_size', 'check_whole', 'from_folder', 'is_url', 'list_images',
+    'load_image', 'load_json', 'open_picture', 'orientation_of', 'read_lines', 'read_text',
+    'replace_bytes', 'replace_json', 'replace_text', 'replacing', 'shown'
 ]

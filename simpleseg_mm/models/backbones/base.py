@@ -3,7 +3,6 @@ import copy
 import os
 import re
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Dict, Iterable, Iterator, List, Optional, Sequence, Tuple, Union
 
 import torch
@@ -12,6 +11,8 @@ from torch import Tensor, nn
 from transformers import AutoConfig, AutoModelForImageTextToText, AutoTokenizer
 from transformers.modeling_layers import GradientCheckpointingLayer
 
+from ...files import chat_template_of, from_folder
+from ...registry import MODELS
 from ..attention import PACKED, SEGMENTS
 from ..fused import adapters_in_place, fuse, patches_as_rows
 from ..packing import pack_rows
@@ -57,6 +58,8 @@ class MLLMAdapter(AnswerWriter, nn.Module):
             which the first steps compile; that needs a C compiler.
         system_prompt: ``None`` leaves the chat template's own default.
     """
+    #: ``model_type`` of the configs that it reads; empty: any
+    families: Tuple[str, ...] = ()
     #: name of the part -> prefixes of its parameters below the transformers model
     parts: Dict[str, Tuple[str, ...]] = {}
     #: whether the network takes ``mm_token_type_ids`` (B, T), 1 where a picture's token stands
@@ -103,8 +106,11 @@ class MLLMAdapter(AnswerWriter, nn.Module):
                              f"{attn_implementation!r} cannot; QwenVL with 'sdpa' can. "
                              'Set packing=False')
         processor = locate(processor or pretrained)
+        hf_config = (AutoConfig.for_model(**config) if config is not None
+                     else from_folder(AutoConfig.from_pretrained, locate(pretrained)))
+        self._check_family(hf_config.model_type, pretrained)
         self.system_prompt, self.packing = system_prompt, packing
-        self.tokenizer = _load(AutoTokenizer.from_pretrained, processor)
+        self.tokenizer = from_folder(AutoTokenizer.from_pretrained, processor)
         self._check_tokenizer(processor)
         # A call with another setting switches a tokenizer's state, also for other threads. So one
         # object reads special tokens and another reads them as text, each from here on.
@@ -129,9 +135,8 @@ class MLLMAdapter(AnswerWriter, nn.Module):
                 if hasattr(module, 'support_avx512bf16_for_cpu'):
                     module.support_avx512bf16_for_cpu = False
         else:
-            hf_config = (AutoConfig.for_model(**config) if config is not None
-                         else _load(AutoConfig.from_pretrained, locate(pretrained)))
-            self.hf = AutoModelForImageTextToText.from_config(hf_config, **options)
+            self.hf = AutoModelForImageTextToText.from_config(
+                hf_config, trust_remote_code=False, **options)
         if packing:
             layers = set(getattr(self.hf.config.get_text_config(), 'layer_types', None) or ())
             if layers - {'full_attention'}:
@@ -253,7 +258,18 @@ class MLLMAdapter(AnswerWriter, nn.Module):
                 add(close, False)
         return ids, labels
 
+    def _check_family(self, kind: str, folder: Optional[str]) -> None:
+        if self.families and kind not in self.families:
+            others = [name for name, cls in MODELS.module_dict.items()
+                      if kind in getattr(cls, 'families', ())]
+            raise ValueError(f'{type(self).__name__} reads {", ".join(self.families)}, and '
+                             f'{folder or "`config`"} is a {kind}: ' + (
+                                 f"set model.mllm.type='{others[0]}'" if others else
+                                 'write an adapter for it (docs/own_mllm.md)'))
+
     def _check_tokenizer(self, folder: str) -> None:
+        if not self.tokenizer.chat_template:
+            self.tokenizer.chat_template = chat_template_of(folder)
         if not self.tokenizer.chat_template:
             raise ValueError(f'the tokenizer in {folder} has no chat template: add the model\'s '
                              'chat_template.jinja to that folder')
@@ -486,30 +502,17 @@ def locate(folder: str) -> str:
     return str(packaged(folder[len(scheme):])) if folder.startswith(scheme) else folder
 
 
-def _load(loader, folder: str, **options):
-    try:
-        return loader(folder, **options)
-    except (OSError, ValueError) as error:
-        if Path(folder).is_dir():
-            raise ValueError(f'{folder} is a folder, but cannot be loaded: {error}') from error
-        raise FileNotFoundError(
-            f'weights {folder!r}: no such local folder, and the Hugging Face Hub did not give '
-            f'them. Fetch them with `hf download {folder} --local-dir DIR` and name DIR: --model '
-            'DIR for the command simpleseg, --cfg-options model.mllm.pretrained=DIR for the tools'
-        ) from error
-
-
 def load_weights(folder: str, **options):
     """``AutoModelForImageTextToText.from_pretrained``, where every weight must fit.
 
     transformers draws missing weights at random with a warning; here that is an error.
 
     Raises:
-        FileNotFoundError, ValueError: as :func:`_load`; the latter also names every weight that
-            is missing, unknown or of another shape.
+        FileNotFoundError, ValueError: as :func:`from_folder`; the latter also names every
+            weight that is missing, unknown or of another shape.
     """
-    model, info = _load(AutoModelForImageTextToText.from_pretrained, folder,
-                        output_loading_info=True, ignore_mismatched_sizes=True, **options)
+    model, info = from_folder(AutoModelForImageTextToText.from_pretrained, folder,
+                              output_loading_info=True, ignore_mismatched_sizes=True, **options)
     mismatched = [f'{name} {tuple(given)} for {tuple(expected)}'
                   for name, given, expected in sorted(info['mismatched_keys'])]
     check_names(folder, missing=info['missing_keys'], unknown=info['unexpected_keys'],

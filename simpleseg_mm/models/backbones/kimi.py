@@ -14,8 +14,9 @@ from transformers.image_utils import (IMAGENET_STANDARD_MEAN, IMAGENET_STANDARD_
                                       PILImageResampling, SizeDict)
 from transformers.processing_utils import ImagesKwargs
 
+from ...files import from_folder
 from ...registry import MODELS
-from .base import MLLMAdapter, _load
+from .base import MLLMAdapter
 
 #: Kimi's split of a text before byte pairs are merged: numbers of at most three digits
 KIMI_SPLIT = '|'.join([
@@ -96,13 +97,14 @@ class KimiVL(MLLMAdapter):
     """
     parts = dict(vision=('model.vision_tower.', ), projector=('model.mm_projector.', ),
                  llm=('model.language_model.', 'lm_head.'))
+    families = ('kimi_k25', )
     saves_original_format = False  # transformers 5.23 could not read what it writes by it
     image_token = '<|media_pad|>'
     image_markup = '<|media_start|>image<|media_content|><|media_pad|><|media_end|>'
 
     def build_image_processor(self, folder: str, min_pixels: Optional[int],
                               max_pixels: Optional[int]) -> Kimi_K25ImageProcessorPil:
-        processor = _load(Kimi_K25ImageProcessorPil.from_pretrained, folder)
+        processor = from_folder(Kimi_K25ImageProcessorPil.from_pretrained, folder)
         if min_pixels is not None:
             processor.min_patches = min_pixels // processor.patch_size ** 2
         if max_pixels is not None:

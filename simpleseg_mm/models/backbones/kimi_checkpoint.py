@@ -22,6 +22,7 @@ from transformers import (AutoConfig, AutoModelForImageTextToText, PreTrainedCon
 from transformers.convert_slow_tokenizer import TikTokenConverter
 from transformers.models.deepseek_v3 import DeepseekV3Config
 
+from ...files import chat_template_of, check_whole, from_folder, load_json
 from .base import check_names
 from .kimi import KIMI_SPLIT, Kimi_K25ImageProcessorPil, KimiVL
 
@@ -61,7 +62,8 @@ class Rule(NamedTuple):
 def layout(config: PreTrainedConfig) -> Tuple[List[Rule], Dict[str, Tensor]]:
     """The rules for a network of this config, and its weights on the meta device."""
     with torch.device('meta'):
-        weights = AutoModelForImageTextToText.from_config(config).state_dict()
+        weights = AutoModelForImageTextToText.from_config(
+            config, trust_remote_code=False).state_dict()
     heads, experts = config.vision_config.num_attention_heads, config.text_config.n_routed_experts
     rules = []
     for name in weights:
@@ -236,7 +238,7 @@ def convert_tokenizer(folder: Path, vocab_size: int) -> PreTrainedTokenizerFast:
     Ids above the ranks are special tokens: those that the config names, and reserved ones up to
     ``vocab_size``. The end token is the chat template's ``<|im_end|>``.
     """
-    settings = json.loads((folder / 'tokenizer_config.json').read_text())
+    settings = load_json(folder / 'tokenizer_config.json')
     named = {int(i): token['content'] for i, token in settings['added_tokens_decoder'].items()}
     count = len(_Ranks.load_tiktoken_bpe(folder / 'tiktoken.model'))
     special = [named.get(i, f'<|reserved_token_{i}|>') for i in range(count, vocab_size)]
@@ -255,10 +257,11 @@ def convert_tokenizer(folder: Path, vocab_size: int) -> PreTrainedTokenizerFast:
 
 def _chat_template(folder: Path, settings: dict) -> str:
     file = folder / 'chat_template.jinja'
-    template = file.read_text() if file.is_file() else settings.get('chat_template')
+    template = (file.read_text() if file.is_file() else settings.get('chat_template')
+                or chat_template_of(folder))
     if not template:
         raise ValueError(f'{folder} has no chat template: neither chat_template.jinja nor '
-                         "'chat_template' in tokenizer_config.json")
+                         "'chat_template' in tokenizer_config.json or chat_template.json")
     return template
 
 
@@ -279,15 +282,27 @@ def to_transformers(source: str, out: str, shard_bytes: int = 5 << 30) -> None:
         ValueError: weights that are missing, unknown or of another shape, all of them; a config
             or a tokenizer that is not Kimi-VL's.
     """
-    source, out = Path(source), _new_folder(out)
-    released = json.loads((source / 'config.json').read_text())
-    tokenizer = convert_tokenizer(source, released['text_config']['vocab_size'])
-    config = convert_config(released, tokenizer)
+    source = Path(source)
+    if not (source / 'config.json').is_file():
+        raise FileNotFoundError(f'no {source}/config.json: give the folder of Kimi-VL as released')
+    check_whole(source)
+    released = load_json(source / 'config.json')
+    if not isinstance(released, dict) or released.get('model_type') != 'kimi_vl':
+        raise ValueError(f'{source}/config.json is not that of a Kimi-VL as released (model_type '
+                         "'kimi_vl'): there is nothing to convert")
+    out = _new_folder(out)
+    try:
+        tokenizer = convert_tokenizer(source, released['text_config']['vocab_size'])
+        config = convert_config(released, tokenizer)
+    except KeyError as error:
+        raise ValueError(f'the files of {source} lack the key {error}, which those of a Kimi-VL '
+                         'as released have: fetch config.json and tokenizer_config.json '
+                         'again') from None
     convert_weights(source, out, config, True, shard_bytes)
     config.architectures = ['Kimi_K25ForConditionalGeneration']
     config.save_pretrained(out)
     tokenizer.save_pretrained(out)
-    convert_image_processor(json.loads((source / 'preprocessor_config.json').read_text()),
+    convert_image_processor(load_json(source / 'preprocessor_config.json'),
                             config.vision_config.merge_kernel_size[0]).save_pretrained(out)
     if (source / 'generation_config.json').is_file():
         shutil.copy(source / 'generation_config.json', out)
@@ -305,12 +320,17 @@ def to_released(source: str, out: str, original: Optional[str] = None,
             ``source/original``.
         shard_bytes: size of a file of weights.
     """
-    source, out = Path(source), _new_folder(out)
+    source = Path(source)
     rest = Path(original) if original else source / 'original'
     if not (rest / 'config.json').is_file():
         raise FileNotFoundError(f'no {rest}/config.json: name the released folder that the model '
                                 'started from, whose config, tokenizer and code are copied')
-    convert_weights(source, out, AutoConfig.from_pretrained(source), False, shard_bytes)
+    config = from_folder(AutoConfig.from_pretrained, source)
+    if config.model_type != 'kimi_k25':
+        raise ValueError(f'{source} holds a {config.model_type}, not a converted Kimi-VL: give '
+                         'what this tool or to_huggingface.py wrote')
+    out = _new_folder(out)
+    convert_weights(source, out, config, False, shard_bytes)
     _copy_rest(rest, out)
 
 

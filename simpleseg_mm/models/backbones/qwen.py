@@ -7,8 +7,9 @@ from transformers import Qwen2VLImageProcessor, vision_utils
 from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
 from transformers.utils import is_torchvision_available
 
+from ...files import from_folder
 from ...registry import MODELS
-from .base import MLLMAdapter, _load
+from .base import MLLMAdapter
 
 
 @MODELS.register_module()
@@ -16,6 +17,7 @@ class QwenVL(MLLMAdapter):
     """Adapter for the Qwen-VL family; arguments as in :class:`MLLMAdapter`."""
     parts = dict(vision=('model.visual.', ), projector=('model.visual.merger.', ),
                  llm=('model.language_model.', 'lm_head.'))
+    families = ('qwen2_vl', 'qwen2_5_vl', 'qwen3_vl', 'qwen3_vl_moe', 'qwen3_5', 'qwen3_5_moe')
     can_pack = True
     takes_token_types = True  # without them mRoPE silently falls back to one dimension
 
@@ -30,7 +32,7 @@ class QwenVL(MLLMAdapter):
     def build_image_processor(self, folder: str, min_pixels: Optional[int],
                               max_pixels: Optional[int]):
         cls = Qwen2VLImageProcessor if is_torchvision_available() else Qwen2VLImageProcessorPil
-        processor = _load(cls.from_pretrained, folder)
+        processor = from_folder(cls.from_pretrained, folder)
         if min_pixels is not None:
             processor.size['shortest_edge'] = min_pixels
         if max_pixels is not None:
