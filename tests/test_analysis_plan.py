@@ -83,6 +83,18 @@ def test_the_tool_ends_with_one_line(argument, message, monkeypatch, capsys):
     assert message in said and 'Traceback' not in said and caught.value.code != 0
 
 
+@pytest.mark.parametrize('plan, words', [
+    (dict(tokens_per_s=None, peak_tflops=989., mfu=0.35),
+     ['989 TFLOPS at MFU 0.35', 'an H100', '--peak-tflops of yours']),
+    (dict(tokens_per_s=None, peak_tflops=165., mfu=0.3), ['165 TFLOPS at MFU 0.3']),
+    (dict(tokens_per_s=1200., peak_tflops=989., mfu=None), ['1200 tokens/s, as measured']),
+])
+def test_the_hours_say_what_gpu_they_are_for(plan, words):
+    said = load('tools/analysis_tools/plan.py')._speed(plan)
+    assert all(word in said for word in words)
+    assert ('H100' in said) == (plan['peak_tflops'] == 989 and plan['tokens_per_s'] is None)
+
+
 def load(path: str):
     spec = importlib.util.spec_from_file_location('a_script', ROOT / path)
     module = importlib.util.module_from_spec(spec)

@@ -15,8 +15,6 @@ from pathlib import Path
 
 import cv2
 
-from simpleseg_mm.visualization import contact_sheet, plot_curves
-
 #: what of MMEngine's log lines is shown: where it is, the time left, the loss or the reward
 PROGRESS = re.compile(r'(Iter\(\w+\) *\[ *\d+/ *\d+\])(?=.*?(eta: \S+)|)'
                       r'(?=.*? ((?:loss|reward_mask_iou): [\d.]+)|)')
@@ -75,6 +73,7 @@ def train(stage: str, work_dir: Path, data: Path, *options: str) -> str:
 
 def report(work_dir: Path, rows: dict) -> None:
     """Pictures for a person: answers of the trained model, and the curves of both stages."""
+    from simpleseg_mm.visualization import contact_sheet, plot_curves  # loads torch
     files = sorted((work_dir / 'gspo/pictures').glob('*.png'))
     pictures = [cv2.imread(str(path)) for path in files]
     cv2.imwrite(str(work_dir / 'report.png'), contact_sheet(pictures[:12], columns=4))
@@ -109,6 +108,9 @@ def main() -> None:
     report(args.work_dir, rows)
     summary = {**rows, 'seconds': round(time.time() - start)}
     (args.work_dir / 'summary.json').write_text(json.dumps(summary, indent=2) + '\n')
+    print('\nYour model answers expressions about such scenes:  simpleseg segment PICTURE "red '
+          f'circle" --model {checkpoint}\nWithout --model the packaged one answers, which knows '
+          'points and boxes too; for photos see docs/inference.md\n')
     print(json.dumps(summary))
 
 

@@ -61,7 +61,8 @@ def make_plan(cfg: Config, gpus: int, gpu_memory: float, mfu: float = 0.35,
         trained=measured.trained_count,
         parts={part: dict(parameters=count, trained=trained)
                for part, (count, trained) in measured.parts.items()},
-        sources=[list(row) for row in batch.sources] + _sources(cfg, gpus, mfu, tokens_per_s),
+        sources=[list(row) for row in batch.sources] + _sources(
+            cfg, gpus, mfu, peak_tflops, tokens_per_s),
         visual_tokens=measured.visual_tokens, sequence_tokens=measured.sample_tokens,
         memory_gib=memory, peak_phase=peak_phase, peak_gib=peak, reserve_gib=reserve(peak),
         fits=fits(peak, gpu_memory),
@@ -73,7 +74,8 @@ def make_plan(cfg: Config, gpus: int, gpu_memory: float, mfu: float = 0.35,
     return plan
 
 
-def _sources(cfg: Config, gpus: int, mfu: float, tokens_per_s: Optional[float]) -> list:
+def _sources(cfg: Config, gpus: int, mfu: float, peak_tflops: float,
+             tokens_per_s: Optional[float]) -> list:
     rows = [['memory', 'rehearsed', "the config's own step on tensors without data, tensors that "
              'live at once; buffers inside kernels are not seen'],
             ['reserve', f'{RESERVE_GIB:g} GiB + {RESERVE_SHARE:.0%}',
@@ -83,9 +85,11 @@ def _sources(cfg: Config, gpus: int, mfu: float, tokens_per_s: Optional[float]) 
     if gpus > 1 or cfg.get('strategy'):
         rows.append([strategy_of(cfg), 'by formula', 'simpleseg_mm.analysis.plan.share_out'])
     if tokens_per_s is None:
-        rows.append(['time', f'at MFU {mfu:g}', 'given, an assumption; ' + (
-            'updates only: how long answers take to be written is for benchmarks/gspo_step.py '
-            'and --tokens-per-s' if launch.is_rl(cfg) else 'recomputation not counted as useful')])
+        what = ('updates only: how long answers take to be written is for benchmarks/gspo_step.py '
+                'and --tokens-per-s' if launch.is_rl(cfg) else
+                'recomputation not counted as useful')
+        rows.append(['time', f'at MFU {mfu:g} of {peak_tflops:g} TFLOPS',
+                     f'given, an assumption; {what}'])
     else:
         rows.append(['time', f'at {tokens_per_s:g} tokens/s a GPU', 'given, measured'])
     return rows

@@ -11,14 +11,12 @@ import json
 import statistics
 from pathlib import Path
 
-from simpleseg_mm.engine.launch import one_line_errors
-from simpleseg_mm.visualization import find_log, plot_curves, read_scalars
-
 _RATES = ('time', 'data_time', 'samples_per_s', 'tokens_per_s', 'answer_tokens_per_s', 'memory')
 
 
 def train_time(path: Path) -> dict:
     """Medians over the logged training iterations, and their number."""
+    from simpleseg_mm.visualization import read_scalars
     series = read_scalars(path)
     summary = dict(run=str(path), logged=len(series.get('loss', ((), ()))[0]))
     for name in _RATES:
@@ -39,6 +37,8 @@ def main() -> None:
         task.add_argument('runs', nargs='+', help='work directories or scalars.json files')
     args = parser.parse_args()
 
+    from simpleseg_mm.engine.launch import one_line_errors  # loads torch: not for --help
+    from simpleseg_mm.visualization import find_log, plot_curves
     with one_line_errors():
         logs = [find_log(run) for run in args.runs]
         if args.task == 'plot_curve':

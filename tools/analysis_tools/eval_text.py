@@ -12,8 +12,6 @@ from typing import Optional, Sequence
 
 from mmengine.config import Config, DictAction
 
-from simpleseg_mm.evaluation.offline import score
-
 
 def parse_args(argv: Optional[Sequence[str]] = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -29,6 +27,7 @@ def parse_args(argv: Optional[Sequence[str]] = None) -> argparse.Namespace:
 
 def main(argv: Optional[Sequence[str]] = None) -> None:
     args = parse_args(argv)
+    from simpleseg_mm.evaluation.offline import score  # loads torch: not for --help
     config = Config.fromfile(args.config)
     if args.cfg_options is not None:
         config.merge_from_dict(args.cfg_options)

@@ -13,11 +13,6 @@ import warnings
 from pathlib import Path
 
 from mmengine.config import Config, DictAction
-from mmengine.logging import MMLogger
-from mmengine.registry import init_default_scope
-
-from simpleseg_mm.analysis import make_plan
-from simpleseg_mm.engine import launch
 
 
 def parse_args() -> argparse.Namespace:
@@ -28,7 +23,8 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('--mfu', type=float, default=0.35,
                         help='share of the peak that the run reaches (an assumption)')
     parser.add_argument('--peak-tflops', type=float, default=989.,
-                        help='of one GPU, dense; 989: H100, bfloat16')
+                        help='of one GPU, dense, bfloat16 (%(default)g: an H100 or H200; A100 '
+                        '312, L40S 362, RTX 4090 165 by their data sheets)')
     parser.add_argument('--tokens-per-s', type=float,
                         help='measured, of one GPU (benchmarks/sft_step.py, gspo_step.py), '
                         'instead of --mfu')
@@ -95,10 +91,19 @@ def describe(plan: dict) -> str:
         ['TFLOP a step, useful', f'{plan["tflops_per_step"]:,.1f}'],
         ['recomputed besides', f'{plan["recomputed_share"]:.0%} of all'],
         ['seconds a step', f'{plan["seconds_per_step"]:.3g}'],
-        ['hours in all', f'{plan["hours"]:.3g}']])]
+        ['hours in all', f'{plan["hours"]:.3g}'],
+        ['on GPUs of', _speed(plan)]])]
     lines += ['', 'Where the figures are from', *(
         f'  {name}: {value} ({source})' for name, value, source in plan['sources'])]
     return '\n'.join(lines)
+
+
+def _speed(plan: dict) -> str:
+    """What the hours are for."""
+    if plan['tokens_per_s'] is not None:
+        return f'{plan["tokens_per_s"]:g} tokens/s, as measured'
+    known = ', an H100: give --peak-tflops of yours' if plan['peak_tflops'] == 989 else ''
+    return f'{plan["peak_tflops"]:g} TFLOPS at MFU {plan["mfu"]:g}{known}'
 
 
 def _advice(rows: list, before: float) -> str:
@@ -132,6 +137,11 @@ def rounded(value):
 
 def main() -> None:
     args = parse_args()
+    from mmengine.logging import MMLogger  # these load torch: not for --help
+    from mmengine.registry import init_default_scope
+
+    from simpleseg_mm.analysis import make_plan
+    from simpleseg_mm.engine import launch
     warnings.filterwarnings('ignore')
     MMLogger.get_instance('mmengine', log_level=logging.WARNING)
     init_default_scope('simpleseg_mm')

@@ -14,12 +14,6 @@ import os
 import os.path as osp
 
 from mmengine.config import Config, DictAction
-from mmengine.dist import is_main_process
-from mmengine.registry import RUNNERS
-from mmengine.runner import Runner
-
-from simpleseg_mm.engine import launch
-from simpleseg_mm.evaluation import check_metric_names
 
 
 def parse_args() -> argparse.Namespace:
@@ -45,6 +39,7 @@ def load_config(args: argparse.Namespace) -> Config:
     Raises:
         ValueError, FileNotFoundError: It has no questions; a checkpoint is missing.
     """
+    from simpleseg_mm.engine import launch  # loads torch: not for --help
     cfg = Config.fromfile(args.config)
     cfg.merge_from_dict(args.cfg_options or {})
     for key in ('retention_dataloader', 'retention_evaluator'):
@@ -62,6 +57,11 @@ def load_config(args: argparse.Namespace) -> Config:
 
 def score(cfg: Config, name: str, checkpoint: str) -> tuple[dict, dict]:
     """Figures of one model, and the number of questions of each kind, where the set knows it."""
+    from mmengine.registry import RUNNERS
+    from mmengine.runner import Runner
+
+    from simpleseg_mm.engine import launch
+    from simpleseg_mm.evaluation import check_metric_names
     cfg = copy.deepcopy(cfg)
     cfg.load_from = launch.existing_checkpoint(checkpoint)
     cfg.experiment_name = f'retention_{name}'
@@ -85,6 +85,9 @@ def compare(before: dict, after: dict, counts: dict) -> dict:
 
 def main() -> None:
     args = parse_args()
+    from mmengine.dist import is_main_process
+
+    from simpleseg_mm.engine import launch
     with launch.one_line_errors():
         try:
             cfg = load_config(args)

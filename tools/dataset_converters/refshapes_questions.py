@@ -13,8 +13,8 @@ import json
 from collections import Counter
 from pathlib import Path
 
+from simpleseg_mm.files import replace_text
 from simpleseg_mm.datasets.shape_questions import KINDS, write_questions
-from simpleseg_mm.engine.launch import one_line_errors
 
 
 def parse_args() -> argparse.Namespace:
@@ -32,6 +32,7 @@ def parse_args() -> argparse.Namespace:
 
 def main() -> None:
     args = parse_args()
+    from simpleseg_mm.engine.launch import one_line_errors  # loads transformers: not for --help
     out = args.out or args.data_root / f'questions_{args.split}.jsonl'
     with one_line_errors():
         try:
@@ -39,7 +40,7 @@ def main() -> None:
                                    args.seed)
         except ValueError as error:
             raise SystemExit(f'refshapes_questions: {error}') from None
-    out.write_text(''.join(json.dumps(row) + '\n' for row in rows))
+    replace_text(out, ''.join(json.dumps(row) + '\n' for row in rows))
     answers: dict[str, Counter] = {}
     for row in rows:
         answers.setdefault(row['kind'], Counter()).update(row.get('answers', ()))
