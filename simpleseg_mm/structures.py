@@ -1,8 +1,9 @@
 """What is asked of a picture and what comes back: plain data, numpy alone."""
 import math
+import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Optional, Tuple, Union
+from typing import Iterable, Optional, Tuple, Union
 
 import numpy as np
 
@@ -100,18 +101,35 @@ def _numbers(value, count: int, kind: str) -> Tuple[float, ...]:
     return numbers
 
 
-class FileNames:
-    """Names of files for pictures: their stem, with a number from the second use on."""
+#: what ends a line for some reader, and what XML cannot hold
+_CONTROL = re.compile('[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff\ufffe\uffff]')
+_MAX_STEM = 180  # bytes; file systems take names of 255 with what is added
 
-    def __init__(self) -> None:
+
+def one_line(text: str) -> str:
+    """A text for a file of lines or XML: line breaks and control characters become blanks."""
+    cleaned = _CONTROL.sub(' ', text)
+    return text if cleaned == text else ' '.join(cleaned.split())
+
+
+class FileNames:
+    """Names of files for pictures: their stem, with a number from the second use on.
+
+    Args:
+        reserved: stems that are taken by other files, whatever their case.
+    """
+
+    def __init__(self, reserved: Iterable[str] = ()) -> None:
         self._taken: set = set()
+        self._reserved = {name.casefold() for name in reserved}
 
     def of(self, image: str, index: int) -> str:
         """A name that was not given yet, of the picture ``image``, number ``index``."""
         stem = '' if image == str(index) else Path(image.partition('?')[0]).stem
-        stem = stem or f'{index:08d}'
+        stem = one_line(stem).encode('utf-8', 'replace')[:_MAX_STEM].decode('utf-8', 'ignore')
+        stem = stem.strip() or f'{index:08d}'
         name, count = stem, 1
-        while name in self._taken:
+        while name in self._taken or name.casefold() in self._reserved:
             name, count = f'{stem}_{count}', count + 1
         self._taken.add(name)
         return name
@@ -161,8 +179,10 @@ class Segmentation:
 
     @property
     def label(self) -> str:
-        """A class name for annotation files: the expression; 'object' for a point or a box."""
-        return self.prompt.text.strip() if self.prompt.kind == 'text' else 'object'
+        """A class name for annotation files, in one line: the expression; 'object' for a point or
+        a box."""
+        text = one_line(self.prompt.text) if self.prompt.kind == 'text' else ''
+        return text.strip() or 'object'
 
     def to_dict(self) -> dict:
         """Plain numbers, lists and strings, ready for JSON.

@@ -13,7 +13,8 @@ from PIL import Image, ImageDraw
 from pycocotools.coco import COCO
 from shapely.geometry import shape
 
-from simpleseg_mm.export import FORMATS, export
+from simpleseg_mm.export import FORMATS, export, notes_of
+from simpleseg_mm.export.prepare import picture_names
 from simpleseg_mm.export.rings import centre_rings, keyhole
 from simpleseg_mm.polygon import (Part, PolygonCodec, group_rings, mask_iou, mask_to_box,
                                   mask_to_parts, rings_to_mask, segmentation_to_mask, signed_area)
@@ -227,7 +228,7 @@ def test_exact_geometry_is_valid(name):
         assert signed_area(part.outer) < 0 and all(signed_area(hole) > 0 for hole in part.holes)
 
 
-def test_coco_polygons_unless_there_are_holes(tmp_path):
+def test_coco_is_polygons_unless_exact(tmp_path):
     solid = np.zeros((20, 30), bool)
     solid[2:9, 3:12] = solid[12:18, 15:28] = True
     holed = solid.copy()
@@ -235,7 +236,8 @@ def test_coco_polygons_unless_there_are_holes(tmp_path):
     export([made(solid, 'solid'), made(holed, 'holed', index=1, image='b.jpg')], tmp_path, 'coco')
     content = json.loads((tmp_path / 'coco.json').read_text())
     first, second = content['annotations']
-    assert len(first['segmentation']) == 2 and isinstance(second['segmentation'], dict)
+    assert len(first['segmentation']) == 2 and len(second['segmentation']) == 2
+    assert {len(ring) for ring in second['segmentation']} == {8, 2 * (4 + 4 + 2)}  # cut open
     assert [c['name'] for c in content['categories']] == ['solid', 'holed']
     assert first['area'] == solid.sum() and second['area'] == holed.sum()
     assert first['bbox'] == [3, 2, 25, 16] and first['score'] == 0.75
@@ -249,9 +251,9 @@ def test_several_pictures_and_empty_answers(tmp_path):
     for format in FORMATS:
         export(results, tmp_path, format)
     names = {path.name for path in tmp_path.iterdir()}
-    assert names == {'coco.json', 'cvat.xml', 'classes.txt'} | {
-        f'photo{k}{suffix}' for k in ('', '_1') for suffix in ('.json', '.geojson', '.svg',
-                                                               '.txt')}
+    assert names == {'coco.json', 'cvat.xml', 'classes.txt', 'data.yaml'} | {
+        f'photo{k}{suffix}' for k in ('', '_1')
+        for suffix in ('.json', '.geojson', '.svg', '.txt')}
     assert (tmp_path / 'classes.txt').read_text() == 'a cup\na dog\n'
     assert (tmp_path / 'photo_1.txt').read_text() == ''
     rows = (tmp_path / 'photo.txt').read_text().split('\n')[:-1]
@@ -273,6 +275,158 @@ def test_names_of_files():
 def test_unknown_format_is_named(tmp_path):
     with pytest.raises(ValueError, match="unknown format 'pascal'.*labelme"):
         export([], tmp_path, 'pascal')
+
+
+# --- beyond the picture, odd labels and names -------------------------------------------------
+def drawn(rings, size=(20, 30), text='cat', **changes):
+    """What a program draws: rings in pixels that may leave the picture."""
+    rings = [np.array(ring, float) for ring in rings]
+    mask = rings_to_mask(rings, size, 'edges')
+    return made(np.zeros(size, bool), text, **{**dict(
+        parts=tuple(group_rings(rings)), mask=mask, box=mask_to_box(mask)), **changes})
+
+
+def box(x1, y1, x2, y2):
+    return [[x1, y1], [x1, y2], [x2, y2], [x2, y1]]
+
+
+BEYOND = {
+    'corner': [box(-5, -5, 10, 12)], 'side': [box(20, 5, 1000, 9)],
+    'around': [box(-10, -10, 50, 50)], 'with a hole': [box(-5, 2, 12, 18), box(-2, 5, 6, 9)[::-1]],
+    'a hole on the border': [box(-5, -5, 20, 15), box(-9, 2, 5, 9)[::-1]],
+    'cut in two': [[[5, -9], [5, 8], [10, 8], [10, -4], [20, -4], [20, 6], [24, 6], [24, -9]]],
+    'two parts': [box(-5, 2, 5, 8), box(25, 2, 90, 8)],
+    'slanted': [[[-7.3, 3.1], [13.7, 25.9], [33.3, -4.2]]],
+    'crossing itself': [[[-5, 2], [35, 15], [35, 2], [-5, 15]]],
+    'around and back': [[[-5, 2], [10, 2], [10, 9], [-5, 9], [-5, 2], [10, 2], [10, 9], [-5, 9]]]}
+
+
+@pytest.mark.parametrize('format', READERS)
+@pytest.mark.parametrize('name', BEYOND)
+def test_outlines_are_cut_at_the_border(format, name, tmp_path):
+    """yolov5 #10632, ultralytics #13924: a number beyond 0..1 and the whole picture is dropped."""
+    result = drawn(BEYOND[name])
+    export([result], tmp_path, format)
+    found, = READERS[format](tmp_path, result.size)
+    if format in ('geojson', 'cvat'):  # which say the same as the mask
+        assert np.array_equal(found, result.mask)
+    if format in ('yolo', 'labelme'):  # which are filled with their outline
+        around = cv2.dilate(result.mask.astype(np.uint8), np.ones((3, 3))) > 0
+        assert not (found & ~around).any() and mask_iou(found, result.mask) > 0.7
+    else:
+        assert mask_iou(found, result.mask) > 0.9
+    assert notes_of([result], format) == ['1 of 1 objects leave the picture and are cut at its '
+                                          'border']
+    if format == 'yolo':
+        values = [float(value) for row in (tmp_path / 'photo.txt').read_text().splitlines()
+                  for value in row.split()[1:]]
+        assert min(values) >= 0 and max(values) <= 1
+    if format == 'coco':
+        points = json.loads((tmp_path / 'coco.json').read_text())['annotations'][0][
+            'segmentation']
+        assert all(0 <= v <= limit for ring in points for v, limit in zip(ring, [30, 20] * 99))
+
+
+@pytest.mark.parametrize('format', READERS)
+@pytest.mark.parametrize('exact', [False, True])
+def test_what_has_no_pixel_is_left_out_and_told(format, exact, tmp_path):
+    results = [drawn([box(2, 2, 9, 9)]), drawn([box(200, 2, 210, 9)]),
+               drawn([box(3.2, 3.2, 3.3, 3.3)]), drawn([], says_nothing=True)]
+    export(results, tmp_path, format, exact)
+    assert len(READERS[format](tmp_path, (20, 30))) == 1
+    assert notes_of(results, format)[0] == ('2 of 3 objects have no pixel in the picture and are '
+                                            'left out')
+    if format == 'yolo':
+        assert len((tmp_path / 'photo.txt').read_text().splitlines()) == 1
+
+
+ODD = ['a\nb', 'a\r\nb', 'a\u2028b', 'a\u2029b', 'a\x85b', 'a\x0bb', 'a\x0cb', 'a\x1cb', 'a\0b',
+       'a\x1b\x07b', 'a\ud800b', 'a\ufffeb', '\na\nb\t']
+
+
+@pytest.mark.parametrize('label', ODD)
+def test_labels_are_one_line_everywhere(label, tmp_path):
+    results = [drawn([box(2, 2, 9, 9)], text=label), drawn([box(12, 2, 19, 9)], text='second')]
+    for format in FORMATS:
+        export(results, tmp_path, format)
+        note, = notes_of(results, format)
+        assert '1 labels hold line breaks' in note and '\n' not in note
+        assert format == 'yolo' or len(READERS[format](tmp_path, (20, 30))) == 2
+    assert (tmp_path / 'classes.txt').read_text() == 'a b\nsecond\n'
+    assert [row.split()[0] for row in (tmp_path / 'photo.txt').read_text().splitlines()
+            ] == ['0', '1']
+    assert '  0: "a b"\n  1: "second"\n' in (tmp_path / 'data.yaml').read_text()
+    cvat = ElementTree.parse(tmp_path / 'cvat.xml')
+    assert {one.get('label') for one in cvat.iter('polygon')} == {'a b', 'second'}
+    assert [one.text for one in cvat.find('meta/task/labels').iter('name')] == ['a b', 'second']
+    titles = [one.text for one in ElementTree.parse(tmp_path / 'photo.svg').iter(
+        '{http://www.w3.org/2000/svg}title')]
+    assert titles == ['a b', 'second']
+
+
+@pytest.mark.parametrize('text, label', [('\0', 'object'), (' cup ', 'cup'), ('a  b', 'a  b'),
+                                         ('<a & "b">', '<a & "b">'), ('写真', '写真')])
+def test_labels_stay_as_they_are_otherwise(text, label):
+    assert drawn([box(2, 2, 9, 9)], text=text).label == label
+
+
+@pytest.mark.parametrize('image', ['classes.jpg', 'Classes.png', 'coco.png', 'x' * 300 + '.png',
+                                   '写' * 200 + '.png', 'a\nb.png', 'a\x01b.png',
+                                   '\udcff.png'])
+def test_pictures_with_odd_names_overwrite_nothing(image, tmp_path):
+    result = drawn([box(2, 2, 9, 9)], image=image)
+    files = [file for format in FORMATS for file in export([result], tmp_path, format)]
+    assert len(set(files)) == len(files) == 8
+    assert (tmp_path / 'classes.txt').read_text() == 'cat\n'
+    assert len(json.loads((tmp_path / 'coco.json').read_text())['annotations']) == 1
+    ElementTree.parse(tmp_path / 'cvat.xml')
+
+
+@pytest.mark.parametrize('images, names', [
+    (['pics/0.png', 'pics/1.png'], ['0.png', '1.png']), (['/a/b/c.png'], ['c.png']),
+    (['/a/b/0.png', '/a/c/0.png'], ['b/0.png', 'c/0.png']),
+    (['a/0.png', 'a/b/0.png'], ['0.png', 'b/0.png']), (['./p/../p/0.png'], ['0.png']),
+    (['0', '1'], ['0', '1']), (['\udcff.png'], ['\udcff.png']),
+    (['http://x/a%20b.png?s=1', 'pics/0.png'], ['a b.png', '0.png']),
+    (['http://x/d.png', 'http://y/d.png'], ['x/d.png', 'y/d.png'])])
+def test_names_below_the_folder_of_the_pictures(images, names):
+    assert list(picture_names(images).values()) == names
+
+
+@pytest.mark.parametrize('where, out, place', [
+    ('pics/0.png', 'out', '../pics/0.png'), ('pics/0.png', 'pics', '0.png'),
+    ('pics/a/0.png', 'pics', 'a/0.png'), ('pics/0.png', 'linked/out', '../../pics/0.png')])
+def test_labelme_finds_its_picture(where, out, place, tmp_path, monkeypatch):
+    """labelme #1336: imagePath leads from the folder of the .json."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / 'deep/er').mkdir(parents=True)
+    (tmp_path / 'linked').symlink_to(tmp_path / 'deep')
+    path = tmp_path / where
+    path.parent.mkdir(parents=True)
+    Image.new('RGB', (30, 20)).save(path)
+    for image in (where, str(path)):
+        file, = export([drawn([box(2, 2, 9, 9)], image=image)], out, 'labelme')
+        row = json.loads(file.read_text())
+        assert row['imagePath'] == place and (file.parent / row['imagePath']).samefile(path)
+    row = json.loads(export([drawn([box(2, 2, 9, 9)], image='upload.png')], 'o', 'labelme'
+                            )[0].read_text())
+    assert row['imagePath'] == 'upload.png'
+
+
+def test_yolo_says_where_the_pictures_are(tmp_path, monkeypatch):
+    yaml = pytest.importorskip('yaml')
+    monkeypatch.chdir(tmp_path)
+    for name in ('0', '1'):
+        path = tmp_path / f'pics/{name}.png'
+        path.parent.mkdir(exist_ok=True)
+        Image.new('RGB', (30, 20)).save(path)
+    results = [drawn([box(2, 2, 9, 9)], text=f'{k} "no": yes', image=f'pics/{k}.png', index=k)
+               for k in range(2)]
+    export(results, 'out', 'yolo')
+    content = yaml.safe_load((tmp_path / 'out/data.yaml').read_text())
+    assert content == dict(train='../pics', val='../pics',
+                           names={0: '0 "no": yes', 1: '1 "no": yes'})
+    assert (tmp_path / 'out' / content['train'] / '0.png').is_file()
 
 
 # --- rings ---------------------------------------------------------------------------------------

@@ -48,7 +48,7 @@ def main(args: argparse.Namespace) -> int:
     elif not is_url(args.image):
         check_picture(args.image)
     from ..apis import SimpleSegInferencer  # loads torch: not for --help
-    from ..export import export
+    from ..export import export, notes_of
     inferencer = SimpleSegInferencer(args.model, args.weights, args.device)
     results = inferencer.write(args.image, prompts, args.out_dir, batch_size=args.batch_size,
                                on_error='skip' if several else 'raise')
@@ -59,6 +59,8 @@ def main(args: argparse.Namespace) -> int:
     for message, images in _warnings(results).items():
         what = images[0] if len(images) == 1 else f'{images[0]} and {len(images) - 1} more'
         print(f'warning: {what}: {message}', file=sys.stderr)
+    for note in dict.fromkeys(note for name in args.formats for note in notes_of(results, name)):
+        print(f'exports: {note}', file=sys.stderr)
     for message in inferencer.errors:
         print(f'skipped: {message}')
     print(f'pictures: {args.out_dir}/vis   answers: {args.out_dir}/preds   '

@@ -5,7 +5,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Callable, Dict, Iterable, List, Union
 
+from ..files import replace_text
 from ..structures import FileNames, Segmentation
+from .prepare import picture_from, prepared
 from .sets import to_coco, to_cvat, to_labelme, to_yolo
 from .vectors import to_geojson, to_svg
 
@@ -17,7 +19,8 @@ class Format:
     Attributes:
         suffix: of its files.
         per_image: whether every picture has its own file; else one for all.
-        write: results and ``exact`` -> text (of one picture, where ``per_image``).
+        write: results, ``exact`` and the folder that is written to -> text (of one picture, where
+            ``per_image``).
     """
     suffix: str
     per_image: bool
@@ -25,23 +28,30 @@ class Format:
 
 
 FORMATS: Dict[str, Format] = {
-    'coco': Format('.json', False, lambda results, exact: _json(to_coco(results, exact))),
-    'cvat': Format('.xml', False, to_cvat),
-    'labelme': Format('.json', True, lambda results, exact: _json(to_labelme(results, exact))),
-    'geojson': Format('.geojson', True, lambda results, exact: _json(to_geojson(results, exact))),
-    'svg': Format('.svg', True, to_svg),
+    'coco': Format('.json', False, lambda results, exact, _: _json(to_coco(results, exact))),
+    'cvat': Format('.xml', False, lambda results, exact, _: to_cvat(results, exact)),
+    'labelme': Format('.json', True, lambda results, exact, folder: _json(
+        to_labelme(results, exact, folder))),
+    'geojson': Format('.geojson', True, lambda results, exact, _: _json(
+        to_geojson(results, exact))),
+    'svg': Format('.svg', True, lambda results, exact, _: to_svg(results, exact)),
     'yolo': Format('.txt', True, None),
 }
+#: stems that a picture's own file may not have: those of files for all pictures
+_RESERVED = {'.json': ['coco'], '.txt': ['classes']}
 
 
 def export(results: Iterable[Segmentation], out_dir: Union[str, os.PathLike], format: str,
            exact: bool = False) -> List[Path]:
     """Write answers as annotation files; docs/inference.md has a table of what each format keeps.
 
+    Outlines are cut at the border of the picture; an object without a pixel in it is left out, and
+    labels are one line: :func:`notes_of` says where.
+
     Args:
         results: of any pictures. Those that found nothing leave no object; their picture stays.
         out_dir: folder. Formats with one file for all write ``FORMAT.json`` or ``.xml``, the
-            others ``NAME.SUFFIX`` a picture (YOLO also ``classes.txt``).
+            others ``NAME.SUFFIX`` a picture (YOLO also ``classes.txt`` and ``data.yaml``).
         format: a name in ``FORMATS``.
         exact: False, the vertices that the model wrote, for editing; True, an outline or mask
             whose own reader gives the mask back pixel for pixel.
@@ -53,29 +63,49 @@ def export(results: Iterable[Segmentation], out_dir: Union[str, os.PathLike], fo
         ValueError: unknown format.
     """
     if format not in FORMATS:
-        raise ValueError(f'unknown format {format!r}; choose from {sorted(FORMATS)}')
-    kind, results, out_dir = FORMATS[format], list(results), Path(out_dir)
+        raise ValueError(f'unknown format {format!r:.40}; choose from {sorted(FORMATS)}')
+    kind, results, out_dir = FORMATS[format], prepared(results), Path(out_dir)
     out_dir.mkdir(parents=True, exist_ok=True)
     if not kind.per_image:
-        return [_written(out_dir / f'{format}{kind.suffix}', kind.write(results, exact))]
+        return [_written(out_dir / f'{format}{kind.suffix}', kind.write(results, exact, out_dir))]
     pictures: Dict[int, List[Segmentation]] = {}
     for result in results:
         pictures.setdefault(result.index, []).append(result)
-    taken = FileNames()
+    taken = FileNames(_RESERVED.get(kind.suffix, ()))
     names = [taken.of(group[0].image, group[0].index) for group in pictures.values()]
     if format == 'yolo':
         texts, classes = to_yolo(list(pictures.values()), exact)
-        files = [_written(out_dir / 'classes.txt', '\n'.join(classes) + '\n')]
+        places = [picture_from(out_dir, group[0].image) for group in pictures.values()]
+        files = [_written(out_dir / 'classes.txt', '\n'.join(classes) + '\n'),
+                 _written(out_dir / 'data.yaml', _data_yaml(classes, places))]
     else:
-        texts, files = [kind.write(group, exact) for group in pictures.values()], []
+        texts = [kind.write(group, exact, out_dir) for group in pictures.values()]
+        files = []
     return files + [_written(out_dir / f'{name}{kind.suffix}', text)
                     for name, text in zip(names, texts)]
 
 
+def _data_yaml(classes: List[str], places: List[str]) -> str:
+    """Ultralytics' description of a set: where its pictures lie and what its classes are called.
+    A text in JSON's quotes is one in YAML, too."""
+    folder = json.dumps(os.path.commonpath([os.path.dirname(place) or '.' for place in places])
+                        if len({os.path.isabs(place) for place in places}) == 1 else '.')
+    names = [f'  {number}: {json.dumps(name, ensure_ascii=False)}\n'
+             for number, name in enumerate(classes)]
+    return ("# Ultralytics looks for a picture's labels beside it; where it lies in a folder "
+            'images, in\n# the folder labels beside that: put these .txt files there.\n'
+            f'train: {folder}\nval: {folder}\nnames:{"" if names else " {}"}\n{"".join(names)}')
+
+
 def _json(content: dict) -> str:
-    return json.dumps(content, ensure_ascii=False) + '\n'
+    text = json.dumps(content, ensure_ascii=False) + '\n'
+    try:
+        text.encode()
+    except UnicodeEncodeError:  # names of files that are not UTF-8
+        text = json.dumps(content) + '\n'
+    return text
 
 
 def _written(path: Path, text: str) -> Path:
-    path.write_text(text, encoding='utf-8')
+    replace_text(path, text)
     return path

@@ -1,7 +1,7 @@
 """Formats of annotation tools and training sets: COCO, LabelMe, CVAT, YOLO."""
 import base64
 import io
-from itertools import groupby
+from pathlib import Path
 from typing import Dict, List, Sequence, Tuple
 from xml.etree import ElementTree
 
@@ -9,30 +9,33 @@ import numpy as np
 from PIL import Image
 
 from ..polygon import mask_to_box, mask_to_rle
-from ..structures import Segmentation
+from ..structures import Segmentation, one_line
+from .prepare import picture_from, picture_names
 from .rings import centre_rings, keyhole, number, parts_of, plain
 
 
 def to_coco(results: Sequence[Segmentation], exact: bool = False) -> dict:
     """A COCO instances file. A category is a label.
 
-    ``segmentation`` is the list of the parts' polygons; an RLE where there are holes, which
-    COCO's polygons cannot say, and always when ``exact``.
+    ``file_name`` is the path below the folder that holds all pictures. ``segmentation`` is the
+    list of the parts' polygons, holes cut open; an RLE when ``exact``, which some readers do not
+    take (Label Studio's converter).
     """
+    results = list(results)
+    names = picture_names(result.image for result in results)
     categories = _numbered(result.label for result in results)
     images: Dict[int, dict] = {}
     annotations: List[dict] = []
     for result in results:
         images.setdefault(result.index, dict(
-            id=result.index + 1, file_name=result.image, height=result.size[0],
+            id=result.index + 1, file_name=names[result.image], height=result.size[0],
             width=result.size[1]))
         if not result.mask.any():
             continue
         x1, y1, x2, y2 = mask_to_box(result.mask).tolist()
-        holes = any(part.holes for part in result.parts)
-        rle = exact or holes or not result.parts
-        segmentation = mask_to_rle(result.mask) if rle else [
-            [value for point in plain(part.outer) for value in point] for part in result.parts]
+        segmentation = mask_to_rle(result.mask) if exact or not result.parts else [
+            [value for point in plain(keyhole(part.outer, part.holes)) for value in point]
+            for part in result.parts]
         annotation = dict(
             id=len(annotations) + 1, image_id=result.index + 1, iscrowd=0,
             category_id=categories[result.label] + 1, segmentation=segmentation,
@@ -44,8 +47,10 @@ def to_coco(results: Sequence[Segmentation], exact: bool = False) -> dict:
                 categories=[dict(id=i + 1, name=name) for name, i in categories.items()])
 
 
-def to_labelme(results: Sequence[Segmentation], exact: bool = False) -> dict:
-    """A LabelMe file of one picture; objects are told apart by ``group_id``.
+def to_labelme(results: Sequence[Segmentation], exact: bool = False, folder: Path = Path()
+               ) -> dict:
+    """A LabelMe file of one picture; objects are told apart by ``group_id``. ``imagePath`` leads
+    from ``folder``, where the file will lie, to the picture.
 
     Polygons, one a part, holes cut open (LabelMe's have none); when ``exact``, shapes of type
     'mask' (a PNG in the box of the object), since its polygons are filled with their outline.
@@ -64,7 +69,8 @@ def to_labelme(results: Sequence[Segmentation], exact: bool = False) -> dict:
         shapes += [dict(shape, label=result.label, group_id=group, description='', flags={})
                    for shape in found]
     first = results[0]
-    return dict(version='5.4.1', flags={}, shapes=shapes, imagePath=first.image, imageData=None,
+    return dict(version='5.4.1', flags={}, shapes=shapes,
+                imagePath=picture_from(folder, first.image), imageData=None,
                 imageHeight=first.size[0], imageWidth=first.size[1])
 
 
@@ -80,6 +86,8 @@ def to_yolo(pictures: Sequence[Sequence[Segmentation]], exact: bool = False
     for picture in pictures:
         rows = []
         for result in picture:
+            if not result.mask.any():
+                continue
             rings = [ring + 0.5 for ring in centre_rings(result.mask)] if exact else [
                 keyhole(part.outer, part.holes) for part in result.parts]
             shares = [ring / np.array(result.size[::-1], np.float64) for ring in rings]
@@ -91,14 +99,27 @@ def to_yolo(pictures: Sequence[Sequence[Segmentation]], exact: bool = False
 
 def to_cvat(results: Sequence[Segmentation], exact: bool = False) -> str:
     """CVAT's XML 1.1 for images: polygons grouped by ``group_id``; masks (run lengths in the box
-    of the object) where there are holes, which CVAT's polygons cannot say, and when ``exact``."""
+    of the object) where there are holes, which CVAT's polygons cannot say, and when ``exact``.
+    CVAT finds pictures by their name below the folder that holds them all."""
+    results = list(results)
+    names = picture_names(result.image for result in results)
     root = ElementTree.Element('annotations')
     ElementTree.SubElement(root, 'version').text = '1.1'
+    task = ElementTree.SubElement(ElementTree.SubElement(root, 'meta'), 'task')
+    for key, value in (('name', 'simpleseg'), ('size', len({r.index for r in results})),
+                       ('mode', 'annotation'), ('overlap', 0)):
+        ElementTree.SubElement(task, key).text = str(value)
+    labels = ElementTree.SubElement(task, 'labels')
+    for name in _numbered(result.label for result in results):
+        label = ElementTree.SubElement(labels, 'label')
+        ElementTree.SubElement(label, 'name').text = name
+        ElementTree.SubElement(label, 'attributes')
     images: Dict[int, ElementTree.Element] = {}
     for group, result in enumerate(results, 1):
         if result.index not in images:
             images[result.index] = ElementTree.SubElement(
-                root, 'image', id=str(result.index), name=result.image,
+                root, 'image', id=str(result.index),
+                name=one_line(names[result.image]),
                 width=str(result.size[1]), height=str(result.size[0]))
         if not result.mask.any():
             continue
@@ -117,8 +138,9 @@ def to_cvat(results: Sequence[Segmentation], exact: bool = False) -> str:
 def _runs(mask: np.ndarray) -> dict:
     """Row by row in the box, runs of background and mask in turn, background first."""
     x1, y1, x2, y2 = mask_to_box(mask).astype(int).tolist()
-    runs = [(value, len(list(run))) for value, run in groupby(mask[y1:y2, x1:x2].ravel().tolist())]
-    lengths = ([0] if runs[0][0] else []) + [length for _, length in runs]
+    flat = mask[y1:y2, x1:x2].ravel()
+    changes = np.flatnonzero(np.diff(flat, prepend=False))  # 0 where the first pixel is mask
+    lengths = np.diff(changes, prepend=0, append=flat.size).tolist()
     return dict(rle=', '.join(map(str, lengths)), left=str(x1), top=str(y1), width=str(x2 - x1),
                 height=str(y2 - y1))
 

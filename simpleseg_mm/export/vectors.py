@@ -19,7 +19,7 @@ def to_geojson(results: Sequence[Segmentation], exact: bool = False) -> dict:
     for result in results:
         polygons = [[_closed(ring[::-1]) for ring in part.rings]
                     for part in parts_of(result, exact)]
-        if not polygons:
+        if not polygons or not result.mask.any():
             continue
         geometry = (dict(type='Polygon', coordinates=polygons[0]) if len(polygons) == 1
                     else dict(type='MultiPolygon', coordinates=polygons))
@@ -48,7 +48,7 @@ def to_svg(results: Sequence[Segmentation], exact: bool = False) -> str:
              f'viewBox="0 0 {width} {height}">', '<g fill-rule="nonzero" opacity="0.5">']
     for count, result in enumerate(results):
         rings = [ring for part in parts_of(result, exact) for ring in part.rings]
-        if rings:
+        if rings and result.mask.any():
             path = ' '.join(_path(ring) for ring in rings)
             lines.append(f'<path fill="{_COLORS[count % len(_COLORS)]}" id="object-{count}" '
                          f'd="{path}"><title>{escape(result.label)}</title></path>')

@@ -1,0 +1,110 @@
+"""What every format is given: outlines within the picture, names as other tools look for them."""
+import os
+import urllib.parse
+from collections import Counter
+from dataclasses import replace
+from pathlib import Path
+from typing import Dict, Iterable, List, Sequence
+
+import numpy as np
+import shapely
+
+from ..files import is_url
+from ..polygon import Part, mask_to_parts, rings_to_mask, signed_area
+from ..structures import Segmentation, one_line
+
+
+def prepared(results: Iterable[Segmentation]) -> List[Segmentation]:
+    """Answers whose outlines lie in the picture: what leaves it is cut off at its border, an
+    outline without a pixel in it has no parts. The pixels are the same."""
+    return [result if _inside(result) and (result.mask.any() or not result.parts) else
+            replace(result, parts=_cut(result)) for result in results]
+
+
+def notes_of(results: Sequence[Segmentation], format: str) -> List[str]:
+    """What an export leaves out of these answers or changes in them, a line each; what was not
+    found is no object, and not counted."""
+    objects = [result for result in results if result.parts or result.mask.any()]
+    empty = sum(not result.mask.any() for result in objects)
+    cut = sum(result.mask.any() and not _inside(result) for result in objects)
+    labels = sorted({result.prompt.text for result in objects if result.prompt.kind == 'text'
+                     and result.label != result.prompt.text.strip()})
+    notes = []
+    if empty:
+        notes.append(f'{empty} of {len(objects)} objects have no pixel in the picture and are '
+                     'left out')
+    if cut:
+        notes.append(f'{cut} of {len(objects)} objects leave the picture and are cut at its '
+                     'border')
+    if labels:
+        notes.append(f'{len(labels)} labels hold line breaks or control characters, which became '
+                     'blanks: ' + ', '.join(f'{label!r:.60}' for label in labels[:5]))
+    if format == 'cvat':
+        odd = sorted({result.image for result in results
+                      if one_line(result.image) != result.image})
+        if odd:
+            notes.append(f'{len(odd)} pictures have names that XML cannot hold; they are written '
+                         'with blanks: ' + ', '.join(f'{name!r:.60}' for name in odd[:5]))
+    return notes
+
+
+def picture_names(images: Iterable[str]) -> Dict[str, str]:
+    """Names below the folder that holds all pictures, with ``/``: a bare name where they lie in
+    one folder. Other tools look for them below a folder that their user names."""
+    images = list(dict.fromkeys(images))
+    files = {image: os.path.abspath(image) for image in images if not is_url(image)}
+    try:
+        top = os.path.commonpath([os.path.dirname(path) for path in files.values()] or ['.'])
+    except ValueError:  # several drives
+        top = None
+    names = {image: Path(os.path.relpath(path, top)).as_posix() if top is not None else
+             Path(path).name for image, path in files.items()}
+    urls = {image: urllib.parse.urlsplit(image) for image in images if is_url(image)}
+    bare = {image: urllib.parse.unquote(url.path).rpartition('/')[2] or url.netloc
+            for image, url in urls.items()}
+    count = Counter([*names.values(), *bare.values()])
+    for image, name in bare.items():
+        names[image] = name if count[name] == 1 else f'{urls[image].netloc}/{name}'
+    return {image: names[image] for image in images}
+
+
+def picture_from(folder: Path, image: str) -> str:
+    """The path of a picture from a folder, with ``/``; a name where no file is there."""
+    if is_url(image) or not os.path.isfile(image):
+        return picture_names([image])[image]
+    place = os.path.join(os.path.realpath(os.path.dirname(image)), os.path.basename(image))
+    try:
+        return Path(os.path.relpath(place, os.path.realpath(folder))).as_posix()
+    except ValueError:  # another drive
+        return Path(place).as_posix()
+
+
+def _inside(result: Segmentation) -> bool:
+    limit = np.array(result.size[::-1])
+    return all(((0 <= ring) & (ring <= limit)).all()
+               for part in result.parts for ring in part.rings)
+
+
+def _cut(result: Segmentation) -> tuple:
+    """Parts cut at the border of the picture; the mask's exact outline where that is not to be
+    had from the vertices (rings that cross themselves)."""
+    if not result.mask.any():
+        return ()
+    height, width = result.size
+    parts: List[Part] = []
+    for part in result.parts:
+        polygon = shapely.Polygon(part.outer, part.holes)
+        if not polygon.is_valid:
+            return tuple(mask_to_parts(result.mask))
+        pieces = shapely.get_parts(polygon.intersection(shapely.box(0, 0, width, height)))
+        parts += [Part(_ring(piece.exterior, -1), tuple(_ring(hole, 1)
+                                                        for hole in piece.interiors))
+                  for piece in pieces if piece.geom_type == 'Polygon']
+    rings = [ring for part in parts for ring in part.rings]
+    same = rings and np.array_equal(rings_to_mask(rings, result.size, 'edges'), result.mask)
+    return tuple(parts if same else mask_to_parts(result.mask))
+
+
+def _ring(line, sign: int) -> np.ndarray:
+    ring = np.asarray(line.coords)[:-1]
+    return ring if signed_area(ring) * sign >= 0 else ring[::-1]
