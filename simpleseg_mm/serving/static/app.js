@@ -141,8 +141,9 @@ function finish(result, label) {
     state.selected = state.objects.length - 1;
   });
   const sure = result.confidence === null ? '' : `, confidence ${result.confidence.toFixed(2)}`;
+  const doubt = result.warnings.map((text) => ` Warning: ${text}.`).join('');
   say(`${label}: ${vertices(state.objects.at(-1))} vertices in ${result.seconds.toFixed(1)} s`
-    + `${sure}.`);
+    + `${sure}.${doubt}`, doubt ? 'bad' : undefined);
 }
 
 async function* lines(body) {
