@@ -25,6 +25,8 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('--ray-address', help="of a Ray cluster, or 'auto'; unless given, Ray is "
                         'started on this machine')
     parser.add_argument('--no-coco', action='store_true', help='do not write coco.json')
+    parser.add_argument('--no-images', action='store_true', help='do not write the images beside '
+                        'coco.json a second time; other tools need them')
     parser.add_argument('--pictures', type=int, default=12, help='pictures in the report')
     parser.add_argument('--cfg-options', nargs='+', action=DictAction,
                         help='override settings: stages.detect.min_score=0.4, order="[a,b]"')
@@ -50,10 +52,11 @@ def main() -> int:
         totals = annotate(cfg, work_dir, build_engine(args))
         result = totals.as_dict()
         if not args.no_coco:
-            result['coco'] = write_coco(work_dir, f'{work_dir}/coco.json')
+            result['coco'] = write_coco(work_dir, f'{work_dir}/coco.json',
+                                        images=not args.no_images)
         codec = next((s['codec'] for s in cfg.stages.values() if 'codec' in s), {})
         report = write_report(work_dir, totals, PolygonCodec(**codec), args.pictures)
-    except (FileNotFoundError, ValueError, ImportError) as error:
+    except (OSError, ValueError, ImportError) as error:
         print(f'ERROR: {error}', file=sys.stderr)
         return 2
     for line in warnings_of(result):

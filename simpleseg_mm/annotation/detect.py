@@ -1,9 +1,9 @@
 """Detection by text, and verification of descriptions by the same models."""
 from collections.abc import Sequence
-from pathlib import Path
 
 import numpy as np
 
+from simpleseg_mm.files import read_lines
 from simpleseg_mm.polygon import box_iou
 from simpleseg_mm.registry import STAGES
 
@@ -34,7 +34,7 @@ class GroundingDetect(Stage):
                  batch_size: int = 4, **kwargs) -> None:
         super().__init__(batch_size=batch_size, **kwargs)
         if isinstance(labels, str):
-            labels = Path(labels).read_text().splitlines()
+            labels = read_lines(labels)
         self.labels = [label for label in (clean_text(label, 100) for label in labels) if label]
         if not self.labels and tags is None:
             raise ValueError('give labels (a vocabulary), tags (a field of the source), or both')

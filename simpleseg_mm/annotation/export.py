@@ -18,54 +18,79 @@ from simpleseg_mm.polygon import PolygonCodec, rle_to_mask
 from .tar import members
 from .writer import Totals
 
+NO_NAME = 'thing'  # category of objects that a detector gave no name
 _COLORS = [(255, 64, 160), (0, 200, 255), (57, 255, 20), (255, 214, 0), (190, 120, 255)]
 
 
-def annotations_of(work_dir: str) -> Iterator[tuple[Path, dict]]:
-    """Every shard and annotation of a run, in the order of names and input."""
+def annotations_of(work_dir: str) -> Iterator[tuple[Path, dict, bytes]]:
+    """Every shard, annotation and encoded image of a run, in the order of names and input."""
     for path in sorted(Path(work_dir, 'shards').glob('*.tar')):
         with open(path, 'rb') as tar:
-            places = [place for place in members(tar, os.path.getsize(path))
-                      if place[0].endswith('.json')]
-            for _, offset, size in places:
-                tar.seek(offset)
-                yield path, json.loads(tar.read(size))
+            places = {name: (offset, size)
+                      for name, offset, size in members(tar, os.path.getsize(path))}
+
+            def content(name: str) -> bytes:
+                tar.seek(places[name][0])
+                return tar.read(places[name][1])
+
+            for name in places:
+                if name.endswith('.json'):
+                    annotation = json.loads(content(name))
+                    yield path, annotation, content(annotation['file_name'])
 
 
-def write_coco(work_dir: str, out_file: str) -> dict:
+def write_coco(work_dir: str, out_file: str, images: bool = True) -> dict:
     """All annotations as one COCO instances file; memory does not grow with the number of images.
 
-    ``file_name`` is ``SHARD/KEY.jpg``; an annotation has ``descriptions``, ``score`` and
-    ``polygon`` besides COCO's fields.
+    ``file_name`` is ``images/SHARD/KEY.jpg``, from the folder of the file. An annotation has
+    ``descriptions``, ``score`` and ``polygon`` besides COCO's fields. An image has LVIS's
+    ``not_exhaustive_category_ids``: categories of which it holds objects that were dropped.
+
+    Args:
+        work_dir: of the run.
+        out_file: the file.
+        images: write the images too, where ``file_name`` says.
 
     Returns:
         Numbers of images, annotations and categories.
     """
     categories: dict[str, int] = {}
-    images = annotations = 0
+    count = annotations = 0
     with replacing(out_file) as partial, open(partial, 'w') as out, \
             tempfile.TemporaryFile('w+', dir=work_dir) as later:
         out.write('{"images":[')
-        for path, annotation in annotations_of(work_dir):
-            images += 1
-            out.write(',\n' if images > 1 else '\n')
-            json.dump(dict(id=images, file_name=f'{path.stem}/{annotation["file_name"]}',
-                           width=annotation['width'], height=annotation['height'],
+        for path, annotation, raw in annotations_of(work_dir):
+            count += 1
+            name = f'images/{path.stem}/{annotation["file_name"]}'
+            if images:
+                _write_image(Path(out_file).parent / name, raw)
+            partly = [categories.setdefault(category, len(categories) + 1)
+                      for category in annotation['incomplete'] if category]
+            out.write(',\n' if count > 1 else '\n')
+            json.dump(dict(id=count, file_name=name, width=annotation['width'],
+                           height=annotation['height'], not_exhaustive_category_ids=partly,
                            source=annotation['source']), out)
             for found in annotation['objects']:
                 annotations += 1
                 category = categories.setdefault(found['category'], len(categories) + 1)
                 later.write(',\n' if annotations > 1 else '\n')
-                json.dump(dict(found, id=annotations, image_id=images, iscrowd=0,
+                json.dump(dict(found, id=annotations, image_id=count, iscrowd=0,
                                category_id=category), later)
         out.write('],\n"annotations":[')
         later.seek(0)
         while part := later.read(1 << 20):
             out.write(part)
         out.write('],\n"categories":')
-        json.dump([dict(id=number, name=name) for name, number in categories.items()], out)
+        json.dump([dict(id=number, name=name or NO_NAME) for name, number in categories.items()],
+                  out)
         out.write('}\n')
-    return dict(images=images, annotations=annotations, categories=len(categories))
+    return dict(images=count, annotations=annotations, categories=len(categories))
+
+
+def _write_image(path: Path, raw: bytes) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with replacing(path, durable=False) as partial:
+        partial.write_bytes(raw)
 
 
 def write_report(work_dir: str, totals: Totals, codec: PolygonCodec, pictures: int = 12) -> Path:

@@ -16,6 +16,9 @@ from PIL import Image
 
 from simpleseg_mm.files import load_image
 
+#: reasons to drop an object after which the image does not hold one object more than is kept
+NO_FURTHER_OBJECT = {'score too low', 'box or score not finite', 'box outside the image or empty',
+                     'overlaps a better box', 'same mask as a better object'}
 KINDS = ('images', 'objects', 'descriptions')
 _CONTROL = re.compile(r'[\x00-\x1f\x7f-\x9f\u200b-\u200f\u2028-\u202e\u2066-\u2069\ufeff'
                       r'\ud800-\udfff]+')
@@ -37,6 +40,7 @@ class Sample:
         objects: dicts with ``box`` (x1, y1, x2, y2 pixels), ``category``, ``score``; later
             ``mask`` (COCO RLE), ``mask_score``, ``area``, ``polygon``, ``polygon_iou``, and
             ``descriptions``: dicts with ``text`` and, once verified, ``iou``.
+        lost: categories of which the image holds objects that were dropped.
         notes: what was done to the image, such as 're-encoded: CMYK'.
         thumbnail: ``(h, w) uint8`` grey, small; made by ``FilterImage``.
         dropped: ``(stage, reason)`` once the image has left the pipeline.
@@ -52,6 +56,7 @@ class Sample:
     width: int = 0
     orientation: int = 1
     objects: list = field(default_factory=list)
+    lost: set = field(default_factory=set)
     notes: list = field(default_factory=list)
     thumbnail: np.ndarray | None = None
     dropped: tuple[str, str] | None = None
@@ -82,9 +87,11 @@ class Sample:
 
     def keep(self, stage: str, reasons: list[str | None]) -> None:
         """Keep the objects whose reason is None; count the others under their reason."""
-        for reason in reasons:
+        for found, reason in zip(self.objects, reasons, strict=True):
             if reason is not None:
                 self.counts[stage, 'objects', reason] += 1
+                if reason not in NO_FURTHER_OBJECT:
+                    self.lost.add(found.get('category', ''))
         lost = [o for o, reason in zip(self.objects, reasons) if reason is not None]
         self._count_descriptions(stage, lost, 'object dropped')
         self.objects = [o for o, reason in zip(self.objects, reasons) if reason is None]

@@ -144,5 +144,5 @@ def _snapshot(sample: Sample) -> dict:
     return {**sample.__dict__,
             'objects': [{**o, 'descriptions': [dict(d) for d in o['descriptions']]}
                         if 'descriptions' in o else dict(o) for o in sample.objects],
-            'notes': list(sample.notes), 'counts': sample.counts.copy(),
+            'lost': set(sample.lost), 'notes': list(sample.notes), 'counts': sample.counts.copy(),
             'proposed': sample.proposed.copy(), 'meta': dict(sample.meta)}

@@ -22,7 +22,7 @@ def annotation_of(sample: Sample) -> dict:
     objects = []
     for number, found in enumerate(sample.objects):
         x1, y1, x2, y2 = found['box']
-        kept = dict(id=number, category=found['category'], score=round(found['score'], 4),
+        kept = dict(id=number, category=clean_text(found['category'], 100), score=round(found['score'], 4),
                     bbox=[round(v, 2) for v in (x1, y1, x2 - x1, y2 - y1)],
                     area=found.get('area'), segmentation=found.get('mask'))
         for name in ('mask_score', 'polygon', 'polygon_iou', 'ann_id'):
@@ -31,14 +31,15 @@ def annotation_of(sample: Sample) -> dict:
         kept['descriptions'] = found.get('descriptions', [])
         objects.append(kept)
     return dict(key=sample.key, file_name=f'{sample.key}.jpg', width=sample.width,
-                height=sample.height, source=sample.meta, notes=sample.notes, objects=objects)
+                height=sample.height, source=sample.meta, notes=sample.notes,
+                incomplete=sorted({clean_text(name, 100) for name in sample.lost}), objects=objects)
 
 
 def texts_of(annotation: dict) -> list[tuple[int, int]]:
     """(object, text) of all masks that can be asked for in words.
 
     The text is the number of a description, or -1: the category, where the image has no other
-    object of it.
+    object of it, kept or dropped.
     """
     names = Counter(o['category'] for o in annotation['objects'])
     rows = []
@@ -46,7 +47,8 @@ def texts_of(annotation: dict) -> list[tuple[int, int]]:
         if not found['segmentation']:
             continue
         rows += [(found['id'], text) for text in range(len(found['descriptions']))]
-        if found['category'] and names[found['category']] == 1:
+        if (found['category'] and names[found['category']] == 1
+                and found['category'] not in annotation['incomplete']):
             rows.append((found['id'], -1))
     return rows
 

@@ -35,6 +35,8 @@ _TURNS = {2: Image.Transpose.FLIP_LEFT_RIGHT, 3: Image.Transpose.ROTATE_180,
           4: Image.Transpose.FLIP_TOP_BOTTOM, 5: Image.Transpose.TRANSPOSE,
           6: Image.Transpose.ROTATE_270, 7: Image.Transpose.TRANSVERSE,
           8: Image.Transpose.ROTATE_90}
+_FLIPS = {1: (1, 1), 2: (1, -1), 3: (-1, -1), 4: (-1, 1),  # of rows and columns, the sides
+          5: (1, 1), 6: (1, -1), 7: (-1, -1), 8: (-1, 1)}  # swapped before from 5 on
 
 ImageLike = Union[str, os.PathLike, bytes, np.ndarray, Image.Image]
 
@@ -129,6 +131,14 @@ def orientation_of(image: Image.Image) -> int:
 def turned(size: Tuple[int, int], orientation: int) -> Tuple[int, int]:
     """The size of a picture once it is upright: tags 5 to 8 swap its sides."""
     return size[::-1] if orientation >= 5 else size
+
+
+def upright(stored: np.ndarray, orientation: int) -> np.ndarray:
+    """An array (H, W, ...) of a picture as it is stored, such as a mask, once it is upright."""
+    if orientation >= 5:
+        stored = stored.swapaxes(0, 1)
+    rows, columns = _FLIPS[orientation]
+    return np.ascontiguousarray(stored[::rows, ::columns])
 
 
 def is_url(source) -> bool:
