@@ -246,7 +246,8 @@ def _groups(tar: BinaryIO, path: str, notes: Counter, faults: list) -> list[tupl
                                                       ):
             if number == MAX_MEMBERS:
                 raise TarCut(f'it holds more than {MAX_MEMBERS:,} files; the rest is not read')
-            parts = [part for part in name.replace('\\', '/').split('/') if part not in ('', '.')]
+            parts = [part for part in name.replace('\\', '/').split('/')
+                     if part not in ('', '.', '..')]
             if _hidden(parts):
                 notes[_HIDDEN] += 1
                 continue

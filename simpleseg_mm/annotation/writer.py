@@ -22,7 +22,8 @@ def annotation_of(sample: Sample) -> dict:
     objects = []
     for number, found in enumerate(sample.objects):
         x1, y1, x2, y2 = found['box']
-        kept = dict(id=number, category=clean_text(found['category'], 100), score=round(found['score'], 4),
+        kept = dict(id=number, category=clean_text(found['category'] or '', 100),
+                    score=round(found['score'], 4),
                     bbox=[round(v, 2) for v in (x1, y1, x2 - x1, y2 - y1)],
                     area=found.get('area'), segmentation=found.get('mask'))
         for name in ('mask_score', 'polygon', 'polygon_iou', 'ann_id'):
@@ -32,7 +33,8 @@ def annotation_of(sample: Sample) -> dict:
         objects.append(kept)
     return dict(key=sample.key, file_name=f'{sample.key}.jpg', width=sample.width,
                 height=sample.height, source=sample.meta, notes=sample.notes,
-                incomplete=sorted({clean_text(name, 100) for name in sample.lost}), objects=objects)
+                incomplete=sorted({clean_text(name or '', 100) for name in sample.lost}),
+                objects=objects)
 
 
 def texts_of(annotation: dict) -> list[tuple[int, int]]:
