@@ -23,8 +23,9 @@ import torch
 from measure import alternate, one_thread, released, row
 from mmengine.config import Config
 from mmengine.registry import init_default_scope
-from mmengine.runner import Runner, load_checkpoint
+from mmengine.runner import Runner
 
+from simpleseg_mm.apis.loading import load_weights
 from simpleseg_mm.datasets.refshapes import generate
 from simpleseg_mm.engine import launch
 from simpleseg_mm.models.sampling import Sampling
@@ -85,7 +86,7 @@ class Writer:
     def __init__(self, cfg: Config, checkpoint: str, prompts: int) -> None:
         init_default_scope('simpleseg_mm')
         self.model = MODELS.build(cfg.model).eval()
-        load_checkpoint(self.model, checkpoint, map_location='cpu')
+        load_weights(self.model, cfg, checkpoint)
         dataset = DATASETS.build({**cfg.train_dataloader.dataset, 'test_mode': True})
         items = [dataset[i] for i in range(prompts)]
         self.images = [item['inputs'] for item in items]

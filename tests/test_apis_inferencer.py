@@ -16,6 +16,7 @@ from simpleseg_mm import cli
 from simpleseg_mm.apis import ImageError, SimpleSegInferencer, loading
 from simpleseg_mm.apis.inferencer import prompts_by_picture
 from simpleseg_mm.datasets.refshapes import generate
+from simpleseg_mm.files import replace_json
 from simpleseg_mm.models.backbones.writing import Generated
 from simpleseg_mm.polygon import PolygonCodec
 from simpleseg_mm.registry import DATASETS, INFERENCERS
@@ -255,7 +256,7 @@ def exported(inferencer, tmp_path_factory):
     adapter = inferencer.model.mllm
     for part in (adapter.hf, adapter.tokenizer, adapter.image_processor):
         part.save_pretrained(folder)
-    assert loading.write_note(inferencer.cfg, folder)
+    replace_json(folder / loading.NOTE, loading.note_of(inferencer.cfg))
     return folder
 
 

@@ -69,7 +69,7 @@ def test_transformers_alone_writes_the_same(lora, keep, tmp_path, one_thread):
     assert torch.equal(read['tokens'], tokens)
 
 
-def test_without_lora_there_is_none_to_keep(tmp_path):
+def test_what_cannot_be_exported_leaves_no_folder(tmp_path):
     from mmengine.config import Config
     config = tmp_path / 'config.py'
     Config(dict(custom_imports=dict(imports=['simpleseg_mm.models']), model=dict(
@@ -78,4 +78,9 @@ def test_without_lora_there_is_none_to_keep(tmp_path):
     torch.save(dict(state_dict=model.state_dict()), tmp_path / 'x.pth')
     result = run_tool('model_converters/to_huggingface.py', config, tmp_path / 'x.pth',
                       tmp_path / 'out', '--keep-lora')
-    assert result.returncode and 'without LoRA' in result.stderr
+    assert result.returncode == 2 and 'without LoRA' in result.stdout.splitlines()[-1]
+    torch.save(dict(state_dict={}), tmp_path / 'x.pth')
+    result = run_tool('model_converters/to_huggingface.py', config, tmp_path / 'x.pth',
+                      tmp_path / 'out')
+    assert result.returncode == 2 and 'not fit the model' in result.stdout.splitlines()[-1]
+    assert 'Traceback' not in result.stderr and not (tmp_path / 'out').exists()

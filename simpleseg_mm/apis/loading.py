@@ -3,7 +3,7 @@ import json
 import os.path as osp
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Optional, Tuple
+from typing import Iterable, Optional, Tuple
 
 from mmengine.config import Config
 from mmengine.infer import BaseInferencer
@@ -11,7 +11,7 @@ from mmengine.runner.checkpoint import _load_checkpoint_to_model
 
 from ..engine.checkpoint_file import read_checkpoint
 from ..engine.hooks import GrammarHook, TrainableCheckpointHook
-from ..files import check_folder, load_json, replace_json
+from ..files import check_folder, load_json
 from ..models import KimiVL, QwenVL
 from ..models.backbones.base import locate
 from .notes import check_note, check_stored, parse_config
@@ -60,13 +60,20 @@ def resolve(model: Optional[str], weights: Optional[str]) -> Tuple[Config, Optio
     return cfg, weights
 
 
-def load_weights(model, cfg: Config, path: str) -> None:
+def load_weights(model, cfg: Config, path: str, not_compared: Iterable[str] = ()) -> None:
     """Put a checkpoint into a model, with the checks that a run makes.
 
+    Args:
+        model: as built from ``cfg``.
+        path: .pth file, or folder that several processes wrote.
+        not_compared: frozen parameters whose values here are not those of the training.
+
     Raises:
-        ValueError: it does not fit the model.
+        FileNotFoundError, ValueError: it is no checkpoint, or does not fit the model.
     """
     checkpoint = read_checkpoint(path)
+    for name in not_compared:
+        (_inner(checkpoint, 'meta', 'frozen_probes') or {}).pop(name, None)
     runner = SimpleNamespace(model=model, cfg=cfg)
     for hook in (TrainableCheckpointHook(), GrammarHook()):
         hook.after_load_checkpoint(runner, checkpoint)
@@ -74,8 +81,9 @@ def load_weights(model, cfg: Config, path: str) -> None:
 
 
 def note_of(cfg: Config) -> Optional[dict]:
-    """What exported weights need to be used without their config: adapter, pixels, generation,
-    prompt form, codec, what was taught. None where the config has no codec.
+    """What exported weights need to be used without their config, for ``simpleseg.json`` beside
+    them: adapter, pixels, generation, prompt form, codec, what was taught. None where the config
+    has no codec. transformers and inference engines pass the file over.
 
     Raises:
         ValueError: it holds what :func:`check_note` would refuse when the folder is read.
@@ -91,17 +99,6 @@ def note_of(cfg: Config) -> Optional[dict]:
                 query=dict(type='FormatQuery', codec=dict(codec)),
                 taught=Taught.of(cfg).to_dict())
     return check_note(json.loads(json.dumps(note)), "the config's note for an export")
-
-
-def write_note(cfg: Config, folder: str) -> bool:
-    """Leave :func:`note_of` in a folder as ``simpleseg.json``; False where there is none.
-
-    transformers and inference engines pass the file over.
-    """
-    note = note_of(cfg)
-    if note is not None:
-        replace_json(Path(folder, NOTE), note, indent=2)
-    return note is not None
 
 
 def query_of(cfg: Config) -> dict:

@@ -1,6 +1,6 @@
 """Which settings of transformers' ``GenerationConfig`` our own loop follows."""
 import copy
-from typing import Callable, Dict, List, Optional
+from typing import Any, Callable, Dict, List, Optional, Tuple
 
 from torch import Tensor
 from transformers import GenerationConfig
@@ -28,6 +28,36 @@ _PROCESSORS = {
     'bad_words_ids': NoBadWordsLogitsProcessor,
     'suppress_tokens': SuppressTokensLogitsProcessor,
 }
+
+# Of these, those that ask for nothing beside it, so that a folder that sets them asks for nothing.
+_ASK_NOTHING = _NEUTRAL - {'max_new_tokens', 'do_sample'}
+# What counts only where tokens are drawn.
+_SAMPLING = {'temperature', 'top_k', 'top_p', 'min_p', 'top_h', 'typical_p', 'epsilon_cutoff',
+             'eta_cutoff'}
+
+
+def pinned(config: GenerationConfig) -> Tuple[GenerationConfig, Dict[str, Any]]:
+    """The one way in which answers are chosen, whatever a folder of weights asks for: the
+    likeliest token, without penalties, bans or forced tokens. Its end tokens stay.
+
+    Outlines repeat digits by nature, and reinforcement learning improves the network's own
+    distribution: a penalty would make of it another than the one that is validated.
+
+    Args:
+        config: from the folder's ``generation_config.json``.
+
+    Returns:
+        that config, and the keys of ``GenerationConfig`` by which the folder asks for another.
+    """
+    default = GenerationConfig().to_dict()
+    given = config.to_diff_dict()
+    draws = given.get('do_sample')
+    asked = {key: value for key, value in given.items()
+             if key in default and value not in (None, default[key], _OFF.get(key))
+             and (key in _SAMPLING and draws or key not in _ASK_NOTHING | _SAMPLING)
+             and not (key == 'do_sample' and not value)}
+    return GenerationConfig(**{key: given.get(key) for key in (
+        'bos_token_id', 'eos_token_id', 'pad_token_id')}), asked
 
 
 def greedy_rules(config: GenerationConfig, options: Dict, mask_BP: Tensor

@@ -5,6 +5,7 @@ from typing import Dict, List, Optional, Sequence, Tuple
 import numpy as np
 import torch
 from mmengine.dist import all_reduce
+from mmengine.logging import print_log
 from mmengine.model import BaseDataPreprocessor, BaseModel
 from mmengine.structures import InstanceData
 from torch import Tensor
@@ -37,11 +38,13 @@ class SimpleSeg(BaseModel):
 
     Args:
         mllm: config of an :class:`MLLMAdapter`.
-        generation: keys of ``transformers.GenerationConfig`` for ``predict``; greedy with at
-            most 1024 new tokens unless told (our choice; the official 512 cut answers at
-            36 vertices). Beside them ``draft`` (default True): likely punctuation is checked
-            instead of written, which changes no answer; ``constrain`` (default False): where a
-            sample names a codec and a task, nothing but its grammar is written.
+        generation: keys of ``transformers.GenerationConfig`` for ``predict``; greedy, without
+            penalties, with at most 1024 new tokens unless told (our choice; the official 512 cut
+            answers at 36 vertices). What the weights' ``generation_config.json`` asks for is not
+            taken, but for its end tokens, unless ``inherit=True``. Beside them ``draft`` (default
+            True): likely punctuation is checked instead of written, which changes no answer;
+            ``constrain`` (default False): where a sample names a codec and a task, nothing but its
+            grammar is written.
         loss_chunk: tokens of the vocabulary head computed at a time.
     """
 
@@ -49,8 +52,24 @@ class SimpleSeg(BaseModel):
                  data_preprocessor: Optional[dict] = None, init_cfg: Optional[dict] = None):
         super().__init__(data_preprocessor=data_preprocessor or AsLoaded(), init_cfg=init_cfg)
         self.mllm = MODELS.build(mllm)
-        self.generation = {'do_sample': False, 'max_new_tokens': 1024, **(generation or {})}
+        self.generation = {'do_sample': False, 'max_new_tokens': 1024,
+                           **self._inherited(generation or {}), **(generation or {})}
+        self.generation.pop('inherit', None)
         self.loss_chunk = loss_chunk
+
+    def _inherited(self, generation: dict) -> dict:
+        """What is taken of the way of writing that the folder of the weights asks for."""
+        asked = {key: value for key, value in self.mllm.asked_generation.items()
+                 if key not in generation}
+        if not asked:
+            return {}
+        taken = bool(generation.get('inherit'))
+        listed = ', '.join(f'{key}={value!r}' for key, value in asked.items())
+        print_log(f'generation_config.json of the weights asks for {listed[:500]}: ' + (
+            'taken for validation and test; rollouts are drawn without it' if taken else
+            'not taken, answers are greedy and without penalties. model.generation='
+            'dict(inherit=True) takes it, and so does each key by itself'), 'current')
+        return asked if taken else {}
 
     def init_weights(self) -> None:
         """Nothing: the adapter has loaded or drawn the weights."""

@@ -8,12 +8,13 @@ from pathlib import Path
 import torch
 from mmengine.config import Config, DictAction
 from mmengine.registry import init_default_scope
-from mmengine.runner import load_checkpoint
 from peft import LoraConfig
 from peft.tuners.tuners_utils import BaseTunerLayer
 from safetensors.torch import save_file
 
-from simpleseg_mm.apis.loading import write_note
+from simpleseg_mm.apis.loading import NOTE, load_weights, note_of
+from simpleseg_mm.engine import launch
+from simpleseg_mm.files import replace_json
 from simpleseg_mm.registry import MODELS
 
 
@@ -47,6 +48,14 @@ def save_lora(adapter: torch.nn.Module, cfg: dict, out: str) -> int:
     return len(state)
 
 
+def matrices(model: torch.nn.Module) -> list[str]:
+    """Weights of the language model's layers, which a run with ``quantization`` held in few bits:
+    what its checkpoint recorded of them are not values of the whole weights."""
+    return [f'{name}.weight' for name, module in model.named_modules()
+            if isinstance(module, torch.nn.Linear)
+            and model.mllm.part_of(name.removeprefix('mllm.hf.')) == 'llm']
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument('config', help='config that the checkpoint was trained with')
@@ -54,19 +63,39 @@ def main() -> None:
     parser.add_argument('out', help='folder to write')
     parser.add_argument('--keep-lora', action='store_true',
                         help='write the adapters alone, in the form of PEFT')
-    parser.add_argument('--dtype', help='of the written weights, such as bfloat16')
+    parser.add_argument('--dtype', choices=['float32', 'bfloat16', 'float16'],
+                        help='of the written weights')
     parser.add_argument('--cfg-options', nargs='+', action=DictAction)
     args = parser.parse_args()
+    with launch.one_line_errors():
+        export(args, load_config(args))
+
+
+def load_config(args: argparse.Namespace) -> Config:
+    """The config that the checkpoint was trained with.
+
+    Raises:
+        ValueError, FileNotFoundError: there is none, or it does not train what is asked for.
+    """
+    if not Path(args.config).is_file():
+        raise FileNotFoundError(f'no config {args.config}: give the one that the checkpoint was '
+                                'trained with')
     cfg = Config.fromfile(args.config)
     cfg.merge_from_dict(args.cfg_options or {})
+    if args.keep_lora and not cfg.model.mllm.get('lora'):
+        raise ValueError(f'{args.config} trains without LoRA; leave --keep-lora out.')
+    return cfg
+
+
+def export(args: argparse.Namespace, cfg: Config) -> None:
+    """Build the model, put the checkpoint in and write the folder."""
     init_default_scope(cfg.get('default_scope', 'simpleseg_mm'))
-    cfg.model.mllm.pop('quantization', None)  # adapters are merged into the whole weights
+    quantized = cfg.model.mllm.pop('quantization', None)  # adapters go into the whole weights
+    note = note_of(cfg)
     model = MODELS.build(cfg.model)
-    load_checkpoint(model, args.checkpoint, map_location='cpu')
+    load_weights(model, cfg, args.checkpoint, matrices(model) if quantized else ())
     adapter = model.mllm
     if args.keep_lora:
-        if not cfg.model.mllm.get('lora'):
-            raise SystemExit(f'ERROR: {args.config} trains without LoRA; leave --keep-lora out.')
         count = save_lora(adapter, cfg.model.mllm, args.out)
         print(f'{args.out}: PEFT adapter of {count} tensors')
         return
@@ -75,9 +104,11 @@ def main() -> None:
         for parameter in adapter.hf.parameters():  # buffers, as a router's bias, keep their own
             parameter.data = parameter.data.to(getattr(torch, args.dtype))
     adapter.hf.save_pretrained(args.out, save_original_format=adapter.saves_original_format)
+    replace_json(Path(args.out, 'generation_config.json'), adapter.generation_settings(), indent=2)
     adapter.tokenizer.save_pretrained(args.out)
     adapter.image_processor.save_pretrained(args.out)
-    write_note(cfg, args.out)
+    if note is not None:
+        replace_json(Path(args.out, NOTE), note, indent=2)
     print(f'{args.out}: {type(adapter.hf).__name__}, {adapter.hf.num_parameters():,} parameters, '
           f'{merged} LoRA adapters merged')
 

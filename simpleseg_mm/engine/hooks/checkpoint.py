@@ -59,7 +59,8 @@ class TrainableCheckpointHook(Hook):
             'trainable, but not in the checkpoint':
             [n for n, p in params.items() if p.requires_grad and n not in state | probes],
             'of another shape':
-            [n for n, v in state.items() if n in known and v.shape != known[n].shape],
+            [n for n, v in state.items()
+             if n in known and getattr(v, 'shape', None) != known[n].shape],
             'unknown to the model': [n for n in state | probes if n not in known],
             'not part of the checkpoint and different from the weights it was trained with':
             [n for n, values in probes.items()

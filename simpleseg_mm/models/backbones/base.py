@@ -3,7 +3,7 @@ import copy
 import os
 import re
 from contextlib import contextmanager
-from typing import Dict, Iterable, Iterator, List, Optional, Sequence, Tuple, Union
+from typing import Any, Dict, Iterable, Iterator, List, Optional, Sequence, Tuple, Union
 
 import torch
 from mmengine.logging import print_log
@@ -15,6 +15,7 @@ from ...files import chat_template_of, from_folder
 from ...registry import MODELS
 from ..attention import PACKED, SEGMENTS
 from ..fused import adapters_in_place, fuse, patches_as_rows
+from ..generation import pinned
 from ..packing import pack_rows
 from ..resources import packaged
 from ..transfer import sent
@@ -137,6 +138,8 @@ class MLLMAdapter(AnswerWriter, nn.Module):
         else:
             self.hf = AutoModelForImageTextToText.from_config(
                 hf_config, trust_remote_code=False, **options)
+        #: keys by which the folder's generation_config.json asks for another way of writing
+        self.hf.generation_config, self.asked_generation = pinned(self.hf.generation_config)
         if packing:
             layers = set(getattr(self.hf.config.get_text_config(), 'layer_types', None) or ())
             if layers - {'full_attention'}:
@@ -357,9 +360,19 @@ class MLLMAdapter(AnswerWriter, nn.Module):
     def stop_tokens(self) -> List[int]:
         """Every id that ends an answer: the tokenizer's and the generation config's."""
         listed = self.hf.generation_config.eos_token_id
-        listed = [] if listed is None else listed if isinstance(listed, list) else [listed]
+        listed = listed if isinstance(listed, list) else [listed]
         size = self.hf.get_input_embeddings().num_embeddings
-        return sorted({self.tokenizer.eos_token_id, *(i for i in listed if i < size)})
+        return sorted({self.tokenizer.eos_token_id,
+                       *(i for i in listed if type(i) is int and 0 <= i < size)})
+
+    def generation_settings(self) -> Dict[str, Any]:
+        """Content of the ``generation_config.json`` of an exported folder, by which transformers
+        and vLLM, which knows no ``do_sample``, write what :meth:`generate` does."""
+        end = self.tokenizer.eos_token_id
+        return dict(bos_token_id=self.hf.generation_config.bos_token_id,
+                    eos_token_id=[end, *(i for i in self.stop_tokens if i != end)],
+                    pad_token_id=self.pad_token_id, do_sample=False, temperature=0.0,
+                    repetition_penalty=1.0)
 
     def pack(self, batch: Dict[str, Tensor]) -> Tuple[Dict[str, Tensor], Tensor]:
         """A batch for training with its padding left out: rows end to end in one row (1, N), and

@@ -4,6 +4,7 @@ The released folders hold remote code and another layout: convert them once with
 ``tools/model_converters/kimi_vl.py``.
 """
 import math
+from functools import cached_property
 from typing import Dict, List, Optional, Sequence, Tuple
 
 import numpy as np
@@ -118,7 +119,7 @@ class KimiVL(MLLMAdapter):
         merge = self.image_processor.merge_size ** 2
         return dict(visual), (visual['image_grid_thw'].prod(-1) // merge).tolist()
 
-    @property
+    @cached_property
     def banned_tokens(self) -> List[int]:
         vocabulary = self.tokenizer.get_vocab()
         return sorted(i for name, i in vocabulary.items() if name.startswith('<|media_'))

@@ -1,5 +1,6 @@
 """Qwen-VL: Qwen2-VL, Qwen2.5-VL and Qwen3-VL share their image processor and placeholders."""
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Dict, List, Optional, Sequence, Tuple, Union
 
 from torch import Tensor
@@ -113,7 +114,7 @@ class QwenVL(MLLMAdapter):
     def image_markup(self) -> str:
         return '<|vision_start|><|image_pad|><|vision_end|>'
 
-    @property
+    @cached_property
     def banned_tokens(self) -> List[int]:
         names = ['<|vision_start|>', '<|vision_end|>', '<|vision_pad|>', '<|image_pad|>',
                  '<|video_pad|>']

@@ -176,9 +176,10 @@ class AnswerWriter:
                 raise ValueError(f'constrained decoding is greedy, without beams; not with '
                                  f'{options}')
             # Without synced_gpus: of split weights every process has all while it generates.
+            banned = [*self.banned_tokens, *(options.pop('suppress_tokens', None) or ())]
             output = self.hf.generate(
                 **batch, synced_gpus=False, pad_token_id=self.pad_token_id,
-                eos_token_id=self.stop_tokens, suppress_tokens=self.banned_tokens,
+                eos_token_id=self.stop_tokens, suppress_tokens=banned,
                 use_cache=True, **options)
         answers = [self._read(row) for row in output[:, batch['input_ids'].shape[1]:].tolist()]
         for row, answer in enumerate(answers if on_tokens else ()):
