@@ -19,6 +19,7 @@ from mmengine.logging import print_log
 from mmengine.runner import IterBasedTrainLoop
 from torch import Tensor
 
+from ..files import replacing
 from ..models.backbones.writing import Generated
 from ..models.simpleseg import answer_form
 from ..registry import LOOPS, REWARDS, ROLLOUTS
@@ -403,7 +404,8 @@ class _Reference:
             self.weights = {name: p.detach().clone() for name, p in trained.items()}
             full = {name: whole(weight).cpu() for name, weight in self.weights.items()}
             if is_main_process():
-                torch.save(full, path)
+                with replacing(path) as partial:
+                    torch.save(full, partial)
             return
         if not osp.isfile(path):
             raise FileNotFoundError(f'no {path}: a run with beta > 0 resumes with the reference '

@@ -1,6 +1,7 @@
 """Files that are replaced whole: after a crash there is the old one or the new one."""
 import json
 import os
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -26,12 +27,31 @@ def replacing(path: str | os.PathLike, durable: bool = True) -> Iterator[Path]:
     try:
         yield partial
         if durable:
-            _sync(partial)
-        os.replace(partial, path)
+            move_into_place(partial, path)
+        else:
+            os.replace(partial, path)
     finally:
         partial.unlink(missing_ok=True)
-    if durable:
-        _sync(path.parent)
+
+
+def move_into_place(partial: str | os.PathLike, path: str | os.PathLike) -> None:
+    """Give a written file or folder its name, in the place of one of that name.
+
+    Its content is on the disk before. A folder cannot take another's place in one step: the old
+    one is ``.NAME.replaced`` between two renames.
+    """
+    partial, path = Path(partial), Path(path)
+    for file in [*(partial.rglob('*') if partial.is_dir() else ()), partial]:
+        _sync(file)
+    old = path.with_name(f'.{path.name}.replaced')
+    if path.is_dir():
+        shutil.rmtree(old, ignore_errors=True)
+        path.rename(old)
+    elif partial.is_dir():
+        path.unlink(missing_ok=True)
+    os.replace(partial, path)
+    _sync(path.parent)
+    shutil.rmtree(old, ignore_errors=True)
 
 
 def replace_bytes(path: str | os.PathLike, *parts: bytes) -> None:

@@ -6,6 +6,7 @@ from .randomness import ExactResumeHook
 from .retention import RetentionHook
 from .rollouts import RolloutTableHook
 from .samples import FirstBatchHook, SampleGenerationHook
+from .saving import WholeCheckpointHook
 from .visualization_hook import PredictionVisualizationHook
 from .whole_weights import WholeWeightsHook
 
@@ -13,5 +14,5 @@ __all__ = [
     'ExactResumeHook', 'FirstBatchHook', 'GrammarHook', 'NonFiniteGuardHook',
     'PredictionVisualizationHook', 'ProgressBarHook', 'ReduceLogsHook', 'RetentionHook',
     'RolloutTableHook', 'SampleGenerationHook', 'ThroughputHook', 'TrainableCheckpointHook',
-    'WholeWeightsHook'
+    'WholeCheckpointHook', 'WholeWeightsHook'
 ]
