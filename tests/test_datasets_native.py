@@ -34,12 +34,43 @@ def test_a_pickle_that_runs_code_is_refused_and_runs_nothing(tmp_path, protocol)
     pickle.dumps(object, 2), pickle.dumps([REF], 2)[:-9], b'', b'\x80\x02.', b'hello',
     b'\xff' * 64, b'\x80\x02X\xff\xff\xff\x7fabc.', b'\x80\x04\x95' + b'\xff' * 8, b'P1\n.',
     b'\x80\x02\x82\x01.', b'\x80\x02' + b'(' * 100000,
-], ids=range(14))
+    pickle.dumps([(1, 2)], 2), pickle.dumps({('a',): 1}, 2), pickle.dumps(bytearray(b'a'), 5),
+    b'\x80\x02]r\xff\xff\xff\x7f.', b'\x80\x02]p99999999999\n.', b'\x80\x02]q',
+    b'\x80\x02]p-1\n.',     b'\x80\x02T\xff\xff\xff\xffabc.', b'\x80\x04\x8c\x02\xff\xfe.',
+    b'\x80\x02\x8b\xff\xff\xff\x7f1.',
+    pickle.dumps({k * (2**61 - 1): k for k in range(10_005)}, 2),
+], ids=range(25))
 def test_other_pickles_are_refused(tmp_path, content):
     path = tmp_path / 'refs(unc).p'
     path.write_bytes(content)
     with pytest.raises(ValueError, match='is refused: '):
         native.load_pickle(path)
+
+
+def test_values_that_hold_each_other_are_refused_at_once(tmp_path):
+    """Of 377 bytes or so: what would be written or walked through without an end."""
+    loop = [1]
+    loop.append(loop)
+    twice = ['a']
+    for _ in range(100):
+        twice = [twice, twice]
+    deep = []
+    for _ in range(200):
+        deep = [deep]
+    sentences = [dict(sent_id=k, sent='a') for k in range(1000)]
+    many = [REF | dict(ref_id=k, sentences=sentences) for k in range(1000)]
+    shared = [REF | dict(extra=twice)]
+    path = tmp_path / 'refs(unc).p'
+    for content, message in ((loop, 'nested deeper than'), (twice, 'hold themselves'),
+                             (deep, 'nested deeper than'), (many, 'each other many times'),
+                             (shared, 'hold themselves'), ([REF, twice], 'hold themselves')):
+        path.write_bytes(pickle.dumps(content, 2))
+        with pytest.raises(ValueError, match=f'is refused: .*{message}') as error:
+            native.load_refs(path)
+        assert len(str(error.value)) < 500
+    shared = REF | dict(extra=sentences[:3])
+    path.write_bytes(pickle.dumps([shared, dict(shared, ref_id=9)], 2))
+    assert len(native.load_refs(path)) == 2  # some lists in common are no harm
 
 
 @pytest.mark.parametrize('protocol', range(5))
@@ -65,6 +96,18 @@ def test_python_2_byte_strings(tmp_path, raw, text):
     (json.dumps([REF | dict(sentences=[dict(sent='a')])]), "needs 'sent' .text. and 'sent_id'"),
     (json.dumps([REF | dict(sentences=['a'])]), "needs 'sent' .text. and 'sent_id'"),
     (json.dumps([REF | dict(sentences=[dict(sent=3, sent_id=1)])]), 'ref_id 1'),
+    (json.dumps([REF | dict(sentences=None)]),
+     r'record 0 \(ref_id 1\): sentences is None; a list'),
+    (json.dumps([REF | dict(split=3)]), r"\(ref_id 1\): split is 3; a text such as 'train'"),
+    (json.dumps([REF | dict(ref_id=[1])]), r'record 0: ref_id is \[1\]; an id'),
+    (json.dumps([REF | dict(image_id=None)]), 'record 0: image_id is None; an id'),
+    (json.dumps([REF | dict(ann_id=1.5)]), 'ann_id is 1.5; an id'),
+    (json.dumps([REF | dict(ann_id=[2, '2'])]), r"ann_id is \[2, '2'\]; every target once"),
+    (json.dumps([REF, REF | dict(image_id=9)]), 'ref_id 1: it is used 2 times, in records 0, 1'),
+    (json.dumps([REF, REF | dict(ref_id='1')]), 'ref_id 1: it is used 2 times, in records 0, 1'),
+    (json.dumps([REF | dict(sentences=[dict(sent_id=4, sent='a'), dict(sent_id='4', sent='b')])]),
+     r'record 0 \(ref_id 1\): sent_id 4 is used 2 times; every sentence needs its own'),
+    ('[' * 100_000, 'nested too deep'), ('[' + '9' * 5000 + ']', 'is not readable JSON'),
 ])
 def test_bad_json_references(tmp_path, content, message):
     path = tmp_path / 'refs.json'
@@ -75,15 +118,18 @@ def test_bad_json_references(tmp_path, content, message):
 
 
 @pytest.mark.parametrize('content, message', [
-    ('[]', 'is no COCO file'), ('{"images": [], "annotations": [{}]}', 'is no COCO file'),
-    ('{"images": [3], "annotations": []}', 'is no COCO file'),
-    ('{"images": [{"id": 1, "height": 3}]}', "images, id 1: it lacks .'file_name', 'width'."),
+    ('[]', 'is no COCO file'), ('{"images": [{"id": 1, "height": 3}]}', 'is no COCO file'),
+    ('{"images": [], "annotations": [], "categories": null}', 'categories is None; a list'),
+    ('{"images": [], "annotations": [{}], "categories": []}', 'annotation in row 0: '),
+    ('{"images": [3], "annotations": [], "categories": []}', 'image in row 0: it is 3; a record'),
+    ('{"images": [{"id": 1, "height": 3}], "annotations": [], "categories": []}',
+     'image 1: file_name is None'),
     ('nope', 'is not readable JSON')])
 def test_bad_instances(tmp_path, content, message):
     path = tmp_path / 'instances.json'
     path.write_text(content)
     with pytest.raises(ValueError, match=message):
-        native.load_instances(path)
+        native.load_coco(path)
 
 
 def test_missing_files_say_what_to_do(tmp_path):
@@ -114,12 +160,23 @@ def test_unknown_split_lists_the_known():
         native.select_split([REF, REF | dict(split='val')], 'testA', 'refs.json')
 
 
+def test_ids_of_references_are_read_by_one_rule(tmp_path):
+    path = tmp_path / 'refs.json'
+    path.write_text(json.dumps([dict(ref_id='1', ann_id=['2', 3.0, 'a_1'], image_id=3.0, split='x',
+                                     sentences=[dict(sent_id='4', sent='cat', raw='Cat')])]))
+    assert native.load_refs(path) == [dict(
+        ref_id=1, ann_id=[2, 3, 'a_1'], image_id=3, split='x',
+        sentences=[dict(sent_id=4, sent='cat', raw='Cat')])]
+
+
 SQUARE = [1, 1, 5, 1, 5, 5, 1, 5]
 
 
 @pytest.mark.parametrize('segmentation, fault', [
     ([SQUARE], None), ([SQUARE, SQUARE], None),
-    (dict(size=[8, 9], counts='abc'), None), ([dict(size=[8, 9], counts=[1, 2])], None),
+    (dict(size=[8, 9], counts='abc'), None), ([dict(size=[8, 9], counts=[70, 2])], None),
+    (dict(size=[8, 9], counts=[1, 2]), 'RLE of 3 pixels, the image has 72'),
+    ([SQUARE[:7] + [2e5]], 'a coordinate of 200000; at most 100000'),
     ([], 'empty or unknown'), (None, 'empty or unknown'), ('abc', 'empty or unknown'),
     ([[]], 'degenerate polygon of 0'), ([SQUARE, [1, 1]], 'degenerate polygon of 2'),
     ([[1, 1, 5, 5]], 'degenerate polygon of 4'), ([SQUARE[:7]], 'degenerate polygon of 7'),

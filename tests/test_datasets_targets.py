@@ -242,16 +242,16 @@ def annotation(**change):
     (None, dict(absent=1), "absent=1 with targets='object'"),
     (None, dict(targets='category', absent=-1), 'absent=-1'),
     (None, dict(query={}), r"targets='object' with the tasks \['text2mask'\]: a category does"),
-    (lambda content: content.pop('categories'), {}, 'needs a list of categories'),
-    (annotation(category_id=5), {}, 'annotation 7 has the unknown category_id 5'),
-    (annotation(image_id=5), {}, r'annotations \[7\] are of the unknown image 5'),
-    (annotation(id=8), {}, '3 annotations have only 2 ids'),
+    (lambda content: content.pop('categories'), {}, 'categories is None; a list of records'),
+    (annotation(category_id=5), {}, 'annotation 7: it has the unknown category_id 5'),
+    (annotation(image_id=5), {}, 'annotation 7: it is of the unknown image 5'),
+    (annotation(id=8), {}, 'annotation 8: its id is used twice, in row 0 and in row 1'),
     (annotation(segmentation=[[1, 2]]), {}, 'annotation 7: degenerate polygon of 2'),
     (annotation(segmentation=[[1, 1, 1.2, 1, 1.2, 1.2]], area=0.02), {}, '7: the mask is empty'),
     (annotation(phrase=3), dict(targets='phrase'), 'annotation 7: phrase must be a text or a li'),
     (lambda content: content['images'][0].update(absent_phrases=['a dog']),
-     dict(targets='phrase'), r"absent_phrases names \['a dog'\], which annotations of the image"),
-    (lambda content: content['images'][0].update(absent_phrases='x'), dict(targets='phrase'),
+     dict(targets='phrase'), "absent_phrases names 'a dog', which annotations of the image"),
+    (lambda content: content['images'][0].update(absent_phrases=3), dict(targets='phrase'),
      'image 1: absent_phrases must be'),
 ])
 def test_malformed_coco(tmp_path, edit, kwargs, message):
@@ -270,7 +270,8 @@ def test_missing_coco_files(tmp_path):
 def test_coco_objects_by_point_and_box(tmp_path):
     dataset = load_coco(coco(tmp_path))
     samples = [dataset[i]['data_samples'] for i in range(len(dataset))]
-    assert [s.ann_id for s in samples] == [[7], [9]]  # the crowd is no object
+    assert [s.ann_id for s in samples] == [[7], [9]]
+    assert dict(dataset.skipped) == {'crowd, which is no object': 1} and dataset.read == 3
     assert {s.task for s in samples} <= set(PROMPTS['tasks'])
     assert [s.gt_masks.masks.sum() for s in samples] == [60, 60]
     assert samples[0].instances[0]['area'] == 60
@@ -311,7 +312,8 @@ def test_real_coco(real_data):
                                 test_mode=True, serialize_data=False, **kwargs)
 
     dataset = load(query=PROMPTS, bad_samples='skip')
-    assert len(dataset) + dataset.skipped.total() == len(plain) > 1000
+    assert len(dataset) + dataset.skipped.total() == dataset.read == len(content['annotations'])
+    assert dataset.skipped['crowd, which is no object'] == len(content['annotations']) - len(plain)
     groups = {(a['image_id'], a['category_id']) for a in content['annotations']}
     dataset = load(targets='category', absent=3, bad_samples='skip')
     infos = [dataset.get_data_info(i) for i in range(len(dataset))]
@@ -338,7 +340,7 @@ def test_real_coco(real_data):
     ('a.json', b'[{"image": 1}]', 'None is no COCO image name'),
     ('a.txt', b'', 'lists no image'),
     ('a.txt', b'COCO_train2014_000000000009\n12.jpg', "'12.jpg' is no COCO image name"),
-    ('a.txt', b'\xff\xfe', 'is no list of image names'),
+    ('a.txt', b'\xff\xfe', 'lists no image'), ('a.txt', b'\xff\xfea', 'is no list of image'),
     ('a.txt.gz', b'COCO', 'is no list of image names'),
     ('a.txt.gz', gzip.compress(b'COCO_train2014_000000000009', mtime=0)[:-9],
      'is no list of image names'),

@@ -47,7 +47,7 @@ def test_verify_lists_what_is_wrong(run, shapes):
     assert code == 1 and not report['ok']
     assert report['faults'] == dict(counts=3, annotations=3, images=3)
     for text in (f'missing image {images[0]}', f'broken image {images[1]}', 'has (h, w) (10, 10)',
-                 'degenerate polygon of 4', 'empty mask', f'annotation {first["id"]}'):
+                 'degenerate polygon of 4', 'the mask is empty', f'annotation {first["id"]}'):
         assert text in out
     assert (shapes / 'bad.txt').read_text().split() == [path.name for path in images[:3]]
 

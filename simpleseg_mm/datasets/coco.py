@@ -5,14 +5,14 @@ from pathlib import Path
 
 import numpy as np
 
-from simpleseg_mm.polygon import segmentation_to_mask
+from simpleseg_mm.files import coco, shown
+from simpleseg_mm.files.coco import CocoAnnotation, CocoImage
 from simpleseg_mm.registry import DATASETS
 
 from . import native
-from .refcoco import RefCOCODataset
+from .refcoco import RefCOCODataset, one_line
 
 TARGETS = ('object', 'category', 'phrase')
-_PERHAPS_EMPTY = 16  # annotated area in pixels below which a mask is decoded to see if it is empty
 
 
 @DATASETS.register_module()
@@ -30,6 +30,12 @@ class CocoQueryDataset(RefCOCODataset):
       of texts). An image may list what it does not show in ``absent_phrases``.
 
     Images without annotations give absent samples only.
+
+    With ``bad_samples='skip'`` no query is asked whose truth may be incomplete: of 'category' and
+    'phrase', a query is left out as a whole where one of its annotations is unusable, and all
+    queries of an image where it is not known which of them an unusable annotation belongs to.
+    An annotation of an image that the file does not hold belongs to no query; one that names no
+    image may belong to any, and is an error.
 
     Args:
         data_root: Folder of the set.
@@ -70,100 +76,157 @@ class CocoQueryDataset(RefCOCODataset):
         path = self.annotations_path
         if not path.is_file():
             raise FileNotFoundError(f'there is no {path}; name the annotations in ann_file')
-        images, annotations, categories = native.load_coco(path)
-        folder = Path(self.data_root) / source['img_dir']
-        if not folder.is_dir():
-            raise FileNotFoundError(native.missing_images(
-                folder, f'{source["name"]}: there is no image folder {folder}'))
-        refs = list(self._references(images, annotations, categories))
+        file = self._instances_of(path, categories=self.targets != 'phrase')
+        self._check(file)
+        folder = self._folder(source)
+        queries = list(self._queries(file))
         if split == native.TRAIN_SPLIT and self.exclude_eval_images:
-            refs = self._without_eval_images(refs, source['name'], f'{source["name"]} {split}',
-                                             evaluated)
+            queries = self._without_eval_images(queries, source['name'],
+                                                f'{source["name"]} {split}', evaluated)
         data_list = []
-        for number, ref in enumerate(refs):
-            image = images.get(ref['image_id'])
-            if image is None:
-                self._bad(f'{path}: annotations {ref["ann_id"]} are of the unknown image '
-                          f'{ref["image_id"]!r}', 'image not in the file', 1)
+        for number, query in enumerate(queries):
+            if query['fault'] is not None:
+                self._bad(*query['fault'], 1)
                 continue
-            image_path = folder / image['file_name']
-            instances = self._instances(ref, image, image_path, annotations, path, '', 1)
-            if instances is None:
+            found, image = query['found'], file.images[query['image_id']]
+            loaded = self._load(found, image, folder, file, '', 1)
+            if loaded is None:
                 continue
-            fault = _add_areas(instances, ref, image, annotations)
-            if fault is not None:
-                self._bad(fault, 'bad annotation', 1)
-                continue
+            image_path, instances = loaded
+            for instance, one in zip(instances, found):
+                if one.area is not None:
+                    instance['area'] = one.area
+            self.read += 1
             data_list.append(dict(
-                img_path=str(image_path), image_id=ref['image_id'], ref_id=number, sent_id=0,
-                ann_id=ref['ann_id'], text=ref['text'], height=image['height'],
-                width=image['width'], split=split, source=source['name'], instances=instances))
+                img_path=str(image_path), image_id=image.id, ref_id=number, sent_id=0,
+                ann_id=[one.id for one in found] or [-1], text=query['text'],
+                height=image.height, width=image.width, split=split, source=source['name'],
+                instances=instances))
         return data_list
 
-    def _references(self, images: dict, annotations: dict,
-                    categories: dict) -> Iterator[dict]:
-        """``dict(image_id, ann_id, text)`` of every query, image by image."""
-        members: dict = {image_id: [] for image_id in images}
-        for annotation in annotations.values():
-            members.setdefault(annotation['image_id'], []).append(annotation)
+    def _check(self, file: native.Instances) -> None:
+        """Refuse what leaves no query that is known to be whole."""
+        fatal = [coco.CATEGORIES, coco.CATEGORY_TWICE]
+        if self.targets != 'object':
+            fatal += [coco.ANNOTATION_NO_RECORD, coco.ANNOTATION_IMAGE]
+        for fault in file.faults:
+            if fault.kind in fatal:
+                what = '' if fault.kind in fatal[:2] else \
+                    '. It may be of any image, so no query is known to be whole'
+                raise ValueError(f'{one_line(str(fault))}{what}. Mend the file')
+
+    def _queries(self, file: native.Instances) -> Iterator[dict]:
+        """``dict(image_id, text, found, fault)`` of every query, image by image: the annotations
+        that it is about, and ``(message, reason)`` where it cannot be asked, or None.
+
+        What belongs to no query is one of its own, with a fault.
+        """
+        for fault in file.faults:
+            if fault.kind in (coco.IMAGE_NO_RECORD, coco.IMAGE_ID, coco.ANNOTATION_NO_RECORD):
+                yield _fault(None, str(fault), fault.kind)
+        members: dict = {image_id: [] for image_id in file.images}
+        for one in file.rows:
+            if one.image_id in members:
+                members[one.image_id].append(one)
+            else:
+                kind = coco.ANNOTATION_IMAGE if one.image_id is None else coco.UNKNOWN_IMAGE
+                yield _fault(one.image_id, file.annotation_fault(one), kind)
+        shared = self._shared_files(file)
         for image_id, found in members.items():
-            if self.targets == 'object':
-                for item in found:
-                    if not item.get('iscrowd'):
-                        yield dict(image_id=image_id, ann_id=[item['id']],
-                                   text=self._category(item, categories))
-                continue
-            groups: dict[str, list] = {}
-            for item in found:
-                for text in self._texts(item, categories):
-                    groups.setdefault(text, []).append(item['id'])
-            for text, ids in groups.items():
-                yield dict(image_id=image_id, ann_id=ids, text=text)
-            for text in self._absent_texts(images.get(image_id, {}), groups, categories):
-                yield dict(image_id=image_id, ann_id=[-1], text=text)
+            queries = self._of_image(file, file.images[image_id], found)
+            if image_id in shared:
+                queries = [_fault(image_id, shared[image_id], 'picture of two image records')
+                           for _ in queries]
+            yield from queries
 
-    def _texts(self, annotation: dict, categories: dict) -> Sequence[str]:
+    def _of_image(self, file: native.Instances, image: CocoImage,
+                  found: list[CocoAnnotation]) -> Iterator[dict]:
+        if self.targets == 'object':
+            for one in found:
+                if one.crowd and not one.faults:
+                    yield _fault(image.id, None, 'crowd, which is no object')
+                else:
+                    yield dict(image_id=image.id, found=[one], **self._category(one, file))
+            return
+        groups: dict[str, list[CocoAnnotation]] = {}
+        untold = None  # what is said of an annotation whose texts are not known
+        for one in found:
+            texts, fault = self._texts(one, file)
+            if fault is not None:
+                untold = untold or fault
+                yield _fault(image.id, *fault)
+            elif not texts:
+                yield _fault(image.id, None, 'annotation without a phrase')
+            for text in texts:
+                groups.setdefault(text, []).append(one)
+        absent, fault = self._absent_texts(image, groups, file)
+        if fault is not None:
+            yield _fault(image.id, *fault)
+        both = set(absent) & set(groups)
+        for text, ones in (*groups.items(), *((text, []) for text in absent)):
+            fault = None
+            if untold is not None:
+                fault = untold[0], 'query of an image with an annotation that may belong to it'
+            elif text in both:
+                fault = (f'{file.path}, image {image.id!r}: absent_phrases names {text!r:.60}, '
+                         'which annotations of the image have as their phrase', 'phrase that is '
+                         'said to be there and to be absent')
+            yield dict(image_id=image.id, text=text, found=ones, fault=fault)
+
+    def _texts(self, annotation: CocoAnnotation, file: native.Instances
+               ) -> tuple[Sequence[str], tuple[str, str] | None]:
+        """Texts that ask for an annotation, and what is wrong, or None."""
         if self.targets == 'category':
-            return [self._category(annotation, categories)]
-        phrases = annotation.get('phrase', [])
-        phrases = [phrases] if isinstance(phrases, str) else phrases
-        return dict.fromkeys(self._checked(phrases, f'annotation {annotation["id"]!r}: phrase'))
+            found = self._category(annotation, file)
+            return ([] if found['fault'] else [found['text']]), found['fault']
+        return _phrases(annotation.record.get('phrase'),
+                        f'{file.path}, {annotation.name}: phrase')
 
-    def _absent_texts(self, image: dict, present: dict, categories: dict) -> Sequence[str]:
+    def _absent_texts(self, image: CocoImage, present: dict, file: native.Instances
+                      ) -> tuple[Sequence[str], tuple[str, str] | None]:
         if self.targets == 'phrase':
-            where = f'image {image.get("id")!r}: absent_phrases'
-            phrases = self._checked(image.get('absent_phrases', []), where)
-            if both := sorted(set(phrases) & set(present)):
-                raise ValueError(f'{self.annotations_path}, {where} names {both}, which '
-                                 'annotations of the image have as their phrase')
-            return phrases
-        others = sorted(set(categories.values()) - set(present))
-        rng = np.random.default_rng([self.seed, zlib.crc32(str(image.get('id')).encode())])
-        return [others[k] for k in rng.permutation(len(others))[:self.absent]]
+            return _phrases(image.record.get('absent_phrases'),
+                            f'{file.path}, image {image.id!r}: absent_phrases')
+        others = sorted(set(file.categories.values()) - set(present))
+        rng = np.random.default_rng([self.seed, zlib.crc32(str(image.id).encode())])
+        return [others[k] for k in rng.permutation(len(others))[:self.absent]], None
 
-    def _checked(self, phrases, where: str) -> list[str]:
-        if not isinstance(phrases, list) or not all(isinstance(one, str) and one.strip()
-                                                    for one in phrases):
-            raise ValueError(f'{self.annotations_path}, {where} must be a text or a list of '
-                             f'texts, got {phrases!r:.60}')
-        return phrases
+    @staticmethod
+    def _category(annotation: CocoAnnotation, file: native.Instances) -> dict:
+        """``dict(text, fault)``: the category's name, or what is wrong with it."""
+        name = file.categories.get(annotation.category_id)
+        if name is not None:
+            return dict(text=name, fault=None)
+        fault = next(one for one in annotation.faults
+                     if one.kind in (coco.ANNOTATION_CATEGORY, coco.UNKNOWN_CATEGORY))
+        return dict(text='', fault=(str(fault), fault.kind))
 
-    def _category(self, annotation: dict, categories: dict) -> str:
-        name = categories.get(annotation.get('category_id'))
-        if name is None:
-            raise ValueError(f'{self.annotations_path}, annotation {annotation["id"]!r} has the '
-                             f'unknown category_id {annotation.get("category_id")!r}')
-        return name
+    def _shared_files(self, file: native.Instances) -> dict:
+        """What is said of images whose file another image record names too, so that neither holds
+        all of its annotations, by id."""
+        if self.targets == 'object':
+            return {}
+        names: dict[str, list[CocoImage]] = {}
+        for image in file.images.values():
+            if image.file_name:
+                names.setdefault(image.file_name, []).append(image)
+        return {image.id: f'{file.path}, images {same[0].id!r} and {same[1].id!r} name one file, '
+                f'{image.file_name!r:.80}, so that neither is known to have all annotations of it'
+                for same in names.values() if len(same) > 1 for image in same}
 
 
-def _add_areas(instances: list[dict], ref: dict, image: dict, annotations: dict) -> str | None:
-    """Add each annotation's ``area``; says what is wrong where a small one is an empty mask."""
-    for instance, ann_id in zip(instances, native.annotation_ids(ref)):
-        area = annotations[ann_id].get('area')
-        if area is None:
-            continue
-        instance['area'] = area
-        if area < _PERHAPS_EMPTY and not segmentation_to_mask(
-                instance['mask'], image['height'], image['width']).any():
-            return f'annotation {ann_id!r}: the mask is empty'
-    return None
+def _fault(image_id, message: str | None, reason: str) -> dict:
+    """A query that cannot be asked; without a message it is left out by rule."""
+    return dict(image_id=image_id, text='', found=[], fault=(message, reason))
+
+
+def _phrases(value, where: str) -> tuple[list[str], tuple[str, str] | None]:
+    """A text or a list of texts, each once; and what is wrong with them, or None."""
+    if value is None:
+        return [], None
+    texts = [value] if isinstance(value, str) else value
+    if not isinstance(texts, list) or not all(isinstance(one, str) and one.strip()
+                                              for one in texts):
+        return [], (f'{where} must be a text or a list of texts, got {shown(value)}',
+                    'phrase that is no text')
+    return list(dict.fromkeys(texts)), None

@@ -2,14 +2,22 @@
 import gzip
 import io
 import math
-import pickle
 import re
+import zlib
+from collections import Counter
 from collections.abc import Iterable
+from dataclasses import dataclass
 from pathlib import Path
 
 from pycocotools import mask as coco_mask
 
-from simpleseg_mm.files import load_json
+from simpleseg_mm.files import coco, load_json, shown
+from simpleseg_mm.files.coco import CocoAnnotation, CocoImage, Fault, read_id
+from simpleseg_mm.files.pickles import load_pickle
+from simpleseg_mm.files.texts import decode_text
+from simpleseg_mm.polygon import (mask_to_box, rle_to_crop, segmentation_to_mask,
+                                  segmentation_to_rle)
+from simpleseg_mm.polygon.raster import MAX_COORDINATE
 
 # Published sizes of the sets: (references, sentences, images); None where it is not published.
 PUBLISHED = {
@@ -26,46 +34,14 @@ PUBLISHED = {
 TRAIN_SPLIT = 'train'
 DEFAULT_IMG_DIR = dict(refclef='saiapr_tc-12', refshapes='images')  # else: train2014
 DEFAULT_SPLIT_BY = dict(refcocog='umd', refshapes='refshapes')  # else: unc
+_MAX_LIST = 100_000_000  # bytes of a list of images, unpacked
 
-_COCO_KEYS = dict(images={'file_name', 'height', 'width'},
-                  annotations={'image_id', 'bbox', 'segmentation'})
 _HOW_TO_GET = {
     'annotations': "take the annotation archive of the 'refer' toolkit, and unpack it so that {}",
     'train2014': "take COCO's train2014 images, and unpack or link them there",
     'saiapr_tc-12': "take the saiapr_tc-12 images that 'refer' names, and unpack them there",
     'refshapes': 'generate the set: python tools/dataset_converters/generate_refshapes.py {}',
 }
-
-
-class _PlainUnpickler(pickle.Unpickler):
-    """Reads lists, dicts, strings, numbers and the like; refuses every class and function."""
-
-    def find_class(self, module: str, name: str):
-        raise pickle.UnpicklingError(f'it asks for {module}.{name}')
-
-    def persistent_load(self, pid):
-        raise pickle.UnpicklingError('it holds persistent ids')
-
-
-def load_pickle(path: str | Path):
-    """Content of a pickle that holds plain containers, strings and numbers and nothing else.
-
-    Pickles of Python 2 are read too (byte strings as UTF-8, else Latin-1).
-
-    Raises:
-        ValueError: If it holds anything else, or is broken; nothing of it has been run.
-    """
-    raw = Path(path).read_bytes()
-    for encoding in ('utf-8', 'latin1'):
-        try:
-            return _PlainUnpickler(io.BytesIO(raw), encoding=encoding).load()
-        except UnicodeDecodeError:
-            continue
-        except Exception as error:  # a broken pickle raises whatever its bytes lead to
-            raise ValueError(
-                f'{path} is refused: {error}. Only pickles of plain lists, dicts, strings and '
-                'numbers are read; take the original file again, or convert it to JSON') from None
-    raise AssertionError('latin1 decodes every byte')
 
 
 def refs_candidates(folder: str | Path, split_by: str) -> list[Path]:
@@ -106,49 +82,130 @@ def missing_images(folder: str | Path, what: str) -> str:
     return f'{what}. To get it, {advice}'
 
 
-def load_refs(path: str | Path) -> list[dict]:
-    """References of a set, from ``refs(*).p`` or JSON.
+@dataclass(slots=True)
+class BadRecord:
+    """A record of references that cannot be used.
 
-    Returns:
-        Native records: ``ref_id, ann_id, image_id, split, sentences=[dict(sent_id, sent), ...]``
-        and more. In gRefCOCO ``ann_id`` is a list, ``[-1]`` where nothing is meant.
+    Attributes:
+        message: names the file and the record, and says what is wrong.
+        reason: how reports count it.
+        split: its split, None where it has none.
+        samples: how many samples it would have been.
+    """
+    message: str
+    reason: str
+    split: str | None
+    samples: int
+
+
+def load_refs(path: str | Path) -> list[dict]:
+    """References of a set, from ``refs(*).p`` or JSON; see :func:`read_refs`.
 
     Raises:
-        ValueError: If the file is refused or broken, or its records lack a field.
+        ValueError: If the file is refused or broken, or a record cannot be used.
     """
-    path = Path(path)
-    refs = load_pickle(path) if path.suffix == '.p' else load_json(path)
-    if not isinstance(refs, list):
-        raise ValueError(f'{path} must hold a list of references, it holds {type(refs).__name__}')
-    for number, ref in enumerate(refs):
-        if not isinstance(ref, dict):
-            raise ValueError(f'{path}, record {number}: expected a dict, got {ref!r:.60}')
-        for key in ('ref_id', 'ann_id', 'image_id', 'split', 'sentences'):
-            if key not in ref:
-                raise ValueError(f'{path}, record {number}: no {key!r}, only {sorted(ref)}')
-        fault = _ann_id_fault(ref['ann_id'])
-        if fault is not None:
-            raise ValueError(f'{path}, record {number} (ref_id {ref["ref_id"]}): {fault}')
-        for sentence in ref['sentences']:
-            if not (isinstance(sentence, dict) and isinstance(sentence.get('sent'), str)
-                    and 'sent_id' in sentence):
-                raise ValueError(f'{path}, record {number} (ref_id {ref["ref_id"]}): a sentence '
-                                 f"needs 'sent' (text) and 'sent_id', got {sentence!r:.80}")
+    refs, bad = read_refs(path)
+    if bad:
+        raise ValueError(bad[0].message)
     return refs
 
 
-def _ann_id_fault(ann_id) -> str | None:
+def read_refs(path: str | Path) -> tuple[list[dict], list[BadRecord]]:
+    """References of a set that can be used, and the records that cannot.
+
+    Returns:
+        Native records, ids as :func:`simpleseg_mm.files.coco.read_id` reads them: ``ref_id,
+        ann_id, image_id, split, sentences=[dict(sent_id, sent), ...]`` and more. In gRefCOCO
+        ``ann_id`` is a list, ``[-1]`` where nothing is meant. Records that share their ``ref_id``
+        are all bad.
+
+    Raises:
+        ValueError: If the file is refused or broken.
+    """
+    path = Path(path)
+    rows = load_pickle(path) if path.suffix == '.p' else load_json(path)
+    if not isinstance(rows, list):
+        raise ValueError(f'{path} must hold a list of references, it holds {type(rows).__name__}')
+    refs, bad = [], []
+    places: dict[int | str, list[int]] = {}
+    for number, row in enumerate(rows):
+        where = f'{path}, record {number}'
+        ref, fault = _read_ref(row)
+        if fault is None:
+            places.setdefault(ref['ref_id'], []).append(number)
+            refs.append((number, ref))
+            bad += [BadRecord(f'{where} (ref_id {ref["ref_id"]}): {problem}', 'bad sentence',
+                              ref['split'], 1) for problem in _take_bad_sentences(ref)]
+        else:
+            sentences = row.get('sentences') if isinstance(row, dict) else None
+            split = row.get('split') if isinstance(row, dict) else None
+            bad.append(BadRecord(f'{where}{fault}', 'bad reference',
+                                 split if isinstance(split, str) else None,
+                                 len(sentences) if isinstance(sentences, list) else 1))
+    used = []
+    for number, ref in refs:
+        same = places[ref['ref_id']]
+        if len(same) == 1:
+            used.append(ref)
+        else:
+            bad.append(BadRecord(
+                f'{path}, ref_id {ref["ref_id"]}: it is used {len(same)} times, in records '
+                f'{shown(same)[1:-1]}; every reference needs its own', 'ref_id used twice',
+                ref['split'], len(ref['sentences'])))
+    return used, bad
+
+
+def _read_ref(row) -> tuple[dict | None, str | None]:
+    """A record with its ids read, or what is wrong with it."""
+    if not isinstance(row, dict):
+        return None, f': expected a dict, got {shown(row)}'
+    for key in ('ref_id', 'ann_id', 'image_id', 'split', 'sentences'):
+        if key not in row:
+            return None, f': no {key!r}, only {sorted(map(str, row))!s:.200}'
+    ref_id, image_id = read_id(row['ref_id']), read_id(row['image_id'])
+    for key, found in (('ref_id', ref_id), ('image_id', image_id)):
+        if found is None:
+            return None, f': {key} is {shown(row[key])}; an id'
+    where = f' (ref_id {ref_id}): '
+    many = isinstance(row['ann_id'], list)
+    ids = [read_id(one) for one in (row['ann_id'] if many else [row['ann_id']])]
+    fault = _ann_id_fault(row['ann_id'], ids, many)
+    if fault is None and not isinstance(row['split'], str):
+        fault = f"split is {shown(row['split'])}; a text such as 'train'"
+    if fault is None and not isinstance(row['sentences'], list):
+        fault = f'sentences is {shown(row["sentences"])}; a list'
+    if fault is not None:
+        return None, f'{where}{fault}'
+    return {**row, 'ref_id': ref_id, 'image_id': image_id, 'ann_id': ids if many else ids[0]}, None
+
+
+def _take_bad_sentences(ref: dict) -> list[str]:
+    """Leave a reference the sentences that can be used; gives what is wrong with the others."""
+    found, faults = [], []
+    for sentence in ref['sentences']:
+        sent_id = read_id(sentence.get('sent_id')) if isinstance(sentence, dict) else None
+        if sent_id is None or not isinstance(sentence.get('sent'), str):
+            faults.append(f"a sentence needs 'sent' (text) and 'sent_id', got "
+                          f'{shown(sentence, 80)}')
+        else:
+            found.append({**sentence, 'sent_id': sent_id})
+    counts = Counter(sentence['sent_id'] for sentence in found)
+    faults += [f'sent_id {sentence["sent_id"]} is used {counts[sentence["sent_id"]]} times; every '
+               'sentence needs its own' for sentence in found if counts[sentence['sent_id']] > 1]
+    ref['sentences'] = [sentence for sentence in found if counts[sentence['sent_id']] == 1]
+    return faults
+
+
+def _ann_id_fault(ann_id, ids: list, many: bool) -> str | None:
     """What is wrong with a reference's ``ann_id``, or None."""
-    if not isinstance(ann_id, list):
-        return None if isinstance(ann_id, (int, str)) else f'ann_id is {ann_id!r:.60}; an id'
-    if not ann_id:
+    if not ids:
         return "ann_id is an empty list; the ids of the targets, or [-1] where nothing is meant"
-    if not all(isinstance(one, (int, str)) for one in ann_id):
-        return f'ann_id is {ann_id!r:.60}; a list of ids'
-    if -1 in ann_id and len(ann_id) > 1:
-        return f'ann_id is {ann_id!r:.60}; -1 (nothing is meant) stands alone'
-    if len(set(ann_id)) < len(ann_id):
-        return f'ann_id is {ann_id!r:.60}; every target once'
+    if None in ids:
+        return f'ann_id is {shown(ann_id)}; {"a list of ids" if many else "an id"}'
+    if -1 in ids and len(ids) > 1:
+        return f'ann_id is {shown(ann_id)}; -1 (nothing is meant) stands alone'
+    if len(set(ids)) < len(ids):
+        return f'ann_id is {shown(ann_id)}; every target once'
     return None
 
 
@@ -161,26 +218,42 @@ def select_split(refs: list[dict], split: str, path: str | Path) -> list[dict]:
     return chosen
 
 
-def load_coco(path: str | Path) -> tuple[dict, dict, dict]:
-    """Images and annotations of a COCO file, each by id, and names of categories by id.
+@dataclass
+class Instances:
+    """Records of a COCO file by id.
 
-    Raises:
-        ValueError: If it is broken or no COCO file, or two annotations have one id.
+    Attributes:
+        path: of the file.
+        images, annotations: by id, the first of each; faulty ones too.
+        categories: names by id.
+        rows: all annotations, in the file's order.
+        faults: all of them, see :mod:`simpleseg_mm.files.coco`.
+        twice: what is said of an image's or annotation's id that two records have.
     """
-    content = load_json(path)
-    images, annotations = _tables(content, path)
-    if len(annotations) < len(content['annotations']):
-        raise ValueError(f'{path}: {len(content["annotations"])} annotations have only '
-                         f'{len(annotations)} ids; every annotation needs its own')
-    try:
-        categories = {record['id']: record['name'] for record in content['categories']}
-    except (KeyError, TypeError):
-        raise ValueError(f'{path} needs a list of categories, each with id and name') from None
-    return images, annotations, categories
+    path: Path
+    images: dict[int | str, CocoImage]
+    annotations: dict[int | str, CocoAnnotation]
+    categories: dict[int | str, str]
+    rows: list[CocoAnnotation]
+    faults: list[Fault]
+    twice: dict[tuple[str, int | str], str]
+
+    def image_fault(self, image: CocoImage) -> str | None:
+        """Why an image cannot be used, or None."""
+        fault = self.twice.get(('image', image.id))
+        return fault or (str(image.faults[0]) if image.faults else None)
+
+    def annotation_fault(self, annotation: CocoAnnotation) -> str | None:
+        """Why an annotation cannot be used, or None."""
+        fault = self.twice.get(('annotation', annotation.id))
+        return fault or (str(annotation.faults[0]) if annotation.faults else None)
 
 
-def load_instances(path: str | Path) -> tuple[dict, dict]:
-    """Images and annotations of an ``instances.json``, each by id.
+def load_instances(path: str | Path, categories: bool = False) -> Instances:
+    """Records of an ``instances.json``, or of any COCO file.
+
+    Args:
+        categories: whether its annotations need them.
 
     Raises:
         FileNotFoundError: If it is not there.
@@ -190,22 +263,45 @@ def load_instances(path: str | Path) -> tuple[dict, dict]:
     if not path.is_file():
         raise FileNotFoundError(missing(path.parent.parent, path.parent.name,
                                         f'there is no {path}'))
-    return _tables(load_json(path), path)
+    tables = coco.read_coco(load_json(path), str(path), categories)
+    images: dict[int | str, CocoImage] = {}
+    annotations: dict[int | str, CocoAnnotation] = {}
+    for found, records in ((images, tables.images), (annotations, tables.annotations)):
+        for record in records:
+            if record.id is not None:
+                found.setdefault(record.id, record)
+    twice = {('image' if fault.kind == coco.IMAGE_TWICE else 'annotation', fault.record.id):
+             str(fault) for fault in tables.faults
+             if fault.kind in (coco.IMAGE_TWICE, coco.ANNOTATION_TWICE)}
+    return Instances(path, images, annotations, tables.categories, tables.annotations,
+                     tables.faults, twice)
 
 
-def _tables(content, path: str | Path) -> tuple[dict, dict]:
-    try:
-        tables = {}
-        for table, keys in _COCO_KEYS.items():
-            tables[table] = {record['id']: record for record in content[table]}
-            for record in content[table]:
-                if lacking := keys - record.keys():
-                    raise ValueError(f'{path}, {table}, id {record["id"]!r}: it lacks '
-                                     f'{sorted(lacking)}')
-    except (KeyError, TypeError, AttributeError) as error:
-        raise ValueError(f'{path} is no COCO file: it needs lists of images and annotations, '
-                         f'each with an id ({error!r})') from None
-    return tables['images'], tables['annotations']
+#: faults of a file, which are not those of one record that a query may be about
+FILE_FAULTS = (coco.IMAGE_NO_RECORD, coco.IMAGE_ID, coco.IMAGE_TWICE, coco.ANNOTATION_NO_RECORD,
+               coco.ANNOTATION_ID, coco.ANNOTATION_TWICE, coco.CATEGORIES, coco.CATEGORY,
+               coco.CATEGORY_TWICE)
+
+
+def load_coco(path: str | Path) -> tuple[dict, dict, dict]:
+    """Images and annotations of a COCO file, each by id, and names of categories by id.
+
+    Records are dicts as in the file, with ids, sizes, boxes and segmentations in their plain form.
+
+    Raises:
+        FileNotFoundError: If it is not there.
+        ValueError: If it is broken or no COCO file, or any of its records is faulty.
+    """
+    found = load_instances(path, categories=True)
+    if found.faults:
+        raise ValueError(str(found.faults[0]))
+    images = {key: {**image.record, 'id': key, 'height': image.height, 'width': image.width}
+              for key, image in found.images.items()}
+    annotations = {key: {**one.record, 'id': key, 'image_id': one.image_id,
+                         'category_id': one.category_id, 'iscrowd': int(one.crowd),
+                         'bbox': one.bbox, 'segmentation': one.segmentation}
+                   for key, one in found.annotations.items()}
+    return images, annotations, found.categories
 
 
 def annotation_ids(ref: dict) -> list:
@@ -234,52 +330,92 @@ def segmentation_fault(segmentation, height: int, width: int) -> str | None:
     if isinstance(segmentation, dict):
         segmentation = [segmentation]
     if not isinstance(segmentation, list) or not segmentation:
-        return f'empty or unknown segmentation {segmentation!r:.40}'
+        return f'empty or unknown segmentation {shown(segmentation, 40)}'
     for part in segmentation:
         if isinstance(part, dict):
-            if list(part.get('size', ())) != [height, width]:
-                return f'RLE size {part.get("size")}, image (h, w) {[height, width]}'
-            if not part.get('counts'):
+            if part.get('size') != [height, width]:
+                return (f'RLE size {shown(part.get("size"))}, image (h, w) {[height, width]}')
+            counts = part.get('counts')
+            if not counts:
                 return 'RLE without counts'
+            if isinstance(counts, list) and sum(counts) != height * width:
+                return f'RLE of {sum(counts)} pixels, the image has {height * width}'
         elif not isinstance(part, list) or len(part) < 6 or len(part) % 2:
             return (f'degenerate polygon of {len(part)} numbers; at least 6, and an even number'
-                    if isinstance(part, list) else f'unknown part {part!r:.40}')
+                    if isinstance(part, list) else f'unknown part {shown(part, 40)}')
         else:
             try:
+                far = max(map(abs, part))
                 finite = math.isfinite(math.fsum(part))
             except (TypeError, ValueError, OverflowError):
                 finite = False
             if not finite:
                 return 'polygon with coordinates that are no finite numbers'
+            if far > MAX_COORDINATE:
+                return f'polygon with a coordinate of {far:g}; at most {MAX_COORDINATE:g}'
     return None
 
 
-def reference_instances(ref: dict, image: dict, annotations: dict,
-                        path: Path) -> tuple[list[dict], str | None]:
-    """Instances of a reference in MMDetection's form, and what is wrong with them, if anything.
+def mask_fault(segmentation, height: int, width: int) -> str | None:
+    """What is wrong with a segmentation that only decoding it tells, or None."""
+    try:
+        crop, _ = rle_to_crop(segmentation_to_rle(segmentation, height, width))
+    except ValueError as error:
+        return str(error)
+    return None if crop.size else 'the mask is empty'
+
+
+def instances_of(found: list[CocoAnnotation], image: CocoImage, file: Instances
+                 ) -> tuple[list[dict], str | None]:
+    """Annotations of an image in MMDetection's form, and what is wrong with them, if anything.
 
     Returns:
         ``dict(bbox=[x1, y1, x2, y2] pixels, bbox_label=0, ignore_flag=0, mask=segmentation)`` for
-        each annotation, as far as no fault is found without decoding; and the fault or None.
+        each annotation, as far as no fault is found without decoding; and the fault or None. Where
+        an annotation has no box, it is that of its mask.
     """
-    height, width = image['height'], image['width']
+    height, width = image.height, image.width
     instances = []
-    for ann_id in annotation_ids(ref):
-        annotation = annotations.get(ann_id)
-        if annotation is None:
-            return [], f'ann_id {ann_id!r} is not in {path}'
-        if annotation['image_id'] != ref['image_id']:
-            return [], (f'{path}, annotation {ann_id!r} is of image {annotation["image_id"]}, not '
-                        f'{ref["image_id"]}')
-        fault = segmentation_fault(annotation['segmentation'], height, width)
+    for one in found:
+        fault = file.annotation_fault(one)
         if fault is not None:
-            return [], f'{path}, annotation {ann_id!r}: {fault}'
-        x, y, w, h = annotation['bbox']
-        if not (w > 0 and h > 0):
-            return [], f'{path}, annotation {ann_id!r}: empty bbox {annotation["bbox"]}'
-        instances.append(dict(bbox=[x, y, x + w, y + h], bbox_label=0, ignore_flag=0,
-                              mask=plain_segmentation(annotation['segmentation'])))
+            return [], fault
+        where = f'{file.path}, {one.name}'
+        fault = segmentation_fault(one.segmentation, height, width)
+        if fault is not None:
+            return [], f'{where}: {fault}'
+        mask = plain_segmentation(one.segmentation)
+        box = one.bbox
+        if box is None:
+            fault = mask_fault(mask, height, width)
+            if fault is not None:
+                return [], f'{where}: {fault}'
+            box = mask_to_box(segmentation_to_mask(mask, height, width)).tolist()
+        else:
+            x, y, w, h = box
+            if not (w > 0 and h > 0):
+                return [], f'{where}: empty bbox {shown(box)}'
+            box = [x, y, x + w, y + h]
+            if not (x < width and y < height and x + w > 0 and y + h > 0
+                    and max(map(abs, box)) <= MAX_COORDINATE):
+                return [], (f'{where}: bbox {shown(box)} (x1, y1, x2, y2) is outside the image of '
+                            f'{width} x {height} pixels')
+        instances.append(dict(bbox=box, bbox_label=0, ignore_flag=0, mask=mask))
     return instances, None
+
+
+def referred(ref: dict, file: Instances) -> tuple[list[CocoAnnotation], str | None]:
+    """The annotations that a reference names, and what is wrong, or None."""
+    found = []
+    for ann_id in annotation_ids(ref):
+        one = file.annotations.get(ann_id)
+        if one is None:
+            return [], f'ann_id {ann_id!r} is not in {file.path}'
+        if one.image_id != ref['image_id'] and not one.faults:
+            return [], (f'{file.path}, annotation {ann_id!r} is of image {one.image_id}, not '
+                        f'{ref["image_id"]}')
+        found.append(one)
+    return found, None
 
 
 def image_family(name: str) -> str:
@@ -341,11 +477,10 @@ def _images_of_list(path: Path) -> set[int]:
         if path.suffix == '.json':
             names = [row.get('img_id', row.get('file_name')) for row in load_json(path)]
         else:
-            raw = path.read_bytes()
-            names = (gzip.decompress(raw) if path.suffix == '.gz' else raw).decode().split()
+            names = _text_of_list(path).split()
     except (AttributeError, TypeError):
         raise ValueError(f'{path} must be a list of objects with img_id or file_name') from None
-    except (OSError, EOFError, UnicodeDecodeError) as error:
+    except (OSError, EOFError, UnicodeDecodeError, zlib.error) as error:
         raise ValueError(f'{path} is no list of image names: {error}') from None
     if not names:
         raise ValueError(f'{path} lists no image')
@@ -353,17 +488,27 @@ def _images_of_list(path: Path) -> set[int]:
     for name in names:
         match = _COCO_NAME.match(name) if isinstance(name, str) else None
         if match is None:
-            raise ValueError(f'{path}: {name!r:.60} is no COCO image name '
+            raise ValueError(f'{path}: {shown(name)} is no COCO image name '
                              '(COCO_train2014_000000000009...)')
         found.add(int(match.group(1)))
     return found
 
 
+def _text_of_list(path: Path) -> str:
+    raw = path.read_bytes()
+    if path.suffix == '.gz':
+        with gzip.open(io.BytesIO(raw)) as file:
+            raw = file.read(_MAX_LIST + 1)
+    if len(raw) > _MAX_LIST:
+        raise ValueError(f'{path} is no list of image names: it has more than {_MAX_LIST:,} bytes')
+    return decode_text(raw)
+
+
 def split_sizes(refs: list[dict]) -> dict[str, tuple[int, int, int]]:
     """(references, sentences, images) of every split."""
-    sizes = {}
-    for split in sorted({ref['split'] for ref in refs}):
-        part = [ref for ref in refs if ref['split'] == split]
-        sizes[split] = (len(part), sum(len(ref['sentences']) for ref in part),
-                        len({ref['image_id'] for ref in part}))
-    return sizes
+    parts: dict[str, list[dict]] = {}
+    for ref in refs:
+        parts.setdefault(ref['split'], []).append(ref)
+    return {split: (len(part), sum(len(ref['sentences']) for ref in part),
+                    len({ref['image_id'] for ref in part}))
+            for split, part in sorted(parts.items())}

@@ -1,17 +1,21 @@
 """Questions about pictures with short answers, from a file that anyone can write."""
 import json
-import math
+import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 from mmcv.transforms import BaseTransform
-from PIL import Image
+from mmengine.logging import print_log
 
+from simpleseg_mm.files import (ImageError, PictureFinder, open_picture, orientation_of, read_text,
+                                shown)
+from simpleseg_mm.files.coco import read_number
+from simpleseg_mm.files.pictures import turned
 from simpleseg_mm.polygon import PolygonCodec
 from simpleseg_mm.registry import DATASETS, TRANSFORMS
 
-from .refcoco import RefCOCODataset
+from .refcoco import RefCOCODataset, one_line
 
 REGION = '{region}'
 OVERALL = 'overall'  # what the metric calls the mean over all kinds
@@ -30,7 +34,8 @@ class QuestionAnsweringDataset(RefCOCODataset):
         {"image": "images/7.jpg", "question": "Output the bounding box of the bus.",
          "box": [20, 12, 96, 80], "kind": "grounding"}
 
-    ``image`` is a path below ``data_root``; ``kind`` any name by which figures are given apart.
+    ``image`` is a path below ``data_root``, found as :class:`simpleseg_mm.files.PictureFinder`
+    does where it is not as written; ``kind`` any name by which figures are given apart.
     Either ``answers`` lists what is accepted, the first being the one that training teaches; or
     ``box`` (x1, y1, x2, y2) is the answer. ``region``, a box or a point (x, y), stands where the
     question says ``{region}``. Coordinates are pixels, and become text in the grammar of
@@ -67,26 +72,36 @@ class QuestionAnsweringDataset(RefCOCODataset):
         """One record a question: what :meth:`RefCOCODataset.load_data_list` gives, and
         ``question, kind, answers`` (None for a box) and ``region`` (None without one)."""
         source = self.sources[0]
-        sizes: dict[Path, tuple[int, int]] = {}
+        finder = PictureFinder([self.data_root])
+        found: dict[str, tuple[Path, int, int]] = {}
         data_list = []
         for number, (where, row) in enumerate(read_questions(self.questions)):
-            path = Path(self.data_root) / row['image']
-            if path not in sizes:
-                sizes[path] = _image_size(path, where)
-            width, height = sizes[path]
+            name = row['image']
+            if name not in found:
+                path = finder.find(name)
+                if path is None:
+                    raise FileNotFoundError(one_line(
+                        f"{where}: there is no image {Path(self.data_root) / name}; 'image' is a "
+                        'path below data_root'))
+                found[name] = path, *_image_size(path, where, self.orientation)
+            path, width, height = found[name]
             instances = []
             if row.get('box') is not None:
                 x1, y1, x2, y2 = row['box']
                 instances = [dict(bbox=[x1, y1, x2, y2], bbox_label=0, ignore_flag=0,
                                   mask=[[x1, y1, x2, y1, x2, y2, x1, y2]])]
-            for name in ('box', 'region'):
-                _check_inside(row.get(name), width, height, f'{where}: {name!r}')
+            for key in ('box', 'region'):
+                _check_inside(row.get(key), width, height, f'{where}: {key!r}')
             data_list.append(dict(
-                img_path=str(path), image_id=row['image'], img_id=number, ref_id=number,
+                img_path=str(path), image_id=name, img_id=number, ref_id=number,
                 sent_id=0, ann_id=number, text=row['question'], height=height, width=width,
                 split=source['splits'][0], source=source['name'], instances=instances,
                 question=row['question'], kind=row['kind'], answers=row.get('answers'),
                 region=row.get('region')))
+        self.read = len(data_list)
+        if finder.guessed:
+            print_log(f'{self.questions}: pictures that do not lie as written: '
+                      f'{dict(finder.guessed)}', logger='current', level=logging.WARNING)
         return data_list
 
     def counts(self) -> dict[str, int]:
@@ -165,11 +180,10 @@ def read_questions(path: str | Path) -> list[tuple[str, dict]]:
                                 'docs/retention.md, and tools/dataset_converters/'
                                 'refshapes_questions.py writes one about RefShapes')
     rows = []
-    with open(path, encoding='utf-8') as file:
-        for number, line in enumerate(file, 1):
-            if line.strip():
-                where = f'{path}, line {number}'
-                rows.append((where, _read_row(line, where)))
+    for number, line in enumerate(read_text(path).split('\n'), 1):
+        if line.strip():
+            where = f'{path}, line {number}'
+            rows.append((where, _read_row(line, where)))
     if not rows:
         raise ValueError(f'{path} has no questions')
     return rows
@@ -178,17 +192,17 @@ def read_questions(path: str | Path) -> list[tuple[str, dict]]:
 def _read_row(line: str, where: str) -> dict:
     try:
         row = json.loads(line)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ValueError(f'{where}: not JSON ({error})') from None
     if not isinstance(row, dict):
         raise ValueError(f'{where}: a question is a JSON object, got {line.strip()[:60]!r}')
     for name in ('image', 'question', 'kind'):
         if not isinstance(row.get(name), str) or not row[name].strip():
             raise ValueError(f'{where}: {name!r} must be a text that is not empty, got '
-                             f'{row.get(name)!r}')
+                             f'{shown(row.get(name))}')
     if row['kind'] == OVERALL or '/' in row['kind']:
-        raise ValueError(f"{where}: the kind {row['kind']!r} is not allowed: {OVERALL!r} is the "
-                         "mean over all kinds, and '/' parts names; choose another name")
+        raise ValueError(f"{where}: the kind {shown(row['kind'])} is not allowed: {OVERALL!r} is "
+                         "the mean over all kinds, and '/' parts names; choose another name")
     answers, box, region = row.get('answers'), row.get('box'), row.get('region')
     if (answers is None) == (box is None):
         raise ValueError(f"{where}: give 'answers', a list of accepted texts, or 'box', and not "
@@ -196,13 +210,13 @@ def _read_row(line: str, where: str) -> dict:
     if answers is not None and not (isinstance(answers, list) and answers and all(
             isinstance(answer, str) and answer.strip() for answer in answers)):
         raise ValueError(f"{where}: 'answers' must be a list of texts that are not empty, got "
-                         f'{answers!r}')
+                         f'{shown(answers)}')
     if box is not None and not _is_box(box):
         raise ValueError(f"{where}: 'box' must be [x1, y1, x2, y2] in pixels with x1 < x2 and "
-                         f'y1 < y2, got {box!r}')
+                         f'y1 < y2, got {shown(box)}')
     if region is not None and not (_is_box(region) or _are_numbers(region, 2)):
         raise ValueError(f"{where}: 'region' must be a box [x1, y1, x2, y2] or a point [x, y] in "
-                         f'pixels, got {region!r}')
+                         f'pixels, got {shown(region)}')
     if (region is not None) != (REGION in row['question']):
         raise ValueError(f"{where}: 'region' and {REGION!r} in the question belong together; "
                          'one of them is missing')
@@ -211,8 +225,7 @@ def _read_row(line: str, where: str) -> dict:
 
 def _are_numbers(values, count: int) -> bool:
     return (isinstance(values, list) and len(values) == count
-            and all(isinstance(v, (int, float)) and not isinstance(v, bool) and math.isfinite(v)
-                    for v in values))
+            and all(not isinstance(v, str) and read_number(v) is not None for v in values))
 
 
 def _is_box(values) -> bool:
@@ -226,13 +239,11 @@ def _check_inside(values: Sequence[float] | None, width: int, height: int, what:
                          'coordinates are pixels of the image file')
 
 
-def _image_size(path: Path, where: str) -> tuple[int, int]:
+def _image_size(path: Path, where: str, orientation: str) -> tuple[int, int]:
     """(width, height) from the file's header."""
     try:
-        with Image.open(path) as image:
-            return image.size
-    except FileNotFoundError:
-        raise FileNotFoundError(f"{where}: there is no image {path}; 'image' is a path below "
-                                'data_root') from None
-    except OSError as error:
+        with open_picture(path) as image:
+            return turned(image.size, orientation_of(image)) if orientation == 'upright' \
+                else image.size
+    except ImageError as error:
         raise ValueError(f'{where}: cannot read {path}: {error}. Take the image again') from None

@@ -1,23 +1,24 @@
 """ReasonSeg: questions that take reasoning, in the set's own files."""
-import json
 from pathlib import Path
 
 import cv2
 import numpy as np
-from PIL import Image
 
+from simpleseg_mm.files import ImageError, load_json, open_picture, orientation_of, shown
+from simpleseg_mm.files.coco import read_number
+from simpleseg_mm.files.pictures import turned
 from simpleseg_mm.polygon import mask_to_box, mask_to_rle
 from simpleseg_mm.registry import DATASETS
 
-from .refcoco import RefCOCODataset, file_fault
+from .refcoco import RefCOCODataset, file_fault, names_of
 
 
 @DATASETS.register_module()
 class ReasonSegDataset(RefCOCODataset):
     """ReasonSeg (Lai et al., 'LISA', CVPR 2024).
 
-    ``data_root/<split>/`` holds for each image ``NAME.jpg`` and ``NAME.json`` (UTF-8, else
-    Windows-1252)::
+    ``data_root/<split>/`` holds for each image ``NAME.jpg`` and ``NAME.json`` (UTF-8,
+    UTF-16 or Windows-1252)::
 
         {"text": ["the food that ..."], "is_sentence": true,
          "shapes": [{"label": "target", "points": [[x, y], ...]}, ...]}
@@ -55,17 +56,20 @@ class ReasonSegDataset(RefCOCODataset):
         data_list = []
         for name in names:
             path = folder / f'{name}.jpg'
-            if path.name in self.skip_images:
-                self.skipped['listed in skip_images'] += 1
+            if self.skip_images and (listed := self.skip_images
+                                     & names_of(path.name, folder)):
+                self._listed |= listed
+                self._leave_out('listed in skip_images')
                 continue
             try:
-                record = _read(path)
-            except ValueError as error:
+                record = _read(path, self.orientation)
+            except (ValueError, OSError) as error:
                 self._bad(str(error), 'bad record', 1)
                 continue
             length = 'long' if record['is_sentence'] else 'short'
             texts = record.pop('texts')
             for number, text in enumerate(texts[:1] if self.test_mode else texts):
+                self.read += 1
                 data_list.append(dict(
                     record, img_path=str(path), image_id=name, ref_id=f'{split}/{name}',
                     sent_id=number, ann_id=name, text=text, split=f'{split}_{length}',
@@ -73,25 +77,30 @@ class ReasonSegDataset(RefCOCODataset):
         return data_list
 
 
-def _read(path: Path) -> dict:
+def _read(path: Path, orientation: str) -> dict:
     """Size, texts, target and ignored pixels of an image. ValueError says what is wrong."""
     fault = file_fault(path)
     if fault is not None:
         raise ValueError(fault)
     try:
-        with Image.open(path) as image:
-            width, height = image.size
-    except OSError as error:
+        with open_picture(path) as image:
+            width, height = turned(image.size, orientation_of(image)) \
+                if orientation == 'upright' else image.size
+    except ImageError as error:
         raise ValueError(f'cannot read {path}: {error}') from None
     source = path.with_suffix('.json')
-    content = _read_json(source)
+    if not source.is_file():
+        raise ValueError(f'there is no {source}')
+    content = load_json(source)
+    if not isinstance(content, dict):
+        raise ValueError(f'{source} must hold an object, it holds {type(content).__name__}')
     texts = content.get('text')
     if not isinstance(texts, list) or not texts or not all(isinstance(t, str) for t in texts):
         raise ValueError(f"{source}: 'text' must be a list of at least one text, got "
-                         f'{texts!r:.60}')
+                         f'{shown(texts)}')
     if not isinstance(content.get('is_sentence'), bool):
         raise ValueError(f"{source}: 'is_sentence' must be true or false, got "
-                         f"{content.get('is_sentence')!r:.60}")
+                         f"{shown(content.get('is_sentence'))}")
     target, ignored = _paint(content.get('shapes'), (height, width), source)
     if not target.any():
         raise ValueError(f'{source}: no pixel is of the target')
@@ -101,35 +110,21 @@ def _read(path: Path) -> dict:
                 instances=[instance], ignored=[mask_to_rle(ignored)] if ignored.any() else [])
 
 
-def _read_json(path: Path) -> dict:
-    if not path.is_file():
-        raise ValueError(f'there is no {path}')
-    raw = path.read_bytes()
-    try:
-        try:
-            text = raw.decode('utf-8')
-        except UnicodeDecodeError:
-            text = raw.decode('cp1252')
-        content = json.loads(text)
-    except ValueError as error:
-        raise ValueError(f'{path} is not readable JSON: {error}') from None
-    if not isinstance(content, dict):
-        raise ValueError(f'{path} must hold an object, it holds {type(content).__name__}')
-    return content
-
-
 def _paint(shapes, size: tuple[int, int], path: Path) -> tuple[np.ndarray, np.ndarray]:
     """Pixels of the target and ignored ones, (h, w) bool each."""
     if not isinstance(shapes, list):
-        raise ValueError(f"{path}: 'shapes' must be a list, got {shapes!r:.60}")
+        raise ValueError(f"{path}: 'shapes' must be a list, got {shown(shapes)}")
     painted = []
     for number, shape in enumerate(shapes):
         try:
             label = shape['label'].lower()
-            points = np.array(shape['points'], np.float64).reshape(-1, 2)
+            points = np.array([[read_number(v) for v in point] for point in shape['points']],
+                              np.float64)
+            if len(points) and points.shape[1:] != (2,):
+                raise ValueError
         except (KeyError, TypeError, ValueError, AttributeError):
             raise ValueError(f"{path}, shape {number}: it needs 'label' (text) and 'points' "
-                             f'([[x, y], ...]), got {shape!r:.80}') from None
+                             f'([[x, y], ...]), got {shown(shape, 80)}') from None
         if not (len(points) and np.abs(points).max() < 1e5):
             raise ValueError(f'{path}, shape {number}: no points, or not in an image')
         if label == 'flag':

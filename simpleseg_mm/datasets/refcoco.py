@@ -1,6 +1,9 @@
 """Referring datasets in RefCOCO's native files: one (image, sentence) a sample."""
 import copy
 import logging
+import os
+import stat
+import unicodedata
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -9,9 +12,16 @@ import numpy as np
 from mmengine.dataset import BaseDataset
 from mmengine.logging import print_log
 
+from simpleseg_mm.files import PictureFinder, read_lines
+from simpleseg_mm.files.coco import CocoAnnotation, CocoImage
 from simpleseg_mm.registry import DATASETS, TRANSFORMS
 
 from . import native
+from .transforms import LoadImage
+
+_PERHAPS_EMPTY = 16  # annotated area in pixels below which a mask is decoded to see if it is empty
+_REMEDY = (". Mend the files (refcoco.py verify lists all faults of RefCOCO's), or set "
+           "bad_samples='skip'")
 
 
 class Siblings:
@@ -32,7 +42,8 @@ class RefCOCODataset(BaseDataset):
     """RefCOCO, RefCOCO+, RefCOCOg, RefCLEF, gRefCOCO and all sets with the same files.
 
     ``data_root/<name>/`` holds ``refs(<split_by>).p`` or ``.json`` (or ``refs.json``) and
-    ``instances.json``; ``data_root/<img_dir>/`` the images. Images are found by ``image_id``.
+    ``instances.json``; ``data_root/<img_dir>/`` the images. Images are found by ``image_id``, and
+    their files as :class:`simpleseg_mm.files.PictureFinder` does where they do not lie as written.
 
     A sample's random choices come from ``(seed, img_id, visit)``, where an index beyond the end
     means a later visit: ``index = sample + visit * len(dataset)``.
@@ -49,15 +60,21 @@ class RefCOCODataset(BaseDataset):
             must be there. A list of ``dict(name, split_by)`` names other sets; a text names a
             folder with lists of COCO images instead, see :func:`native.listed_images`. What was
             removed of each set, and of all COCO sets together, is logged.
-        bad_samples: What to do with samples that cannot be used, as far as loading can tell
-            (no image file, an empty one, no annotation, a degenerate segmentation): 'error', or
-            'skip', which counts and reports them. What only decoding can tell is an error when
-            the sample is read; ``refcoco.py verify`` finds it beforehand.
-        skip_images: Image file names to leave out (counted), or a text file with one a line.
+        bad_samples: What to do with samples that cannot be used: 'error', or 'skip', which counts
+            and reports them. 'skip' decodes each mask once when loading; with 'error' only those
+            that are annotated as tiny, and what decoding alone can tell is an error when the
+            sample is read. Broken pictures are an error when read; ``refcoco.py verify`` finds
+            all of this beforehand.
+        skip_images: Images to leave out (counted), or a text file with one a line: their
+            ``file_name``, or their path with or without ``img_dir``.
         seed: Seed of the random choices.
         test_mode: Evaluation: first templates, no random choices but the task's.
         indices: Only the first n samples, or these.
         **kwargs: See :class:`mmengine.dataset.BaseDataset`.
+
+    Attributes:
+        read: How many samples the files hold in the splits that were asked for.
+        skipped: How many of them were left out, by reason; the rest are the dataset's.
 
     Raises:
         FileNotFoundError, ValueError: One line: what is missing or wrong, and what to do.
@@ -85,6 +102,7 @@ class RefCOCODataset(BaseDataset):
         self.bad_samples = bad_samples
         self.skip_images = self._read_skip_images(skip_images)
         self.seed = int(seed)
+        self.read = 0
         self.skipped: Counter[str] = Counter()
         query = dict(type='FormatQuery') | dict(query or {})
         self._needs_siblings = query.get('turns', 1) > 1 and not test_mode
@@ -108,18 +126,22 @@ class RefCOCODataset(BaseDataset):
             ``dict(bbox=[x1, y1, x2, y2] pixels, bbox_label=0, ignore_flag=0, mask=COCO
             segmentation)``, empty where nothing is meant.
         """
-        self.skipped = Counter()
-        self._file_faults: dict[Path, str | None] = {}
+        self.read, self.skipped = 0, Counter()
+        self._examples: dict[str, str] = {}
+        self._files: dict = {}  # what was read already, while loading
+        self._places: dict[Path, tuple[Path, str | None]] = {}
+        self._finders: dict[Path, PictureFinder] = {}
+        self._mask_faults: dict = {}
+        self._listed: set[str] = set()
         evaluated = self._eval_images()
         self._train_images: dict[str, set] = {}
         data_list: list[dict] = []
         for source in self.sources:
             for split in source['splits']:
                 data_list += self._load_split(source, split, evaluated)
+        self._report(len(data_list))
         self._report_leakage(evaluated)
-        if self.skipped:
-            print_log(f'{type(self).__name__}: skipped samples: {dict(self.skipped)}',
-                      logger='current', level=logging.WARNING)
+        self._files, self._places, self._mask_faults = {}, {}, {}
         if not data_list:
             raise ValueError(f'no sample is left of {self.sources} in {self.data_root}; '
                              f'skipped: {dict(self.skipped)}')
@@ -175,9 +197,9 @@ class RefCOCODataset(BaseDataset):
 
     @staticmethod
     def _read_skip_images(skip_images: Sequence[str] | str) -> frozenset[str]:
-        if isinstance(skip_images, str):
-            skip_images = Path(skip_images).read_text().split()
-        return frozenset(skip_images)
+        if isinstance(skip_images, str | os.PathLike):
+            skip_images = read_lines(skip_images)
+        return frozenset(map(_plain_name, skip_images))
 
     def _eval_images(self) -> dict[str, set]:
         """Images of the eval splits to keep out of training, by image family."""
@@ -194,7 +216,9 @@ class RefCOCODataset(BaseDataset):
             sets = [(item['name'], item['split_by']) for item in self.exclude_eval_images]
         found: dict[str, set] = {}
         for name, split_by in sets:
-            refs = native.load_refs(native.find_refs(self.data_root, name, split_by))
+            refs, bad = self._refs(native.find_refs(self.data_root, name, split_by))
+            if bad and self.bad_samples == 'error':
+                raise ValueError(bad[0].message)
             found.setdefault(native.image_family(name), set()).update(native.eval_image_ids(refs))
         print_log(f'exclude_eval_images: eval splits of {sets} hold '
                   f'{ {family: len(ids) for family, ids in found.items()} } images',
@@ -204,57 +228,122 @@ class RefCOCODataset(BaseDataset):
     def _load_split(self, source: dict, split: str, evaluated: dict[str, set]) -> list[dict]:
         name, split_by = source['name'], source['split_by']
         refs_path = native.find_refs(self.data_root, name, split_by)
-        refs = native.select_split(native.load_refs(refs_path), split, refs_path)
+        all_refs, bad = self._refs(refs_path)
+        for record in bad:
+            of_split = record.split == split or (record.split is None
+                                                 and split == source['splits'][0])
+            if of_split or self.bad_samples == 'error':
+                self._bad(record.message, record.reason, record.samples)
+        refs = native.select_split(all_refs, split, refs_path)
         self._report_size(name, split_by, split, refs)
         if split == native.TRAIN_SPLIT and self.exclude_eval_images:
             refs = self._without_eval_images(refs, name, f'{name} {split_by} {split}', evaluated)
-        instances_path = Path(self.data_root) / name / 'instances.json'
-        images, annotations = native.load_instances(instances_path)
-        folder = Path(self.data_root) / source['img_dir']
-        if not folder.is_dir():
-            raise FileNotFoundError(native.missing_images(
-                folder, f'{name}: there is no image folder {folder}'))
+        file = self._instances_of(Path(self.data_root) / name / 'instances.json')
+        folder = self._folder(source)
         data_list = []
         for ref in refs:
-            record = f'{refs_path}, ref_id {ref["ref_id"]}'
-            image = images.get(ref['image_id'])
+            record, samples = f'{refs_path}, ref_id {ref["ref_id"]}', len(ref['sentences'])
+            image = file.images.get(ref['image_id'])
             if image is None:
-                self._bad(f'{record}: image_id {ref["image_id"]} is not in {instances_path}',
-                          'image not in instances.json', len(ref['sentences']))
+                self._bad(f'{record}: image_id {ref["image_id"]} is not in {file.path}',
+                          'image not in instances.json', samples)
                 continue
-            path = folder / image['file_name']
-            instances = self._instances(ref, image, path, annotations, instances_path,
-                                        f'{record}: ', len(ref['sentences']))
-            if instances is None:
+            found, fault = native.referred(ref, file)
+            if fault is not None:
+                self._bad(f'{record}: {fault}', 'bad annotation', samples)
                 continue
+            loaded = self._load(found, image, folder, file, f'{record}: ', samples)
+            if loaded is None:
+                continue
+            path, instances = loaded
+            self.read += samples
             for sentence in ref['sentences']:
                 data_list.append(dict(
                     img_path=str(path), image_id=ref['image_id'], ref_id=ref['ref_id'],
                     sent_id=sentence['sent_id'], ann_id=ref['ann_id'], text=sentence['sent'],
-                    height=image['height'], width=image['width'], split=split, source=name,
+                    height=image.height, width=image.width, split=split, source=name,
                     instances=instances))
         return data_list
 
-    def _instances(self, ref: dict, image: dict, path: Path, annotations: dict,
-                   source: Path, record: str, samples: int) -> list[dict] | None:
-        """Instances of a reference whose image is at ``path``; None where its ``samples`` cannot
-        be used or are to be passed over, which is counted (or an error, see ``bad_samples``).
+    def _refs(self, path: Path) -> tuple[list[dict], list[native.BadRecord]]:
+        """See :func:`native.read_refs`; a file is read once."""
+        if path not in self._files:
+            self._files[path] = native.read_refs(path)
+        return self._files[path]
 
-        ``record`` begins what is said of a fault; ``source`` is the annotations' file.
+    def _instances_of(self, path: Path, categories: bool = False) -> native.Instances:
+        """Records of a COCO file, which is read once; what is wrong with the file as a whole is an
+        error, or is logged."""
+        if path not in self._files:
+            self._files[path] = file = native.load_instances(path, categories)
+            faults = [fault for fault in file.faults if fault.kind in native.FILE_FAULTS]
+            if faults and self.bad_samples == 'error':
+                raise ValueError(f'{one_line(str(faults[0]))}{_REMEDY}')
+            if faults:
+                print_log(f'{path}: {dict(Counter(fault.kind for fault in faults))}; the first: '
+                          f'{one_line(str(faults[0]))}', logger='current', level=logging.WARNING)
+        return self._files[path]
+
+    def _folder(self, source: dict) -> Path:
+        folder = Path(self.data_root) / source['img_dir']
+        if not folder.is_dir():
+            raise FileNotFoundError(native.missing_images(
+                folder, f'{source["name"]}: there is no image folder {folder}'))
+        return folder
+
+    def _load(self, found: Sequence[CocoAnnotation], image: CocoImage, folder: Path,
+              file: native.Instances, record: str, samples: int
+              ) -> tuple[Path, list[dict]] | None:
+        """Path and instances of a query about annotations of an image; None where its ``samples``
+        cannot be used or are to be passed over, which is counted (or an error, see
+        ``bad_samples``). ``record`` begins what is said of a fault.
         """
-        if image['file_name'] in self.skip_images:
-            self.skipped['listed in skip_images'] += samples
-            return None
-        if path not in self._file_faults:
-            self._file_faults[path] = file_fault(path)
-        fault, label = self._file_faults[path], 'image file missing or empty'
+        fault, reason = file.image_fault(image), 'bad image record'
         if fault is None:
-            instances, fault = native.reference_instances(ref, image, annotations, source)
-            label = 'bad annotation'
+            if self.skip_images and (listed := self.skip_images
+                                     & names_of(image.file_name, folder)):
+                self._listed |= listed
+                self._leave_out('listed in skip_images', samples)
+                return None
+            path, fault = self._find(folder, image.file_name)
+            reason = 'image file missing or empty'
+        if fault is None:
+            instances, fault = native.instances_of(found, image, file)
+            reason = 'bad annotation'
+        if fault is None:
+            fault = next(filter(None, (self._mask_fault(one, instance, image, file)
+                                       for one, instance in zip(found, instances))), None)
         if fault is not None:
-            self._bad(f'{record}{fault}', label, samples)
+            self._bad(f'{record}{fault}', reason, samples)
             return None
-        return instances
+        return path, instances
+
+    def _mask_fault(self, annotation: CocoAnnotation, instance: dict, image: CocoImage,
+                    file: native.Instances) -> str | None:
+        """What decoding tells, where it is to be known when loading."""
+        area = annotation.area
+        if self.bad_samples == 'error' and (area is None or area >= _PERHAPS_EMPTY):
+            return None
+        key = file.path, annotation.row
+        if key not in self._mask_faults:
+            fault = native.mask_fault(instance['mask'], image.height, image.width)
+            self._mask_faults[key] = fault and f'{file.path}, {annotation.name}: {fault}'
+        return self._mask_faults[key]
+
+    def _find(self, folder: Path, name: str) -> tuple[Path, str | None]:
+        """Where a picture lies, and what is wrong with it, or None."""
+        path = folder / name
+        if path not in self._places:
+            found, fault = path, file_fault(path)
+            if fault is not None and not os.path.lexists(path):
+                finder = self._finders.setdefault(folder, PictureFinder([folder]))
+                other, how = finder.look(name)
+                if other is not None:
+                    found, fault = other, file_fault(other)
+                elif how != 'missing':
+                    fault = f'{fault} ({how})'
+            self._places[path] = found, fault
+        return self._places[path]
 
     def _without_eval_images(self, refs: list[dict], name: str, label: str,
                              evaluated: dict[str, set]) -> list[dict]:
@@ -264,6 +353,9 @@ class RefCOCODataset(BaseDataset):
         kept, removed = native.split_leakage(train, evaluated.get(family, ()))
         self._train_images.setdefault(family, set()).update(train)
         remaining = [ref for ref in refs if ref['image_id'] in kept]
+        for ref in refs:
+            if ref['image_id'] in removed:
+                self._leave_out('image of an eval split', len(ref.get('sentences', [0])))
         print_log(f'{label}: {len(removed)} images of eval splits removed, '
                   f'{len(refs) - len(remaining)} references; {len(kept)} images, '
                   f'{len(remaining)} references remain', logger='current')
@@ -276,12 +368,45 @@ class RefCOCODataset(BaseDataset):
             print_log(f'{family}, all train sets: {len(removed)} of {len(train)} images removed, '
                       f'{len(kept)} remain', logger='current')
 
-    def _bad(self, message: str, label: str, samples: int) -> None:
+    def _bad(self, message: str | None, reason: str, samples: int) -> None:
+        """Leave samples out, or raise; what has no message is left out by rule."""
+        if message is None:
+            self._leave_out(reason, samples)
+            return
+        message = one_line(message)
         if self.bad_samples == 'error':
-            raise ValueError(f"{message}. Mend the files (refcoco.py verify lists all faults of "
-                             "RefCOCO's), or set bad_samples='skip'")
-        self.skipped[label] += samples
+            raise ValueError(f'{message}{_REMEDY}')
+        self._leave_out(reason, samples)
+        self._examples.setdefault(reason, message)
         print_log(f'skipped: {message}', logger='current', level=logging.DEBUG)
+
+    def _leave_out(self, reason: str, samples: int = 1) -> None:
+        self.read += samples
+        self.skipped[reason] += samples
+
+    def _report(self, samples: int) -> None:
+        """Log what was read, left out and guessed."""
+        name = type(self).__name__
+        if self.skipped:
+            print_log(f'{name}: of {self.read} samples {samples} are used, skipped are '
+                      f'{dict(self.skipped)}', logger='current', level=logging.WARNING)
+        for reason, message in self._examples.items():
+            print_log(f'{name}: {reason}, the first: {message}', logger='current',
+                      level=logging.WARNING)
+        if unknown := self.skip_images - self._listed:
+            print_log(f'{name}: {len(unknown)} of {len(self.skip_images)} names in skip_images '
+                      f'are of no image that was asked for, such as {min(unknown)!r}',
+                      logger='current', level=logging.WARNING)
+        for folder, finder in self._finders.items():
+            if finder.guessed:
+                print_log(f'{name}: pictures below {folder} that do not lie as written: '
+                          f'{dict(finder.guessed)}', logger='current', level=logging.WARNING)
+
+    @property
+    def orientation(self) -> str:
+        """How pictures with an orientation tag are read, see :class:`LoadImage`."""
+        return next((step.orientation for step in self.pipeline.transforms
+                     if isinstance(step, LoadImage)), 'stored')
 
     @staticmethod
     def _report_size(name: str, split_by: str, split: str, refs: list[dict]) -> None:
@@ -328,6 +453,25 @@ class RefShapesDataset(RefCOCODataset):
 def file_fault(path: Path) -> str | None:
     """What is wrong with an image file as far as can be told without reading it, or None."""
     try:
-        return None if path.stat().st_size else f'{path} is an empty file'
+        found = path.stat()
     except OSError:
         return native.missing_images(path.parent, f'there is no image {path}')
+    if not stat.S_ISREG(found.st_mode):
+        return f'{path} is no file'
+    return None if found.st_size else f'{path} is an empty file'
+
+
+def _plain_name(name: str) -> str:
+    """A picture's name as names are compared: by ``/``, in one normal form of Unicode."""
+    return unicodedata.normalize('NFC', os.path.normpath(name.strip().replace('\\', '/')))
+
+
+def names_of(name: str, folder: Path) -> set[str]:
+    """The names that ``skip_images`` may list a picture by."""
+    names = name, os.path.join(folder.name, name), os.path.join(folder, name)
+    return {_plain_name(one) for one in (*names, os.path.abspath(names[-1]))}
+
+
+def one_line(message: str) -> str:
+    """A message without line breaks, which names of files may hold."""
+    return ' '.join(message.splitlines())

@@ -67,13 +67,12 @@ def write_questions(data_root: str | Path, split: str, kinds: Sequence[str] | No
 def _scenes(data_root: str | Path, split: str) -> Iterable[tuple[dict, list[Shape]]]:
     refs_path = native.find_refs(data_root, refshapes.NAME, refshapes.NAME)
     refs = native.select_split(native.load_refs(refs_path), split, refs_path)
-    images, annotations = native.load_instances(
-        Path(data_root) / refshapes.NAME / 'instances.json')
+    file = native.load_instances(Path(data_root) / refshapes.NAME / 'instances.json')
     members: dict[int, list[dict]] = {}
-    for annotation in annotations.values():
-        members.setdefault(annotation['image_id'], []).append(annotation)
+    for annotation in file.rows:
+        members.setdefault(annotation.image_id, []).append(annotation.record)
     for image_id in dict.fromkeys(ref['image_id'] for ref in refs):
-        yield images[image_id], [refshapes.shape_of(a) for a in members[image_id]]
+        yield file.images[image_id].record, [refshapes.shape_of(a) for a in members[image_id]]
 
 
 def _colour(objects: list[Shape], rng: np.random.Generator) -> dict | None:

@@ -1,6 +1,6 @@
 """Transforms of one query: read the image and mask, write prompt and answer, pack."""
 import hashlib
-import io
+import logging
 from collections.abc import Mapping
 
 import numpy as np
@@ -9,9 +9,11 @@ from mmcv.transforms import BaseTransform
 from mmdet.structures import DetDataSample
 from mmdet.structures.mask import BitmapMasks
 from mmengine import fileio
-from PIL import Image
+from mmengine.logging import print_log
 
-from simpleseg_mm.polygon import PolygonCodec, mask_to_extreme, mask_to_point, segmentation_to_mask
+from simpleseg_mm.files import ImageError, load_image, open_picture, orientation_of, shown
+from simpleseg_mm.polygon import (PolygonCodec, mask_to_extreme, mask_to_point, rle_to_crop,
+                                  segmentation_to_mask, segmentation_to_rle)
 from simpleseg_mm.registry import TRANSFORMS
 
 from .templates import (ANSWERS, DIRECTIONS, QUESTIONS, REQUESTS, SUBJECTS, TASKS,
@@ -21,42 +23,81 @@ _MAX_TEXTS = 100_000  # texts of masks that a worker keeps, some 30 MB
 
 _META_KEYS = ('img_id', 'image_id', 'ref_id', 'sent_id', 'ann_id', 'img_path', 'ori_shape',
               'img_shape', 'text', 'task', 'prompt', 'answer', 'turns', 'codec', 'gt_masks',
-              'instances', 'source', 'split', 'answers', 'kind', 'gt_ignore')
+              'instances', 'source', 'split', 'answers', 'kind', 'gt_ignore', 'read_as')
+
+
+ORIENTATIONS = ('stored', 'upright')
 
 
 @TRANSFORMS.register_module()
 class LoadImage(BaseTransform):
-    """Read the image as RGB, greyscale ones too; orientation tags are ignored, as COCO does.
+    """Read the image as 8-bit RGB; greyscale, CMYK, palettes, 16 bits and transparency too.
 
-    Adds ``img`` (H, W, 3) uint8, ``ori_shape`` and ``img_shape`` (H, W).
+    Adds ``img`` (H, W, 3) uint8, ``ori_shape`` and ``img_shape`` (H, W), and ``read_as``, the
+    arguments of :func:`simpleseg_mm.files.load_image` that give the same pixels again.
 
     Args:
+        orientation: What the annotations mean where a photo has an orientation tag (EXIF):
+            'stored', the pixels as they lie in the file, as COCO does; or 'upright', as viewers
+            and most annotation tools show it. One rule for a whole set. The first photo with a
+            tag is logged.
+        white: Of pictures of 16 bits: the brightest value, see
+            :func:`simpleseg_mm.files.load_image`.
         backend_args: Of MMEngine's file client.
 
     Raises:
         ValueError: For a broken image, or one of another size than its record says, naming both.
     """
 
-    def __init__(self, backend_args: dict | None = None) -> None:
+    def __init__(self, orientation: str = 'stored', white: int = 65535,
+                 backend_args: dict | None = None) -> None:
+        if orientation not in ORIENTATIONS:
+            raise ValueError(f'orientation must be one of {ORIENTATIONS}, got {orientation!r}')
+        if not (isinstance(white, int) and 1 <= white <= 65535):
+            raise ValueError(f'white must be a number from 1 to 65535, got {white!r}')
+        self.orientation = orientation
+        self.read_as = dict(upright=orientation == 'upright', white=white)
         self.backend_args = backend_args
+        self._said = False
 
     def transform(self, results: dict) -> dict:
         path = results['img_path']
         try:
-            image = decode_image(self._read(results))
-        except OSError as error:
+            with open_picture(self._read(results), str(path)) as picture:
+                tag = orientation_of(picture)
+                image = load_image(picture, str(path), **self.read_as)
+        except (OSError, ImageError) as error:
             raise ValueError(
                 f'{_record(results)}: cannot read {path}: {error}. Take the image again, or name '
                 'it in skip_images (refcoco.py verify lists all such images)') from None
         shape = image.shape[:2]
         if shape != (results['height'], results['width']):
-            raise ValueError(f'{_record(results)}: {path} has (h, w) {shape}, instances.json says '
-                             f'{(results["height"], results["width"])}; they are not of one set')
-        results.update(img=image, ori_shape=shape, img_shape=shape)
+            raise ValueError(f'{_record(results)}: {path} '
+                             + size_fault(shape, (results['height'], results['width']), tag,
+                                          self.orientation))
+        if tag != 1 and not self._said:
+            self._said = True
+            print_log(f'{path} has the orientation tag {tag}, and is read '
+                      f'{"as it is stored" if self.orientation == "stored" else "upright"}, as '
+                      f'are all others (LoadImage, orientation={self.orientation!r}). If masks '
+                      'lie beside their objects, take the other; refcoco.py verify counts such '
+                      'photos', logger='current', level=logging.WARNING)
+        results.update(img=image, ori_shape=shape, img_shape=shape, read_as=self.read_as)
         return results
 
     def _read(self, results: dict) -> bytes:
         return fileio.get(results['img_path'], backend_args=self.backend_args)
+
+
+def size_fault(found: tuple[int, int], said: tuple[int, int], tag: int, orientation: str) -> str:
+    """What is said of a picture whose (h, w) is not what its annotations say."""
+    fault = (f'has (h, w) {found}, its annotations say {said}; they are not of one set')
+    if tag >= 5 and found[::-1] == said:
+        other = ORIENTATIONS[orientation == 'stored']
+        fault = (f'has (h, w) {found} and the orientation tag {tag}, its annotations say {said}: '
+                 f"they are of the {other} picture. Set orientation='{other}' in LoadImage, if "
+                 'all of the set is')
+    return fault
 
 
 @TRANSFORMS.register_module()
@@ -273,30 +314,30 @@ class PackQuery(BaseTransform):
 
 
 def decode_image(raw: bytes) -> np.ndarray:
-    """RGB pixels (H, W, 3) uint8 of an encoded image. OSError for a broken or truncated one."""
-    try:
-        with Image.open(io.BytesIO(raw)) as image:
-            return np.array(image.convert('RGB'))
-    except (SyntaxError, ValueError, Image.DecompressionBombError) as error:  # broken PNGs
-        raise OSError(str(error)) from error
+    """Pixels (H, W, 3) uint8 of an encoded image as they are stored. Raises ImageError."""
+    return load_image(raw, upright=False)
 
 
 def target_mask(info: dict) -> np.ndarray:
     """Mask (H, W) bool of all instances of a sample, absent ones all False.
 
     Raises:
-        ValueError: For a segmentation that cannot be used, or is empty, naming the record.
+        ValueError: For a segmentation that cannot be used, or is empty, naming the record: also
+            where others of its sample are not, since the whole would be a half truth.
     """
     height, width = info['height'], info['width']
     mask = np.zeros((height, width), bool)
-    for instance in info['instances']:
+    for number, instance in enumerate(info['instances']):
         try:
-            mask |= segmentation_to_mask(instance['mask'], height, width)
+            crop, (x, y) = rle_to_crop(segmentation_to_rle(instance['mask'], height, width))
         except ValueError as error:
             raise ValueError(f'{_record(info)}: {error}') from None
-    if info['instances'] and not mask.any():
-        raise ValueError(f'{_record(info)}: the mask is empty. Leave the sample out, or mend its '
-                         'annotation (refcoco.py verify lists all such records)')
+        if not crop.size:
+            which = f', that of target {number}' if len(info['instances']) > 1 else ''
+            raise ValueError(f'{_record(info)}: the mask is empty{which}. Leave the sample out, '
+                             "mend its annotation, or set bad_samples='skip' "
+                             '(refcoco.py verify lists all such records)')
+        mask[y:y + crop.shape[0], x:x + crop.shape[1]] |= crop
     return mask
 
 
@@ -307,4 +348,4 @@ def _mask_of(info: dict) -> np.ndarray:
 
 def _record(info: dict) -> str:
     return (f'{info["source"]} {info["split"]}, ref_id {info["ref_id"]}, sent_id '
-            f'{info["sent_id"]}, ann_id {info["ann_id"]}')
+            f'{info["sent_id"]}, ann_id {shown(info["ann_id"])}')

@@ -229,7 +229,7 @@ def _read_polygons(value: list) -> tuple[list | None, str | None]:
         numbers = _finite(part)
         if numbers is None:
             place = next(k for k, one in enumerate(part) if read_number(one) is None)
-            return None, (f'polygon {number}, coordinate {place} is {shown(part[place])}; a '
+            return None, (f'polygon {number}, coordinate {place} is {shown(part[place])}, no '
                           'finite number')
         polygons.append(numbers)
     return polygons, None
@@ -374,8 +374,8 @@ def _read_annotations(rows: list, where: str, categories: bool, images: dict,
         category = read_id(record.get('category_id'))
         segmentation = record.get('segmentation')
         if _is_nothing(segmentation):
-            faults.append((NO_SEGMENTATION, f'segmentation is {shown(segmentation)}; polygons or '
-                           'an RLE'))
+            faults.append((NO_SEGMENTATION, 'empty or unknown segmentation '
+                           f'{shown(segmentation)}; polygons or an RLE'))
             segmentation = None
         else:
             segmentation, fault = read_segmentation(segmentation)

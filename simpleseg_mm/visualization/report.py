@@ -14,10 +14,10 @@ from mmengine.registry import DefaultScope
 from mmengine.utils import mkdir_or_exist
 from PIL import Image
 
-from ..datasets.transforms import decode_image
 from ..evaluation.failures import KINDS, FailureKinds
 from ..evaluation.offline import attach_answer, score
 from ..evaluation.text_dump import match_rows, read_text_rows
+from ..files import load_image
 from ..registry import DATASETS
 from .curves import curves_figure, find_log
 from .visualizer import SimpleSegVisualizer
@@ -116,7 +116,8 @@ def _pictures(config: Config, answers: str, queries: List[dict]) -> Dict[int, st
         for query in queries:
             sample = dataset[query['number']]['data_samples']
             attach_answer(sample, rows[query['number']])
-            image = decode_image(get(sample.img_path, backend_args=backend))
+            image = load_image(get(sample.img_path, backend_args=backend),
+                               **sample.get('read_as', dict(upright=False)))
             pictures[query['number']] = _jpeg(visualizer.draw_query(image, sample))
     return pictures
 

@@ -5,7 +5,7 @@ from typing import Optional, Sequence
 from mmengine.fileio import get
 from mmengine.hooks import Hook
 
-from simpleseg_mm.datasets.transforms import decode_image
+from simpleseg_mm.files import load_image
 from simpleseg_mm.registry import HOOKS
 
 
@@ -56,7 +56,8 @@ class PredictionVisualizationHook(Hook):
             self._seen += 1
 
     def _draw(self, runner, sample) -> None:
-        image = decode_image(get(sample.img_path, backend_args=self.backend_args))
+        image = load_image(get(sample.img_path, backend_args=self.backend_args),
+                           **sample.get('read_as', dict(upright=False)))
         out_file = None
         if self.test_out_dir is not None:
             out_file = str(Path(self.test_out_dir) / f'{sample.img_id}.png')
