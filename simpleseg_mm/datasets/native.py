@@ -283,27 +283,6 @@ FILE_FAULTS = (coco.IMAGE_NO_RECORD, coco.IMAGE_ID, coco.IMAGE_TWICE, coco.ANNOT
                coco.CATEGORY_TWICE)
 
 
-def load_coco(path: str | Path) -> tuple[dict, dict, dict]:
-    """Images and annotations of a COCO file, each by id, and names of categories by id.
-
-    Records are dicts as in the file, with ids, sizes, boxes and segmentations in their plain form.
-
-    Raises:
-        FileNotFoundError: If it is not there.
-        ValueError: If it is broken or no COCO file, or any of its records is faulty.
-    """
-    found = load_instances(path, categories=True)
-    if found.faults:
-        raise ValueError(str(found.faults[0]))
-    images = {key: {**image.record, 'id': key, 'height': image.height, 'width': image.width}
-              for key, image in found.images.items()}
-    annotations = {key: {**one.record, 'id': key, 'image_id': one.image_id,
-                         'category_id': one.category_id, 'iscrowd': int(one.crowd),
-                         'bbox': one.bbox, 'segmentation': one.segmentation}
-                   for key, one in found.annotations.items()}
-    return images, annotations, found.categories
-
-
 def annotation_ids(ref: dict) -> list:
     """Ids of the annotations that a reference names: none for gRefCOCO's ``[-1]``."""
     ids = ref['ann_id'] if isinstance(ref['ann_id'], list) else [ref['ann_id']]
