@@ -8,7 +8,7 @@ import importlib
 import sys
 from typing import Optional, Sequence
 
-from . import __version__
+from . import __version__, stopping
 
 #: name of the subcommand -> its module
 COMMANDS = {'segment': 'simpleseg_mm.commands.segment',
@@ -18,6 +18,8 @@ COMMANDS = {'segment': 'simpleseg_mm.commands.segment',
 
 def main(argv: Optional[Sequence[str]] = None) -> int:
     """Run a subcommand; its exit status."""
+    if argv is None:  # this process is the command
+        stopping.end_in_one_line('what was written is kept; the same command starts again.')
     parser = argparse.ArgumentParser(
         prog='simpleseg', description='Segmentation by a multimodal LLM that writes polygons.')
     parser.add_argument('--version', action='version', version=__version__)

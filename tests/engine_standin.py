@@ -143,27 +143,29 @@ class ToyMetric(BaseMetric):
 
 @HOOKS.register_module()
 class KillHook(Hook):
-    """SIGKILL this process in an iteration: at its start, or at a call of a method.
+    """Send this process a signal in an iteration: at its start, or at a call of a method.
 
     ``at`` is the iteration from 0, ``method`` is named from the runner on, ``call`` counts its
-    calls in that iteration from 1.
+    calls from that iteration on from 1; ``rank`` alone, where it is given.
     """
 
-    def __init__(self, at, method=None, call=1):
-        self.at, self.method, self.call = at, method, call
+    def __init__(self, at, method=None, call=1, number=signal.SIGKILL, rank=None):
+        self.at, self.method, self.call, self.number = at, method, call, number
+        self.rank = get_rank() if rank is None else rank
 
     def before_train_iter(self, runner, batch_idx, data_batch=None):
-        if runner.iter != self.at:
+        if runner.iter != self.at or get_rank() != self.rank:
             return
         if self.method is None:
-            os.kill(os.getpid(), signal.SIGKILL)
+            os.kill(os.getpid(), self.number)
+            return
         owner, name = self.method.rsplit('.', 1)
         owner = attrgetter(owner)(runner)
         method, calls = getattr(owner, name), itertools.count(1)
 
         def deadly(*args, **kwargs):
             if next(calls) == self.call:
-                os.kill(os.getpid(), signal.SIGKILL)
+                os.kill(os.getpid(), self.number)
             return method(*args, **kwargs)
 
         setattr(owner, name, deadly)

@@ -6,6 +6,11 @@ import argparse
 import json
 import sys
 
+from simpleseg_mm import stopping
+
+if __name__ == '__main__':  # also while the libraries below are loaded
+    stopping.end_in_one_line('finished chunks are kept; the same command goes on.')
+
 from mmengine.config import Config, DictAction
 from mmengine.registry import init_default_scope
 

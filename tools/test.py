@@ -4,6 +4,11 @@ import json
 import math
 import os
 
+from simpleseg_mm import stopping
+
+if __name__ == '__main__':  # also while the libraries below are loaded
+    stopping.end_in_one_line()
+
 from mmengine.config import Config, DictAction
 from mmengine.dist import is_main_process
 from mmengine.registry import RUNNERS

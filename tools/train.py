@@ -2,12 +2,18 @@
 import argparse
 import os
 
+from simpleseg_mm import stopping
+
+if __name__ == '__main__':  # also while the libraries below are loaded
+    stopping.end_in_one_line()
+
 import torch
 from mmengine.config import Config, DictAction
 from mmengine.registry import RUNNERS
 from mmengine.runner import Runner
 
 from simpleseg_mm.engine import launch
+from simpleseg_mm.engine.safe_stop import resumable
 from simpleseg_mm.evaluation import check_metric_names
 
 
@@ -68,7 +74,8 @@ def main() -> None:
         runner = RUNNERS.build(cfg) if 'runner_type' in cfg else Runner.from_cfg(cfg)
         if runner.val_loop is not None:
             check_metric_names(runner.val_evaluator.metrics)
-        runner.train()
+        with resumable(runner):
+            runner.train()
         launch.leave_processes()
 
 

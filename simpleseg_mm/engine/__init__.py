@@ -4,6 +4,7 @@ from .optimizers import *  # noqa: F401,F403
 from .rewards import build_polygon_reward  # noqa: F401
 from .rl_loop import Experience, RLTrainLoop  # noqa: F401
 from .rollout import InProcessRollout, RolloutEngine  # noqa: F401
+from .safe_stop import StoppableValLoop  # noqa: F401
 from .sft_loop import SFTTrainLoop  # noqa: F401
 from .sharded_checkpoint import load_sharded, save_sharded  # noqa: F401
 from .sharding import whole_weights  # noqa: F401

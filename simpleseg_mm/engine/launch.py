@@ -46,10 +46,10 @@ def prepare_launcher(cfg: Config, launcher: str) -> None:
         torch.distributed.init_process_group('gloo')
 
 
-def leave_processes() -> None:
+def leave_processes(status: int = 0) -> None:
     """Leave the group of processes together; one that exits early aborts the others.
 
-    The last call of a tool: processes that were joined by gloo end here, with status 0, after
+    The last call of a tool: processes that were joined by gloo end here, with ``status``, after
     Python's own exit functions. About one exit in 25 of three such processes aborted later, in a
     destructor of a library ("terminate called without an active exception"), and torchrun called
     a finished run failed.
@@ -63,7 +63,7 @@ def leave_processes() -> None:
         atexit._run_exitfuncs()
         sys.stdout.flush()
         sys.stderr.flush()
-        os._exit(0)
+        os._exit(status)
 
 
 def fit_global_batch(cfg: Config, processes: int) -> int:

@@ -25,6 +25,7 @@ from ..models.simpleseg import answer_form
 from ..registry import LOOPS, REWARDS, ROLLOUTS
 from ..rl import PolicyObjective, Rewards, group_advantages, max_variance_subset
 from .ahead import each_prepared
+from .safe_stop import stop_if_asked
 from .sharding import deepspeed_engine, split_like, unwrap, whole, whole_weights
 
 
@@ -171,6 +172,7 @@ class RLTrainLoop(IterBasedTrainLoop):
         data = self.model.data_preprocessor(data_batch, True)
         start = time.perf_counter()
         self.experience = self.collect(data['inputs'], data['data_samples'])
+        stop_if_asked(self._iter)  # before anything is updated
         middle = time.perf_counter()
         outputs = {**_describe(self.experience), **self.update(self.experience)}
         end = time.perf_counter()

@@ -4,6 +4,7 @@ from typing import List, Optional, Sequence
 
 from torch import Tensor
 
+from .. import stopping
 from ..models.backbones.writing import Generated
 from ..models.sampling import Sampling
 from ..registry import ROLLOUTS
@@ -72,5 +73,6 @@ class InProcessRollout(RolloutEngine):
         for i in range(0, len(prompts), step):
             answers += model.sample(images[i:i + step], prompts[i:i + step], group_size,
                                     seeds[i * group_size:(i + step) * group_size], self.sampling,
-                                    forms=forms and forms[i:i + step], draft=self.draft)
+                                    forms=forms and forms[i:i + step], draft=self.draft,
+                                    on_tokens=lambda *_: bool(stopping.asked()))
         return answers

@@ -15,6 +15,11 @@ import os
 import sys
 from pathlib import Path
 
+from simpleseg_mm import stopping
+
+if __name__ == '__main__':  # also while the libraries below are loaded
+    stopping.end_in_one_line('the set is not whole; the same command starts again.')
+
 from mmengine.config import Config
 from mmengine.registry import init_default_scope
 from tqdm import tqdm

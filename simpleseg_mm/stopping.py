@@ -1,0 +1,127 @@
+"""Ctrl-C and SIGTERM end a tool with one line; forked processes leave with their parent.
+
+Imports the standard library alone: a tool calls :func:`end_in_one_line` before it loads others.
+"""
+import multiprocessing
+import os
+import signal
+import sys
+import threading
+import time
+
+_NAMES = {signal.SIGINT: 'Ctrl-C', signal.SIGTERM: 'SIGTERM'}
+_AGAIN = 'nothing was saved; the same command starts again.'
+#: seconds in which torchrun may pass on a Ctrl-C that the terminal has given to all processes
+_SAME_KEY = 3.0
+
+
+class _State:
+    process = parent = 0
+    line = _AGAIN
+    deferred = False
+    asked = 0
+    asked_at = 0.0
+
+
+def end_in_one_line(line: str = _AGAIN) -> None:
+    """From here on, SIGINT and SIGTERM end this process at once, with status 130 and 143.
+
+    Without a traceback: the line ``Stopped by ...: LINE`` is the last that is written, by the
+    first process where a launcher has started several. What is being written may stay
+    half-written, as after SIGKILL. Forked processes leave with their parent, whatever ends it,
+    and take no Ctrl-C.
+
+    Args:
+        line: what is saved, and how to go on.
+    """
+    if multiprocessing.parent_process() is not None:  # the tool's module, loaded by its worker
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        return
+    if _State.process != os.getpid():
+        os.register_at_fork(before=_remember, after_in_child=_watch)
+    _State.process, _State.line = os.getpid(), line
+    for number in _NAMES:
+        signal.signal(number, _on_signal)
+
+
+def end_at_once(line: str) -> None:
+    """From here on a signal ends the process with another line, where one would end it at all."""
+    _State.line, _State.deferred = line, False
+
+
+def defer() -> None:
+    """From here on the first signal is only kept for :func:`asked`; a second ends the process."""
+    _State.deferred = True
+
+
+def asked() -> int:
+    """Number of the signal that asked this process to stop, or 0."""
+    return _State.asked
+
+
+def stopped_by(number: int) -> str:
+    """How every last line begins."""
+    return f'Stopped by {_NAMES[signal.Signals(number)]}'
+
+
+def _on_signal(number: int, frame) -> None:
+    if os.getpid() != _State.process:  # a forked worker: its parent decides
+        if number == signal.SIGTERM:
+            signal.signal(number, signal.SIG_DFL)
+            os.kill(os.getpid(), number)
+        return
+    if not _State.deferred:
+        _end(number, _State.line)
+    if _State.asked:
+        if time.monotonic() - _State.asked_at > _SAME_KEY:
+            _end(number, 'at once; --resume goes on from the newest checkpoint.')
+        return
+    _State.asked, _State.asked_at = number, time.monotonic()
+    if 'TORCHELASTIC_RUN_ID' not in os.environ:
+        for name in _NAMES:  # also where Python does not get to run
+            signal.signal(name, signal.SIG_DFL)
+    if sys.stderr.isatty() and _is_first():
+        os.write(2, b'\nStopping at the next safe point; Ctrl-C again ends at once.\n')
+
+
+def _end(number: int, line: str) -> None:
+    if _is_first():
+        for stream in (sys.stdout, sys.stderr):
+            try:
+                stream.flush()
+            except (RuntimeError, OSError, ValueError):  # it was being written to, or is closed
+                pass
+        try:
+            os.write(1, f'{stopped_by(number)}: {line}\n'.encode())
+        except OSError:  # nobody reads it
+            pass
+    os._exit(128 + number)
+
+
+def _is_first() -> bool:
+    ranks = (os.environ.get(name) for name in ('RANK', 'SLURM_PROCID', 'OMPI_COMM_WORLD_RANK'))
+    return next((rank for rank in ranks if rank), '0') == '0'
+
+
+# --- forked processes ---------------------------------------------------------------------------
+def _remember() -> None:
+    _State.parent = os.getpid()
+
+
+def _watch() -> None:
+    """A worker of PyTorch's loader does not end by itself where it waits for a pipe to be read:
+    its siblings hold the pipe's other end."""
+    parent, show = _State.parent, sys.excepthook
+
+    def leave() -> None:
+        while os.getppid() == parent:
+            time.sleep(1)
+        os._exit(1)
+
+    def quiet(*error) -> None:  # a connection may end before the parent is gone
+        time.sleep(0.1)
+        if os.getppid() == parent:
+            show(*error)
+
+    sys.excepthook = quiet
+    threading.Thread(target=leave, daemon=True).start()

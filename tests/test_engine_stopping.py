@@ -1,0 +1,248 @@
+"""Ctrl-C, SIGTERM and SIGKILL of a training run: one line, an exact resume, nobody left behind."""
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import test_engine_nano
+import test_engine_rl
+import test_engine_runner
+import torch
+from engine_standin import ROOT, run_tool
+
+from simpleseg_mm.engine import launch
+
+pytestmark = pytest.mark.usefixtures('one_thread')
+ENVIRONMENT = dict(os.environ, OMP_NUM_THREADS='1', PYTHONPATH=f'{ROOT}:{ROOT}/tests')
+#: kind of run -> its config's text and the options of its command line
+TOY = {'global_batch_size': 8, 'train_dataloader.num_workers': 1}  # two batches an update
+
+
+@pytest.fixture(scope='module')
+def toy(tmp_path_factory):
+    path = tmp_path_factory.mktemp('toy') / 'toy.py'
+    path.write_text(test_engine_runner.CONFIG)
+    return path, TOY
+
+
+@pytest.fixture(scope='module')
+def plain(tmp_path_factory):
+    """Without a best checkpoint."""
+    path = tmp_path_factory.mktemp('plain') / 'plain.py'
+    path.write_text(test_engine_runner.CONFIG)
+    return path, {'default_hooks.checkpoint.save_best': None}
+
+
+nano = pytest.fixture(scope='module')(lambda nano_config: (nano_config, {}))
+nano_config = pytest.fixture(scope='module')(test_engine_nano.config.__wrapped__)
+rl = pytest.fixture(scope='module')(lambda rl_config: (rl_config, test_engine_rl.WHOLE))
+rl_config = pytest.fixture(scope='module')(test_engine_rl.config.__wrapped__)
+_WHOLE = {}
+
+
+@pytest.fixture
+def kind(request):
+    return request.getfixturevalue(request.param)
+
+
+def arguments(run, work_dir, *more, **options):
+    config, always = run
+    options = {**always, 'default_hooks.logger.interval': 1, **options}
+    return [config, '--work-dir', work_dir, *more, '--cfg-options',
+            *test_engine_rl.as_arguments(options)]
+
+
+def undisturbed(run, folder):
+    """Work directory of the run that nothing disturbs."""
+    if run[0] not in _WHOLE:
+        result = run_tool('train.py', *arguments(run, folder))
+        assert result.returncode == 0, result.stderr[-2000:]
+        _WHOLE[run[0]] = folder
+    return _WHOLE[run[0]]
+
+
+def validations(work_dir):
+    """step -> metrics, of all parts of a run."""
+    rows = [json.loads(line) for log in sorted(Path(work_dir).glob('*/vis_data/scalars.json'))
+            for line in log.read_text().splitlines()]
+    return {row['step']: {key: value for key, value in row.items()
+                          if key.startswith('res/') and 'time' not in key}
+            for row in rows if any(key.startswith('res/') for key in row)}
+
+
+def assert_same_end(first, second):
+    last = max((int(path.stem[5:]) for path in first.glob('iter_*.pth')))
+    one, two = (torch.load(folder / f'iter_{last}.pth', weights_only=False)
+                for folder in (first, second))
+    for key in ('state_dict', 'optimizer', 'param_schedulers'):
+        test_engine_runner.assert_same(one[key], two[key], key)
+    assert validations(first) == validations(second)
+    best = [sorted(folder.glob('best_*.pth')) for folder in (first, second)]
+    assert [path.name for path in best[0]] == [path.name for path in best[1]]
+    for one, two in zip(*best):
+        test_engine_runner.assert_same(*(torch.load(path, weights_only=False)['state_dict']
+                                         for path in (one, two)), 'best')
+
+
+def assert_one_line(code, out, err, status=130, name='Ctrl-C'):
+    assert code == status, (code, out[-2000:], err[-2000:])
+    assert 'Traceback' not in out + err, (out + err)[-3000:]
+    assert out.splitlines()[-1].startswith(f'Stopped by {name}'), out[-500:]
+    assert (out + err).count('Stopped by') == 1
+
+
+def stop(at, method=None, call=1, number=signal.SIGINT, **more):
+    options = dict(type='KillHook', at=at, call=call, number=int(number), **more)
+    if method:
+        options['method'] = method
+    return {f'default_hooks.kill.{key}': value for key, value in options.items()}
+
+
+# --- moments ------------------------------------------------------------------------------------
+SLOW = pytest.mark.slow
+
+
+@pytest.mark.parametrize('kind, moment, step', [
+    pytest.param('toy', stop(6), 8, id='between two batches of an update'),
+    pytest.param('toy', stop(7, 'model.val_step', 2), 8, id='validation'),
+    pytest.param('plain', stop(3, 'model.val_step'), 4, id='validation without a best',
+                 marks=SLOW),
+    pytest.param('toy', stop(7, 'train_loop.runner.save_checkpoint', number=signal.SIGTERM), 8,
+                 id='checkpoint', marks=SLOW),
+    pytest.param('toy', stop(23, 'model.val_step'), 24, id='last validation', marks=SLOW),
+    pytest.param('nano', stop(2, 'model.mllm.hidden_states'), 3, id='step', marks=SLOW),
+    pytest.param('nano', stop(2, 'model.mllm.encode'), 3, id='encoding', marks=SLOW),
+    pytest.param('rl', stop(3, 'model.mllm.decode', 3), 3, id='rollout'),
+    pytest.param('rl', stop(3, 'optim_wrapper.backward', 4), 4, id='update', marks=SLOW),
+    pytest.param('rl', stop(3, 'model.val_step'), 4, id='validation of RL', marks=SLOW),
+], indirect=['kind'])
+def test_stopped_and_resumed_equals_never_stopped(kind, moment, step, tmp_path):
+    number = moment['default_hooks.kill.number']
+    whole, stopped = undisturbed(kind, tmp_path / 'whole'), tmp_path / 'stopped'
+    result = run_tool('train.py', *arguments(kind, stopped, **moment))
+    assert_one_line(result.returncode, result.stdout, result.stderr, 128 + number,
+                    'Ctrl-C' if number == signal.SIGINT else 'SIGTERM')
+    checkpoint = stopped / f'iter_{step}.pth'
+    assert launch.find_resumable(str(stopped)) == str(checkpoint)
+    line = result.stdout.splitlines()[-1]
+    assert f'after iteration {step} of' in line and line.endswith(f'--resume {checkpoint}')
+    result = run_tool('train.py', *arguments(kind, stopped, '--resume'))
+    assert result.returncode == 0, result.stderr[-2000:]
+    assert_same_end(whole, stopped)
+
+
+@pytest.mark.parametrize('moment', [
+    pytest.param(stop(0), id='first step', marks=SLOW),
+    pytest.param(stop(0, 'model.mllm.decode', 2), id='first rollout')])
+def test_before_the_first_update_there_is_nothing_to_save(request, moment, tmp_path):
+    kind = request.getfixturevalue('rl' if len(moment) > 4 else 'toy')
+    result = run_tool('train.py', *arguments(kind, tmp_path, **moment))
+    assert_one_line(result.returncode, result.stdout, result.stderr)
+    if kind[0].name == 'rl.py':
+        assert 'nothing to save' in result.stdout.splitlines()[-1]
+        assert launch.find_resumable(str(tmp_path)) is None
+
+
+@pytest.mark.parametrize('rank', [0, 1])
+def test_one_of_two_processes_is_asked_and_both_stop(toy, rank, tmp_path):
+    result = run_tool('train.py', *arguments(
+        toy, tmp_path, '--launcher', 'pytorch', **stop(3, 'model.val_step', rank=rank), **{
+            'train_dataloader.batch_size': 2, 'train_cfg.val_interval': 2}), processes=2)
+    lines = [line for line in result.stdout.splitlines() if line.startswith('Stopped by')]
+    assert result.returncode and len(lines) == 1 and 'after iteration 4 of' in lines[0], (
+        result.stdout[-1500:], result.stderr[-1500:])
+    assert launch.find_resumable(str(tmp_path)).endswith('iter_4.pth')
+
+
+def test_a_second_ctrl_c_ends_at_once(toy, tmp_path):
+    result = run_tool('train.py', *arguments(toy, tmp_path, **stop(5), **{
+        f'default_hooks.again.{key.rpartition(".")[2]}': value
+        for key, value in stop(5, 'optim_wrapper.backward').items()}))
+    assert result.returncode == -signal.SIGINT
+    assert 'Traceback' not in result.stdout + result.stderr
+    assert not list(tmp_path.glob('iter_*.pth'))
+
+
+# --- random moments -----------------------------------------------------------------------------
+def interrupted(args, seconds, number=signal.SIGINT):
+    """A tool that gets a signal after so many seconds; its process, output, or None where it has
+    ended before."""
+    process = subprocess.Popen([sys.executable, *map(str, args)], text=True, env=ENVIRONMENT,
+                               cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    try:
+        out, err = process.communicate(timeout=seconds)
+    except subprocess.TimeoutExpired:
+        process.send_signal(number)
+        out, err = process.communicate(timeout=300)
+    return process.returncode, out, err
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('kind', ['nano', 'rl'], indirect=True)
+def test_stopped_at_random_moments(kind, tmp_path):
+    begun = time.monotonic()
+    whole = undisturbed(kind, tmp_path / 'whole')
+    length, rng = time.monotonic() - begun, random.Random(0)
+    for i in range(10):
+        folder, at = tmp_path / str(i), rng.uniform(0.3, length)
+        code, out, err = interrupted(['tools/train.py', *arguments(kind, folder)], at)
+        if code:
+            assert_one_line(code, out, err)
+        result = run_tool('train.py', *arguments(kind, folder, '--resume'))
+        assert result.returncode == 0, result.stderr[-2000:]
+        assert_same_end(whole, folder)
+
+
+@pytest.mark.parametrize('args, seconds', [
+    (['tools/test.py', 'CONFIG', 'none'], 1), (['tools/train.py', 'CONFIG'], 1),
+    (['tools/annotate.py', 'x.py'], 0.5),
+    (['tools/dataset_converters/own_data.py', 'x.json', 'y'], 0.5),
+    (['-m', 'simpleseg_mm.cli', 'segment', 'CONFIG', 'a dog'], 1)])
+@pytest.mark.parametrize('number', [signal.SIGINT, pytest.param(signal.SIGTERM, marks=SLOW)])
+def test_every_tool_ends_in_one_line(toy, args, seconds, number, tmp_path):
+    args = [str(toy[0]) if arg == 'CONFIG' else arg for arg in args]
+    if 'tools/t' in args[0]:
+        args += ['--work-dir', tmp_path]
+    code, out, err = interrupted(args, seconds, number)
+    assert_one_line(code, out, err, 128 + number,
+                    'Ctrl-C' if number == signal.SIGINT else 'SIGTERM')
+
+
+# --- workers ------------------------------------------------------------------------------------
+def children(pid):
+    found = subprocess.run(['ps', '-o', 'pid=', '--ppid', str(pid)], text=True,
+                           capture_output=True).stdout.split()
+    return [int(child) for child in found]
+
+
+def alive(pid):
+    try:
+        return Path(f'/proc/{pid}/stat').read_text().rsplit(')', 1)[1].split()[0] != 'Z'
+    except FileNotFoundError:
+        return False
+
+
+@pytest.mark.skipif(not Path('/proc').is_dir(), reason='looks at processes in /proc')
+def test_workers_leave_with_a_killed_trainer(toy, tmp_path):
+    """Busy ones as well, which wait for a pipe that nobody reads."""
+    process = subprocess.Popen([sys.executable, 'tools/train.py', *map(str, arguments(
+        toy, tmp_path, **{'train_dataloader.num_workers': 3, 'train_cfg.max_iters': 100000,
+                          'train_cfg.val_interval': 100000}))], env=ENVIRONMENT, cwd=ROOT,
+        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    deadline = time.monotonic() + 120
+    while len(children(process.pid)) < 3 and time.monotonic() < deadline:
+        time.sleep(0.2)
+    workers = children(process.pid)
+    time.sleep(1)
+    process.kill()
+    process.wait()
+    assert len(workers) == 3
+    deadline = time.monotonic() + 20
+    while any(map(alive, workers)) and time.monotonic() < deadline:
+        time.sleep(0.2)
+    assert not any(map(alive, workers))
