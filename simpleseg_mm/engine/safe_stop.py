@@ -67,11 +67,11 @@ class _StopHook(Hook):
     """Looks for the request after every update."""
 
     def before_train_epoch(self, runner) -> None:
-        """The validation that a run was stopped before or in, unless a checkpoint's ``save_best``
-        has seen to it."""
+        """The validation that a run may have been stopped before or in, unless the hook of
+        checkpoints knows that it took place."""
         loop = runner.train_loop
-        if loop.iter == 0 or runner.val_loop is None or any(
-                hook.save_best for hook in runner.hooks if isinstance(hook, CheckpointHook)):
+        if loop.iter == 0 or runner.val_loop is None or (
+                runner.message_hub.runtime_info.get('validated_iter') == loop.iter):
             return
         loop._decide_current_val_interval()
         if loop.iter >= loop.val_begin and (loop.iter % loop.val_interval == 0
