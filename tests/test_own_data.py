@@ -211,13 +211,20 @@ def test_broken_records_are_left_out_and_named(run, tmp_path):
     (tmp_path / 'coco.json').write_text(json.dumps(content))
     code, report, out = run(TOOL, tmp_path / 'coco.json', tmp_path / 'mine', '--val', 0.5)
     assert code == 0, report
-    assert report['left_out_or_changed'] == {
-        'image id used for two files (both, with their annotations)': 1,
-        'image without id or file_name': 2,
-        'broken segmentation': 3, 'empty mask: nothing of it is inside the picture': 1,
-        'annotation of an unknown category': 1, 'annotation of an unknown image': 5,
-        'annotation id used before': 1, 'annotation that is no record': 1,
-        'annotation without a usable id': 1, 'picture without a usable object': 2}
+    assert report['left_out'] == dict(
+        picture={'image id used for two files (both, with their annotations)': 2,
+                 'image without id or file_name': 1, 'image that is no record': 1,
+                 'picture without a usable object': 1, 'picture whose queries are left out': 1},
+        annotation={
+            'broken segmentation': 3, 'annotation of an unknown category': 1,
+            'empty mask: nothing of it is inside the picture': 1,
+            'annotation of an unknown image': 1, 'annotation that is no record': 1,
+            'annotation of an image that is left out': 4},
+        query={'query whose truth is incomplete: broken segmentation': 2,
+               'query whose truth is incomplete: empty mask: nothing of it is inside the picture':
+               1})
+    assert report['changed'] == {'part of fewer than three points, which covers nothing': 1}
+    assert report['read'] == dict(picture=9, annotation=21, query=9)
     assert 'annotation 2: RLE size [9, 9]' in out
 
 
@@ -228,7 +235,7 @@ def test_broken_records_are_left_out_and_named(run, tmp_path):
     (None, [], 'no annotations'), ('set', ['--val', '1.5'], 'a share between 0 and 1'),
     ('set', ['--val', 'nowhere.json'], 'a share between 0 and 1'),
     ('set', ['--base', '70b'], 'no base 70b'), ('one', [], 'cannot be split'),
-    ('set', ['--images', 'nowhere'], 'picture missing')])
+    ('set', ['--images', 'nowhere', '--white', 0], '--white 0: a number from 1')])
 def test_what_cannot_be_a_set_is_one_line(run, tmp_path, content, options, message):
     path = tmp_path / 'coco.json'
     if isinstance(content, bytes):
@@ -274,4 +281,7 @@ def test_val_annotations_of_their_own(run, tmp_path):
                           tmp_path / 'a/coco.json')
     assert code == 0, report
     assert len(content['images']) == 8 and report['val']['images'] == 6
-    assert report['left_out_or_changed'] == {'train picture that val holds too': 6}
+    assert report['left_out'] == dict(
+        picture={'train picture that val holds too': 6},
+        annotation={'object of a train picture that val holds too': 18})
+    assert report['read'] == dict(picture=14, annotation=42, query=16)

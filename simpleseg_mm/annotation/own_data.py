@@ -1,244 +1,230 @@
 """Annotations of one's own, checked, split and written as a training set in COCO's format.
 
-What is written is read by :class:`~simpleseg_mm.datasets.CocoQueryDataset`: by expression
-(``targets='phrase'``) where there are any, else by category. Holes and parts are kept: masks are
-stored as RLE unless plain polygons say the same.
+What is written is read by :class:`~simpleseg_mm.datasets.CocoQueryDataset` with
+``targets='phrase'``: each annotation holds the texts that it is asked by, each image those that
+fit nothing on it. Holes and parts are kept: masks are stored as RLE unless plain polygons say the
+same.
 """
-import hashlib
-import json
 import os
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
 
-from simpleseg_mm.files import ImageError, load_image
-from simpleseg_mm.datasets import native
-from simpleseg_mm.datasets.transforms import decode_image
-from simpleseg_mm.polygon import mask_to_box, segmentation_to_mask
+from simpleseg_mm.files import replace_json
 
-from .own_formats import LeftOut, OwnObject, OwnPicture
+from .own_account import Account
+from .own_formats import OwnPicture, OwnSet
+from .own_pictures import Checker, choose_orientation, look_at, white_of
+from .own_queries import choose_question, choose_texts, keep_used
 
 SPLITS = ('train', 'val')
+UNNAMED = 'object'  # the category of objects that are asked by expressions and have none
 
 
-def split_pictures(pictures: Sequence[tuple[OwnPicture, str]], share: float, seed: int
-                   ) -> tuple[list[OwnPicture], list[OwnPicture]]:
-    """Train and val; pictures of equal content come to the same side.
+@dataclass(frozen=True)
+class Choices:
+    """What a user may choose where two answers are right.
+
+    Attributes:
+        ask: 'auto', 'category', 'text' or 'both', see :func:`.own_queries.choose_question`.
+        explicit: whether a file of expressions was given.
+        absent: categories that each picture is asked for and does not hold.
+        prompts: whether objects are also trained from a point and a box.
+        exif: 'auto', 'stored' or 'upright', see :func:`.own_pictures.choose_orientation`.
+        white: brightest value of pictures of more than 8 bits; None: the fewest bits that hold
+            the sets' brightest.
+        share: of the pictures that validate, where they have no set of their own.
+        seed: of the split and of absent categories.
+    """
+    ask: str = 'auto'
+    explicit: bool = False
+    absent: int = 0
+    prompts: bool = False
+    exif: str = 'auto'
+    white: int | None = None
+    share: float = 0.1
+    seed: int = 0
+
+
+@dataclass
+class Converted:
+    """What :func:`convert` wrote.
+
+    Attributes:
+        report: ``targets`` ('category', 'phrase' or 'both'), ``categories``, and what
+            :func:`write_split` says of each split.
+        img_dir: folder that the pictures' names are relative to.
+        written: all files.
+    """
+    report: dict
+    img_dir: Path
+    written: list[Path] = field(default_factory=list)
+
+
+def convert(out: Path, sets: Sequence[OwnSet], choices: Choices, account: Account,
+            free: Callable[[Path], bool] = lambda path: True,
+            progress: Callable[[Sequence], Iterable] = iter) -> Converted:
+    """Check pictures, split them, and write ``annotations/train.json`` and ``val.json``.
 
     Args:
-        pictures: with a digest of each one's content.
+        out: folder to write to.
+        sets: one to split, or one of training and one of validation.
+        choices: see :class:`Choices`.
+        account: counts what is read, used and left out.
+        free: whether a file may be written.
+        progress: wraps the pictures for a progress bar.
+
+    Raises:
+        ValueError: nothing usable is left of a split, or --absent does not apply.
+    """
+    check = Checker(out, free, account)
+    checked = _check(sets, choices, check, account, progress)
+    pictures = [picture for part in checked for picture, _ in part]
+    by = choose_question(pictures, choices.ask, choices.explicit, account)
+    if choices.absent and by == 'text':
+        raise ValueError('--absent asks for categories; these annotations have expressions. Give '
+                         '--ask both, or expressions that fit nothing: absent_phrases of an '
+                         'image, or rows with ann_id -1 and an image_id')
+    choose_texts(pictures, by, choices.absent, choices.seed, account)
+    try:
+        parts = checked if len(checked) == 2 else _split_asked(checked[0], choices)
+    except ValueError as error:
+        keep_used(pictures, by, choices.prompts, account)
+        raise ValueError(f'{error}. {_reasons(account)}') from None
+    parts = [keep_used([picture for picture, _ in part], by, choices.prompts and split == 'train',
+                       account) for split, part in zip(SPLITS, parts)]
+    for split, part in zip(SPLITS, parts):
+        if not part:
+            raise ValueError(f'no usable picture is left for {split}: {_reasons(account)}')
+    if choices.prompts and all(one.crowd for picture in parts[0] for one in picture.objects):
+        raise ValueError('--prompts: every object of train is a crowd (iscrowd 1), which no point '
+                         'or box means. Give --crowds objects where each is one object, such as '
+                         'a brush mask, or leave --prompts out')
+    categories = sorted({one.category or UNNAMED for part in parts for picture in part
+                         for one in picture.objects})
+    img_dir = Path(os.path.commonpath([os.path.realpath(picture.path.parent)
+                                       for part in parts for picture in part]))
+    report: dict = dict(targets='phrase' if by == 'text' else by, categories=categories)
+    written = list(check.written)
+    for split, part in zip(SPLITS, parts):
+        path = out / f'annotations/{split}.json'
+        report[split] = write_split(path, part, img_dir, categories)
+        written.append(path)
+    return Converted(report, img_dir, written)
+
+
+def _check(sets: Sequence[OwnSet], choices: Choices, check: Checker, account: Account,
+           progress: Callable[[Sequence], Iterable]) -> list[list[tuple[OwnPicture, str]]]:
+    """Usable pictures of each set with a digest of their content; none in both sets."""
+    for own in sets:
+        _refuse_shared_files(own)
+    looks = [[look_at(picture) for picture in own.pictures] for own in sets]
+    deep = sum(bool(look and look.brightest) for some in looks for look in some)
+    white = choices.white or white_of(look for some in looks for look in some)
+    account.decide(f'picture of more than 8 bits: {white} is white (--white tells otherwise)',
+                   count=deep)
+    rules = [choose_orientation(own, some, choices.exif, name, account)
+             for own, some, name in zip(sets, looks, SPLITS)]
+    work = [(number, picture, look) for number, own in enumerate(sets)
+            for picture, look in zip(own.pictures, looks[number])]
+    checked: list[list] = [[] for _ in sets]
+    for number, picture, look in progress(work):
+        digest = check(picture, look, rules[number], white)
+        if digest is not None:
+            checked[number].append((picture, digest))
+    if len(sets) == 1:
+        return checked
+    held = {digest for _, digest in checked[1]}
+    kept = []
+    for picture, digest in checked[0]:
+        if digest not in held:
+            kept.append((picture, digest))
+            continue
+        account.leave('picture', 'train picture that val holds too', picture.where)
+        account.leave('annotation', 'object of a train picture that val holds too', picture.where,
+                      picture.cuts + sum(one.records for one in picture.objects))
+    return [kept, checked[1]]
+
+
+def _refuse_shared_files(own: OwnSet) -> None:
+    """A picture of several records has a part of its truth in each."""
+    seen: dict[str, OwnPicture] = {}
+    for picture in own.pictures:
+        if picture.path is None or picture.raw is not None or picture.fault:
+            continue
+        place = os.path.realpath(picture.path)
+        if place in seen:
+            picture.fault = seen[place].fault = 'picture of several records, each a part of it'
+        seen[place] = picture
+
+
+def _split_asked(pictures: Sequence[tuple[OwnPicture, str]], choices: Choices) -> list[list]:
+    """Split what is asked by text; the rest trains prompts at most, beside its equals."""
+    asked = [pair for pair in pictures if pair[0].texts or any(
+        one.texts for one in pair[0].objects)]
+    held = split_digests([digest for _, digest in asked], choices.share, choices.seed)
+    return [[pair for pair in pictures if (pair[1] in held) == side] for side in (False, True)]
+
+
+def split_digests(digests: Iterable[str], share: float, seed: int) -> set[str]:
+    """Digests of pictures that go to val; pictures of equal content have one.
+
+    Args:
+        digests: of all pictures.
         share: of the pictures that go to val, in (0, 1); at least one does.
         seed: of the draw.
 
     Raises:
         ValueError: the pictures are fewer than two different ones.
     """
-    digests = sorted({digest for _, digest in pictures})
+    digests = sorted(set(digests))
     if len(digests) < 2:
         raise ValueError(f'{len(digests)} usable picture(s) cannot be split into train and val: '
                          'give more, or annotations of their own for val')
     count = min(max(1, round(share * len(digests))), len(digests) - 1)
-    chosen = {digests[k] for k in np.random.default_rng(seed).permutation(len(digests))[:count]}
-    return ([picture for picture, digest in pictures if digest not in chosen],
-            [picture for picture, digest in pictures if digest in chosen])
+    return {digests[k] for k in np.random.default_rng(seed).permutation(len(digests))[:count]}
 
 
-class Checker:
-    """Looks at every picture and decodes every mask; what cannot be used is left out.
-
-    Args:
-        out: folder of the new set, for pictures that have to be written anew.
-        left_out: where faults are counted.
-    """
-
-    def __init__(self, out: Path, left_out: LeftOut) -> None:
-        self.out, self.left_out = out, left_out
-        self._names: set[str] = set()
-
-    def __call__(self, picture: OwnPicture) -> tuple[OwnPicture, str] | None:
-        """The picture with its usable objects, and a digest of its content; None if unusable."""
-        size_said, where = picture.size, str(picture.path)
-        fault, digest = self._look(picture)
-        if fault is None and size_said not in (None, picture.size):
-            fault = 'picture of another size than its annotations say'
-            where += f': (h, w) {picture.size}, not {size_said}'
-        if fault is not None:
-            self.left_out.add(fault, where)
-            if picture.objects:
-                self.left_out.add('object of a picture that is left out', where,
-                                  len(picture.objects))
-            return None
-        picture.objects = [one for one in picture.objects if self._keep(one, picture.size)]
-        if not picture.objects and not picture.absent:
-            self.left_out.add('picture without a usable object', where)
-            return None
-        return picture, digest
-
-    def _look(self, picture: OwnPicture) -> tuple[str | None, str]:
-        """What is wrong with a picture, or None, and its digest; sets its size and path."""
-        raw = picture.raw
-        if raw is None:
-            if not picture.path.is_file():
-                return 'picture missing', ''
-            raw = picture.path.read_bytes()
-        if not raw:
-            return 'picture file empty', ''
-        try:
-            pixels, seen = decode_image(raw), load_image(raw)
-        except (OSError, ImageError):
-            return 'picture broken, too large or of no known format', ''
-        if pixels.shape != seen.shape and picture.size == pixels.shape[:2]:
-            seen = pixels  # annotated as it is stored, not as viewers show it
-        if picture.raw is not None or not np.array_equal(pixels, seen):
-            if picture.raw is None:
-                self.left_out.add('picture written anew, upright and in 8 bits', str(picture.path))
-            picture.path = self._write(picture.path, seen)
-        picture.size, picture.raw = tuple(seen.shape[:2]), None
-        return None, hashlib.sha256(raw).hexdigest()
-
-    def _write(self, path: Path, pixels: np.ndarray) -> Path:
-        """Save pixels as a PNG of their own in the new set."""
-        folder = self.out / 'images'
-        folder.mkdir(parents=True, exist_ok=True)
-        name, number = f'{path.stem}.png', 1
-        while name in self._names:
-            name, number = f'{path.stem}_{number}.png', number + 1
-        self._names.add(name)
-        Image.fromarray(pixels).save(folder / name)
-        return folder / name
-
-    def _keep(self, one: OwnObject, size: tuple[int, int]) -> bool:
-        one.segmentation = _thin(one.segmentation)
-        fault = native.segmentation_fault(one.segmentation, *size)
-        if fault is None:
-            try:
-                one.segmentation = native.plain_segmentation(one.segmentation)
-                mask = segmentation_to_mask(one.segmentation, *size)
-            except ValueError as error:
-                fault = str(error)
-            else:
-                if not mask.any():
-                    self.left_out.add('empty mask: nothing of it is inside the picture', one.where)
-                    return False
-                one.box, one.area = mask_to_box(mask).tolist(), int(mask.sum())
-                return True
-        self.left_out.add('broken segmentation', f'{one.where}: {fault}')
-        return False
-
-
-def _thin(segmentation):
-    """Polygons of fewer than three points out, where others are left: slivers of drawing tools."""
-    if isinstance(segmentation, list):
-        usable = [part for part in segmentation if not (isinstance(part, list) and len(part) < 6)]
-        return usable or segmentation
-    return segmentation
-
-
-# --- writing -----------------------------------------------------------------------------------
 def write_split(path: Path, pictures: Iterable[OwnPicture], img_dir: Path,
-                categories: Sequence[str], by_phrase: bool) -> dict:
+                categories: Sequence[str]) -> dict:
     """One split as a COCO file.
 
     Args:
-        img_dir: folder that ``file_name`` is relative to.
+        img_dir: folder that ``file_name`` is relative to, links resolved.
         categories: names in the order of their ids, from 1.
-        by_phrase: write ``phrase`` and ``absent_phrases``.
 
     Returns:
         Numbers of ``images`` and ``objects``, and of ``queries`` with ``one``, ``several`` and
-        ``none`` targets (absent categories are drawn later and not among them).
+        ``none`` targets.
     """
     numbers = {name: number for number, name in enumerate(categories, 1)}
     images, annotations = [], []
     queries = dict(one=0, several=0, none=0)
     for image_id, picture in enumerate(pictures, 1):
-        row = dict(id=image_id, file_name=os.path.relpath(picture.path, img_dir),
-                   height=picture.size[0], width=picture.size[1])
+        place = Path(os.path.realpath(picture.path.parent), picture.path.name)
+        images.append(dict(id=image_id, file_name=os.path.relpath(place, img_dir),
+                           height=picture.size[0], width=picture.size[1],
+                           **(dict(absent_phrases=picture.texts) if picture.texts else {})))
         targets: dict[str, int] = {}
         for one in picture.objects:
-            for text in one.phrases if by_phrase else [one.category]:
+            for text in one.texts:
                 targets[text] = targets.get(text, 0) + 1
             x1, y1, x2, y2 = one.box
             annotations.append(dict(
-                id=len(annotations) + 1, image_id=image_id, category_id=numbers[one.category],
+                id=len(annotations) + 1, image_id=image_id, category_id=numbers[one.category or UNNAMED],
                 iscrowd=int(one.crowd), bbox=[x1, y1, x2 - x1, y2 - y1], area=one.area,
-                segmentation=one.segmentation, **(dict(phrase=one.phrases) if by_phrase else {})))
-        if by_phrase and (absent := [text for text in dict.fromkeys(picture.absent)
-                                     if text not in targets]):
-            row['absent_phrases'] = absent
-            queries['none'] += len(absent)
+                segmentation=one.segmentation, phrase=one.texts))
+        queries['none'] += len(picture.texts)
         for count in targets.values():
             queries['one' if count == 1 else 'several'] += 1
-        images.append(row)
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(dict(
-        images=images, annotations=annotations,
-        categories=[dict(id=number, name=name) for name, number in numbers.items()]),
-        ensure_ascii=False), encoding='utf-8')
+    replace_json(path, dict(images=images, annotations=annotations,
+                            categories=[dict(id=number, name=name)
+                                        for name, number in numbers.items()]))
     return dict(images=len(images), objects=len(annotations), queries=queries)
 
 
-def convert(out: Path, train: Sequence[OwnPicture], val: Sequence[OwnPicture] | float, seed: int,
-            left_out: LeftOut, img_dir: Path,
-            progress: Callable[[Sequence[OwnPicture]], Iterable[OwnPicture]] = iter) -> dict:
-    """Check pictures, split them, and write ``annotations/train.json`` and ``val.json``.
-
-    Args:
-        out: folder to write to.
-        train: pictures of training, or of both splits where ``val`` is a share.
-        val: pictures of validation, or the share of pictures that goes there.
-        seed: of the split.
-        left_out: counts what cannot be used.
-        img_dir: folder of most pictures.
-        progress: wraps the pictures for a progress bar.
-
-    Returns:
-        ``targets`` ('phrase' or 'category'), ``categories``, and what :func:`write_split` says
-        of each split.
-
-    Raises:
-        ValueError: nothing usable is left of a split.
-    """
-    check = Checker(out, left_out)
-    checked = [found for picture in progress(train) if (found := check(picture)) is not None]
-    if isinstance(val, float):
-        parts = split_pictures(checked, val, seed)
-    else:
-        held = [found for picture in progress(val) if (found := check(picture)) is not None]
-        known = {digest for _, digest in held}
-        parts = [], [picture for picture, _ in held]
-        for picture, digest in checked:
-            if digest in known:
-                left_out.add('train picture that val holds too', str(picture.path))
-            else:
-                parts[0].append(picture)
-    by_phrase = any(one.phrases for part in parts for picture in part for one in picture.objects)
-    if by_phrase:
-        parts = [_with_phrases(part, left_out) for part in parts]
-    for split, part in zip(SPLITS, parts):
-        if not part:
-            raise ValueError(f'no usable picture is left for {split}: '
-                             f'{dict(left_out.counts) or "none was given"}')
-    categories = sorted({one.category for part in parts for picture in part
-                         for one in picture.objects})
-    return dict(targets='phrase' if by_phrase else 'category', categories=categories,
-                **{split: write_split(out / f'annotations/{split}.json', part, img_dir,
-                                      categories, by_phrase)
-                   for split, part in zip(SPLITS, parts)})
-
-
-def _with_phrases(pictures: Sequence[OwnPicture], left_out: LeftOut) -> list[OwnPicture]:
-    """Pictures that a query is about; of their objects those that an expression means."""
-    kept = []
-    for picture in pictures:
-        for one in picture.objects:
-            if not one.phrases:
-                left_out.add('object without an expression, where others have one', one.where)
-        picture.objects = [one for one in picture.objects if one.phrases]
-        if picture.objects or picture.absent:
-            kept.append(picture)
-        else:
-            left_out.add('picture without an expression', str(picture.path))
-    return kept
+def _reasons(account: Account) -> str:
+    return f'Left out: {dict(account.reasons) or None}'

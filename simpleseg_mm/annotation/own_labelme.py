@@ -1,136 +1,185 @@
-"""LabelMe's files as pictures with objects: polygons, boxes, circles, masks, groups."""
+"""LabelMe's and X-AnyLabeling's files as pictures with objects; see :func:`.own_formats.read_own`.
+"""
 import base64
 import binascii
-import io
-from collections.abc import Iterable, Iterator
-from pathlib import Path, PureWindowsPath
+import os
+from collections.abc import Iterable
+from pathlib import Path
 
 import numpy as np
-from PIL import Image
 
-from simpleseg_mm.polygon import mask_to_rle, segmentation_to_mask
+from simpleseg_mm.files import PictureFinder
+from simpleseg_mm.files.coco import read_whole
+from simpleseg_mm.files.pictures import MAX_PIXELS, SUFFIXES
 
-from .own_formats import LeftOut, OwnObject, OwnPicture, size_of, texts_of
+from .own_account import Account
+from .own_coco import BOX_ALONE
+from .own_formats import OwnObject, OwnPicture, OwnSet, Reading, texts_of
+from .own_outlines import Crop
 from .sample import clean_text
 
+IGNORED, BACKGROUND = '__ignore__', '_background_'  # labels that LabelMe's converters reserve
+_CORNERS = ('polygon', 'rotation', 'quadrilateral', 'oriented_rectangle')
+_BOXES = ('rectangle', 'rotation', 'oriented_rectangle')
+_NO_AREA = ('point', 'points', 'line', 'linestrip')
 _CIRCLE = 64  # corners that stand for a circle
 
 
-def read_labelme(contents: Iterable[tuple[Path, object]], images: Path | None,
-                 left_out: LeftOut) -> list[OwnPicture]:
-    """Pictures of LabelMe's files; see :func:`.own_formats.read_own`.
+def read_labelme(contents: Iterable[tuple[Path, dict]], folder: Path, reading: Reading,
+                 account: Account) -> OwnSet:
+    """Pictures of LabelMe's files.
 
     Shapes of one label and ``group_id`` are parts of one object. The lines of a shape's
     ``description`` are its expressions. LabelMe's polygons have no holes: a cut that leads to
-    the hole and back, or a shape of type 'mask', says them.
+    the hole and back, a shape of type 'mask', or a later shape that is labelled ``_background_``
+    says them. ``__ignore__`` marks a region of which nothing is known.
     """
+    finder = PictureFinder([reading.images or os.path.abspath(folder)])
     pictures = []
     for file, content in contents:
-        if not isinstance(content, dict) or not isinstance(content.get('shapes'), list):
-            left_out.add("file that is not LabelMe's", str(file))
-            continue
-        picture = OwnPicture(_path(file, content, images),
-                             size_of(content.get('imageHeight'), content.get('imageWidth')))
-        if not picture.path.is_file() and isinstance(content.get('imageData'), str):
+        account.read['picture'] += 1
+        account.read['annotation'] += len(content['shapes'])
+        path, fault = _path(file, content, finder, reading, account)
+        size = tuple(read_whole(content.get(key)) for key in ('imageHeight', 'imageWidth'))
+        sensible = None not in size and min(size) > 0 and size[0] * size[1] <= MAX_PIXELS
+        picture = OwnPicture(str(path or file), path, size if sensible else None, fault=fault)
+        if path is None and isinstance(content.get('imageData'), str) and content['imageData']:
             try:
                 picture.raw = base64.b64decode(content['imageData'])
-            except binascii.Error:
-                left_out.add('embedded picture that cannot be read', str(file))
-        picture.objects = list(_objects(file, content['shapes'], picture, left_out))
+                picture.path, picture.fault = file.with_suffix('.png'), ''
+            except (binascii.Error, ValueError):
+                picture.fault = 'picture missing, and the embedded one cannot be read'
+        _add_objects(picture, file, content['shapes'], reading, account)
         pictures.append(picture)
-    return pictures
+    for how, count in finder.guessed.items():
+        account.decide(f'picture not where its record says, found {how}', str(folder), count)
+    return OwnSet(pictures, 'upright')
 
 
-def _path(file: Path, content: dict, images: Path | None) -> Path:
+def _path(file: Path, content: dict, finder: PictureFinder, reading: Reading,
+          account: Account) -> tuple[Path | None, str]:
+    """The picture of a file, or None and why there is none."""
+    here = Path(os.path.abspath(file)).parent
     name = content.get('imagePath')
-    name = PureWindowsPath(name).as_posix() if isinstance(name, str) and name else file.stem
-    if images is None:
-        return file.parent / name
-    return images / name if (images / name).is_file() else images / Path(name).name
+    how = 'missing'
+    if isinstance(name, str) and name:
+        path = finder.look(name)[0] if reading.images else None
+        if path is None:
+            path, how = finder.look(f'{here}/{name}')
+        if path is not None or how != 'missing':
+            return path, '' if path else f'picture missing: {how}'
+    if isinstance(content.get('imageData'), str) and content['imageData']:
+        return None, 'picture missing'
+    for folder in (*finder.folders, here):
+        for suffix in (end for suffix in SUFFIXES for end in (suffix, suffix.upper())):
+            if (path := folder / f'{file.stem}{suffix}').is_file():
+                account.decide('picture not where its record says, found by the name of its .json '
+                               'file', str(file))
+                return path, ''
+    return None, 'picture missing'
 
 
-def _objects(file: Path, shapes: list, picture: OwnPicture,
-                     left_out: LeftOut) -> Iterator[OwnObject]:
+def _add_objects(picture: OwnPicture, file: Path, shapes: list, reading: Reading,
+                 account: Account) -> None:
     groups: dict = {}
+    cuts: list = []
     for number, shape in enumerate(shapes):
         where = f'{file}, shape {number}'
-        label = clean_text(shape.get('label') or '') if isinstance(shape, dict) else ''
-        if not label:
-            left_out.add('shape without a label', where)
+        label = _label(shape)
+        if not label or label == IGNORED:
+            picture.objects.append(OwnObject(where, [], None, lost='shape without a label' if
+                                             not label else f'region labelled {IGNORED}'))
             continue
-        try:
-            part = _part(shape, picture)
-        except ValueError as error:
-            left_out.add(str(error), where)
+        part, fault = _part(shape, reading)
+        if label == BACKGROUND:
+            if fault:
+                picture.objects.append(OwnObject(where, [], None, lost=fault))
+            else:
+                cuts.append((number, part))
+                picture.cuts += 1
+                account.decide(f'shape labelled {BACKGROUND}: what is drawn before it ends there',
+                               where)
             continue
         key = number if shape.get('group_id') is None else (label, str(shape['group_id']))
-        groups.setdefault(key, []).append((where, shape, part))
+        groups.setdefault(key, []).append((number, where, label, shape, part, fault))
     for members in groups.values():
-        where, first, _ = members[0]
-        texts = [text for _, shape, _ in members for text in _lines(shape, where, left_out)]
-        try:
-            segmentation = _join([part for *_, part in members], picture.size)
-        except ValueError as error:
-            left_out.add('broken shape', f'{where}: {error}')
-            continue
-        yield OwnObject(where, segmentation, clean_text(first['label']),
-                        list(dict.fromkeys(texts)))
+        _add_group(picture, members, cuts, account)
 
 
-def _lines(shape: dict, where: str, left_out: LeftOut) -> list[str]:
+def _add_group(picture: OwnPicture, members: list, cuts: list, account: Account) -> None:
+    """One object of shapes of one label and group."""
+    number, where, label, *_ = members[0]
+    parts = [part for *_, part, _ in members if part is not None]
+    one = OwnObject(where, parts, label, records=len(members))
+    for *_, shape, part, fault in members:
+        if fault and parts and _kind(shape) in _NO_AREA:
+            account.change('point or line of an object with an outline', where)
+        elif fault:
+            one.lost = one.lost or fault
+        elif _kind(shape) in _BOXES:
+            account.decide('rectangle read as the outline of its object (--boxes leave: it is '
+                           'none)', where)
+    last = members[-1][0]
+    one.cuts = [part for place, part in cuts if place > last]
+    texts = [text for _, place, _, shape, *_ in members for text in _lines(shape, place, account)]
+    one.phrases = list(dict.fromkeys(texts))
+    picture.objects.append(one)
+
+
+def _label(shape) -> str:
+    label = shape.get('label') if isinstance(shape, dict) else None
+    return clean_text(label) if isinstance(label, str | int | float) else ''
+
+
+def _kind(shape: dict) -> str:
+    return str(shape.get('shape_type') or 'polygon')
+
+
+def _lines(shape: dict, where: str, account: Account) -> list[str]:
     text = shape.get('description')
     if not isinstance(text, str):
         return []
-    return texts_of([line for line in text.splitlines() if line.strip()], where, left_out)
+    lines = [line for line in text.splitlines() if line.strip()]
+    return texts_of(lines, where, account) if lines else []
 
 
-def _part(shape: dict, picture: OwnPicture):
-    """A flat polygon or an RLE dict of one shape. ValueError says why there is none."""
-    kind = shape.get('shape_type') or 'polygon'
-    if kind not in ('polygon', 'rectangle', 'circle', 'mask'):
-        raise ValueError(f'shape of type {clean_text(kind, 30)}, which has no area')
+def _part(shape: dict, reading: Reading) -> tuple:
+    """A flat polygon or a :class:`Crop` of one shape, or None and why there is none."""
+    kind = _kind(shape)
+    if kind not in (*_CORNERS, 'rectangle', 'circle', 'mask'):
+        return None, f'shape of type {clean_text(kind, 30)}, which has no area'
+    if kind in _BOXES and reading.boxes == 'leave':
+        return None, BOX_ALONE
     try:
-        points = np.asarray(shape['points'], float).reshape(-1, 2)
-        enough = np.isfinite(points).all() and len(points) >= (3 if kind == 'polygon' else 2)
-    except (KeyError, TypeError, ValueError):
-        enough = False
-    if not enough:
-        raise ValueError(f'{kind} without enough points')
-    if kind == 'polygon':
-        return points.ravel().tolist()
-    (x1, y1), (x2, y2) = points[:2]
+        points = np.asarray(shape['points'], float)
+    except (KeyError, TypeError, ValueError, OverflowError):
+        points = np.zeros((0, 2))
+    if points.ndim == 1 and len(points) % 2 == 0:
+        points = points.reshape(-1, 2)
+    enough = points.ndim == 2 and points.shape[1] == 2 and np.isfinite(points).all()
+    if not enough or len(points) < (3 if kind in _CORNERS else 2):
+        return None, f'{kind} without enough points'
+    if kind in _CORNERS:
+        return points.ravel().tolist(), ''
     if kind == 'rectangle':
-        return [x1, y1, x2, y1, x2, y2, x1, y2]
+        return _rectangle(points)
+    (x1, y1), (x2, y2) = points[:2]
     if kind == 'circle':
         turns = np.linspace(0, 2 * np.pi, _CIRCLE, endpoint=False)
         around = np.hypot(x2 - x1, y2 - y1) * np.stack([np.cos(turns), np.sin(turns)], 1)
-        return (points[0] + around).ravel().tolist()
-    return _mask(shape, min(x1, x2), min(y1, y2), picture)
+        return (points[0] + around).ravel().tolist(), ''
+    if not isinstance(shape.get('mask'), str) or max(abs(x1), abs(y1), abs(x2), abs(y2)) > 1e5:
+        return None, 'mask that is no PNG in base64, or larger than the picture'
+    return Crop(shape['mask'], round(min(x1, x2)), round(min(y1, y2))), ''
 
 
-def _mask(shape: dict, x: float, y: float, picture: OwnPicture) -> dict:
-    """RLE of a mask that LabelMe holds as a PNG of the object's box."""
-    if picture.size is None:
-        raise ValueError('mask in a file without imageHeight and imageWidth')
-    try:
-        with Image.open(io.BytesIO(base64.b64decode(shape['mask'])), formats=('PNG', )) as png:
-            if png.width * png.height > picture.size[0] * picture.size[1]:
-                raise ValueError('larger than the picture')
-            box = np.asarray(png.convert('L')) > 0
-    except (KeyError, TypeError, ValueError, OSError, SyntaxError):
-        raise ValueError('mask that is no PNG in base64, or larger than the picture') from None
-    whole = np.zeros(picture.size, bool)
-    x, y = round(x), round(y)
-    if not (0 <= x < picture.size[1] and 0 <= y < picture.size[0]):
-        raise ValueError('mask that begins outside the picture')
-    place = whole[y:y + box.shape[0], x:x + box.shape[1]]
-    place |= box[:place.shape[0], :place.shape[1]]
-    return mask_to_rle(whole)
-
-
-def _join(parts: list, size: tuple[int, int] | None):
-    """One segmentation of an object's parts: polygons, or an RLE where one is a mask."""
-    if all(isinstance(part, list) for part in parts):
-        return parts
-    return mask_to_rle(np.any([segmentation_to_mask(
-        part if isinstance(part, dict) else [part], *size) for part in parts], axis=0))
+def _rectangle(points: np.ndarray) -> tuple:
+    """LabelMe writes two opposite corners, X-AnyLabeling all four, turned ones too."""
+    if len(points) not in (2, 4):
+        return None, f'rectangle of {len(points)} points; two opposite corners, or all four'
+    low, high = points.min(axis=0), points.max(axis=0)
+    upright = np.isclose(points, low) | np.isclose(points, high)
+    if len(points) == 4 and not upright.all():
+        return points.ravel().tolist(), ''
+    (x1, y1), (x2, y2) = low.tolist(), high.tolist()
+    return [x1, y1, x2, y1, x2, y2, x1, y2], ''

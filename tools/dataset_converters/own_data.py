@@ -4,14 +4,14 @@
     python tools/dataset_converters/own_data.py labelme_folder data/mine --base 3b-lora
     python tools/train.py data/mine/nano_mine.py
 
-Where annotations have expressions, they are asked by these, else by category. Every picture is
-decoded and every mask too; what cannot be used is left out and listed. The last line is one JSON
-object, which is also ``OUT/report.json``.
+Every picture is decoded and every mask too. What cannot be used is left out and counted, what was
+decided is said. The last line is one JSON object, which is also ``OUT/report.json``.
 """
 import argparse
 import json
 import math
 import os
+import re
 import sys
 from pathlib import Path
 
@@ -20,12 +20,20 @@ from simpleseg_mm import stopping
 if __name__ == '__main__':  # also while the libraries below are loaded
     stopping.end_in_one_line('the set is not whole; the same command starts again.')
 
+import numpy as np
 from mmengine.config import Config
 from mmengine.registry import init_default_scope
 from tqdm import tqdm
 
 from simpleseg_mm.annotation import own_data
-from simpleseg_mm.annotation.own_formats import LeftOut, read_own
+from simpleseg_mm.annotation.own_account import Account
+from simpleseg_mm.annotation.own_folder import OwnFolder
+from simpleseg_mm.annotation.own_formats import BOXES, CROWDS, Reading, read_own
+from simpleseg_mm.annotation.own_pictures import EXIF
+from simpleseg_mm.annotation.own_queries import ASK
+from simpleseg_mm.datasets.shape_phrases import SHAPES
+from simpleseg_mm.files import replace_json, replace_text
+from simpleseg_mm.polygon import PolygonCodec, mask_iou
 from simpleseg_mm.registry import DATASETS
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -33,6 +41,7 @@ ROOT = Path(__file__).resolve().parents[2]
 BASES = {'nano': ('configs/simpleseg/nano_sft_refshapes.py', None, None),
          '3b-lora': ('configs/simpleseg/qwen25vl_3b_lora_sft_refcoco.py', 3, 16)}
 _VAL_QUERIES = 200  # that training looks at; the test takes all
+_CEILING_QUERIES = 200  # that the text's ceiling is measured on
 
 
 def parse_args() -> argparse.Namespace:
@@ -42,9 +51,12 @@ def parse_args() -> argparse.Namespace:
                         help="COCO file, LabelMe file, or folder of LabelMe's files")
     parser.add_argument('out', type=Path, help='folder of the new set')
     parser.add_argument('--images', type=Path, help='folder of the pictures, which stay there '
-                        '(default: beside the annotations)')
+                        '(default: where tools put them, near the annotations)')
     parser.add_argument('--expressions', type=Path, metavar='FILE',
                         help='JSON rows {"ann_id": 7, "sentences": ["the red car"]} for COCO')
+    parser.add_argument('--ask', default='auto', choices=ASK, help='by category, by expressions '
+                        '(text) or by both (default: by expressions where a tenth of the objects '
+                        'has some, else by category)')
     parser.add_argument('--val', default='0.1', metavar='SHARE_OR_ANNOTATIONS',
                         help='share of the pictures that validate, or annotations of their own '
                         '(default: %(default)s)')
@@ -54,22 +66,69 @@ def parse_args() -> argparse.Namespace:
                         'not hold, answered by []; for sets annotated throughout')
     parser.add_argument('--prompts', action='store_true', help='also train outlines from a point '
                         'and from a box, object by object')
+    parser.add_argument('--boxes', default='auto', choices=BOXES, help='take plain boxes as '
+                        "outlines, or leave such objects out (default: leave COCO's, take "
+                        "LabelMe's rectangles)")
+    parser.add_argument('--crowds', default='auto', choices=CROWDS, help='what iscrowd 1 means '
+                        "(default: groups, as in COCO; CVAT's brush masks are objects)")
+    parser.add_argument('--exif', default='auto', choices=EXIF, help='annotations are for turned '
+                        'pictures as they are stored, or upright as viewers show them (default: '
+                        'by the evidence of all of them)')
+    parser.add_argument('--white', type=int, metavar='N', help='brightest value of pictures of '
+                        'more than 8 bits (default: of the fewest bits that hold all)')
     parser.add_argument('--base', default='nano', metavar='NAME_OR_CONFIG',
                         help=f'{", ".join(BASES)}, or a config (default: %(default)s)')
     parser.add_argument('--epochs', type=float, help="passes over the queries (default: the "
                         "base's own schedule; 3b-lora: 3)")
     parser.add_argument('--batch', type=int, help='queries of an update, with --epochs')
     parser.add_argument('--seed', type=int, default=0, help='of the split')
+    parser.add_argument('--overwrite', action='store_true', help='replace files in OUT that were '
+                        'changed by hand')
     return parser.parse_args()
 
 
 def base_of(args: argparse.Namespace) -> tuple[Path, float | None, int | None]:
     """The base config, and the epochs and batch of the new schedule."""
     path, epochs, batch = BASES.get(args.base, (args.base, None, None))
-    path = ROOT / path if args.base in BASES else Path(path)
-    if not path.is_file():
-        raise FileNotFoundError(f'no base {args.base}: give one of {list(BASES)}, or a config')
+    path = ROOT / path if args.base in BASES else Path(path).resolve()
     return path, args.epochs or epochs, args.batch or batch or 16
+
+
+def faults_of(args: argparse.Namespace) -> list[str]:
+    """Everything that is wrong with the arguments."""
+    faults = []
+    if not base_of(args)[0].is_file():
+        faults.append(f'no base {args.base}: give one of {list(BASES)}, or a config')
+    if not args.annotations.exists():
+        faults.append(f'no annotations {args.annotations}: give a COCO file, or a folder of '
+                      "LabelMe's files")
+    if share_of(args) is None and not Path(args.val).exists():
+        faults.append(f'--val {args.val}: a share between 0 and 1, or annotations that are there')
+    for name in ('images', 'val_images', 'expressions'):
+        path = getattr(args, name)
+        if path is not None and not (path.is_file() if name == 'expressions' else path.is_dir()):
+            faults.append(f'--{name.replace("_", "-")} {path}: there is no such '
+                          f'{"file" if name == "expressions" else "folder"}')
+    if args.val_images is not None and share_of(args) is not None:
+        faults.append('--val-images goes with annotations in --val')
+    for name, low, high in (('absent', 0, math.inf), ('epochs', 0, 1e6), ('batch', 1, 1e6),
+                            ('white', 1, 65535), ('seed', 0, math.inf)):
+        value = getattr(args, name)
+        if value is not None and not (low <= value <= high and (name != 'epochs' or value > 0)):
+            faults.append(f'--{name} {value}: a number from {low} on'
+                          + ('' if high == math.inf else f', at most {high:g}'))
+    if args.out.exists() and not args.out.is_dir():
+        faults.append(f'{args.out} is a file; give the folder of the new set')
+    return faults
+
+
+def share_of(args: argparse.Namespace) -> float | None:
+    """The share in --val; None where it names annotations."""
+    try:
+        share = float(args.val)
+    except ValueError:
+        return None
+    return share if 0 < share < 1 else None
 
 
 def schedule(queries: int, epochs: float, batch: int) -> str:
@@ -86,8 +145,14 @@ param_scheduler = [
 '''
 
 
-def write_config(args: argparse.Namespace, img_dir: Path, report: dict) -> Path:
-    """``OUT/BASE_OUT.py``, a child of the base."""
+def config_path(args: argparse.Namespace, out: Path) -> Path:
+    """``OUT/BASE_OUT.py``."""
+    name = args.base if args.base in BASES else base_of(args)[0].stem
+    return out / (re.sub(r'\W', '_', f'{name}_{out.name}') + '.py')
+
+
+def write_config(args: argparse.Namespace, out: Path, img_dir: Path, report: dict) -> Path:
+    """The config, a child of the base. Its paths hold from any folder and through links."""
     base, epochs, batch = base_of(args)
     parent = Config.fromfile(base)
     said = parent.train_dataloader.dataset.get('query', {})
@@ -98,28 +163,27 @@ def write_config(args: argparse.Namespace, img_dir: Path, report: dict) -> Path:
     {share}dataset=dict(train_set, _delete_=True, {query}))'''
     if args.prompts:
         trained = f'''object_set = dict(
-    train_set, targets='object', absent=0,
+    train_set, targets='object',
     query=dict(train_set['query']{kept}, tasks=dict(point2mask=1.0, box2mask=1.0)))
 train_dataloader = dict({share}dataset=dict(
     _delete_=True, type='JoinedDataset', datasets=[dict(train_set, {query}), object_set]))'''
-    absent = args.absent or report['train']['queries']['none'] or report['val']['queries']['none']
+    absent = report['train']['queries']['none'] or report['val']['queries']['none']
     family = 'gres' if absent else 'res'
-    queries = (sum(report['train']['queries'].values()) + args.absent * report['train']['images']
+    queries = (sum(report['train']['queries'].values())
                + args.prompts * report['train']['objects'])
     shown = min(_VAL_QUERIES, sum(report['val']['queries'].values()))
     name = args.base if args.base in BASES else base.stem
-    text = f'''# {name} on {args.out.name}, asked by {report['targets']}.
+    text = f'''# {name} on {out.name!r}, asked by {report['targets']}.
 # Written by tools/dataset_converters/own_data.py; change what you like.
-_base_ = {os.path.relpath(base, args.out)!r}
+_base_ = {str(base)!r}
 train_set = dict(
     type='CocoQueryDataset',
-    data_root={str(args.out)!r},
+    data_root={str(out)!r},
     ann_file='annotations/train.json',
-    img_dir={os.path.relpath(img_dir, args.out)!r},
-    name={args.out.name!r},
+    img_dir={os.path.relpath(img_dir, out)!r},
+    name={out.name!r},
     split='train',
-    targets={report['targets']!r},
-    absent={args.absent},
+    targets='phrase',  # an annotation's phrases are what it is asked by, categories too
     query=dict(type='FormatQuery', codec=_base_.codec, tasks=dict(text2mask=1.0)))
 val_set = dict(
     train_set, _delete_=True, ann_file='annotations/val.json', split='val', test_mode=True)
@@ -133,13 +197,13 @@ default_hooks = dict(checkpoint=dict(save_best='{family}/gIoU', rule='greater'))
                  'test_evaluator = val_evaluator\n')
     if epochs:
         text += schedule(queries, epochs, batch)
-    path = args.out / f'{name.replace("-", "_")}_{args.out.name}.py'
-    path.write_text(text, encoding='utf-8')
+    path = config_path(args, out)
+    replace_text(path, text)
     return path
 
 
 def try_config(path: Path) -> dict:
-    """Samples of each split, as the config reads them; the first of each is packed."""
+    """What the config reads: ``samples`` of each split, and the ``text_ceiling``."""
     cfg = Config.fromfile(path)
     init_default_scope('simpleseg_mm')
     sizes = {}
@@ -147,24 +211,62 @@ def try_config(path: Path) -> dict:
         dataset = DATASETS.build(loader.dataset)
         dataset[0]
         sizes[split] = len(dataset)
-    return sizes
+    asked = [DATASETS.build(dict(cfg.test_dataloader.dataset, ann_file=f'annotations/{split}.json'))
+             for split in own_data.SPLITS]
+    codec = PolygonCodec(**cfg.test_dataloader.dataset.query.codec)
+    return dict(samples=sizes, text_ceiling=text_ceiling(asked, codec))
+
+
+def text_ceiling(datasets: list, codec: PolygonCodec) -> dict:
+    """What the text itself costs: mean IoU of true outlines once written and read again.
+
+    Measured on at most ``_CEILING_QUERIES`` queries that have a target, evenly drawn.
+    """
+    places = [(dataset, k) for dataset in datasets for k in range(len(dataset))
+              if dataset.get_data_info(k)['instances']]
+    chosen = np.unique(np.linspace(0, len(places) - 1, min(len(places), _CEILING_QUERIES),
+                                   dtype=int)) if places else []
+    found = []
+    for number in chosen:
+        dataset, k = places[number]
+        sample = dataset[k]['data_samples']
+        mask = sample.gt_masks.masks[0] > 0
+        decoded = codec.decode(sample.answer, mask.shape)
+        found.append(mask_iou(decoded.mask, mask))
+    return dict(queries=len(found), mean_iou=round(float(np.mean(found)), 4) if found else None)
+
+
+def advice(args: argparse.Namespace, report: dict) -> str | None:
+    """A warning where nano is trained on what it does not know."""
+    if args.base != 'nano' or set(report['categories']) <= set(SHAPES):
+        return None
+    ceiling = report['text_ceiling']['mean_iou']
+    return (f'nano knows the generated scenes of RefShapes alone, and no photos; its text reaches '
+            f'at most a mean IoU of {ceiling} on this set. It serves to try the steps. For a '
+            'model that is of use, --base 3b-lora: LoRA on the released Qwen2.5-VL-3B, on one GPU '
+            'of 16 GB or more')
 
 
 def main() -> int:
     args = parse_args()
-    left_out = LeftOut()
+    account = Account()
+    out = args.out.resolve()
+    folder = OwnFolder(out, args.overwrite)
     try:
-        report = run(args, left_out)
+        report = run(args, out, folder, account)
     except (OSError, ValueError) as error:
-        report = dict(ok=False, error=str(error))
-    report['left_out_or_changed'] = dict(left_out.counts)
-    for reason, count in left_out.counts.most_common():
-        print(f'{count} x {reason}, such as:')
-        for where in left_out.examples[reason]:
-            print(f'    {where}')
+        message = ' '.join(str(error).split())
+        report = dict(ok=False, error=message,
+                      left_out_or_changed=dict(account.reasons), decided=dict(account.decided))
+    for line in account.lines():
+        print(line)
     if report['ok']:
-        (args.out / 'report.json').write_text(json.dumps(report, indent=1, ensure_ascii=False),
-                                              encoding='utf-8')
+        replace_json(out / 'report.json', report, indent=1)
+        folder.note([out / 'report.json'])
+        if report['warning']:
+            print(f'own_data.py: warning: {report["warning"]}', file=sys.stderr)
+        print(f'text ceiling: mean IoU {report["text_ceiling"]["mean_iou"]} of '
+              f'{report["text_ceiling"]["queries"]} true outlines, once written and read again')
         print(f'\npython tools/analysis_tools/browse_dataset.py {report["config"]} --out-dir '
               f'{args.out}/pictures\npython tools/train.py {report["config"]}')
     else:
@@ -173,32 +275,32 @@ def main() -> int:
     return 0 if report['ok'] else 1
 
 
-def run(args: argparse.Namespace, left_out: LeftOut) -> dict:
+def run(args: argparse.Namespace, out: Path, folder: OwnFolder, account: Account) -> dict:
     """Convert; returns the report."""
-    base_of(args)
-    train = read_own(args.annotations, args.images, args.expressions, left_out)
-    try:
-        val = float(args.val)
-        if not 0 < val < 1:
-            raise ValueError(f'--val {args.val}: a share between 0 and 1, or annotations')
-    except ValueError:
-        if not Path(args.val).exists():
-            raise ValueError(f'--val {args.val}: a share between 0 and 1, or annotations that '
-                             'are there') from None
-        val = read_own(Path(args.val), args.val_images, None, left_out)
-    folders = [str(picture.path.parent.resolve()) for picture in train]
-    if not folders:
-        raise ValueError(f'{args.annotations} holds no usable picture: {dict(left_out.counts)}')
-    img_dir = Path(os.path.commonpath(folders))
-    args.out.mkdir(parents=True, exist_ok=True)
-    report = own_data.convert(args.out.resolve(), train, val, args.seed, left_out, img_dir,
-                              lambda items: tqdm(items, 'pictures', unit='picture'))
-    if args.absent and report['targets'] != 'category':
-        raise ValueError('--absent asks for categories; these annotations have expressions. Give '
-                         'expressions that fit nothing: absent_phrases of an image, or rows with '
-                         'ann_id -1 and an image_id')
-    config = write_config(args, img_dir, report)
-    return dict(ok=True, config=str(config), **report, samples=try_config(config))
+    if faults := faults_of(args):
+        raise ValueError('; '.join(faults))
+    folder.check([config_path(args, out), out / 'report.json',
+                  *(out / f'annotations/{split}.json' for split in own_data.SPLITS)])
+    reading = Reading(args.images, args.expressions, args.boxes, args.crowds, out)
+    sets = [read_own(args.annotations, reading, account)]
+    share = share_of(args)
+    if share is None:
+        reading = Reading(args.val_images, None, args.boxes, args.crowds, out)
+        sets.append(read_own(Path(args.val), reading, account))
+    choices = own_data.Choices(args.ask, args.expressions is not None, args.absent, args.prompts,
+                               args.exif, args.white, share or 0.1, args.seed)
+    if not any(own.pictures for own in sets[:1]):
+        raise ValueError(f'{args.annotations} holds no usable picture: {dict(account.reasons)}')
+    out.mkdir(parents=True, exist_ok=True)
+    done = own_data.convert(out, sets, choices, account, folder.is_ours,
+                            lambda items: tqdm(items, 'pictures', unit='picture'))
+    config = write_config(args, out, done.img_dir, done.report)
+    folder.note([config, *done.written])
+    report = dict(ok=True, config=os.path.join(os.path.abspath(args.out), config.name),
+                  **done.report, **try_config(config), **account.report())
+    expected = account.used['query'] + account.used['prompt']
+    assert sum(report['samples'].values()) == expected, (report['samples'], account.used)
+    return dict(report, warning=advice(args, report))
 
 
 if __name__ == '__main__':

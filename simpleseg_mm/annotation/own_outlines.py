@@ -1,0 +1,94 @@
+"""Outlines of one's own objects, as they are drawn, and what they cover on the picture."""
+import base64
+import io
+from dataclasses import dataclass
+
+import numpy as np
+from PIL import Image
+
+from simpleseg_mm.polygon import (mask_to_rle, rle_to_crop, rle_to_mask, segmentation_to_mask,
+                                  segmentation_to_rle)
+
+
+@dataclass
+class Crop:
+    """A mask of a part of the picture, as LabelMe holds it.
+
+    Attributes:
+        png: PNG file in base64; what is not black is in the mask.
+        x, y: of its top left pixel in the picture.
+    """
+    png: str
+    x: int
+    y: int
+
+    def place(self, size: tuple[int, int]) -> np.ndarray:
+        """The mask on a picture of ``size`` (h, w), (h, w) bool. ValueError: what is wrong."""
+        try:
+            with Image.open(io.BytesIO(base64.b64decode(self.png)), formats=('PNG', )) as png:
+                if png.width * png.height > size[0] * size[1]:
+                    raise ValueError('larger than the picture')
+                box = np.asarray(png.convert('L')) > 0
+        except Exception:  # decoders raise whatever broken bytes lead to
+            raise ValueError('mask that is no PNG in base64, or larger than the picture') from None
+        whole = np.zeros(size, bool)
+        if not (0 <= self.x < size[1] and 0 <= self.y < size[0]):
+            raise ValueError('mask that begins outside the picture')
+        place = whole[self.y:self.y + box.shape[0], self.x:self.x + box.shape[1]]
+        place |= box[:place.shape[0], :place.shape[1]]
+        return whole
+
+
+def settle(parts: list, cuts: list, size: tuple[int, int]) -> tuple:
+    """What an object covers of a picture of ``size`` (h, w).
+
+    Args:
+        parts: flat polygons, RLE dicts or :class:`Crop`; their union is the object.
+        cuts: the same, taken off it.
+
+    Returns:
+        COCO's segmentation (the polygons themselves, where they say it), the box x1, y1, x2, y2,
+        and the area in pixels; 0 where nothing is inside the picture.
+
+    Raises:
+        ValueError: a part is broken; the message says how.
+    """
+    if not cuts and all(isinstance(part, list) for part in parts):
+        segmentation, rle = parts, segmentation_to_rle(parts, *size)
+    elif not cuts and len(parts) == 1 and isinstance(parts[0], dict):
+        rle = segmentation = _plain(segmentation_to_rle(parts[0], *size))
+    else:
+        mask = np.zeros(size, bool)
+        for part in parts:
+            mask |= _mask(part, size)
+        for part in cuts:
+            mask &= ~_mask(part, size)
+        rle = segmentation = mask_to_rle(mask)
+    crop, (x, y) = rle_to_crop(rle)
+    box = [float(x), float(y), float(x + crop.shape[1]), float(y + crop.shape[0])]
+    return segmentation, box, int(np.count_nonzero(crop))
+
+
+def extent(part) -> tuple[float, float] | None:
+    """Largest x and y of a part; the size (w, h) of an RLE's picture; None where unreadable."""
+    try:
+        if isinstance(part, dict):
+            height, width = part['size']
+            return float(width), float(height)
+        if isinstance(part, Crop):
+            return float(part.x), float(part.y)
+        points = np.asarray(part, float).reshape(-1, 2)
+        return (float(points[:, 0].max()), float(points[:, 1].max())) if len(points) else None
+    except (KeyError, TypeError, ValueError, OverflowError):
+        return None
+
+
+def _mask(part, size: tuple[int, int]) -> np.ndarray:
+    if isinstance(part, Crop):
+        return part.place(size)
+    return segmentation_to_mask(part if isinstance(part, dict) else [part], *size)
+
+
+def _plain(rle: dict) -> dict:
+    """An RLE with counts that JSON can hold, in COCO's compressed form."""
+    return mask_to_rle(rle_to_mask(rle))

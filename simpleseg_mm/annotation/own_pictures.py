@@ -1,0 +1,264 @@
+"""Pictures of one's own: looked at together, turned by one rule, with one white, and checked."""
+import hashlib
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import cv2
+import numpy as np
+from PIL import Image
+
+from simpleseg_mm.datasets.transforms import decode_image
+from simpleseg_mm.files import ImageError, load_image, open_picture, orientation_of, replacing
+from simpleseg_mm.files.pictures import turned, upright
+
+from .own_account import Account
+from .own_formats import OwnPicture, OwnSet
+from .own_outlines import Crop, extent, settle
+
+EXIF = ('auto', 'stored', 'upright')
+_BITS = range(8, 17)
+_BEYOND = 0.01  # of the longer side that an outline may reach beyond its picture, at least 2 px
+_WAYS = {'stored': 'as they are stored', 'upright': 'as viewers show them'}
+
+
+@dataclass
+class Look:
+    """What the header of a picture says.
+
+    Attributes:
+        size: (h, w) as it is stored.
+        tag: EXIF orientation, 1 to 8.
+        brightest: value of a picture of more than 8 bits; 0 for others.
+    """
+    size: tuple[int, int]
+    tag: int
+    brightest: int
+
+
+def look_at(picture: OwnPicture) -> Look | None:
+    """Read a picture's header, and its brightest value; None, and a fault, where it is none."""
+    if picture.fault:
+        return None
+    if picture.raw is None and not picture.path.is_file():
+        picture.fault = 'picture missing'
+        return None
+    try:
+        raw = picture.raw if picture.raw is not None else picture.path.read_bytes()
+        if not raw:
+            picture.fault = 'picture file empty'
+            return None
+        with open_picture(raw, str(picture.path)) as image:
+            tag = orientation_of(image)
+            deep = _deep_pixels(image, raw)
+            return Look(image.size[::-1], tag, 0 if deep is None else int(deep.max()))
+    except (OSError, ImageError):
+        picture.fault = 'picture broken, too large or of no known format'
+        return None
+
+
+def white_of(looks: Iterable[Look | None]) -> int:
+    """The white of a set: of n = 8 to 16 bits, the fewest that hold its brightest value."""
+    brightest = max((look.brightest for look in looks if look is not None), default=0)
+    return next(2**n - 1 for n in _BITS if 2**n > brightest or n == 16)
+
+
+# --- EXIF --------------------------------------------------------------------------------------
+def choose_orientation(own: OwnSet, looks: Sequence[Look | None], asked: str, where: str,
+                       account: Account) -> str:
+    """One rule for all turned pictures of a set: 'stored' or 'upright'.
+
+    Two kinds of evidence are counted: outlines that lie inside the picture one way and outside it
+    the other, and the size that the annotations state. Both exist for tags 5 to 8 on pictures that
+    are no squares; the rule is for all. Outlines are stronger, since tools state the size of the
+    file and draw on what they show (Label Studio). Pictures that contradict the rule get a fault.
+
+    Args:
+        own: the set; ``own.exif`` is the rule where there is no evidence.
+        looks: of its pictures.
+        asked: 'auto', or the rule.
+        where: names the set.
+    """
+    pairs = [(picture, look) for picture, look in zip(own.pictures, looks)
+             if look is not None and look.tag != 1]
+    if not pairs:
+        return own.exif if asked == 'auto' else asked
+    if asked != 'auto':
+        account.decide(f'turned picture (EXIF) read {_WAYS[asked]}, as --exif says', where,
+                       len(pairs))
+        return asked
+    drawn = [_by_outlines(picture, look) for picture, look in pairs]
+    sized = [_by_size(picture, look) for picture, look in pairs]
+    votes, said = Counter(filter(None, drawn)), Counter(filter(None, sized))
+    rule, why = own.exif, 'for want of evidence'
+    for counts, name in ((votes, 'by outlines that fit this way alone'),
+                         (said, 'by the sizes that their annotations state')):
+        if counts['stored'] != counts['upright']:
+            rule = max(counts, key=counts.get)
+            why = f'{name}: {counts[rule]} for it, {counts.total() - counts[rule]} against it'
+            break
+    account.decide(f'turned picture (EXIF) read {_WAYS[rule]}, {why} (--exif tells otherwise)',
+                   where, len(pairs))
+    misleading = any(by_outline == rule and by_size not in (None, rule)
+                     for by_outline, by_size in zip(drawn, sized))
+    for (picture, _), by_outline, by_size in zip(pairs, drawn, sized):
+        trusted = by_outline or (None if misleading else by_size)
+        if trusted not in (None, rule):
+            picture.fault = 'turned picture that contradicts the rule for the others'
+    return rule
+
+
+def _by_size(picture: OwnPicture, look: Look) -> str | None:
+    """The way that the stated size means; None where both have it, or neither."""
+    other = turned(look.size, look.tag)
+    if other == look.size or picture.size not in (look.size, other):
+        return None
+    return 'stored' if picture.size == look.size else 'upright'
+
+
+def _by_outlines(picture: OwnPicture, look: Look) -> str | None:
+    """The way that most outlines need which fit only one; None where none does, or as many."""
+    other = turned(look.size, look.tag)
+    if other == look.size:
+        return None
+    slack = max(2.0, _BEYOND * max(look.size))
+    votes: Counter[str] = Counter()
+    for one in picture.objects:
+        for part in one.parts:
+            reach = extent(part)
+            if reach is None:
+                continue
+            if isinstance(part, dict):  # an RLE is of one size exactly
+                fits = [reach == size[::-1] for size in (look.size, other)]
+            else:
+                fits = [reach[0] <= size[1] + slack and reach[1] <= size[0] + slack
+                        for size in (look.size, other)]
+            if fits[0] != fits[1]:
+                votes['stored' if fits[0] else 'upright'] += 1
+    if votes['stored'] == votes['upright']:
+        return None
+    return max(votes, key=votes.get)
+
+
+# --- checking ----------------------------------------------------------------------------------
+class Checker:
+    """Decodes every picture and every mask, and writes pictures anew that training would not read
+    as they are meant.
+
+    Args:
+        out: folder of the new set.
+        free: whether a path may be written to.
+        account: where faults are counted.
+
+    Attributes:
+        written: pictures that were written anew.
+    """
+
+    def __init__(self, out: Path, free: Callable[[Path], bool], account: Account) -> None:
+        self.out, self.free, self.account = out, free, account
+        self.written: list[Path] = []
+        self._names: set[str] = set()
+
+    def __call__(self, picture: OwnPicture, look: Look | None, rule: str, white: int
+                 ) -> str | None:
+        """A digest of the picture's content; None where it cannot be used, which is counted.
+
+        Sets the picture's path and size, and what its objects cover; those of which nothing can
+        be used are marked as lost.
+        """
+        where, size_said = picture.where, picture.size
+        digest = None if picture.fault or look is None else self._load(picture, look, rule, white)
+        if not picture.fault:
+            said = {picture.size, look.size, turned(look.size, look.tag), None} if \
+                look.tag != 1 else {picture.size, None}
+            if size_said not in said:
+                picture.fault = 'picture of another size than its annotations say'
+                where += f': (h, w) {picture.size}, not {size_said}'
+        if picture.fault:
+            self.account.leave('picture', picture.fault, where)
+            records = picture.cuts + sum(one.records for one in picture.objects)
+            self.account.leave('annotation', 'object of a picture that is left out', where,
+                               records)
+            return None
+        for one in picture.objects:
+            self._settle(one, picture.size)
+        return digest
+
+    def _load(self, picture: OwnPicture, look: Look, rule: str, white: int) -> str:
+        try:
+            raw = picture.raw if picture.raw is not None else picture.path.read_bytes()
+            pixels = _pixels(raw, look, rule, white)
+        except (OSError, ImageError):
+            picture.fault = 'picture broken, too large or of no known format'
+            return ''
+        if picture.raw is not None or not _trained_alike(raw, pixels):
+            if picture.raw is None:
+                self.account.change('picture written anew, upright and in 8 bits',
+                                    str(picture.path))
+            picture.path = self._write(picture.path, pixels)
+        picture.size, picture.raw = tuple(pixels.shape[:2]), None
+        return hashlib.sha256(raw).hexdigest()
+
+    def _write(self, path: Path, pixels: np.ndarray) -> Path:
+        """Save pixels as a PNG of their own in the new set."""
+        folder = self.out / 'images'
+        folder.mkdir(parents=True, exist_ok=True)
+        name, number = f'{path.stem}.png', 1
+        while name in self._names or not self.free(folder / name):
+            name, number = f'{path.stem}_{number}.png', number + 1
+        self._names.add(name)
+        with replacing(folder / name) as partial:
+            Image.fromarray(pixels).save(partial, 'PNG')
+        self.written.append(folder / name)
+        return folder / name
+
+    def _settle(self, one, size: tuple[int, int]) -> None:
+        if one.lost:
+            return
+        try:
+            one.segmentation, one.box, one.area = settle(one.parts, one.cuts, size)
+        except ValueError as error:
+            drawn = not any(isinstance(part, Crop) for part in (*one.parts, *one.cuts))
+            one.lost = 'broken segmentation' if drawn else str(error)
+            one.where += f': {error}'
+        else:
+            if not one.area:
+                one.lost = 'empty mask: nothing of it is inside the picture'
+        one.parts, one.cuts = [], []
+
+
+def _pixels(raw: bytes, look: Look, rule: str, white: int) -> np.ndarray:
+    """(H, W, 3) uint8 RGB of a picture by the set's rules."""
+    if not look.brightest:
+        return load_image(raw, upright=rule == 'upright')
+    with open_picture(raw) as image:
+        deep = _deep_pixels(image, raw)
+    pixels = load_image(deep, white=white)
+    return upright(pixels, look.tag) if rule == 'upright' else pixels
+
+
+def _deep_pixels(image: Image.Image, raw: bytes) -> np.ndarray | None:
+    """Pixels of more than 8 bits, uint16, as they are stored; None for a picture of 8.
+
+    Pillow cuts colours of 16 bits to the upper 8, which is black where 12 are used; OpenCV reads
+    them whole.
+    """
+    if image.mode.startswith('I'):
+        return np.asarray(image).clip(0, 65535).astype(np.uint16)
+    if not image.tile or ';16' not in str(image.tile[0][3]):
+        return None
+    found = cv2.imdecode(np.frombuffer(raw, np.uint8), cv2.IMREAD_UNCHANGED)
+    if found is None or found.dtype != np.uint16 or found.shape[:2] != image.size[::-1]:
+        return None
+    if found.ndim == 3:
+        found = found[..., [2, 1, 0, 3][:found.shape[2]]]
+    return np.ascontiguousarray(found)
+
+
+def _trained_alike(raw: bytes, pixels: np.ndarray) -> bool:
+    """Whether training reads the file as these pixels."""
+    try:
+        return np.array_equal(decode_image(raw), pixels)
+    except (OSError, ValueError):
+        return False
