@@ -225,7 +225,7 @@ def test_broken_records_are_left_out_and_named(run, tmp_path):
                1})
     assert report['changed'] == {'part of fewer than three points, which covers nothing': 1}
     assert report['read'] == dict(picture=9, annotation=21, query=9)
-    assert 'annotation 2: RLE size [9, 9]' in out
+    assert 'annotation 2: the RLE has size [9, 9], the image has [48, 64]' in out
 
 
 @pytest.mark.parametrize('content, options, message', [

@@ -51,15 +51,15 @@ def read_coco_set(path: Path, content, reading: Reading, account: Account) -> Ow
     if reading.expressions is not None:
         _give_expressions(reading.expressions, pictures, objects, account)
     elif repeated:
-        account.decide('annotation without an id of its own, used all the same (only --expressions '
-                       'needs ids)', f'{path}, annotation ids {list(repeated)[:5]}',
+        account.decide('annotation without an id of its own, used all the same: ids are for '
+                       '--expressions alone', f'{path}, annotation ids {list(repeated)[:5]}',
                        sum(map(len, repeated.values())))
     for how, count in finder.guessed.items():
         account.decide(f'picture not where its record says, found {how}', str(path), count)
     every = list(pictures.values())
     if not reading.images and every and not any(picture.path for picture in every):
-        account.decide('no picture is where tools put them; --images names their folder', str(path),
-                       len(every))
+        account.decide('picture that is not where tools put them; --images names their folder',
+                       str(path), len(every))
     return OwnSet(every, 'stored')
 
 

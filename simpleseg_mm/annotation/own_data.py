@@ -213,7 +213,8 @@ def write_split(path: Path, pictures: Iterable[OwnPicture], img_dir: Path,
                 targets[text] = targets.get(text, 0) + 1
             x1, y1, x2, y2 = one.box
             annotations.append(dict(
-                id=len(annotations) + 1, image_id=image_id, category_id=numbers[one.category or UNNAMED],
+                id=len(annotations) + 1, image_id=image_id,
+                category_id=numbers[one.category or UNNAMED],
                 iscrowd=int(one.crowd), bbox=[x1, y1, x2 - x1, y2 - y1], area=one.area,
                 segmentation=one.segmentation, phrase=one.texts))
         queries['none'] += len(picture.texts)

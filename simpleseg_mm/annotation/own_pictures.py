@@ -50,9 +50,9 @@ def look_at(picture: OwnPicture) -> Look | None:
             picture.fault = 'picture file empty'
             return None
         with open_picture(raw, str(picture.path)) as image:
-            tag = orientation_of(image)
-            deep = _deep_pixels(image, raw)
-            return Look(image.size[::-1], tag, 0 if deep is None else int(deep.max()))
+            deep = _deep_pixels(image, raw)  # before the tag: looking for that may load a PNG
+            brightest = 0 if deep is None else int(deep.max())
+            return Look(image.size[::-1], orientation_of(image), brightest)
     except (OSError, ImageError):
         picture.fault = 'picture broken, too large or of no known format'
         return None
