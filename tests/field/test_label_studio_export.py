@@ -4,7 +4,8 @@ from own_sets import areas, coco, own, written
 
 
 @pytest.mark.parametrize('name', ['images/{}', 'images\\{}',
-                                  '../../label-studio/media/upload/4/{}', '/data/upload/4/{}', '/label-studio/data/media/upload/4/{}'])
+                                  '../../label-studio/media/upload/4/{}', '/data/upload/4/{}',
+                                  '/label-studio/data/media/upload/4/{}'])
 @pytest.mark.parametrize('option', [None, 'images'])
 def test_result_json_beside_its_images(tmp_path, name, option):
     """label-studio #7294: backslashes on Windows; archives keep the server's paths."""
