@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from simpleseg_mm.annotation import LocalEngine, Stage, annotate
+from simpleseg_mm.annotation import LocalEngine, ReadTars, Stage, annotate
 from simpleseg_mm.polygon import mask_to_rle
 from simpleseg_mm.registry import STAGES
 
@@ -106,6 +106,21 @@ class BoxSegment(Stage):
                 mask[y1:y2, x1:x2] = not self.empty
                 mask[y1:y1 + 3, x1:x1 + 3] = False
                 found['mask'] = mask_to_rle(mask)
+
+
+@STAGES.register_module()
+class KillingReader(ReadTars):
+    """Dies in the second chunk of the file of this name."""
+
+    def __init__(self, die_in, **kwargs):
+        super().__init__(**kwargs)
+        self.die_in = die_in
+
+    def chunks(self, file, done):
+        for number, chunk in enumerate(super().chunks(file, done)):
+            if number and file.name == self.die_in:
+                os.kill(os.getpid(), signal.SIGKILL)
+            yield chunk
 
 
 def simple(reader: dict, **detect) -> dict:

@@ -8,9 +8,11 @@ import time
 from pathlib import Path
 
 import pytest
-from annotation_standin import folder_of, photos, run, shards, simple
+from annotation_standin import folder_of, jpeg, photos, run, shards, simple
 
 from simpleseg_mm.annotation import annotate
+from simpleseg_mm.annotation.stage import Journal
+from simpleseg_mm.annotation.tar import pack
 
 ROOT = Path(__file__).resolve().parents[1]
 NO_RAY = "needs Ray Data: pip install 'simpleseg-mm[annotate-ray]'"
@@ -69,10 +71,90 @@ def test_an_image_that_always_kills_its_process_is_quarantined(quiet, tmp_path):
     assert (tmp_path / 'quarantine/images-000001.tar').exists()
 
 
+@pytest.mark.parametrize('leftover', [{}, dict(driver='another', deaths={'detect/0': 9}), [], 3])
+def test_deaths_of_another_driver_accuse_nobody(tmp_path, leftover):
+    (tmp_path / 'in_work').mkdir()
+    (tmp_path / 'in_work/c.json').write_text(json.dumps(leftover))
+    assert Journal(tmp_path, 'c', 'mine').deaths('detect/0') == 0
+    (tmp_path / 'in_work/c.json').write_bytes(b'{"dri')
+    Journal(tmp_path, 'c', 'mine').enter('detect/0')
+    assert Journal(tmp_path, 'c', 'mine').deaths('detect/0') == 1
+    Journal(tmp_path, 'c', 'other').enter('detect/0')
+    assert Journal(tmp_path, 'c', 'mine').deaths('detect/0') == 0
+    Journal(tmp_path, 'c', 'mine').leave()
+    assert list((tmp_path / 'in_work').iterdir()) == []
+
+
+def processes_of(root: Path) -> list[int]:
+    """Processes that a run of this folder has started, by their environment."""
+    found = []
+    for path in Path('/proc').glob('[0-9]*'):
+        try:
+            if str(root) in (path / 'environ').read_bytes().decode('latin-1'):
+                found.append(int(path.name))
+        except OSError:
+            pass
+    return found
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('options', [[], ['--workers', '2']], ids=['one_process', 'two_processes'])
+def test_a_driver_killed_again_and_again_accuses_no_image(quiet, tmp_path, options):
+    reader, expected, counts = quiet
+    cfg = simple(reader, wait=1)
+    for _ in range(4):  # always in the first batch
+        driver = start(cfg, tmp_path, *options)
+        wait_for(lambda: list((tmp_path / 'run').glob('in_work/images-*0.json')), driver)
+        driver.send_signal(signal.SIGKILL)
+        driver.communicate()
+        end = time.time() + 30
+        while processes_of(tmp_path) and time.time() < end:
+            time.sleep(0.05)
+        assert processes_of(tmp_path) == []  # the workers have left with it
+        assert not list((tmp_path / 'run').glob('ledger/*.json'))
+    out, err = start(cfg, tmp_path, *options).communicate(timeout=240)
+    result = json.loads(out.splitlines()[-1])
+    assert result['counts'] == counts and result['quarantined'] == 0, err
+    assert shards(tmp_path / 'run') == expected
+
+
+@pytest.mark.slow
+def test_an_image_that_kills_the_only_process_is_found_when_the_run_goes_on(quiet, tmp_path):
+    reader, expected, _ = quiet
+    cfg = simple(reader, die_at='005')
+    first = start(cfg, tmp_path)
+    first.communicate(timeout=240)
+    assert first.returncode == -signal.SIGKILL
+    out, err = start(cfg, tmp_path).communicate(timeout=240)
+    result = json.loads(out.splitlines()[-1])
+    assert result['counts']['images']['dropped'] == {'detect: killed its process': 1}, err
+    mine = shards(tmp_path / 'run')
+    assert [name for name in expected if mine[name] != expected[name]] == [
+        'images-000001.npy', 'images-000001.tar']
+    assert not list((tmp_path / 'run/in_work').iterdir())
+
+
+@pytest.mark.slow
+def test_a_file_that_kills_its_reader_is_at_fault(quiet, tmp_path):
+    """The first chunks of the file, and the other files, are written."""
+    reader, expected, _ = quiet
+    tars = tmp_path / 'tars'
+    tars.mkdir()
+    for name in 'ab':
+        parts, _ = pack([(f'{name}{k}.jpg', jpeg(k)) for k in range(3)])
+        (tars / f'{name}.tar').write_bytes(b''.join(parts))
+    cfg = simple(dict(type='KillingReader', paths=str(tars / '*.tar'), shard_size=2, die_in='a'))
+    found = run(cfg, tmp_path / 'run', workers=1)
+    assert found['counts']['images'] == dict(entered=5, written=5, dropped={})
+    (reason, detail), = found['input_faults']
+    assert reason == 'file unreadable' and detail.endswith('after 1 chunks: killed its process')
+
+
 def start(cfg: dict, root: Path, *options) -> subprocess.Popen:
     path = root / 'config.py'
     path.write_text(''.join(f'{key} = {value!r}\n' for key, value in cfg.items()))
-    env = dict(os.environ, PYTHONPATH=f'{ROOT}:{ROOT / "tests"}', OMP_NUM_THREADS='1')
+    env = dict(os.environ, PYTHONPATH=f'{ROOT}:{ROOT / "tests"}', OMP_NUM_THREADS='1',
+               RUN_OF=str(root))
     return subprocess.Popen([sys.executable, str(ROOT / 'tools/annotate.py'), str(path),
                              '--work-dir', str(root / 'run'), *options], env=env,
                             stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
