@@ -185,3 +185,111 @@ def test_pictures_of_different_form(tmp_path):
     one = run(simple(dict(type='ReadFolder', root=str(images))), tmp_path / 'folder')
     two = run(simple(dict(type='ReadTars', paths=str(tmp_path / '*.tar'))), tmp_path / 'tar')
     assert one['counts'] == two['counts'] and one['counts']['objects']['written'] == 5
+
+
+def test_coco_json_is_read_by_the_other_half(tmp_path, monkeypatch, capsys):
+    """By own_data.py and by CocoQueryDataset, through a link and from any working directory."""
+    import runpy
+    import sys
+
+    from annotation_standin import folder_of
+
+    from simpleseg_mm.datasets import CocoQueryDataset
+    images = folder_of(tmp_path / 'images', 6, size=(128, 96))
+    cfg = simple(dict(type='ReadFolder', root=str(images), shard_size=2),
+                 category='traffic\u2028light\n\x07')
+    run(cfg, tmp_path / 'run')
+    for path in (tmp_path / 'run/shards').glob('*.npy'):
+        assert (np.load(path)[:, 5] == -1).all()
+    assert write_coco(str(tmp_path / 'run'), str(tmp_path / 'run/coco.json'))['images'] == 6
+    coco = json.loads((tmp_path / 'run/coco.json').read_text())
+    assert coco['categories'] == [dict(id=1, name='traffic light')]
+    (tmp_path / 'elsewhere').mkdir()
+    (tmp_path / 'link').symlink_to(tmp_path / 'run')
+    monkeypatch.chdir(tmp_path / 'elsewhere')
+    data = CocoQueryDataset('../link', 'coco.json', 'images', targets='category')
+    assert [data[k]['data_samples'].text for k in range(len(data))] == ['traffic light'] * 6
+    monkeypatch.setattr(sys, 'argv', ['own_data.py', '../link/coco.json', '../own', '--val', '0.4'])
+    with pytest.raises(SystemExit) as end:
+        runpy.run_path(str(ROOT / 'tools/dataset_converters/own_data.py'), run_name='__main__')
+    report = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert not end.value.code and report['train']['images'] + report['val']['images'] == 6
+    assert report['left_out_or_changed'] == {}
+
+
+def test_a_category_of_which_an_object_was_dropped_is_not_asked(tmp_path):
+    """Two are proposed, one is too small: the image holds two all the same."""
+    from annotation_standin import folder_of
+    images = folder_of(tmp_path / 'images', 1, size=(128, 96))
+    reader = dict(type='ReadFolder', root=str(images))
+    asked = {}
+    for name, boxes, scores in [
+            ('small', [[10, 10, 60, 60], [90, 10, 94, 40]], [0.9, 0.9]),
+            ('doubtful', [[10, 10, 60, 60], [90, 10, 120, 40]], [0.9, 0.1]),
+            ('twice', [[10, 10, 60, 60], [11, 10, 60, 60]], [0.9, 0.8])]:
+        run(simple(reader, boxes=boxes, scores=scores), tmp_path / name)
+        asked[name] = len(np.load(tmp_path / name / 'shards/images-000000.npy'))
+        write_coco(str(tmp_path / name), str(tmp_path / name / 'coco.json'))
+        image, = json.loads((tmp_path / name / 'coco.json').read_text())['images']
+        assert image['not_exhaustive_category_ids'] == ([1] if name == 'small' else [])
+    assert asked == dict(small=0, doubtful=1, twice=1)
+
+
+RECORDS = dict(images=[dict(id=1, file_name='x/001.jpg', width=64, height=48),
+                    dict(id=2, file_name='y/001.jpg', width=64, height=48),
+                    dict(id=3, file_name='000.jpg', width=64, height=48),
+                    dict(id='4', file_name='y\\002.jpg', width=64.0, height='48')],
+            categories=[dict(id=1, name='car'), dict(id=2, name='man')],
+            annotations=[
+                dict(id=1, image_id=1, category_id=1, bbox=[8, 8, 20, 20],
+                     segmentation=[8, 8, 28, 8, 28, 28, 8, 28]),  # flat
+                dict(id=2, image_id=1, category_id=2, bbox=None, iscrowd=1,
+                     segmentation=dict(size=[48, 64], counts=[0, 500, 2572])),
+                dict(id=3, image_id=2, category_id=1, segmentation=[['8', 8, 28, 8, 28, 28]]),
+                dict(id=4, image_id=2, category_id=1, segmentation='?'),
+                dict(id=5, image_id=3, category_id=1, segmentation=None),
+                dict(id=6, image_id=4, category_id='1', bbox=[8, 8, 20, 20],
+                     segmentation=[[8, 8, 28, 8, 28, 28, 8, 28]])])
+
+
+def test_records_are_found_by_their_whole_name(tmp_path):
+    from annotation_standin import config, jpeg
+    for number, name in enumerate(['x/001.jpg', 'y/001.jpg', 'y/002.jpg', 'x/000.jpg',
+                                   'y/000.jpg', 'z/003.jpg']):
+        path = tmp_path / 'images' / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(jpeg(number))
+    ann_file = tmp_path / 'coco.json'
+    ann_file.write_text(json.dumps(RECORDS))
+    cfg = config(dict(type='ReadFolder', root=str(tmp_path / 'images')),
+                 detect=dict(type='OracleDetect', ann_file=str(ann_file)),
+                 segment=dict(type='OracleSegment', ann_file=str(ann_file)),
+                 clean=dict(type='CleanMasks'))
+    counts = run(cfg, tmp_path / 'run')['counts']
+    assert counts['images'] == dict(entered=6, written=3, dropped={
+        'detect: its record may be of another image of its name': 2,
+        'detect: not in the annotations': 1})
+    assert counts['objects'] == dict(entered=5, written=3, dropped={
+        'detect: annotation unusable': 1, 'detect: crowd': 1})
+    write_coco(str(tmp_path / 'run'), str(tmp_path / 'run/coco.json'), images=False)
+    found = json.loads((tmp_path / 'run/coco.json').read_text())
+    files = {image['id']: image['source']['file'] for image in found['images']}
+    assert {files[a['image_id']]: a['ann_id'] for a in found['annotations']} == {
+        'x/001.jpg': 1, 'y/001.jpg': 3, 'y/002.jpg': 6}
+    names = {c['id']: c['name'] for c in found['categories']}
+    assert {files[image['id']]: [names[k] for k in image['not_exhaustive_category_ids']]
+            for image in found['images']} == {'x/001.jpg': ['man'], 'y/001.jpg': ['car'],
+                                              'y/002.jpg': []}
+    assert not (tmp_path / 'run/images').exists()
+
+
+@pytest.mark.parametrize('change, message', [
+    (dict(images=[*RECORDS['images'], dict(RECORDS['images'][0], file_name='z.jpg')]), 'used twice'),
+    (dict(annotations=RECORDS['annotations'] * 2), 'and 1 more'),
+    (dict(categories=None), 'categories is None'), (dict(images=3), 'no COCO file')])
+def test_a_coco_file_with_two_meanings_is_refused(tmp_path, change, message):
+    from simpleseg_mm.annotation import OracleDetect
+    (tmp_path / 'coco.json').write_text(json.dumps({**RECORDS, **change}))
+    with pytest.raises(ValueError, match=message) as error:
+        OracleDetect(str(tmp_path / 'coco.json'))
+    assert len(str(error.value).splitlines()) == 1 and 'coco.json' in str(error.value)

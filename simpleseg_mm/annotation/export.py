@@ -42,14 +42,14 @@ def annotations_of(work_dir: str) -> Iterator[tuple[Path, dict, bytes]]:
 def write_coco(work_dir: str, out_file: str, images: bool = True) -> dict:
     """All annotations as one COCO instances file; memory does not grow with the number of images.
 
-    ``file_name`` is ``images/SHARD/KEY.jpg``, from the folder of the file. An annotation has
-    ``descriptions``, ``score`` and ``polygon`` besides COCO's fields. An image has LVIS's
+    ``file_name`` is ``SHARD/KEY.jpg``, in the folder ``images`` beside the file. An annotation has
+    ``descriptions``, ``phrase`` (their texts), ``score`` and ``polygon`` besides COCO's fields. An image has LVIS's
     ``not_exhaustive_category_ids``: categories of which it holds objects that were dropped.
 
     Args:
         work_dir: of the run.
         out_file: the file.
-        images: write the images too, where ``file_name`` says.
+        images: write the images too, below ``images``.
 
     Returns:
         Numbers of images, annotations and categories.
@@ -61,9 +61,9 @@ def write_coco(work_dir: str, out_file: str, images: bool = True) -> dict:
         out.write('{"images":[')
         for path, annotation, raw in annotations_of(work_dir):
             count += 1
-            name = f'images/{path.stem}/{annotation["file_name"]}'
+            name = f'{path.stem}/{annotation["file_name"]}'
             if images:
-                _write_image(Path(out_file).parent / name, raw)
+                _write_image(Path(out_file).parent / 'images' / name, raw)
             partly = [categories.setdefault(category, len(categories) + 1)
                       for category in annotation['incomplete'] if category]
             out.write(',\n' if count > 1 else '\n')
@@ -74,8 +74,10 @@ def write_coco(work_dir: str, out_file: str, images: bool = True) -> dict:
                 annotations += 1
                 category = categories.setdefault(found['category'], len(categories) + 1)
                 later.write(',\n' if annotations > 1 else '\n')
+                phrases = [d['text'] for d in found['descriptions']]
                 json.dump(dict(found, id=annotations, image_id=count, iscrowd=0,
-                               category_id=category), later)
+                               category_id=category, **dict(phrase=phrases) if phrases else {}),
+                          later)
         out.write('],\n"annotations":[')
         later.seek(0)
         while part := later.read(1 << 20):

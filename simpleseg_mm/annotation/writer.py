@@ -13,6 +13,8 @@ from .sample import KINDS, Chunk, Sample, clean_text
 from .tar import pack
 
 FOLDERS = ('shards', 'ledger', 'quarantine', 'in_work', 'survey')
+#: note of texts that no sample is made of, see :func:`texts_of`
+NOT_ASKED = 'text of several objects, of dropped ones, or of no mask: not asked'
 #: columns of a shard's index, one row a text of an object
 INDEX = ('image_offset', 'image_size', 'json_offset', 'json_size', 'object', 'text')
 
@@ -40,19 +42,22 @@ def annotation_of(sample: Sample) -> dict:
 def texts_of(annotation: dict) -> list[tuple[int, int]]:
     """(object, text) of all masks that can be asked for in words.
 
-    The text is the number of a description, or -1: the category, where the image has no other
-    object of it, kept or dropped.
+    The text is the number of a description, or -1: the category. A text that another object has
+    too is not asked, nor is a category of which an object was dropped: the mask would be a part
+    of the answer.
     """
-    names = Counter(o['category'] for o in annotation['objects'])
-    rows = []
-    for found in annotation['objects']:
-        if not found['segmentation']:
-            continue
-        rows += [(found['id'], text) for text in range(len(found['descriptions']))]
-        if (found['category'] and names[found['category']] == 1
-                and found['category'] not in annotation['incomplete']):
-            rows.append((found['id'], -1))
-    return rows
+    owners = Counter(text for found in annotation['objects'] for text in {
+        name.lower() for name, _ in _texts(found)})
+    partly = {name.lower() for name in annotation['incomplete']}
+    return [(found['id'], number) for found in annotation['objects'] if found['segmentation']
+            for text, number in _texts(found)
+            if owners[text.lower()] == 1 and text.lower() not in partly]
+
+
+def _texts(found: dict) -> list[tuple[str, int]]:
+    texts = [(description['text'], number)
+             for number, description in enumerate(found['descriptions'])]
+    return [*texts, *([(found['category'], -1)] if found['category'] else [])]
 
 
 def write_chunk(chunk: Chunk, work_dir: Path, stages: Sequence[str]) -> dict:
@@ -81,6 +86,8 @@ def write_chunk(chunk: Chunk, work_dir: Path, stages: Sequence[str]) -> dict:
     if files:
         replace_bytes(work_dir / 'shards' / f'{chunk.name}.tar', *content)
         replace_bytes(work_dir / 'shards' / f'{chunk.name}.npy', index.getvalue())
+    texts = sum(len(_texts(found)) for annotation in annotations for found in annotation['objects'])
+    chunk.notes[NOT_ASKED] += texts - len(rows)
     record = _record(chunk, annotations, sum(map(len, content)) if files else 0, stages)
     replace_bytes(work_dir / 'ledger' / f'{chunk.name}.json', json.dumps(record).encode())
     return record
