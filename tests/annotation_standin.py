@@ -69,8 +69,8 @@ class BoxDetect(Stage):
         fail_at: key of an image that raises.
     """
 
-    def __init__(self, boxes=None, scores=None, wait=0, die_at='', once='', fail_at='', category='thing',
-                 **kwargs):
+    def __init__(self, boxes=None, scores=None, wait=0, die_at='', once='',
+                 fail_at='', category='thing', **kwargs):
         super().__init__(**kwargs)
         self.boxes, self.scores, self.wait = boxes, scores, wait
         self.die_at, self.once, self.fail_at = die_at, once, fail_at
@@ -88,7 +88,8 @@ class BoxDetect(Stage):
             w, h = sample.width, sample.height
             boxes = self.boxes or [[w / 4, h / 4, w * 3 / 4, h * 3 / 4]]
             scores = self.scores or [0.9] * len(boxes)
-            sample.propose([dict(box=list(map(float, box)), score=float(score), category=self.category)
+            sample.propose([dict(box=list(map(float, box)), score=float(score),
+                                 category=self.category)
                             for box, score in zip(boxes, scores)])
 
 

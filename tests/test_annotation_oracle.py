@@ -209,7 +209,8 @@ def test_coco_json_is_read_by_the_other_half(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path / 'elsewhere')
     data = CocoQueryDataset('../link', 'coco.json', 'images', targets='category')
     assert [data[k]['data_samples'].text for k in range(len(data))] == ['traffic light'] * 6
-    monkeypatch.setattr(sys, 'argv', ['own_data.py', '../link/coco.json', '../own', '--val', '0.4'])
+    monkeypatch.setattr(sys, 'argv', ['own_data.py', '../link/coco.json', '../own', '--val',
+                                      '0.4'])
     with pytest.raises(SystemExit) as end:
         runpy.run_path(str(ROOT / 'tools/dataset_converters/own_data.py'), run_name='__main__')
     report = json.loads(capsys.readouterr().out.splitlines()[-1])
@@ -284,7 +285,8 @@ def test_records_are_found_by_their_whole_name(tmp_path):
 
 
 @pytest.mark.parametrize('change, message', [
-    (dict(images=[*RECORDS['images'], dict(RECORDS['images'][0], file_name='z.jpg')]), 'used twice'),
+    (dict(images=[*RECORDS['images'], dict(RECORDS['images'][0], file_name='z.jpg')]),
+     'used twice'),
     (dict(annotations=RECORDS['annotations'] * 2), 'and 1 more'),
     (dict(categories=None), 'categories is None'), (dict(images=3), 'no COCO file')])
 def test_a_coco_file_with_two_meanings_is_refused(tmp_path, change, message):

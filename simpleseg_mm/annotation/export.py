@@ -43,8 +43,9 @@ def write_coco(work_dir: str, out_file: str, images: bool = True) -> dict:
     """All annotations as one COCO instances file; memory does not grow with the number of images.
 
     ``file_name`` is ``SHARD/KEY.jpg``, in the folder ``images`` beside the file. An annotation has
-    ``descriptions``, ``phrase`` (their texts), ``score`` and ``polygon`` besides COCO's fields. An image has LVIS's
-    ``not_exhaustive_category_ids``: categories of which it holds objects that were dropped.
+    ``descriptions``, ``phrase`` (their texts), ``score`` and ``polygon`` besides COCO's fields. An
+    image has LVIS's ``not_exhaustive_category_ids``: categories of which it holds objects that
+    were dropped.
 
     Args:
         work_dir: of the run.

@@ -86,8 +86,8 @@ def write_chunk(chunk: Chunk, work_dir: Path, stages: Sequence[str]) -> dict:
     if files:
         replace_bytes(work_dir / 'shards' / f'{chunk.name}.tar', *content)
         replace_bytes(work_dir / 'shards' / f'{chunk.name}.npy', index.getvalue())
-    texts = sum(len(_texts(found)) for annotation in annotations for found in annotation['objects'])
-    chunk.notes[NOT_ASKED] += texts - len(rows)
+    chunk.notes[NOT_ASKED] += sum(len(_texts(found)) for annotation in annotations
+                                  for found in annotation['objects']) - len(rows)
     record = _record(chunk, annotations, sum(map(len, content)) if files else 0, stages)
     replace_bytes(work_dir / 'ledger' / f'{chunk.name}.json', json.dumps(record).encode())
     return record
