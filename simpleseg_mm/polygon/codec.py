@@ -12,7 +12,7 @@ from .parts import Part, group_rings
 from .raster import (check_size, coco_fill, rings_to_mask, rle_to_crop, rle_to_mask,
                      segmentation_to_rle)
 from .simplify import arc_length, simplify_dp
-from .spans import Spans, wind
+from .spans import Spans, fill, wind
 from .text import Grammar, ParsedAnswer, parse_answer
 
 PRESETS = ('default', 'paper', 'paper-exact')
@@ -42,13 +42,15 @@ class Decoded:
             return coco_fill(self.rings, self.size)
         if self.preset == 'paper-exact':
             return rings_to_mask(self.rings, self.size, 'centres')
-        return self.spans.mask if self.rings else np.zeros(self.size, bool)
+        if 'spans' in vars(self):
+            return self.spans.mask
+        return fill(self.rings, self.size) if self.rings else np.zeros(self.size, bool)
 
     @cached_property
     def spans(self) -> Spans:
         """The mask as spans: for IoU, area and centroid, without its pixels."""
-        if self.preset == 'default':
-            return wind(self.rings, self.size) if self.rings else Spans.from_mask(self.mask)
+        if self.preset == 'default' and self.rings and 'mask' not in vars(self):
+            return wind(self.rings, self.size)
         return Spans.from_mask(self.mask)
 
 

@@ -10,10 +10,13 @@ import numpy as np
 from pycocotools import mask as coco_mask
 
 from .contour import check_mask, check_reading, crop_of, signed_area
-from .spans import Spans, wind
+from .spans import Spans, fill, wind
 
 # Guards pycocotools and OpenCV, which crash on or wrap around far coordinates. Our choice.
 MAX_COORDINATE = 1e5
+
+# Points of a ring's border that pycocotools may work on at a time: 16 bytes each. Our choice.
+MAX_COCO_POINTS = 1 << 22
 
 #: what a character of a compressed RLE says, less 48: five bits; of a number's last, signed
 _FIVE_BITS = np.array([*range(16), *range(-16, 0), *range(32)])
@@ -59,11 +62,11 @@ def rings_to_mask(rings: Sequence, size, reading: str = 'centres') -> np.ndarray
         ValueError: a ring is not ``(N, 2)`` or holds NaN or absurd numbers.
     """
     check_reading(reading)
-    if reading == 'edges':
-        return rings_to_spans(rings, size).mask
     size = check_size(size)
     rings = _checked_rings(rings)
-    return _fill_inclusive(rings, size) if rings else np.zeros(size, bool)
+    if not rings:
+        return np.zeros(size, bool)
+    return fill(rings, size) if reading == 'edges' else _fill_inclusive(rings, size)
 
 
 def rings_to_spans(rings: Sequence, size) -> Spans:
@@ -91,23 +94,30 @@ def _fill_inclusive(rings: List[np.ndarray], size) -> np.ndarray:
     if w < 1 or h < 1:
         return mask
     rings = [ring - low.astype(np.int32) for ring in rings]  # all below is inside their box
-    cover = np.zeros((h, w), np.int32)
+    if not any(is_hole):  # their union
+        union = np.zeros((h, w), np.uint8)
+        for ring in rings:
+            cv2.fillPoly(union, [ring[:, None]], 1)
+        mask[low[1]:low[1] + h, low[0]:low[0] + w] = union
+        return mask
+    kind = np.int16 if len(rings) < 2**15 else np.int32
+    cover = np.zeros((h, w), kind)
     dots = np.concatenate([r for r in rings if len(r) == 1] or [np.zeros((0, 2), np.int32)])
     dots = dots[(dots >= 0).all(axis=1) & (dots[:, 0] < w) & (dots[:, 1] < h)]
     np.add.at(cover, (dots[:, 1], dots[:, 0]), 1)
+    spare = np.empty(h * w, kind)  # one for all rings: new memory at each would take longer
     for ring, hole in zip(rings, is_hole):
         if len(ring) > 1 and not hole:
-            _add(cover, ring, 1)
-    if any(is_hole):
-        outers = cover > 0
-        for ring, hole in zip(rings, is_hole):
-            if hole:
-                _add(cover, ring, -1, outers)
+            _add(cover, spare, ring, 1)
+    outers = cover > 0
+    for ring, hole in zip(rings, is_hole):
+        if hole:
+            _add(cover, spare, ring, -1, outers)
     mask[low[1]:low[1] + h, low[0]:low[0] + w] = cover > 0
     return mask
 
 
-def _add(cover: np.ndarray, ring: np.ndarray, step: int, outers=None) -> None:
+def _add(cover: np.ndarray, spare: np.ndarray, ring: np.ndarray, step: int, outers=None) -> None:
     """Add the inclusive fill of an outer ring, or take off the exclusive fill of a hole."""
     h, w = cover.shape
     low, high = ring.min(axis=0), ring.max(axis=0) + 1
@@ -115,7 +125,8 @@ def _add(cover: np.ndarray, ring: np.ndarray, step: int, outers=None) -> None:
     x1, y1 = min(int(high[0]), w), min(int(high[1]), h)
     if x1 <= x0 or y1 <= y0:
         return
-    crop = np.zeros((y1 - y0, x1 - x0), np.uint8)
+    crop = spare[:(y1 - y0) * (x1 - x0)].reshape(y1 - y0, x1 - x0)
+    crop[:] = 0
     points = (ring - np.array([x0, y0], np.int32))[:, None]
     cv2.fillPoly(crop, [points], 1)
     if step < 0:
@@ -136,11 +147,40 @@ def coco_fill(rings: Sequence, size) -> np.ndarray:
     is how COCO annotations and the official SimpleSeg decoder read a polygon.
     """
     h, w = check_size(size)
-    flat = [check_ring(ring).ravel().tolist() for ring in rings if len(ring) >= 3]
-    if not flat:
-        return np.zeros((h, w), bool)
-    union = coco_mask.merge(coco_mask.frPyObjects(flat, h, w))
-    return _mask_of_runs(_runs(union['counts'], 'the RLE'), h, w)
+    rings = [check_ring(ring) for ring in rings if len(ring) >= 3]
+    long = [_coco_points(ring).sum() > MAX_COCO_POINTS for ring in rings]
+    flat = [ring.ravel().tolist() for ring, is_long in zip(rings, long) if not is_long]
+    mask = np.zeros((h, w), bool)
+    if flat:
+        union = coco_mask.merge(coco_mask.frPyObjects(flat, h, w))
+        mask = _mask_of_runs(_runs(union['counts'], 'the RLE'), h, w)
+    for ring, is_long in zip(rings, long):
+        if is_long:
+            mask |= _fill_in_fans(ring, h, w)
+    return mask
+
+
+def _coco_points(ring: np.ndarray) -> np.ndarray:
+    """Points of a ring's border that pycocotools works on, for each edge: five a pixel."""
+    return 5 * np.abs(np.roll(ring, -1, axis=0) - ring).max(axis=1) + 2
+
+
+def _fill_in_fans(ring: np.ndarray, h: int, w: int) -> np.ndarray:
+    """``coco_fill`` of one long ring, by pycocotools in bounded memory.
+
+    pycocotools turns a pixel's value at each crossing of its column, and the crossings of an edge
+    depend on that edge alone. So the ring is the exclusive or of polygons that share its first
+    vertex: the edges from and to that vertex come twice and undo each other.
+    """
+    mask = np.zeros((h, w), bool)
+    work = _coco_points(ring).cumsum() // MAX_COCO_POINTS
+    cuts = np.flatnonzero(np.diff(work[:-1])) + 1
+    cuts = sorted({1, *cuts[cuts > 1].tolist(), len(ring) - 1})
+    for start, end in zip(cuts, cuts[1:]):
+        fan = np.concatenate([ring[:1], ring[start:end + 1]])
+        rle, = coco_mask.frPyObjects([fan.ravel().tolist()], h, w)
+        mask ^= _mask_of_runs(_runs(rle['counts'], 'the RLE'), h, w)
+    return mask
 
 
 def segmentation_to_mask(seg, h: int, w: int) -> np.ndarray:
