@@ -25,8 +25,8 @@ def read_answer(sample: dict, key: str = 'pred_text', kind: Optional[str] = None
                              'for models that write their answer as text')
     codec = _codec(sample['codec'])
     kind = kind or _KIND_OF_TARGET.get((sample.get('task') or '').rpartition('2')[2])
-    limit = dict(max_chars=None) if codec.lossless or key == 'answer' else {}
-    return parse_answer(sample[key], codec.grammar, kind, **limit)
+    limit = None if key == 'answer' else codec.max_chars
+    return parse_answer(sample[key], codec.grammar, kind, limit)
 
 
 def grammar_of(sample: dict) -> Grammar:

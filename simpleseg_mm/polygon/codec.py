@@ -1,23 +1,28 @@
 """Mask to text and back: one object that holds every choice made on the way."""
 import hashlib
+import warnings
 from dataclasses import dataclass
 from functools import cached_property
 from typing import List, Optional, Sequence, Tuple
 
 import numpy as np
 
-from .contour import mask_to_rings, trace_crop
+from .contour import mask_to_rings, signed_area, trace_crop
 from .fit import fit_rings, rate_of, thin_rings
 from .parts import Part, group_rings
 from .raster import (check_size, coco_fill, rings_to_mask, rle_to_crop, rle_to_mask,
                      segmentation_to_rle)
 from .simplify import arc_length, simplify_dp
 from .spans import Spans, fill, wind
-from .text import Grammar, ParsedAnswer, parse_answer
+from .text import MAX_CHARS, Grammar, ParsedAnswer, parse_answer
 
 PRESETS = ('default', 'paper', 'paper-exact')
 RING_ORDERS = ('opencv', 'reversed', 'shuffled')
 PAPER_EPSILON = 0.005
+# Characters of a text in which every vertex is written, 64 times those of a model's. Our choice.
+MAX_LOSSLESS_CHARS = 64 * MAX_CHARS
+_TOO_LONG = (f'a mask needs more than {MAX_LOSSLESS_CHARS} characters to be written vertex by '
+             'vertex, which is all that decoding reads; give a number of tokens instead of None')
 
 
 @dataclass(frozen=True, eq=False)
@@ -56,6 +61,10 @@ class Decoded:
 
 class PolygonCodec:
     """Masks to polygons as text, and any text to a mask.
+
+    What is written is always what decoding reads, ``max_chars`` characters. Where a mask needs
+    more, its largest rings are written, each as coarse as it must be, and a warning says so; with
+    ``tokens=None``, where nothing may be left out, that is a ValueError.
 
     Args:
         preset: 'default' (parts and holes, vertices placed on edges between pixels), 'paper'
@@ -98,6 +107,11 @@ class PolygonCodec:
         return self.preset == 'default' and self.tokens is None and self.epsilon is None
 
     @property
+    def max_chars(self) -> int:
+        """Characters that are written at most, and read."""
+        return MAX_LOSSLESS_CHARS if self.lossless else MAX_CHARS
+
+    @property
     def spec(self) -> str:
         """What decoding needs: 'int1000/default', with '/lossless' where texts are unbounded."""
         return f'{self.grammar.name}/{self.preset}' + ('/lossless' if self.lossless else '')
@@ -118,46 +132,81 @@ class PolygonCodec:
                 f'ring_order={self.ring_order!r}, seed={self.seed})')
 
     def encode(self, mask) -> str:
-        """Text of a mask ``(H, W)``; '[]' when it is empty. A pure function of the mask."""
+        """Text of a mask ``(H, W)``; '[]' when it is empty. A pure function of the mask.
+
+        Raises:
+            ValueError: no mask; or ``tokens=None`` and more than ``max_chars`` characters.
+        """
         mask = np.asarray(mask)
-        steps = (self._steps(mask) if self.preset == 'default'
-                 else self._paper_steps(mask_to_rings(mask, holes=False), mask.shape))
-        return self.grammar.format_steps(self._ordered(steps))
+        if self.preset == 'default':
+            return self._text(self._steps(mask))
+        rings = mask_to_rings(mask, holes=False, most=self.grammar.most_rings)
+        return self._text(self._paper_steps(rings, mask.shape), len(rings))
 
     def encode_rle(self, rle: dict) -> str:
         """Text of a COCO RLE: ``encode`` of its mask, which the paper's presets do not build.
 
         Raises:
-            ValueError: as ``rle_to_mask``.
+            ValueError: as ``rle_to_mask`` and ``encode``.
         """
         if self.preset == 'default':
             return self.encode(rle_to_mask(rle))
         crop, corner = rle_to_crop(rle)
         if not crop.size:
             return self.grammar.format_steps([])
-        rings = trace_crop(crop.view(np.uint8), corner, 'centres', holes=False)
-        steps = self._paper_steps(rings, rle['size'])
-        return self.grammar.format_steps(self._ordered(steps))
+        rings = trace_crop(crop.view(np.uint8), corner, 'centres', False,
+                           self.grammar.most_rings)
+        return self._text(self._paper_steps(rings, rle['size']), len(rings))
 
     def encode_segmentation(self, seg, h: int, w: int) -> str:
         """Text of a COCO segmentation of any kind, straight from an annotation file: ``encode``
         of its mask, which the paper's presets do not build.
 
         Raises:
-            ValueError: as ``segmentation_to_mask``.
+            ValueError: as ``segmentation_to_mask`` and ``encode``.
         """
         return self.encode_rle(segmentation_to_rle(seg, h, w))
 
     def _paper_steps(self, rings, size) -> List[np.ndarray]:
-        rings = [simplify_dp(ring, self.epsilon * arc_length(ring)) for ring in rings]
+        most = self.grammar.most_vertices
+        rings = [simplify_dp(ring, self.epsilon * arc_length(ring), most) for ring in rings]
         return self.grammar.rings_to_steps(rings, size)
 
     def _steps(self, mask) -> List[np.ndarray]:
         if self.epsilon is None and not self.lossless:
             return fit_rings(mask, self.grammar, rate_of(self.tokens, self.grammar))
         if self.lossless:
-            return self.grammar.rings_to_steps(mask_to_rings(mask, 'edges'), mask.shape)
+            rings = mask_to_rings(mask, 'edges')
+            if sum(map(len, rings)) * self.grammar.least_vertex_chars > self.max_chars:
+                raise ValueError(_TOO_LONG)
+            return self.grammar.rings_to_steps(rings, mask.shape)
         return thin_rings(mask, self.grammar, self.epsilon)
+
+    def _text(self, rings: List[np.ndarray], found: int = 0) -> str:
+        text = self.grammar.format_steps(self._ordered(rings))
+        if len(text) <= self.max_chars and found < self.grammar.most_rings:
+            return text
+        if self.lossless:
+            raise ValueError(_TOO_LONG)
+        warnings.warn(f'a mask has more rings than {self.max_chars} characters hold, which is all '
+                      'that decoding reads; its largest rings are written', stacklevel=3)
+        return self.grammar.format_steps(self._ordered(self._largest(rings)))
+
+    def _largest(self, rings: List[np.ndarray]) -> List[np.ndarray]:
+        """The largest of many rings, as many as there is room for; a hole only in its part."""
+        areas = [signed_area(ring) for ring in rings]
+        owner = np.arange(len(rings))
+        for i in range(1, len(rings)):
+            if self.preset == 'default' and areas[i] > 0:
+                owner[i] = owner[i - 1]
+        room, kept = self.max_chars - 2, set()
+        for i in sorted(range(len(rings)), key=lambda i: -abs(areas[i])):
+            room -= len(self.grammar.format_steps(rings[i:i + 1])) - 2 + len(self.grammar.comma)
+            if room < 0:
+                break
+            if owner[i] == i or owner[i] in kept:
+                kept.add(i)
+        return [rings[i] for i in sorted(kept)]
 
     def _ordered(self, rings: Sequence[np.ndarray]) -> List[np.ndarray]:
         if self.ring_order == 'reversed':
@@ -174,8 +223,7 @@ class PolygonCodec:
     def decode(self, text: str, size) -> Decoded:
         """What a text says about an image of ``size`` (h, w). Never raises on the text."""
         h, w = check_size(size)
-        limit = dict(max_chars=None) if self.lossless else {}
-        parsed = parse_answer(text, self.grammar, 'rings', **limit)
+        parsed = parse_answer(text, self.grammar, 'rings', self.max_chars)
         scale = np.array([w, h], np.float64)
         return Decoded([ring * scale for ring in parsed.rings], parsed, (h, w), self.preset)
 

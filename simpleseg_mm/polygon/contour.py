@@ -23,6 +23,11 @@ READINGS = ('centres', 'edges')
 #: x, y times this grow from left to right and from line to line; exact below 1e6 pixels
 _READING_ORDER = np.array([1.0, 1e6])
 
+#: borders of a mask from which its rings may be too many for OpenCV. Our choice.
+MANY_BORDERS = 1 << 15
+#: parts, and holes, of which the outlines of such a mask are followed in reading 'centres'
+MOST_RINGS = 1 << 13
+
 
 def check_reading(reading: str) -> str:
     """Return ``reading`` or raise ValueError."""
@@ -102,6 +107,10 @@ class _Chain:
     def keep(self, mask: np.ndarray) -> '_Chain':
         return _Chain(self.points[mask], np.bincount(self.ring[mask], minlength=len(self.size)))
 
+    def rings(self, wanted: np.ndarray) -> '_Chain':
+        """The rings for which ``wanted`` ``(R,) bool`` is True."""
+        return _Chain(self.points[wanted[self.ring]], self.size[wanted])
+
     def areas(self) -> np.ndarray:
         """Shoelace area of every ring."""
         points = (self.points - self.points[self.start][self.ring]).astype(np.int64)
@@ -118,23 +127,28 @@ class _Chain:
         return _Chain(self.points[index], self.size)
 
 
-def _order(chain: _Chain, parent: np.ndarray) -> List[int]:
-    """Outer rings by decreasing area (then top, left), each followed by its holes likewise."""
+def _order(chain: _Chain, parent: np.ndarray, most: Optional[int] = None) -> List[int]:
+    """Outer rings by decreasing area (then top, left), each followed by its holes likewise.
+
+    ``most``: only so many rings, those of the largest area. (A hole's outer ring is larger.)
+    """
     x, y = chain.points[chain.start].T
-    rank = np.lexsort((x, y, -np.abs(chain.areas()))).tolist()
+    rank = np.lexsort((x, y, -np.abs(chain.areas())))[:most].tolist()
     holes = {}
     for i in rank:
         holes.setdefault(int(parent[i]), []).append(i)
     return [i for outer in holes.get(-1, []) for i in (outer, *holes.get(outer, []))]
 
 
-def mask_to_rings(mask, reading: str = 'centres', holes: bool = True) -> List[np.ndarray]:
+def mask_to_rings(mask, reading: str = 'centres', holes: bool = True, most: Optional[int] = None
+                  ) -> List[np.ndarray]:
     """Trace every part and hole of a mask.
 
     Args:
         mask: ``(H, W)`` bool or integer; non-zero is foreground.
         reading: 'centres' or 'edges', see the module.
         holes: trace holes too; False fills them.
+        most: give only so many rings, those of the largest area; None: all.
 
     Returns:
         A list of ``(N, 2) int32`` rings, x then y, pixels; straight runs are merged. Outer rings
@@ -150,35 +164,134 @@ def mask_to_rings(mask, reading: str = 'centres', holes: bool = True) -> List[np
     if box is None:
         return []
     x0, y0, x1, y1 = box
-    return trace_crop(mask[y0:y1, x0:x1], (x0, y0), reading, holes)
+    return trace_crop(mask[y0:y1, x0:x1], (x0, y0), reading, holes, most)
 
 
-def trace_crop(crop: np.ndarray, corner: Tuple[int, int], reading: str, holes: bool
-               ) -> List[np.ndarray]:
+def trace_crop(crop: np.ndarray, corner: Tuple[int, int], reading: str, holes: bool,
+               most: Optional[int] = None) -> List[np.ndarray]:
     """``mask_to_rings`` of the part of a mask that its tight box holds.
 
     Args:
         crop: ``(h, w) uint8``, not empty.
         corner: x, y of its top left pixel in the mask.
-        reading, holes: as there.
+        reading, holes, most: as there.
     """
+    if count_borders(crop) <= MANY_BORDERS:
+        chain, parent = _followed(crop, reading, holes)
+    elif reading == 'edges':
+        chain, parent = _linked(crop, holes)
+    else:
+        chain, parent = _followed(_without_small(crop), reading, holes)
+    if len(chain.size) == 1:  # most masks: nothing to put in order
+        return [canonical_start(chain.points) + np.array(corner, np.int32)]
+    chain = chain.from_canonical_start()
+    points = chain.points + np.array(corner, np.int32)
+    order = _order(chain, parent, most)
+    ends = (chain.start + chain.size).tolist()
+    starts = chain.start.tolist()
+    return [points[starts[i]:ends[i]] for i in order]
+
+
+def count_borders(crop: np.ndarray) -> int:
+    """Borders between a pixel and its right neighbour. A ring has two of them at least."""
+    return int(np.count_nonzero(crop[:, 1:] != crop[:, :-1])) + 2 * len(crop)
+
+
+def _followed(crop: np.ndarray, reading: str, holes: bool) -> Tuple[_Chain, np.ndarray]:
+    """Rings by OpenCV's border following, and the index of each one's outer ring or -1."""
     if reading == 'edges':
         crop = cv2.resize(crop, None, fx=2, fy=2, interpolation=cv2.INTER_NEAREST)
     mode = cv2.RETR_CCOMP if holes else cv2.RETR_EXTERNAL
     contours, hierarchy = cv2.findContours(crop, mode, cv2.CHAIN_APPROX_SIMPLE)
-    if len(contours) == 1 and reading == 'centres':  # most masks: nothing to put in order
-        return [canonical_start(contours[0][:, 0]) + np.array(corner, np.int32)]
     chain = _Chain(np.concatenate(contours)[:, 0], np.array([len(c) for c in contours]))
-    if reading == 'edges':
-        chain = _to_edges(chain)
-        if len(contours) == 1:
-            return [canonical_start(chain.points) + np.array(corner, np.int32)]
-    chain = chain.from_canonical_start()
-    points = chain.points + np.array(corner, np.int32)
-    order = _order(chain, hierarchy[0, :, 3])
-    ends = (chain.start + chain.size).tolist()
-    starts = chain.start.tolist()
-    return [points[starts[i]:ends[i]] for i in order]
+    return _to_edges(chain) if reading == 'edges' else chain, hierarchy[0, :, 3]
+
+
+def _without_small(crop: np.ndarray) -> np.ndarray:
+    """A mask of many parts and holes without the smallest, by their boxes."""
+    parts = (crop > 0).astype(np.uint8)
+    for value, connectivity in ((0, 8), (1, 4)):  # parts, then holes
+        count, labels, stats, _ = cv2.connectedComponentsWithStats(
+            np.pad(parts ^ value, 1, constant_values=value), connectivity=connectivity)
+        if count > MOST_RINGS:
+            size = stats[:, cv2.CC_STAT_WIDTH] * stats[:, cv2.CC_STAT_HEIGHT]
+            size[0] = 0
+            small = np.argsort(-size, kind='stable')[MOST_RINGS:]
+            drop = np.zeros(count, bool)
+            drop[small] = True
+            drop[0] = False
+            parts[drop[labels[1:-1, 1:-1]]] = value
+    return parts
+
+
+def _linked(crop: np.ndarray, holes: bool) -> Tuple[_Chain, np.ndarray]:
+    """``_followed`` for edges in time of the corners, however many rings there are.
+
+    OpenCV looks for a hole's outer ring among the rings before it. Here the corners between
+    pixels are linked along rows and columns, and the rings fall out of the links.
+    """
+    mask = np.pad(crop > 0, 1)
+    a, b, c, d = mask[:-1, :-1], mask[:-1, 1:], mask[1:, :-1], mask[1:, 1:]  # round a corner
+    bent = (a ^ b ^ c ^ d)
+    saddle = (a == d) & (b == c) & (a != b)  # two rings meet, or one meets itself
+    y, x = np.nonzero(bent | saddle)
+    twice = saddle[y, x]
+    index = np.repeat(np.arange(len(y)), 1 + twice)
+    y, x, twice = y[index], x[index], twice[index]
+    second = np.zeros(len(y), bool)
+    second[1:] = index[1:] == index[:-1]  # of a saddle: first the link to the left, then right
+    # Along a row, and along a column, corners are the ends of borders in turn.
+    side = np.arange(len(y)) ^ 1
+    falling = a[y, x]  # of a saddle: a and d are set, so the left link turns down
+    below = np.where(twice, second != falling, False)
+    column = np.lexsort((below, y, x))
+    other = np.empty(len(y), np.int64)
+    other[column] = column[np.arange(len(y)) ^ 1]
+    left_end = np.arange(len(y)) % 2 == 0
+    # The mask is on the left hand: above a border that runs right, below one that runs left.
+    runs_left = np.where(left_end, d[y, x], c[y, x])
+    leaves_along_row = left_end != runs_left
+    after = np.where(leaves_along_row, side, other)
+    before = np.where(leaves_along_row, other, side)
+    root = _roots(after)
+    rank = _ranks(before, root)
+    order = np.lexsort((rank, root))
+    starts = np.flatnonzero(rank[order] == 0)
+    size = np.diff(starts, append=len(order))
+    points = np.stack([x[order], y[order]], axis=1).astype(np.int32)
+    # A root is a top left corner: of an outer ring its pixel is set, of a hole the one above.
+    x, y = points[starts].T
+    outer = d[y, x]
+    if not holes:  # those around which the background reaches the frame
+        labels = cv2.connectedComponents((~mask).view(np.uint8), connectivity=4)[1]
+        outer &= labels[y, x + 1] == labels[0, 0]
+        chain = _Chain(points, size).rings(outer)
+        return chain, np.full(len(chain.size), -1)
+    labels = cv2.connectedComponents(mask.view(np.uint8), connectivity=8)[1]
+    label = labels[y + outer, x + 1]
+    owner = np.zeros(int(label.max()) + 1, np.int64)
+    owner[label[outer]] = np.flatnonzero(outer)
+    return _Chain(points, size), np.where(outer, -1, owner[label])
+
+
+def _roots(after: np.ndarray) -> np.ndarray:
+    """The least index of each one's cycle."""
+    root = np.arange(len(after))
+    while True:
+        new = np.minimum(root, root[after])
+        if np.array_equal(new, root):
+            return root
+        root, after = new, after[after]
+
+
+def _ranks(before: np.ndarray, root: np.ndarray) -> np.ndarray:
+    """Steps from its root to each index of a cycle."""
+    index = np.arange(len(before))
+    before = np.where(root == index, index, before)
+    rank = (before != index).astype(np.int64)
+    while not np.array_equal(before, root):
+        rank, before = rank + rank[before], before[before]
+    return rank
 
 
 def _to_edges(chain: _Chain) -> _Chain:

@@ -24,21 +24,25 @@ from functools import lru_cache
 from operator import add
 from typing import List, Optional, Tuple
 
-import cv2
 import numpy as np
 
-from .contour import canonical_start, check_mask, crop_of, mask_to_rings, signed_area, trace_crop
-from .simplify import arc_length, simplify_dp
+from .contour import canonical_start, check_mask, crop_of, signed_area, trace_crop
+from .simplify import PIECE, arc_length, simplify_dp
 from .spans import TIE
 from .text import Grammar
 
 # All numbers here are our choice, tried out on COCO objects.
 TOLERANCE = 0.3         # of the candidates, pixels
 MAX_CANDIDATES = 160    # a ring; the tolerance grows until they are this few
+# Of a mask; from there on a ring has few. A text that is read has room for some 1,500 vertices.
+MAX_CANDIDATES_A_MASK = 8192
+FEW_CANDIDATES = 16
 MAX_SKIP = 32           # candidates that one edge may pass over
 MAX_ROWS = 96           # rows of the mask that the path search looks at, about
 BLOCK = 8192            # lookups at once: larger arrays would be new memory at every call
 MARGIN = 8              # pixels round the mask in which vertices are priced exactly
+MAX_WORK = 1 << 15      # rows of all outlines together above which not every one is counted
+MAX_TRIES = 16          # parts that are too small to earn a token, tried where no other is left
 SWEEPS = 6
 ROUNDS = 2
 STAY = [(0, 0)]
@@ -75,7 +79,10 @@ class _Table:
         crop = mask[self.y0:y1, self.x0:x1][self.phase::stride]
         self.h, self.w = crop.shape
         table = np.zeros((self.h, self.w + 1), np.int32)
-        np.cumsum(stride - 2 * stride * crop.astype(np.int32), axis=1, out=table[:, 1:])
+        inner = table[:, 1:]
+        np.multiply(crop, -2 * stride, out=inner, dtype=np.int32, casting='unsafe')
+        inner += stride
+        np.cumsum(inner, axis=1, out=inner)
         self.g = table.ravel()
         self.scale = np.array([w / steps, h / (steps * stride)])
         self.shift = np.array([self.x0 + TIE, (self.y0 + self.phase + TIE) / stride])
@@ -186,13 +193,15 @@ class _Outline:
         both[1, 1:] = (px * down - py * table.stride * self.step[:, 0]) / 2
         return both.cumsum(axis=1)
 
-    def candidates(self, grammar: Grammar, shape) -> Tuple[np.ndarray, np.ndarray]:
-        """Places for vertices: steps ``(M, 2)``, and which unit step each belongs to ``(M,)``."""
-        twice = self.twice_middles()
+    def candidates(self, grammar: Grammar, shape, most: int) -> Tuple[np.ndarray, np.ndarray]:
+        """Places for vertices: steps ``(M, 2)``, M at most ``most``, and which unit step each
+        belongs to ``(M,)``."""
+        twice = points = self.twice_middles()
         tolerance = 2 * TOLERANCE
         while True:
-            points = cv2.approxPolyDP(twice[:, None], tolerance, True)[:, 0]
-            if len(points) <= MAX_CANDIDATES:
+            # Of a very long outline, each tolerance starts from what the one before it left.
+            points = simplify_dp(points if len(twice) > PIECE else twice, tolerance)
+            if len(points) <= most:
                 break
             tolerance *= 1.4
         # A middle occurs once in an outline, so it tells its place.
@@ -370,11 +379,13 @@ def _clipped(steps: np.ndarray, grammar: Grammar) -> np.ndarray:
 class _Fitter:
     """Fits rings to one mask at one price of a token, in pixels."""
 
-    def __init__(self, mask: np.ndarray, box, grammar: Grammar, rate: float) -> None:
-        stride = max(1, round((box[3] - box[1]) / MAX_ROWS))
+    def __init__(self, mask: np.ndarray, box, grammar: Grammar, rate: float,
+                 fine: int = 1) -> None:
+        stride = max(fine, round((box[3] - box[1]) / MAX_ROWS))
         self.grammar, self.rate, self.shape = grammar, rate, mask.shape
-        self.table = _Table(mask, box, grammar.steps)
-        self.coarse = _Table(mask, box, grammar.steps, stride) if stride > 1 else self.table
+        self.candidates = 0  # of all rings so far
+        self.table = _Table(mask, box, grammar.steps, fine)
+        self.coarse = _Table(mask, box, grammar.steps, stride) if stride > fine else self.table
 
     def tokens(self, steps: np.ndarray) -> np.ndarray:
         return self.rate * self.grammar.vertex_tokens(steps)
@@ -388,7 +399,9 @@ class _Fitter:
     def fit(self, ring: np.ndarray) -> Optional[np.ndarray]:
         """Steps ``(N, 2)`` for one true ring, or None where the grid cannot hold it."""
         outline = _Outline(ring)
-        places, index = outline.candidates(self.grammar, self.shape)
+        most = MAX_CANDIDATES if self.candidates < MAX_CANDIDATES_A_MASK else FEW_CANDIDATES
+        places, index = outline.candidates(self.grammar, self.shape, most)
+        self.candidates += len(places)
         if len(places) < 3:
             return None
         fine = coarse = outline.prices(self.table)
@@ -445,23 +458,28 @@ def thin_rings(mask, grammar: Grammar, epsilon: float) -> List[np.ndarray]:
     """Plain Douglas-Peucker on the outlines of parts and holes, for comparison.
 
     ``epsilon`` is the tolerance as a share of the length of each ring. Returns rings as
-    ``fit_rings`` does; those that the grid cannot hold are left out.
+    ``fit_rings`` does, of the ``grammar.most_rings`` largest; those that the grid cannot hold are
+    left out.
     """
     mask = check_mask(mask)
+    box = crop_of(mask)
+    if box is None:
+        return []
     kept: List[np.ndarray] = []
     outer_kept = False
-    for ring in mask_to_rings(mask, 'edges'):
+    x0, y0, x1, y1 = box
+    for ring in trace_crop(mask[y0:y1, x0:x1], (x0, y0), 'edges', True, grammar.most_rings):
         outer = signed_area(ring) < 0
         if not outer and not outer_kept:
             continue
         twice = _Outline(ring).twice_middles()
-        points = simplify_dp(twice, epsilon * arc_length(twice)) / 2
+        points = simplify_dp(twice, epsilon * arc_length(twice), grammar.most_vertices) / 2
         steps = _tidy(grammar.to_steps(points, mask.shape))
         outer_kept = outer_kept if not outer else steps is not None
         if steps is not None:
             kept.append(steps)
-    if not kept and mask.any():
-        return [_smallest_box(crop_of(mask), grammar, mask.shape)]
+    if not kept:
+        return [_smallest_box(box, grammar, mask.shape)]
     return kept
 
 
@@ -480,6 +498,10 @@ def rate_of(tokens: float, grammar: Grammar) -> float:
 def fit_rings(mask, grammar: Grammar, rate: float) -> List[np.ndarray]:
     """Polygons of a mask that balance IoU against tokens.
 
+    The work is bounded: of the rings, the ``grammar.most_rings`` of the largest area are looked
+    at, candidates are at most some 160 a ring and some 20,000 a mask, and where the outlines have
+    more than ``MAX_WORK`` rows together, only every other one (third one, ...) is counted.
+
     Args:
         mask: ``(H, W)``.
         grammar: its grid and its tokens.
@@ -494,21 +516,26 @@ def fit_rings(mask, grammar: Grammar, rate: float) -> List[np.ndarray]:
     if box is None:
         return []
     rate = rate * np.count_nonzero(mask)
-    fitter = _Fitter(mask, box, grammar, rate)
     least = rate * (3 * grammar.least_vertex_tokens + grammar.ring_tokens)
+    x0, y0, x1, y1 = box
+    rings = trace_crop(mask[y0:y1, x0:x1], (x0, y0), 'edges', True, grammar.most_rings)
+    areas = [signed_area(ring) for ring in rings]
+    work = sum(_height(ring) for ring, area in zip(rings, areas) if abs(area) > least)
+    fitter = _Fitter(mask, box, grammar, rate, 1 + work // MAX_WORK)
     parts: List[Tuple[float, List[np.ndarray]]] = []
     group: Optional[Tuple[float, List[np.ndarray]]] = None
-    x0, y0, x1, y1 = box
-    rings = trace_crop(mask[y0:y1, x0:x1], (x0, y0), 'edges', holes=True)
-    for ring in rings:
-        area = signed_area(ring)
+    tries = MAX_TRIES
+    for ring, area in zip(rings, areas):
         outer = area < 0
         if outer:
             group = None
         elif group is None:
             continue
         # No ring can earn more than its area; the first part is written in any case.
-        steps = fitter.fit(ring) if abs(area) > least or (outer and not parts) else None
+        worthy = abs(area) > least
+        if not worthy and outer and not parts:
+            worthy, tries = tries > 0, tries - 1
+        steps = fitter.fit(ring) if worthy else None
         if steps is None:
             continue
         cost = fitter.cost(steps) if len(rings) > 1 else 0.0  # the only one is written anyway
@@ -524,3 +551,8 @@ def fit_rings(mask, grammar: Grammar, rate: float) -> List[np.ndarray]:
     if not kept:
         return [_smallest_box(box, grammar, mask.shape)]
     return [ring for rings in kept for ring in rings]
+
+
+def _height(ring: np.ndarray) -> int:
+    """Rows that the edges of a ring cross, summed over all edges."""
+    return int(np.abs(np.diff(ring[:, 1], append=ring[:1, 1])).sum())

@@ -87,6 +87,22 @@ class Grammar:
         return ',' if self.style == 'int' else ', '
 
     @property
+    def least_vertex_chars(self) -> int:
+        """Characters of the shortest vertex, with the comma after it."""
+        return len(self._list([0, 0])) + len(self.comma)
+
+    @property
+    def most_rings(self) -> int:
+        """One more ring than a text of ``MAX_CHARS`` characters can hold."""
+        return MAX_CHARS // (3 * self.least_vertex_chars + 2) + 1
+
+    @property
+    def most_vertices(self) -> int:
+        """Vertices of one ring for which a text of ``MAX_CHARS`` characters has room."""
+        longest = len(self._list([self.steps - 1] * 2)) + len(self.comma)
+        return (MAX_CHARS - 4) // longest
+
+    @property
     def ring_tokens(self) -> int:
         """Tokens that one more ring adds to those of its vertices."""
         return 2 if self.style == 'int' else 0
