@@ -1,11 +1,16 @@
 """Outlines as the formats want them: exact ones, holes cut open to one ring, numbers as text."""
-from typing import List, Sequence
+import heapq
+from typing import Dict, List, Sequence, Tuple
 
 import cv2
 import numpy as np
+import shapely
 
-from ..polygon import Part, mask_to_parts, mask_to_rings
+from ..polygon import Part, check_parts, mask_to_parts, mask_to_rings
 from ..structures import Segmentation
+
+# Vertices of a part with holes that are joined to one ring. Our choice.
+MAX_VERTICES = 500_000
 
 
 def parts_of(result: Segmentation, exact: bool) -> List[Part]:
@@ -15,9 +20,14 @@ def parts_of(result: Segmentation, exact: bool) -> List[Part]:
 
 def centre_rings(mask: np.ndarray) -> List[np.ndarray]:
     """One ring ``(N, 2) int`` a part of a mask through the centres of its border pixels, its holes
-    cut open: filled inclusively (even-odd, outline drawn) all together give the mask."""
+    cut open: filled inclusively (even-odd, outline drawn) all together give the mask.
+
+    Raises:
+        ValueError: too many parts, see ``mask_to_parts``.
+    """
     count, labels, stats, _ = cv2.connectedComponentsWithStats(mask.astype(np.uint8),
                                                                connectivity=8)
+    check_parts(stats)
     rings = []
     for i in range(1, count):
         x, y, w, h = stats[i, :4].tolist()
@@ -31,30 +41,96 @@ def keyhole(outer: np.ndarray, holes: Sequence[np.ndarray]) -> np.ndarray:
     """One ring for a part with holes: a cut goes in to each hole and back the same way.
 
     Each cut is between the two nearest vertices of what is joined already and a hole, so that it
-    crosses no other hole where vertices are dense.
+    crosses no other hole where vertices are dense. Time is near-linear in the vertices: such a
+    pair are always neighbours in the Delaunay triangulation of all vertices.
+
+    Args:
+        outer: ``(N, 2)``.
+        holes: ``(M, 2)`` each.
+
+    Returns:
+        ``(N + all M + 2 a hole, 2)``, from the first vertex of ``outer``.
+
+    Raises:
+        ValueError: there are holes, and more vertices than ``MAX_VERTICES``.
     """
-    ring, holes = np.asarray(outer), list(holes)
-    while holes:
-        best = None
-        for number, hole in enumerate(holes):
-            i, j, distance = _nearest(ring, hole)
-            if best is None or distance < best[0]:
-                best = distance, number, i, j
-        _, number, i, j = best
-        hole = np.roll(holes.pop(number), -j, axis=0)
-        ring = np.concatenate([ring[:i + 1], hole, hole[:1], ring[i:]])
-    return ring
+    rings = [np.asarray(ring) for ring in (outer, *holes) if len(ring)]
+    if len(rings) < 2:
+        return rings[0] if rings else np.asarray(outer)
+    points = np.concatenate(rings)
+    if len(points) > MAX_VERTICES:
+        raise ValueError(f'a part with holes has {len(points)} points on its outlines; at most '
+                         f'{MAX_VERTICES} are cut open to one ring. Choose a format that keeps '
+                         'holes, such as coco or geojson')
+    size = np.array([len(ring) for ring in rings])
+    start = np.cumsum(size) - size
+    ring_of = np.repeat(np.arange(len(rings)), size)
+    cuts: Dict[int, List[int]] = {}  # at each vertex, those where holes are entered
+    for i, j in _cuts(points, ring_of):
+        cuts.setdefault(i, []).append(j)
+    order: List[int] = []
+    todo = [iter(range(size[0]))]  # by itself: a recursion could be as deep as there are holes
+    while todo:
+        i = next(todo[-1], None)
+        if i is None:
+            todo.pop()
+            continue
+        order.append(i)
+        if cuts.get(i):  # in, round the hole, and back
+            j = cuts[i].pop()
+            ring = ring_of[j]
+            along = (np.arange(size[ring]) + j - start[ring]) % size[ring] + start[ring]
+            todo += [iter([i]), iter([*along.tolist(), j])]
+    return points[order]
 
 
-def _nearest(a: np.ndarray, b: np.ndarray) -> tuple:
-    """Indices of the two nearest points of two rings, and their distance squared."""
-    best = (0, 0, np.inf)
-    for start in range(0, len(a), 1024):  # bounds the memory
-        apart = ((a[start:start + 1024, None].astype(np.float64) - b[None]) ** 2).sum(-1)
-        i, j = divmod(int(apart.argmin()), len(b))
-        if apart[i, j] < best[2]:
-            best = (start + i, j, float(apart[i, j]))
-    return best
+def _cuts(points: np.ndarray, ring: np.ndarray) -> List[Tuple[int, int]]:
+    """Pairs of vertices, one of what is joined and the nearest one of a ring that is not.
+
+    Args:
+        points: ``(P, 2)`` vertices of all rings; ring 0 is joined.
+        ring: ``(P,)`` which ring each belongs to.
+    """
+    unique, index = np.unique(points, axis=0, return_inverse=True)
+    index = index.ravel()
+    # Neighbours, and where the triangulation fails or is no graph of all, those by reading order.
+    links = [np.stack([np.arange(len(unique) - 1), np.arange(1, len(unique))], axis=1)]
+    try:
+        lines = shapely.delaunay_triangles(shapely.multipoints(unique), only_edges=True)
+        ends = shapely.get_coordinates(lines)
+        parts = shapely.get_num_coordinates(shapely.get_parts(lines))
+        if len(ends) and (parts == 2).all():
+            links.append(_rows_of(unique, ends).reshape(-1, 2))
+    except shapely.GEOSException:
+        pass
+    # Vertices of one place are one in the triangulation: the first stands for all of them.
+    by_place = np.argsort(index, kind='stable')
+    first = by_place[np.searchsorted(index[by_place], np.arange(len(unique)))]
+    same = np.stack([first[index], np.arange(len(points))], axis=1)
+    pairs = np.concatenate([first[np.concatenate(links)], same])
+    pairs = pairs[ring[pairs[:, 0]] != ring[pairs[:, 1]]]
+    apart = ((points[pairs[:, 0]].astype(np.float64) - points[pairs[:, 1]]) ** 2).sum(axis=1)
+    near: Dict[int, list] = {}
+    for (i, j), distance in zip(pairs.tolist(), apart.tolist()):
+        near.setdefault(int(ring[i]), []).append((distance, i, j))
+        near.setdefault(int(ring[j]), []).append((distance, j, i))
+    found, joined, heap = [], {0}, near.get(0, [])
+    heapq.heapify(heap)
+    while heap:
+        _, i, j = heapq.heappop(heap)
+        new = int(ring[j])
+        if new not in joined:
+            joined.add(new)
+            found.append((i, j))
+            for item in near[new]:
+                heapq.heappush(heap, item)
+    return found
+
+
+def _rows_of(unique: np.ndarray, points: np.ndarray) -> np.ndarray:
+    """Index of each point among sorted, distinct ones."""
+    table = {place: i for i, place in enumerate(map(tuple, unique.astype(np.float64).tolist()))}
+    return np.array([table[place] for place in map(tuple, points.tolist())])
 
 
 def _dense(ring: np.ndarray) -> np.ndarray:

@@ -8,12 +8,17 @@ from typing import List, Tuple
 import numpy as np
 
 from ..export import FORMATS, export
-from ..polygon import group_rings, mask_to_box, rings_to_mask
+from ..polygon import count_crossings, group_rings, mask_to_box, rings_to_mask
+from ..polygon.raster import MAX_COORDINATE
 from ..structures import Prompt, Segmentation
 
 MAX_OBJECTS = 500
 MAX_VERTICES = 100_000
 MAX_WORK = 500_000_000  # pixels of the picture times objects: a mask has a byte a pixel
+# What filling costs: rows that edges cross. About a second; a drawn object has a few thousand.
+MAX_CROSSINGS = 20_000_000
+# What telling holes apart costs: holes of an object times vertices of its outer rings, summed.
+MAX_PAIRS = 50_000_000
 _TYPES = {'.json': 'application/json', '.geojson': 'application/geo+json',
           '.svg': 'image/svg+xml', '.xml': 'application/xml', '.txt': 'text/plain; charset=utf-8'}
 
@@ -28,37 +33,50 @@ def read_objects(name: str, size: Tuple[int, int], objects) -> List[Segmentation
             rings ``[[x, y], ...]`` in pixels (edges); orientation plays no part.
 
     Raises:
-        ValueError: anything else, or more than the limits.
+        ValueError: anything else, or more than the limits. Nothing is filled before all of them
+            are checked.
     """
     if not isinstance(objects, list) or len(objects) > MAX_OBJECTS:
         raise ValueError(f'`objects` is a list of at most {MAX_OBJECTS} objects')
     if size[0] * size[1] * max(1, len(objects)) > MAX_WORK:
         raise ValueError('too many objects for so large a picture; export them in parts')
-    count = 0
-    results = []
+    vertices = crossings = pairs = 0
+    found = []
     for number, item in enumerate(objects):
         if not isinstance(item, dict) or not isinstance(item.get('polygons'), list):
             raise ValueError(f'object {number}: give dict(label, polygons)')
-        rings = []
+        outers, holes = [], []
+        order = []
         for polygon in item['polygons']:
             if not isinstance(polygon, dict) or not isinstance(polygon.get('holes', []), list):
                 raise ValueError(f'object {number}: a polygon is dict(outer, holes)')
-            rings.append(_turned(_ring(polygon.get('outer'), number), -1))
-            rings += [_turned(_ring(hole, number), 1) for hole in polygon.get('holes', [])]
-        count += sum(map(len, rings))
-        if count > MAX_VERTICES:
-            raise ValueError(f'more than {MAX_VERTICES} vertices')
-        results.append(_answer(name, size, str(item.get('label') or 'object')[:1000], rings))
-    return results
+            outers.append(_turned(_ring(polygon.get('outer'), number), -1))
+            inner = [_turned(_ring(hole, number), 1) for hole in polygon.get('holes', [])]
+            holes += inner
+            order += [outers[-1], *inner]
+        vertices += sum(map(len, order))
+        crossings += count_crossings(order, size)
+        pairs += len(holes) * sum(map(len, outers))
+        for value, most, what in (
+                (vertices, MAX_VERTICES, 'have {} vertices'),
+                (crossings, MAX_CROSSINGS, 'cross {} rows of pixels, edge by edge'),
+                (pairs, MAX_PAIRS, 'make {} pairs of a hole and a vertex around it')):
+            if value > most:
+                raise ValueError(f'the outlines {what.format(f"more than {most}")}; export the '
+                                 'objects in parts, or with fewer vertices')
+        found.append((str(item.get('label') or 'object')[:1000], order))
+    return [_answer(name, size, label, rings) for label, rings in found]
 
 
 def _ring(points, number: int) -> np.ndarray:
     try:
         ring = np.asarray(points, np.float64)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):  # a whole number may have 400 digits
         ring = np.zeros(0)
-    if ring.ndim != 2 or ring.shape[1] != 2 or len(ring) < 3 or not (np.abs(ring) <= 1e6).all():
-        raise ValueError(f'object {number}: a ring is a list of at least 3 points [x, y], pixels')
+    if ring.ndim != 2 or ring.shape[1] != 2 or len(ring) < 3 \
+            or not (np.abs(ring) <= MAX_COORDINATE).all():
+        raise ValueError(f'object {number}: a ring is a list of at least 3 points [x, y], pixels, '
+                         f'none beyond {MAX_COORDINATE:g}')
     return ring
 
 
