@@ -1,4 +1,5 @@
 """Rule rewards against numbers worked out by hand on squares of whole pixels."""
+import json
 import math
 
 import numpy as np
@@ -9,8 +10,9 @@ from hypothesis import strategies as st
 
 from simpleseg_mm.polygon import PolygonCodec, mask_to_rle
 from simpleseg_mm.registry import REWARDS
-from simpleseg_mm.rl import (COMPONENTS, PolygonReward, RewardError, group_advantages,
-                             trl_reward)
+from simpleseg_mm.rl import (COMPONENTS, PolygonReward, RewardError, easyr1_reward,
+                             group_advantages, ms_swift_reward, read_truth, trl_reward,
+                             verl_reward)
 
 ALL = dict.fromkeys(COMPONENTS, 1.)
 CODEC = 'int100/default'  # on 100 x 100 pixels a step is a pixel
@@ -388,3 +390,83 @@ def test_a_component_of_ones_own_by_name():
         del REWARDS.module_dict['test_few_vertices']
     assert rewards.components['test_few_vertices'].tolist() == [-.04, 0]
     assert rewards.total == pytest.approx([1 - .02, 0])
+
+
+# --- targets in all forms, and other trainers' calls ------------------------------------------
+@pytest.mark.parametrize('truth', [
+    TRUTH, TRUTH.astype(np.uint8) * 255, TRUTH.astype(float), TRUTH.tolist(),
+    TRUTH.astype(int).tolist(), mask_to_rle(TRUTH), json.dumps(mask_to_rle(TRUTH)),
+    json.dumps(TRUTH.tolist()),
+    dict(size=[100, 100], counts=[1010, *[40, 60] * 39, 40, 5050]),
+])
+def test_a_target_in_every_form(truth):
+    assert np.array_equal(read_truth(truth), TRUTH)
+    assert read_truth(truth).dtype == bool
+
+
+@pytest.mark.parametrize('truth, message', [
+    ([[10, 10, 40, 10, 40, 30, 10, 30]], 'polygon'),  # a COCO segmentation has no size
+    ([[0, 0, 0, 1, 1, 1, 1, 0]], 'polygon'),
+    ([[0, 0, 0, 5, 5, 5, 5, 0], [1, 2, 3, 4, 5, 6, 7, 8]], 'polygon'),
+    ([[1, 2, 3, 4, 5, 6], [1, 2, 3, 4, 5, 6, 7, 8]], 'a list that is no mask'),
+    (json.dumps([[10, 10, 40, 10, 40, 30, 10, 30]]), 'polygon'),
+    ([10, 10, 40, 10, 40, 30], r'got shape \(6,\)'),
+    ([[[10, 10], [40, 10], [40, 30]]], r'got shape \(1, 3, 2\)'),
+    (np.full((4, 4), 0.3) + np.eye(4) * 0.4, 'no mask'),  # probabilities
+    (np.full((4, 4), np.nan), 'no mask'), (-np.eye(4), 'no mask'),
+    ([['a', 'b'], ['c', 'd']], 'no mask'), ([[10**400, 1], [1, 0]], 'no mask'),
+    ('[[10, 10', 'no JSON'), ('', 'no JSON'), ('[' * 100000, 'no JSON'), ('7', r'got shape \(\)'),
+    ('null', r'got shape \(\)'), (b'{}', r'got shape \(\)'), ({}, 'an RLE is a dict'),
+    ('{"counts": [4]}', 'an RLE is a dict'), ('{"size": [2, 2], "counts": [9]}', 'covers 9'),
+    (dict(segmentation=[[1, 2, 3, 4, 5, 6]]), 'an RLE is a dict'),
+])
+def test_targets_that_are_refused(truth, message):
+    with pytest.raises(ValueError, match=message) as error:
+        PolygonReward(ALL, CODEC)([SAME], [truth])
+    assert '\n' not in str(error.value)
+
+
+WORSE = square(20, 10, 60, 50)
+
+
+def test_the_form_of_easyr1():
+    reward = PolygonReward(dict(mask_iou=1, format=.5), CODEC)
+    records = [dict(response=text, response_length=9, ground_truth=json.dumps(mask_to_rle(TRUTH)))
+               for text in (SAME, WORSE)]
+    assert reward(records).total.tolist() == [1.5, 1.1]
+    found = easyr1_reward(reward)(records)
+    assert found == [dict(overall=1.5, mask_iou=1, format=1),
+                     dict(overall=1.1, mask_iou=.6, format=1)]
+    assert easyr1_reward(reward)(records[1]) == found[1]  # its 'sequential' manager
+    assert all(type(value) is float for value in found[0].values())
+    for bad in (['text'], [dict(response=SAME)], [dict(ground_truth='{}')], [None]):
+        with pytest.raises(ValueError, match='response and ground_truth'):
+            reward(bad)
+
+
+def test_the_form_of_verl():
+    score = verl_reward(PolygonReward(dict(mask_iou=1, format=.5), CODEC))
+    truth = mask_to_rle(TRUTH)
+    call = dict(data_source='x', solution_str=WORSE, ground_truth=truth, extra_info=None)
+    assert score(**call) == dict(score=1.1, mask_iou=.6, format=1)
+    assert score(**call, reward_router_address=None) == score('x', WORSE, json.dumps(truth))
+    with pytest.raises(ValueError, match='polygon'):
+        score('x', SAME, [[10, 10, 40, 10, 40, 30, 10, 30]])
+
+
+def test_the_form_of_ms_swift():
+    kind = ms_swift_reward(PolygonReward(dict(mask_iou=1), CODEC), truth='target')
+    function = kind(args=None)
+    assert function([SAME, WORSE], target=[mask_to_rle(TRUTH)] * 2, images=[None] * 2) == [1, .6]
+    with pytest.raises(ValueError, match="no column 'target'"):
+        function([SAME], mask=[TRUTH])
+
+
+@pytest.mark.parametrize('make, name', [(verl_reward, 'score'), (easyr1_reward, 'overall')])
+def test_a_component_cannot_hide_the_sum(make, name):
+    reward = make(PolygonReward({name: 1.}, CODEC, extra={name: lambda answer: 1}))
+    with pytest.raises(ValueError, match=f"named '{name}'"):
+        if name == 'score':
+            reward('x', SAME, TRUTH)
+        else:
+            reward(dict(response=SAME, ground_truth=TRUTH))

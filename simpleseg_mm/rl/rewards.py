@@ -2,6 +2,7 @@
 
 Pure: numpy, OpenCV and ``simpleseg_mm.polygon`` only, so that any trainer can call them.
 """
+import json
 import math
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
@@ -139,6 +140,10 @@ class Rewards:
     answers: List[Answer]
 
 
+_TRUTHS = ('give a mask (H, W) of bool, a COCO RLE dict with size and counts, or a JSON text of '
+           'either (mask_to_rle makes the RLE of a mask, segmentation_to_rle that of a polygon)')
+
+
 class RewardError(RuntimeError):
     """A component raised, or gave no finite number; names it and its input."""
 
@@ -176,7 +181,8 @@ class PolygonReward:
         self.max_side = max_side
         _codec(codec)  # a wrong spec is refused here
 
-    def __call__(self, texts: Sequence[str], truths: Sequence[Union[np.ndarray, dict]],
+    def __call__(self, texts: Sequence[Union[str, dict]],
+                 truths: Optional[Sequence[Union[np.ndarray, dict, str]]] = None,
                  finished: Optional[Sequence[bool]] = None,
                  num_tokens: Optional[Sequence[int]] = None,
                  codecs: Optional[Sequence[str]] = None) -> Rewards:
@@ -184,7 +190,8 @@ class PolygonReward:
 
         Args:
             texts: N answers, anything: model text never raises.
-            truths: N targets, (H, W) masks or COCO RLE dicts; empty ones are absent targets.
+            truths: N targets as ``read_truth`` takes them; empty ones are absent targets. None:
+                ``texts`` are records ``dict(response, ground_truth)``, as EasyR1 gives them.
             finished: whether each answer ended by itself; ``None``: all did.
             num_tokens: of each answer.
             codecs: spec of the codec of each; ``None``: ``self.codec``.
@@ -193,19 +200,22 @@ class PolygonReward:
             ValueError: lists of different lengths, or a target that cannot be used.
             RewardError: a component raised, or gave no finite number.
         """
+        if truths is None:
+            texts, truths = _columns_of(texts)
         count = len(texts)
         columns = [[default] * count if column is None else list(column) for column, default in (
             (truths, None), (finished, True), (num_tokens, None), (codecs, self.codec))]
         if any(len(column) != count for column in columns):
             raise ValueError(f'{count} texts, but {[len(column) for column in columns]} truths, '
                              'finished flags, token counts and codecs')
-        rasters: Dict[int, Tuple[np.ndarray, Spans]] = {}  # answers of a group share their target
+        rasters: Dict = {}  # answers of a group share their target
         answers = []
         for text, truth, end, tokens, spec in zip(texts, *columns):
-            if id(truth) not in rasters:
+            key = truth if isinstance(truth, str) else id(truth)
+            if key not in rasters:
                 raster = self._raster(truth)
-                rasters[id(truth)] = raster, Spans.from_mask(raster)
-            raster, target = rasters[id(truth)]
+                rasters[key] = raster, Spans.from_mask(raster)
+            raster, target = rasters[key]
             answers.append(Answer(text if isinstance(text, str) else '', raster, _codec(spec),
                                   bool(end), tokens, target))
         parts = {name: np.array([_apply(name, component, answer) for answer in answers])
@@ -213,11 +223,8 @@ class PolygonReward:
         total = sum(self.weights[name] * parts[name] for name in parts)
         return Rewards(np.asarray(total, np.float64), parts, answers)
 
-    def _raster(self, truth: Union[np.ndarray, dict]) -> np.ndarray:
-        mask = rle_to_mask(truth) if isinstance(truth, Mapping) else np.asarray(truth)
-        if mask.ndim != 2 or 0 in mask.shape:
-            raise ValueError(f'a target is a (H, W) mask or a COCO RLE, got shape {mask.shape}')
-        mask = mask > 0
+    def _raster(self, truth) -> np.ndarray:
+        mask = read_truth(truth)
         scale = self.max_side / max(mask.shape)
         if scale >= 1:
             return mask
@@ -228,32 +235,55 @@ class PolygonReward:
         return small
 
 
-def trl_reward(reward: PolygonReward, truth: str = 'mask', codec: str = 'codec') -> Callable:
-    """``reward`` as a reward function of TRL's ``GRPOTrainer``.
+def read_truth(truth: Union[np.ndarray, Sequence, Mapping, str]) -> np.ndarray:
+    """A target as ``(H, W) bool``.
 
     Args:
-        reward: the reward.
-        truth: column of the dataset with the targets: masks or COCO RLE dicts.
-        codec: column with the codec's spec, where the dataset has one.
+        truth: a mask ``(H, W)`` (an array, or a list of rows) that is bool or holds 0 and one
+            other number; a COCO RLE dict with ``size`` and ``counts``; or a JSON text of either.
 
-    Returns:
-        A function ``(prompts, completions, **columns) -> [float]``. Completions may be texts or
-        conversations (lists of messages).
+    Raises:
+        ValueError: anything else. A polygon is refused: it does not say how large its picture is.
     """
-
-    def simpleseg_polygon(prompts: Optional[Sequence] = None, completions: Sequence = (),
-                          **columns) -> List[float]:
-        if truth not in columns:
-            raise ValueError(f'the dataset has no column {truth!r}, only {sorted(columns)}')
-        texts = [item if isinstance(item, str) else item[-1]['content'] for item in completions]
-        return reward(texts, columns[truth], codecs=columns.get(codec)).total.tolist()
-
-    return simpleseg_polygon
+    if isinstance(truth, str):
+        try:
+            truth = json.loads(truth)
+        except (ValueError, RecursionError):
+            raise ValueError(f'a target is the text {truth!r:.60}, which is no JSON; {_TRUTHS}'
+                             ) from None
+    if isinstance(truth, Mapping):
+        return rle_to_mask(dict(truth))
+    try:
+        mask = np.asarray(truth)
+    except (ValueError, RecursionError):  # rows of several lengths
+        raise ValueError(f'a target is a list that is no mask; {_TRUTHS}') from None
+    if mask.ndim != 2 or 0 in mask.shape:
+        raise ValueError(f'a target is a (H, W) mask or a COCO RLE, got shape {mask.shape} of '
+                         f'{type(truth).__name__}; {_TRUTHS}')
+    if mask.dtype == bool:
+        return mask
+    set_ = mask > 0 if mask.dtype.kind in 'uif' else mask
+    flat = mask.shape[0] == 1 and isinstance(truth, (list, tuple))
+    if mask.dtype.kind not in 'uif' or flat or not (mask == np.where(
+            set_, mask[set_].max(initial=0), 0)).all():
+        raise ValueError(f'a target of shape {mask.shape} holds {mask.dtype} that are no mask (0 '
+                         f'and one other number), as those of a polygon; {_TRUTHS}')
+    return set_
 
 
 @lru_cache(maxsize=64)
 def _codec(spec: str) -> PolygonCodec:
     return PolygonCodec.from_spec(spec)
+
+
+def _columns_of(records: Sequence[dict]) -> Tuple[List[str], List]:
+    """Texts and targets of EasyR1's records."""
+    for record in records:
+        if not isinstance(record, Mapping) or not {'response', 'ground_truth'} <= set(record):
+            raise ValueError(f'there are no truths, and {record!r:.60} is no record: give texts '
+                             'and truths, or dicts with response and ground_truth')
+    return ([record['response'] for record in records],
+            [record['ground_truth'] for record in records])
 
 
 def _apply(name: str, component: Component, answer: Answer) -> float:

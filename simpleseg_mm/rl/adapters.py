@@ -1,0 +1,90 @@
+"""``PolygonReward`` in the forms in which other trainers call a reward.
+
+Truths are masks, COCO RLE dicts or JSON texts of either, as ``PolygonReward`` takes them.
+"""
+from typing import Callable, Dict, List, Optional, Sequence, Union
+
+from .rewards import PolygonReward, Rewards
+
+
+def trl_reward(reward: PolygonReward, truth: str = 'mask', codec: str = 'codec') -> Callable:
+    """``reward`` as a reward function of TRL's ``GRPOTrainer``.
+
+    Args:
+        reward: the reward.
+        truth: column of the dataset with the targets.
+        codec: column with the codec's spec, where the dataset has one.
+
+    Returns:
+        A function ``(prompts, completions, **columns) -> [float]``. Completions may be texts or
+        conversations (lists of messages).
+    """
+
+    def simpleseg_polygon(prompts: Optional[Sequence] = None, completions: Sequence = (),
+                          **columns) -> List[float]:
+        if truth not in columns:
+            raise ValueError(f'the dataset has no column {truth!r}, only {sorted(columns)}')
+        texts = [item if isinstance(item, str) else item[-1]['content'] for item in completions]
+        return reward(texts, columns[truth], codecs=columns.get(codec)).total.tolist()
+
+    return simpleseg_polygon
+
+
+def ms_swift_reward(reward: PolygonReward, truth: str = 'mask', codec: str = 'codec') -> type:
+    """``reward`` as a class of ms-swift's plugins: ``orms['polygon'] = ms_swift_reward(reward)``.
+
+    Args: as ``trl_reward``. Its objects are called with ``completions, **columns``.
+    """
+    function = trl_reward(reward, truth, codec)
+
+    class SimpleSegPolygon:
+
+        def __init__(self, *args, **kwargs) -> None:
+            """Takes what ms-swift passes, and needs none of it."""
+
+        def __call__(self, completions: Sequence, **columns) -> List[float]:
+            return function(completions=completions, **columns)
+
+    return SimpleSegPolygon
+
+
+def verl_reward(reward: PolygonReward) -> Callable:
+    """``reward`` as verl's ``compute_score`` of one sample.
+
+    Returns:
+        A function ``(data_source, solution_str, ground_truth, extra_info=None) -> dict``: the
+        weighted sum as ``score``, and each component by its name.
+    """
+
+    def compute_score(data_source: str, solution_str: str, ground_truth, extra_info=None,
+                      **kwargs) -> Dict[str, float]:
+        return _scores(reward([solution_str], [ground_truth]), 'score')[0]
+
+    return compute_score
+
+
+def easyr1_reward(reward: PolygonReward) -> Callable:
+    """``reward`` as EasyR1's ``compute_score``, for 'batch' and for 'sequential'.
+
+    Returns:
+        A function that takes records ``dict(response, response_length, ground_truth)``, or one
+        record, and gives a dict for each: the weighted sum as ``overall``, and each component by
+        its name.
+    """
+
+    def compute_score(records: Union[dict, Sequence[dict]]):
+        if isinstance(records, dict):
+            return compute_score([records])[0]
+        return _scores(reward(records), 'overall')
+
+    return compute_score
+
+
+def _scores(found: Rewards, name: str) -> List[Dict[str, float]]:
+    """A dict of each answer: the weighted sum by ``name``, and the components."""
+    if name in found.components:
+        raise ValueError(f'a component is named {name!r}, which is the name of the sum here; '
+                         'give it another name')
+    return [dict({name: float(total)},
+                 **{key: float(values[i]) for key, values in found.components.items()})
+            for i, total in enumerate(found.total)]
