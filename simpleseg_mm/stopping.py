@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM end a tool with one line; forked processes leave with their parent.
+"""Ctrl-C and SIGTERM end a tool with one line; its worker processes leave with it.
 
 Imports the standard library alone: a tool calls :func:`end_in_one_line` before it loads others.
 """
@@ -28,14 +28,17 @@ def end_in_one_line(line: str = _AGAIN) -> None:
 
     Without a traceback: the line ``Stopped by ...: LINE`` is the last that is written, by the
     first process where a launcher has started several. What is being written may stay
-    half-written, as after SIGKILL. Forked processes leave with their parent, whatever ends it,
-    and take no Ctrl-C.
+    half-written, as after SIGKILL. Processes that ``multiprocessing`` starts from it leave with
+    it, whatever ends it, and take no Ctrl-C.
 
     Args:
         line: what is saved, and how to go on.
     """
-    if multiprocessing.parent_process() is not None:  # the tool's module, loaded by its worker
+    if multiprocessing.current_process().name != 'MainProcess':
+        # the tool's module, loaded by its worker as ``__mp_main__``
         signal.signal(signal.SIGINT, signal.SIG_IGN)
+        _State.parent = os.getppid()
+        _watch()
         return
     if _State.process != os.getpid():
         os.register_at_fork(before=_remember, after_in_child=_watch)

@@ -8,7 +8,7 @@ import sys
 
 from simpleseg_mm import stopping
 
-if __name__ == '__main__':  # also while the libraries below are loaded
+if __name__ in ('__main__', '__mp_main__'):  # also while the libraries below are loaded
     stopping.end_in_one_line('finished chunks are kept; the same command goes on.')
 
 from mmengine.config import Config, DictAction

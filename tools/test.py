@@ -6,7 +6,7 @@ import os
 
 from simpleseg_mm import stopping
 
-if __name__ == '__main__':  # also while the libraries below are loaded
+if __name__ in ('__main__', '__mp_main__'):  # also while the libraries below are loaded
     stopping.end_in_one_line()
 
 from mmengine.config import Config, DictAction

@@ -17,7 +17,7 @@ from pathlib import Path
 
 from simpleseg_mm import stopping
 
-if __name__ == '__main__':  # also while the libraries below are loaded
+if __name__ in ('__main__', '__mp_main__'):  # also while the libraries below are loaded
     stopping.end_in_one_line('the set is not whole; the same command starts again.')
 
 import numpy as np
