@@ -375,12 +375,22 @@ def says(text) -> bytes:
     return json.dumps(dict(choices=[dict(message=dict(content=text))])).encode()
 
 
+def drip(handler) -> None:
+    handler.send_response(200)
+    handler.end_headers()
+    for _ in range(40):
+        handler.wfile.write(b' ')
+        time.sleep(0.05)
+
+
 ANSWERS = {
     'good': (lambda h: h.answer(says('1. "the red thing"\n- thing on the left.\n')), [],
              ['the red thing', 'thing on the left']),
     'many': (lambda h: h.answer(says('one thing\nOne thing\ntwo things\nthree things')),
              ['repeated', 'more than asked for'], ['one thing', 'two things']),
     'timeout': (lambda h: time.sleep(0.5), ['endpoint: timed out'], []),
+    'drip': (lambda h: drip(h),
+             ['endpoint: timed out'], []),
     'server_error': (lambda h: h.answer(b'oops', 503), ['endpoint: HTTP 503'], []),
     'refused': (lambda h: h.answer(b'no', 401), ['endpoint: HTTP 401'], []),
     'no_json': (lambda h: h.answer(b'<html>'), ['endpoint: broken answer'], []),

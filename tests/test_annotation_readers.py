@@ -10,7 +10,7 @@ import tarfile
 from pathlib import Path
 
 import pytest
-from annotation_standin import config, jpeg, run
+from annotation_standin import config, jpeg, run, simple
 from PIL import Image
 
 from simpleseg_mm.annotation import ReadFolder, ReadParquet, ReadTars, readers
@@ -244,6 +244,33 @@ def test_a_folder_as_it_is_found(tmp_path):
         HIDDEN: 5, NO_FILE: 1, BARE: 7, 'left out: *.heic': 1, 're-encoded: PPM L': 1,
         'left out: folder that is linked twice': 2,
         'left out: caption or fields without a picture': 2}
+
+
+def test_names_that_are_no_text_and_the_run_s_own_folder(tmp_path):
+    """The report and the next run take them too."""
+    from simpleseg_mm.annotation.export import write_coco, write_report
+    from simpleseg_mm.annotation.writer import Totals
+    from simpleseg_mm.polygon import PolygonCodec
+    root = tmp_path / 'images'
+    root.mkdir()
+    with open(os.fsencode(root) + b'/\xff\xe9.jpg', 'wb') as file:
+        file.write(jpeg(0))
+    with open(os.fsencode(root) + b'/\xff.jpg', 'wb') as file:
+        file.write(b'nothing')
+    cfg = simple(dict(type='ReadFolder', root=str(root)))
+    counts = run(cfg, root / 'run')
+    write_coco(str(root / 'run'), str(root / 'run/coco.json'))
+    totals = Totals()
+    totals.add(json.loads((root / 'run/ledger/images-000000.json').read_text()))
+    write_report(str(root / 'run'), totals, PolygonCodec())
+    again = run(cfg, root / 'run')
+    assert again['counts'] == counts['counts'] and again['counts']['images']['written'] == 1
+    assert run(cfg, tmp_path / 'other')['notes']['left out: folder of a run'] == 1
+    with open(os.fsencode(tmp_path) + b'/\xff.tar', 'wb') as file:
+        file.write(b'noise' * 200)
+    counts = run(simple(dict(type='ReadTars', paths=str(tmp_path / '*.tar'))), tmp_path / 'tars')
+    (reason, detail), = counts['input_faults']
+    assert reason == 'tar cut short' and detail.isprintable()
 
 
 def test_postscript_is_run_nowhere(tmp_path, monkeypatch):

@@ -64,6 +64,9 @@ def main() -> int:
     except (OSError, ValueError, ImportError) as error:
         print(f'ERROR: {error}', file=sys.stderr)
         return 2
+    except KeyboardInterrupt:
+        print('stopped; the same command goes on from here', file=sys.stderr)
+        return 130
     for line in warnings_of(result):
         print(f'WARNING: {line}', file=sys.stderr)
     print(f'report: {report}')

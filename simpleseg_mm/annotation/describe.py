@@ -145,6 +145,15 @@ class DescribeByEndpoint(Describe):
     def ask(self, requests: list[tuple[Image.Image, str]]) -> list[str]:
         return list(self.pool.map(self._ask, requests))
 
+    def _read(self, reply) -> bytes:
+        """An answer as far as a megabyte. TimeoutError where it takes too long as a whole."""
+        end, raw = time.monotonic() + self.timeout, b''
+        while len(raw) < 1 << 20 and (part := reply.read1(1 << 16)):
+            raw += part
+            if time.monotonic() > end:
+                raise TimeoutError
+        return raw
+
     def _ask(self, request: tuple[Image.Image, str]) -> str:
         picture, question = request
         jpeg = io.BytesIO()
@@ -162,7 +171,7 @@ class DescribeByEndpoint(Describe):
             try:
                 with urllib.request.urlopen(urllib.request.Request(self.url, body, self.headers),
                                             timeout=self.timeout) as reply:
-                    raw = reply.read(1 << 20)
+                    raw = self._read(reply)
             except urllib.error.HTTPError as error:
                 failure = Failure(f'endpoint: HTTP {error.code}')
                 if error.code not in (408, 429) and error.code < 500:

@@ -1,6 +1,7 @@
 """The embedded engine: the whole pipeline in this process, or in several on this machine."""
 import multiprocessing
 import os
+import signal
 import threading
 from collections import deque
 from collections.abc import Iterator
@@ -40,6 +41,7 @@ class LocalEngine:
 
 def _work(connection: Connection, plan: Plan, survey: bool) -> None:
     """A process: files in, records out, None after each file's last; an exception ends it."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the driver's, who stops all
     threading.Thread(target=_leave_with_driver, daemon=True).start()
     try:
         runner = ChunkRunner(plan, survey)

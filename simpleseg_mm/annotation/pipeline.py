@@ -244,7 +244,7 @@ def _claim(plan: Plan, files: list[InputFile]) -> None:
         if changed:
             raise ValueError(f'the input has changed since {plan.work_dir} was begun: '
                              f'{changed[:5]} are other or gone. Give a new --work-dir')
-    replace_json(path, mine, indent=1)
+    replace_json(path, mine, indent=1, ensure_ascii=True)
 
 
 def _differences(a, b, place: str = '') -> list[str]:

@@ -470,6 +470,10 @@ def _walk(root: Path, notes: Counter) -> Iterator[str]:
             folders[:] = []
             continue
         seen.add(place)
+        if folder != str(root) and 'run.json' in files and {'ledger', 'shards'} <= set(folders):
+            notes['left out: folder of a run'] += 1
+            folders[:] = []
+            continue
         hidden = [name for name in (*folders, *files) if _hidden([name])]
         notes[_HIDDEN] += len(hidden)
         folders[:] = sorted(set(folders).difference(hidden))

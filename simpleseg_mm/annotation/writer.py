@@ -110,7 +110,8 @@ def _record(chunk: Chunk, annotations: list[dict], size: int, stages: Sequence[s
             objects=_count(dropped, 'objects', proposed['objects'], len(objects), order),
             descriptions=_count(dropped, 'descriptions', proposed['descriptions'],
                                 sum(len(o['descriptions']) for o in objects), order)),
-        notes=dict(sorted(notes.items())), input_faults=chunk.faults,
+        notes=dict(sorted(notes.items())),
+        input_faults=[[reason, clean_text(detail, 600)] for reason, detail in chunk.faults],
         quarantined=[[sample.key, _reason(sample).decode()] for sample in chunk.samples
                      if sample.quarantined],
         stages={name: dict(images=chunk.handled[name], seconds=round(chunk.seconds[name], 4))
