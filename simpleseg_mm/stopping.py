@@ -2,6 +2,7 @@
 
 Imports the standard library alone: a tool calls :func:`end_in_one_line` before it loads others.
 """
+import ctypes
 import multiprocessing
 import os
 import signal
@@ -11,8 +12,9 @@ import time
 
 _NAMES = {signal.SIGINT: 'Ctrl-C', signal.SIGTERM: 'SIGTERM'}
 _AGAIN = 'nothing was saved; the same command starts again.'
-#: seconds in which torchrun may pass on a Ctrl-C that the terminal has given to all processes
-_SAME_KEY = 3.0
+#: seconds in which a signal may come twice: `timeout` and wrappers pass on what the terminal or
+#: their own group has given to all processes, torchrun later than others
+_TWICE, _TWICE_BY_TORCHRUN = 0.2, 3.0
 
 
 class _State:
@@ -20,7 +22,6 @@ class _State:
     line = _AGAIN
     deferred = False
     asked = 0
-    asked_at = 0.0
 
 
 def end_in_one_line(line: str = _AGAIN) -> None:
@@ -76,15 +77,21 @@ def _on_signal(number: int, frame) -> None:
     if not _State.deferred:
         _end(number, _State.line)
     if _State.asked:
-        if time.monotonic() - _State.asked_at > _SAME_KEY:
-            _end(number, 'at once; --resume goes on from the newest checkpoint.')
         return
-    _State.asked, _State.asked_at = number, time.monotonic()
-    if 'TORCHELASTIC_RUN_ID' not in os.environ:
-        for name in _NAMES:  # also where Python does not get to run
-            signal.signal(name, signal.SIG_DFL)
+    _State.asked = number
+    wait = _TWICE_BY_TORCHRUN if 'TORCHELASTIC_RUN_ID' in os.environ else _TWICE
+    timer = threading.Timer(wait, _end_by_the_next)
+    timer.daemon = True
+    timer.start()
     if sys.stderr.isatty() and _is_first():
         os.write(2, b'\nStopping at the next safe point; Ctrl-C again ends at once.\n')
+
+
+def _end_by_the_next() -> None:
+    """Let the system end the process by the next signal, also where Python does not get to run;
+    from a thread, where :mod:`signal` cannot."""
+    for number in _NAMES:
+        ctypes.CDLL(None).signal(int(number), None)  # SIG_DFL
 
 
 def _end(number: int, line: str) -> None:

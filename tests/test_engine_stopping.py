@@ -107,8 +107,47 @@ def stop(at, method=None, call=1, number=signal.SIGINT, **more):
 SLOW = pytest.mark.slow
 
 
+@pytest.mark.parametrize('mode, environment, signals, code, said', [
+    ('at once', {}, [2], 130, 'Stopped by Ctrl-C: nothing was saved'),
+    ('at once', {}, [15], 143, 'Stopped by SIGTERM: nothing was saved'),
+    ('at once', dict(RANK='1'), [2], 130, ''),
+    ('defer', {}, [2], 0, 'asked 2'), ('defer', {}, [15], 0, 'asked 15'),
+    ('defer', {}, [2, 2], 0, 'asked 2'),  # as `timeout` sends it
+    ('defer', {}, [2, None, 2], -2, ''), ('defer', {}, [2, None, 15], -15, ''),
+    ('defer', dict(TORCHELASTIC_RUN_ID='x'), [2, None, 2], 0, 'asked 2'),
+    ('stuck', {}, [2, None, 2], -2, '')])  # in C
+def test_signals(mode, environment, signals, code, said):
+    script = """
+import ctypes, sys, time
+from simpleseg_mm import stopping
+stopping.end_in_one_line()
+if sys.argv[1] != 'at once':
+    stopping.defer()
+print('ready', flush=True)
+if sys.argv[1] == 'stuck':
+    while True:
+        ctypes.CDLL(None).usleep(100_000_000)
+end = time.monotonic() + 3
+while time.monotonic() < end:
+    time.sleep(0.1)
+print('asked', stopping.asked())
+"""
+    process = subprocess.Popen([sys.executable, '-c', script, mode], text=True, cwd=ROOT,
+                               env=ENVIRONMENT | environment, stdout=subprocess.PIPE,
+                               stderr=subprocess.PIPE)
+    assert process.stdout.readline() == 'ready\n'
+    for number in signals:
+        if number is None:
+            time.sleep(1)
+        else:
+            process.send_signal(number)
+    out, err = process.communicate(timeout=60)
+    assert (process.returncode, err) == (code, '') and out.startswith(said)
+    assert out.count('\n') == bool(said)
+
+
 @pytest.mark.parametrize('kind, moment, step', [
-    pytest.param('toy', stop(6), 8, id='between two batches of an update'),
+    pytest.param('toy', stop(6), 8, id='between two batches of an update', marks=SLOW),
     pytest.param('toy', stop(7, 'model.val_step', 2), 8, id='validation'),
     pytest.param('plain', stop(3, 'model.val_step'), 4, id='validation without a best',
                  marks=SLOW),
@@ -148,7 +187,7 @@ def test_before_the_first_update_there_is_nothing_to_save(request, moment, tmp_p
         assert launch.find_resumable(str(tmp_path)) is None
 
 
-@pytest.mark.parametrize('rank', [0, 1])
+@pytest.mark.parametrize('rank', [pytest.param(0, marks=SLOW), 1])
 def test_one_of_two_processes_is_asked_and_both_stop(toy, rank, tmp_path):
     result = run_tool('train.py', *arguments(
         toy, tmp_path, '--launcher', 'pytorch', **stop(3, 'model.val_step', rank=rank), **{
@@ -157,15 +196,6 @@ def test_one_of_two_processes_is_asked_and_both_stop(toy, rank, tmp_path):
     assert result.returncode and len(lines) == 1 and 'after iteration 4 of' in lines[0], (
         result.stdout[-1500:], result.stderr[-1500:])
     assert launch.find_resumable(str(tmp_path)).endswith('iter_4.pth')
-
-
-def test_a_second_ctrl_c_ends_at_once(toy, tmp_path):
-    result = run_tool('train.py', *arguments(toy, tmp_path, **stop(5), **{
-        f'default_hooks.again.{key.rpartition(".")[2]}': value
-        for key, value in stop(5, 'optim_wrapper.backward').items()}))
-    assert result.returncode == -signal.SIGINT
-    assert 'Traceback' not in result.stdout + result.stderr
-    assert not list(tmp_path.glob('iter_*.pth'))
 
 
 # --- random moments -----------------------------------------------------------------------------
