@@ -1,4 +1,5 @@
 """Every config loads, every dataset query and schedule in it is buildable, ablations are small."""
+import re
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ import simpleseg_mm.engine  # noqa: F401
 import simpleseg_mm.evaluation  # noqa: F401
 import simpleseg_mm.models  # noqa: F401
 from simpleseg_mm.analysis import build_on_meta
+from simpleseg_mm.engine.config_keys import check_config
 from simpleseg_mm.registry import (DATA_SAMPLERS, DATASETS, FUNCTIONS, HOOKS, LOOPS, METRICS,
                                    MODELS, OPTIM_WRAPPER_CONSTRUCTORS, OPTIMIZERS, REWARDS,
                                    ROLLOUTS, TRANSFORMS)
@@ -47,6 +49,8 @@ def test_config(path):
         ROLLOUTS.build(cfg.train_cfg.rollout)
         PolicyObjective(**cfg.train_cfg.objective)
     assert all(HOOKS.get(hook.type) for hook in cfg.default_hooks.values())
+    check_config(cfg)  # no false alarm
+    assert re.fullmatch(r'work_dirs/[\w./-]+(?<!pth)', cfg.load_from or 'work_dirs/none')
 
 
 @pytest.mark.parametrize('path', CONFIGS, ids=lambda p: str(p.relative_to(ROOT)))

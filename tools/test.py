@@ -15,6 +15,7 @@ from mmengine.registry import RUNNERS
 from mmengine.runner import Runner
 
 from simpleseg_mm.engine import launch
+from simpleseg_mm.engine.config_keys import check_config
 from simpleseg_mm.evaluation import check_metric_names
 
 
@@ -22,7 +23,8 @@ def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description='Test a model')
     parser.add_argument('config', help='config file')
     parser.add_argument('checkpoint',
-                        help="checkpoint file, or 'none' for the weights that the config names")
+                        help="checkpoint, a run's folder (RUN, RUN/best, RUN/last), or 'none' for "
+                        'the weights that the config names')
     parser.add_argument('--work-dir', help='logs (default: work_dirs/CONFIG)')
     parser.add_argument('--out', help='write the predictions to this .pkl file, or the '
                         'answers as text to this .jsonl file')
@@ -41,9 +43,7 @@ def parse_args() -> argparse.Namespace:
 
 
 def load_config(args: argparse.Namespace) -> Config:
-    cfg = Config.fromfile(args.config)
-    if args.cfg_options is not None:
-        cfg.merge_from_dict(args.cfg_options)
+    cfg = launch.read_config(args.config, args.cfg_options)
     cfg.work_dir = args.work_dir or cfg.get('work_dir') or launch.default_work_dir(args.config)
     cfg.resume, cfg.load_from = False, launch.existing_checkpoint(args.checkpoint)
     if args.show or args.show_dir:
@@ -73,6 +73,7 @@ def main() -> None:
     args = parse_args()
     with launch.one_line_errors():
         cfg = load_config(args)
+        check_config(cfg)
         launch.prepare_launcher(cfg, args.launcher)
         runner = RUNNERS.build(cfg) if 'runner_type' in cfg else Runner.from_cfg(cfg)
         check_metric_names(runner.test_evaluator.metrics)

@@ -13,6 +13,7 @@ from mmengine.registry import RUNNERS
 from mmengine.runner import Runner
 
 from simpleseg_mm.engine import launch
+from simpleseg_mm.engine.config_keys import check_config
 from simpleseg_mm.engine.safe_stop import resumable
 from simpleseg_mm.evaluation import check_metric_names
 
@@ -26,7 +27,8 @@ def parse_args() -> argparse.Namespace:
                         help='scale the learning rate by the batch, instead of accumulating '
                         "gradients up to the config's global_batch_size")
     parser.add_argument('--resume', nargs='?', const='auto',
-                        help='continue: from this checkpoint, or from the newest of the work dir')
+                        help='continue: from this checkpoint, or from the newest whole one of the '
+                        'work dir')
     parser.add_argument('--cfg-options', nargs='+', action=DictAction,
                         help='override settings: key=value, a.b=value, list="[a,b]"')
     parser.add_argument('--launcher', choices=['none', 'pytorch', 'slurm', 'mpi'], default='none')
@@ -38,9 +40,7 @@ def parse_args() -> argparse.Namespace:
 
 
 def load_config(args: argparse.Namespace) -> Config:
-    cfg = Config.fromfile(args.config)
-    if args.cfg_options is not None:
-        cfg.merge_from_dict(args.cfg_options)
+    cfg = launch.read_config(args.config, args.cfg_options)
     cfg.work_dir = args.work_dir or cfg.get('work_dir') or launch.default_work_dir(args.config)
 
     if args.amp:
@@ -54,14 +54,13 @@ def load_config(args: argparse.Namespace) -> Config:
     if args.auto_scale_lr:
         launch.scale_learning_rate(cfg)
 
-    if args.resume == 'auto':
+    if args.resume == 'auto' or not args.resume and cfg.get('resume') and not cfg.get('load_from'):
         checkpoint = launch.find_resumable(cfg.work_dir)
-        if checkpoint:
-            cfg.resume, cfg.load_from = True, checkpoint
+        cfg.resume, cfg.load_from = bool(checkpoint), checkpoint or cfg.get('load_from')
     elif args.resume:
-        if not os.path.exists(args.resume):
-            raise FileNotFoundError(f'no checkpoint {args.resume} to resume from')
         cfg.resume, cfg.load_from = True, args.resume
+    if cfg.get('load_from'):
+        cfg.load_from = launch.find_checkpoint(cfg.load_from)
     return cfg
 
 
@@ -69,6 +68,7 @@ def main() -> None:
     args = parse_args()
     with launch.one_line_errors():
         cfg = load_config(args)
+        check_config(cfg)
         launch.prepare_launcher(cfg, args.launcher)
         launch.fit_global_batch(cfg, launch.world_size(args.launcher))
         runner = RUNNERS.build(cfg) if 'runner_type' in cfg else Runner.from_cfg(cfg)

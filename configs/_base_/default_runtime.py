@@ -12,7 +12,7 @@ default_hooks = dict(
     logger=dict(type='LoggerHook', interval=10, log_metric_by_epoch=False),
     param_scheduler=dict(type='ParamSchedulerHook'),
     sampler_seed=dict(type='DistSamplerSeedHook'),
-    # Two checkpoints are kept: a run killed while it writes one can resume from the other.
+    # Ours, of MMEngine's name: written whole or not at all. Two are kept, should one be damaged.
     checkpoint=dict(type='CheckpointHook', by_epoch=False, interval=500, max_keep_ckpts=2),
     trainable=dict(type='TrainableCheckpointHook'),
     grammar=dict(type='GrammarHook'),
@@ -38,8 +38,9 @@ env_cfg = dict(
 # A fixed seed: on resume, the sampler is built before a saved seed could be restored.
 randomness = dict(seed=0, deterministic=False)
 
-vis_backends = [dict(type='LocalVisBackend')]  # add dict(type='TensorboardVisBackend')
-visualizer = dict(type='SimpleSegVisualizer', vis_backends=vis_backends)
+# For others, a config sets vis_backends = [dict(type='LocalVisBackend'),
+# dict(type='TensorboardVisBackend')]: tools/train.py and tools/test.py hand it to the visualizer.
+visualizer = dict(type='SimpleSegVisualizer', vis_backends=[dict(type='LocalVisBackend')])
 
 load_from = None
 resume = False

@@ -3,7 +3,7 @@
 # (reward 1), and any object the wrong one (0). Every number is our choice.
 _base_ = './nano_gspo_refshapes.py'
 data_root = 'data/refshapes_several'
-load_from = 'work_dirs/nano_sft_refshapes-several/iter_900.pth'
+load_from = 'work_dirs/nano_sft_refshapes-several/last'
 model = dict(generation=dict(max_new_tokens=240))
 train_dataloader = dict(dataset=dict(data_root=data_root))
 val_dataloader = dict(dataset=dict(data_root=data_root, indices=280))

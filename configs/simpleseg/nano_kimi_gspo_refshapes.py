@@ -1,10 +1,9 @@
-# GSPO of the nano-sized Kimi-VL from its SFT checkpoint:
-#   python tools/train.py configs/simpleseg/nano_kimi_gspo_refshapes.py \
-#       --cfg-options load_from=work_dirs/nano_kimi_sft_refshapes/iter_1200.pth
+# GSPO of the nano-sized Kimi-VL from the checkpoint of its SFT.
 _base_ = [
     '../_base_/models/nano_kimi_random.py', '../_base_/datasets/refshapes.py',
     '../_base_/evaluators/res.py', '../_base_/schedules/gspo_nano.py', '../_base_/rl_runtime.py'
 ]
+load_from = 'work_dirs/nano_kimi_sft_refshapes'
 data_root = 'data/refshapes_easy'
 train_dataloader = dict(dataset=dict(data_root=data_root, query=dict(templates='single')))
 val_dataloader = dict(dataset=dict(data_root=data_root, indices=256))

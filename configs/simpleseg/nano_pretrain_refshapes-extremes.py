@@ -2,9 +2,8 @@
 # polygons. Corners and tips are where outlines turn. From the first part's weights:
 #   python tools/dataset_converters/generate_refshapes.py data/refshapes_base \
 #       --scenes-train 40000 --scenes-val 300 --objects 1 4
-#   python tools/train.py configs/simpleseg/nano_pretrain_refshapes-extremes.py \
-#       --cfg-options load_from=work_dirs/nano_pretrain_refshapes/iter_5500.pth
 _base_ = './nano_pretrain_refshapes.py'
+load_from = 'work_dirs/nano_pretrain_refshapes'
 tasks = dict(
     _delete_=True, text2extreme=7, text2box=3, text2point=1, point2text=1, box2text=1)
 train_dataloader = dict(batch_size=8, dataset=dict(query=dict(tasks=tasks, turns=8)))

@@ -1,7 +1,7 @@
 # Between boxes and outlines of few vertices: outlines of many, and points, which keep alive what
 # was learnt about absent things. Its learning rate ends at half its way.
 _base_ = './nano_sft_refshapes-several.py'
-load_from = 'work_dirs/nano_pretrain_refshapes-several/iter_900.pth'
+load_from = 'work_dirs/nano_pretrain_refshapes-several/last'
 train_dataloader = dict(
     dataset=dict(query=dict(
         turns=8, codec=dict(tokens=40), tasks=dict(text2mask=1.0, text2point=1.0))))

@@ -5,7 +5,7 @@
 #   nano_pretrain_refshapes-several.py, nano_sft_refshapes-several-points.py, this one.
 _base_ = './nano_sft_refshapes.py'
 data_root = 'data/refshapes_several'
-load_from = 'work_dirs/nano_sft_refshapes-several-points/iter_850.pth'
+load_from = 'work_dirs/nano_sft_refshapes-several-points/last'
 # An answer has the rings of all objects. '[' (token 66) begins an answer that says nothing, '[[['
 # one with rings: how readily nothing is said is this bias, chosen on 1,400 queries of val.
 model = dict(generation=dict(max_new_tokens=240, sequence_bias=[[[66], 1.0]]))

@@ -1,10 +1,10 @@
-# SimpleSeg-Qwen2.5-VL-7B, GSPO on the paper's four sets (400k prompts) from an SFT checkpoint:
-#   python tools/train.py configs/simpleseg/qwen25vl_gspo_refcoco-all.py \
-#       --cfg-options load_from=work_dirs/qwen25vl_sft_refcoco-all/iter_3125.pth
+# SimpleSeg-Qwen2.5-VL-7B, GSPO on the paper's four sets (400k prompts) from the last
+# checkpoint of SFT.
 _base_ = [
     '../_base_/models/qwen25vl_7b.py', '../_base_/datasets/refcoco_all.py',
     '../_base_/evaluators/res.py', '../_base_/schedules/gspo_paper.py',
     '../_base_/rl_runtime.py', '../_base_/retention/questions.py'
 ]
+load_from = 'work_dirs/qwen25vl_sft_refcoco-all'
 train_dataloader = dict(
     dataset=dict(query=dict(tasks=dict(_delete_=True, text2mask=1.0), templates='single')))

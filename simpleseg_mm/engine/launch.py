@@ -1,5 +1,6 @@
 """What ``tools/train.py`` and ``tools/test.py`` do to a config before they start a runner."""
 import atexit
+import difflib
 import errno
 import logging
 import os
@@ -17,8 +18,12 @@ import torch
 from mmengine.config import Config
 from mmengine.logging import print_log
 
-from .checkpoint_file import CheckpointError, fault_of
+from .checkpoint_file import REST, CheckpointError, fault_of, what_is_there
+from .config_keys import check_options
 
+#: of default_hooks, those that MMEngine knows itself
+_OPTIONAL_HOOKS = ('runtime_info', 'timer', 'sampler_seed', 'logger', 'param_scheduler',
+                   'checkpoint')
 _PACKAGE = Path(__file__).resolve().parent.parent
 #: errors of files that are no fault of the program's
 _FILES = (errno.ENOENT, errno.EACCES, errno.EPERM, errno.ENOSPC, errno.EDQUOT, errno.EROFS,
@@ -87,6 +92,7 @@ def fit_global_batch(cfg: Config, processes: int) -> int:
                          'bits are not split; leave `strategy` out (several processes then hold '
                          'the weights once each), or train without quantization')
     deepspeed = _prepare_deepspeed(cfg)
+    shorten_warm_up(cfg)
     total = cfg.get('global_batch_size')
     if not total:
         return 1
@@ -230,18 +236,162 @@ def find_resumable(work_dir: str) -> Optional[str]:
     return None
 
 
+def find_checkpoint(name: str) -> str:
+    """The checkpoint that a name means.
+
+    Args:
+        name: a file or folder of weights, as it is; or a run's folder (``work_dirs/NAME``): its
+            best checkpoint where it keeps one (``save_best``), else its last; or ``RUN/best`` or
+            ``RUN/last``, one of the two.
+
+    Raises:
+        FileNotFoundError: there is none; what there is is named.
+    """
+    path, which = Path(name).expanduser(), None
+    if '://' in name or path.is_file() or _is_weights(path):
+        return name
+    if path.name in ('best', 'last') and not path.exists():
+        path, which = path.parent, path.name
+    if not path.is_dir():
+        raise FileNotFoundError(f'no checkpoint {name}{_to_train_first(path)}')
+    if which != 'last' and (best := _best_of(path)):
+        return best
+    last = find_resumable(str(path)) if which != 'best' else None
+    if last:
+        return last
+    hint = ("; a run keeps a best one with default_hooks.checkpoint.save_best"
+            if which == 'best' else '')
+    raise FileNotFoundError(f"no {which or 'best or last'} checkpoint in {path}"
+                            f"{what_is_there(path)}{hint}")
+
+
+def _is_weights(path: Path) -> bool:
+    """A folder that is itself a checkpoint or Hugging Face's."""
+    return path.is_dir() and (any((path / name).is_file() for name in (REST, 'config.json'))
+                              or any(path.glob('*_model_states.pt')))
+
+
+def _best_of(folder: Path) -> Optional[str]:
+    pointer = folder / 'best_checkpoint'
+    if pointer.is_file():
+        named = Path(pointer.read_text().strip())
+        for path in (folder / named.name, named):
+            if path.exists():
+                return str(path)
+    found = sorted(folder.glob('best_*.pth'), key=lambda path: path.stat().st_mtime)
+    return str(found[-1]) if found else None
+
+
+def _to_train_first(path: Path) -> str:
+    """What makes a run of that name, as the end of a message."""
+    root = _PACKAGE.parent / 'configs'
+    made = {'sft': 'make quickstart', 'gspo': 'make quickstart'} if (
+        path.parent.name == 'quickstart') else {
+            file.stem: f'python tools/train.py {file.relative_to(root.parent)}'
+            for file in root.glob('simpleseg/**/*.py')}
+    if path.name in made:
+        return (f'. Make it first, `{made[path.name]}`, or set load_from=CHECKPOINT (None: start '
+                'from the weights that the model names)')
+    return what_is_there(path.parent)
+
+
 def existing_checkpoint(name: str) -> Optional[str]:
-    """A checkpoint named to a tool, file or folder; None for 'none', the config's own weights.
+    """A checkpoint named to a tool, see :func:`find_checkpoint`; None for 'none', the config's
+    own weights.
 
     Raises:
         FileNotFoundError: there is none of that name.
+        ValueError: it is a config.
     """
     if name.lower() == 'none':
         return None
-    if not osp.exists(name):
-        raise FileNotFoundError(f"no checkpoint {name}: give a file, or 'none' for the weights "
-                                'that the config names')
-    return name
+    if name.endswith('.py'):
+        raise ValueError(f'{name} is a config: give the config first, then the checkpoint')
+    try:
+        return find_checkpoint(name)
+    except FileNotFoundError as error:
+        raise FileNotFoundError(f"{error}. 'none' stands for the weights that the config names"
+                                ) from None
+
+
+def read_config(path: str, options: Optional[dict] = None) -> Config:
+    """A config file, with the settings of ``--cfg-options``.
+
+    Raises:
+        FileNotFoundError, ValueError: in one line, it is not there, no config, or not valid.
+    """
+    if path.endswith(('.pth', '.pt', '.safetensors')):
+        raise ValueError(f'{path} is a checkpoint: give the config first, then the checkpoint')
+    if osp.isdir(path):
+        names = sorted(p.name for p in Path(path).glob('*.py'))
+        raise ValueError(f'{path} is a folder, not a config'
+                         + (f": give one of its files: {', '.join(names[:8])}" if names else ''))
+    if not osp.isfile(path):
+        names = [str(p) for p in Path(osp.dirname(path) or '.').glob('*.py')]
+        names += [osp.relpath(p) for p in (_PACKAGE.parent / 'configs/simpleseg').rglob('*.py')]
+        by_stem = {Path(name).stem: name for name in reversed(names)}
+        near = difflib.get_close_matches(Path(path).stem, by_stem, 2, 0.7)
+        raise FileNotFoundError(f'no config {path}' + (
+            f": did you mean {' or '.join(by_stem[name] for name in near)}?" if near else ''))
+    if not path.endswith(('.py', '.json', '.yaml', '.yml')):
+        raise ValueError(f'{path} is no config: give a .py file')
+    try:
+        cfg = Config.fromfile(path)
+    except Exception as error:  # a config is a program
+        line = next((f', line {frame.lineno}' for frame in
+                     reversed(traceback.extract_tb(error.__traceback__))
+                     if frame.filename == '<string>' or osp.exists(path)
+                     and osp.exists(frame.filename) and osp.samefile(frame.filename, path)), '')
+        raise ValueError(f'{path}{line} is no valid config: {type(error).__name__}: '
+                         f'{" ".join(str(error).split())[:300]}') from None
+    if options:
+        check_options(cfg, options)
+        try:
+            cfg.merge_from_dict(options)
+        except (KeyError, TypeError, IndexError, ValueError, AttributeError) as error:
+            raise ValueError(f'--cfg-options {" ".join(options)} do not fit {path}: '
+                             f'{" ".join(str(error).split())[:300]}') from None
+    if 'vis_backends' in cfg and cfg.get('visualizer'):
+        cfg.visualizer.vis_backends = cfg.vis_backends
+    hooks = cfg.get('default_hooks') or {}
+    for name in [name for name, hook in hooks.items() if hook is None]:
+        if name not in _OPTIONAL_HOOKS:  # MMEngine takes None for its own alone
+            del hooks[name]
+    return cfg
+
+
+def shorten_warm_up(cfg: Config) -> None:
+    """Fit the schedule of the learning rate to a run that is no longer than its warm-up.
+
+    The warm-up is then a tenth of the run, or none of less than 20 iterations, and what follows
+    it begins there. Said in the log. Iterations are those of the config, before
+    :func:`fit_global_batch` stretches them.
+
+    Raises:
+        ValueError: the run or its validation interval has no iteration.
+    """
+    total, interval = cfg.train_cfg.get('max_iters'), cfg.train_cfg.get('val_interval', 1)
+    if total is None:
+        return
+    for name, value in dict(max_iters=total, val_interval=interval).items():
+        if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+            raise ValueError(f'train_cfg.{name}={value!r}: a whole number of at least 1')
+    schedulers = [s for s in as_list(cfg.get('param_scheduler') or [])
+                  if not s.get('by_epoch', True)]
+    was = max([s.get('begin', 0) for s in schedulers]
+              + [s.get('end', 0) for s in schedulers if s.get('type') == 'LinearLR'], default=0)
+    if was < total:
+        return
+    short = total // 10 if total >= 20 else 0
+    for scheduler in schedulers:
+        for key in ('begin', 'end'):
+            if scheduler.get(key, was + 1) <= was:
+                scheduler[key] = round(scheduler[key] * short / was)
+    cfg.param_scheduler = [
+        s for s in as_list(cfg.param_scheduler) if s.get('by_epoch', True)
+        or s.get('end', total) - s.get('begin', 0) >= (2 if s.get('type') == 'LinearLR' else 1)]
+    print_log(f'The run of {total} iterations is no longer than its warm-up of {was}: the warm-up '
+              f'is {short} iterations.', logger='current', level=logging.WARNING)
 
 
 def as_list(evaluators) -> list:
@@ -263,7 +413,7 @@ def one_line_errors() -> Iterator[None]:
     """
     try:
         yield
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, TypeError) as error:
         if not _is_for_the_user(error):
             raise
         print(f'ERROR: {" ".join(str(error).split())}', flush=True)
@@ -273,6 +423,8 @@ def one_line_errors() -> Iterator[None]:
 def _is_for_the_user(error: Exception) -> bool:
     if isinstance(error, OSError):
         return error.errno is None or error.errno in _FILES
+    if isinstance(error, TypeError):  # a setting that no signature has
+        return 'got an unexpected keyword argument' in str(error)
     frame = traceback.extract_tb(error.__traceback__)[-1]
     return isinstance(error, CheckpointError) or Path(frame.filename).is_relative_to(_PACKAGE) or (
         frame.name == 'load_config')

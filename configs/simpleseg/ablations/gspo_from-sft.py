@@ -1,3 +1,2 @@
 # The paper's ablation of stages: SFT and RL. SFT alone: qwen25vl_sft_refcoco.py.
 _base_ = '../qwen25vl_gspo_refcoco.py'
-load_from = 'work_dirs/qwen25vl_sft_refcoco/iter_3125.pth'

@@ -1,2 +1,2 @@
 _base_ = '../nano_gspo_refshapes.py'
-load_from = 'work_dirs/nano_sft_from-pretrain/iter_1200.pth'
+load_from = 'work_dirs/nano_sft_from-pretrain'

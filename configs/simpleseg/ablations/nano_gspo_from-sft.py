@@ -1,2 +1,3 @@
+# From the SFT stage of `make quickstart`.
 _base_ = '../nano_gspo_refshapes.py'
-load_from = 'work_dirs/nano_sft_refshapes/iter_1200.pth'
+load_from = 'work_dirs/quickstart/sft'

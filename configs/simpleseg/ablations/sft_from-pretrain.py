@@ -1,3 +1,3 @@
 # Pre-training and SFT.
 _base_ = '../qwen25vl_sft_refcoco.py'
-load_from = 'work_dirs/qwen25vl_pretrain_web/iter_3125.pth'
+load_from = 'work_dirs/qwen25vl_pretrain_web'

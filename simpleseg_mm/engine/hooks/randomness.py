@@ -92,6 +92,12 @@ class ExactResumeHook(Hook):
     def after_load_checkpoint(self, runner, checkpoint: dict) -> None:
         if not runner._resume:
             return
+        missing = [part for part in ('meta', 'optimizer', 'message_hub') if part not in checkpoint
+                   and not (part == 'optimizer' and 'optim_wrapper' in checkpoint)]
+        if missing:
+            raise ValueError(f"the checkpoint holds no {' and no '.join(missing)}: a run goes on "
+                             'from its iter_N.pth; from a best one, or weights of others, a new '
+                             'run starts: load_from=CHECKPOINT without --resume')
         meta = checkpoint['meta']
         for name, value in dict(samples_per_iter=_samples_per_iter(runner),
                                 accumulative_counts=_accumulation(runner)).items():
