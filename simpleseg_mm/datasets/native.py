@@ -15,8 +15,7 @@ from simpleseg_mm.files import coco, load_json, shown
 from simpleseg_mm.files.coco import CocoAnnotation, CocoImage, Fault, read_id
 from simpleseg_mm.files.pickles import load_pickle
 from simpleseg_mm.files.texts import decode_text
-from simpleseg_mm.polygon import (mask_to_box, rle_to_crop, segmentation_to_mask,
-                                  segmentation_to_rle)
+from simpleseg_mm.polygon import mask_to_box, segmentation_to_mask, segmentation_to_rle
 from simpleseg_mm.polygon.raster import MAX_COORDINATE
 
 # Published sizes of the sets: (references, sentences, images); None where it is not published.
@@ -338,10 +337,16 @@ def segmentation_fault(segmentation, height: int, width: int) -> str | None:
 def mask_fault(segmentation, height: int, width: int) -> str | None:
     """What is wrong with a segmentation that only decoding it tells, or None."""
     try:
-        crop, _ = rle_to_crop(segmentation_to_rle(segmentation, height, width))
+        rle = segmentation_to_rle(segmentation, height, width)
     except ValueError as error:
         return str(error)
-    return None if crop.size else 'the mask is empty'
+    return None if rle_area(rle) else 'the mask is empty'
+
+
+def rle_area(rle: dict) -> int:
+    """Pixels of what :func:`simpleseg_mm.polygon.segmentation_to_rle` gives."""
+    counts = rle['counts']
+    return int(coco_mask.area(rle) if isinstance(counts, bytes) else counts[1::2].sum())
 
 
 def instances_of(found: list[CocoAnnotation], image: CocoImage, file: Instances

@@ -129,7 +129,7 @@ class RefCOCODataset(BaseDataset):
         self.read, self.skipped = 0, Counter()
         self._examples: dict[str, str] = {}
         self._files: dict = {}  # what was read already, while loading
-        self._places: dict[Path, tuple[Path, str | None]] = {}
+        self._places: dict[tuple[str, str], tuple[Path, str | None]] = {}
         self._finders: dict[Path, PictureFinder] = {}
         self._mask_faults: dict = {}
         self._listed: set[str] = set()
@@ -324,7 +324,7 @@ class RefCOCODataset(BaseDataset):
         area = annotation.area
         if self.bad_samples == 'error' and (area is None or area >= _PERHAPS_EMPTY):
             return None
-        key = file.path, annotation.row
+        key = id(file), annotation.row
         if key not in self._mask_faults:
             fault = native.mask_fault(instance['mask'], image.height, image.width)
             self._mask_faults[key] = fault and f'{file.path}, {annotation.name}: {fault}'
@@ -332,8 +332,9 @@ class RefCOCODataset(BaseDataset):
 
     def _find(self, folder: Path, name: str) -> tuple[Path, str | None]:
         """Where a picture lies, and what is wrong with it, or None."""
-        path = folder / name
-        if path not in self._places:
+        key = str(folder), name
+        if key not in self._places:
+            path = folder / name
             found, fault = path, file_fault(path)
             if fault is not None and not os.path.lexists(path):
                 finder = self._finders.setdefault(folder, PictureFinder([folder]))
@@ -342,8 +343,8 @@ class RefCOCODataset(BaseDataset):
                     found, fault = other, file_fault(other)
                 elif how != 'missing':
                     fault = f'{fault} ({how})'
-            self._places[path] = found, fault
-        return self._places[path]
+            self._places[key] = found, fault
+        return self._places[key]
 
     def _without_eval_images(self, refs: list[dict], name: str, label: str,
                              evaluated: dict[str, set]) -> list[dict]:

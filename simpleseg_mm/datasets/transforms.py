@@ -10,15 +10,18 @@ from mmdet.structures import DetDataSample
 from mmdet.structures.mask import BitmapMasks
 from mmengine import fileio
 from mmengine.logging import print_log
+from pycocotools import mask as coco_mask
 
 from simpleseg_mm.files import ImageError, load_image, open_picture, orientation_of, shown
-from simpleseg_mm.polygon import (PolygonCodec, mask_to_extreme, mask_to_point, rle_to_crop,
+from simpleseg_mm.polygon import (PolygonCodec, mask_to_extreme, mask_to_point, rle_to_mask,
                                   segmentation_to_mask, segmentation_to_rle)
 from simpleseg_mm.registry import TRANSFORMS
 
+from .native import rle_area
 from .templates import (ANSWERS, DIRECTIONS, QUESTIONS, REQUESTS, SUBJECTS, TASKS,
                         TEMPLATE_SETS)
 
+_MERGED = 32  # masks that are united at a time
 _MAX_TEXTS = 100_000  # texts of masks that a worker keeps, some 30 MB
 
 _META_KEYS = ('img_id', 'image_id', 'ref_id', 'sent_id', 'ann_id', 'img_path', 'ori_shape',
@@ -326,19 +329,27 @@ def target_mask(info: dict) -> np.ndarray:
             where others of its sample are not, since the whole would be a half truth.
     """
     height, width = info['height'], info['width']
-    mask = np.zeros((height, width), bool)
-    for number, instance in enumerate(info['instances']):
+    rles = []
+    for instance in info['instances']:
         try:
-            crop, (x, y) = rle_to_crop(segmentation_to_rle(instance['mask'], height, width))
+            rles.append(segmentation_to_rle(instance['mask'], height, width))
         except ValueError as error:
             raise ValueError(f'{_record(info)}: {error}') from None
-        if not crop.size:
-            which = f', that of target {number}' if len(info['instances']) > 1 else ''
-            raise ValueError(f'{_record(info)}: the mask is empty{which}. Leave the sample out, '
-                             "mend its annotation, or set bad_samples='skip' "
-                             '(refcoco.py verify lists all such records)')
-        mask[y:y + crop.shape[0], x:x + crop.shape[1]] |= crop
-    return mask
+    if not rles:
+        return np.zeros((height, width), bool)
+    if len(rles) > 1:
+        rles = [rle if isinstance(rle['counts'], bytes) else coco_mask.frPyObjects(
+            dict(size=[height, width], counts=rle['counts'].tolist()), height, width)
+            for rle in rles]
+    empty = [number for number, area in enumerate(map(rle_area, rles)) if not area]
+    if empty:
+        which = f', that of target {empty[0]}' if len(rles) > 1 else ''
+        raise ValueError(f'{_record(info)}: the mask is empty{which}. Leave the sample out, mend '
+                         "its annotation, or set bad_samples='skip' (refcoco.py verify lists all "
+                         'such records)')
+    while len(rles) > 1:  # a tree: one after the other takes time by the square of their number
+        rles = [coco_mask.merge(rles[k:k + _MERGED]) for k in range(0, len(rles), _MERGED)]
+    return rle_to_mask(rles[0])
 
 
 def _mask_of(info: dict) -> np.ndarray:
