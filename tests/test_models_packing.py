@@ -41,12 +41,20 @@ def layout(groups) -> Packed:
 @pytest.mark.parametrize('make, message', [
     (lambda: build(attn_implementation='eager'), "QwenVL with attn_implementation='eager' cannot"),
     (lambda: of_family('kimi_vl', packing=True), 'KimiVL .* Set packing=False'),
-    (lambda: of_family('qwen3_5', packing=True),
-     r"full attention in every layer.*'linear_attention'"),
 ])
 def test_refused(make, message):
     with pytest.raises(ValueError, match=message):
         make()
+
+
+def test_linear_layers_are_not_packed_and_the_log_says_so(monkeypatch):
+    lines = []
+    monkeypatch.setattr('simpleseg_mm.models.backbones.base.print_log',
+                        lambda line, logger: lines.append(line))
+    packed, plain = (of_family('qwen3_5', packing=flag) for flag in (True, False))
+    assert not packed.mllm.packing and sum('linear_attention' in line for line in lines) == 1
+    batch = PICTURES[:1], [sample(TURNS)]
+    torch.testing.assert_close(packed.loss(*batch)['loss'], plain.loss(*batch)['loss'])
 
 
 def test_lengths_that_are_not_those_of_the_row():

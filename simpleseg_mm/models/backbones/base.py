@@ -1,15 +1,20 @@
 """What every multimodal LLM must offer to SimpleSeg: tokens in, hidden states or text out."""
 import copy
+import inspect
 import os
 import re
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any, Dict, Iterable, Iterator, List, Optional, Sequence, Tuple, Union
 
 import torch
+from jinja2 import TemplateError
 from mmengine.logging import print_log
 from torch import Tensor, nn
-from transformers import AutoConfig, AutoModelForImageTextToText, AutoTokenizer
+from transformers import (AutoConfig, AutoModelForImageTextToText, AutoTokenizer,
+                          PreTrainedTokenizerBase)
 from transformers.modeling_layers import GradientCheckpointingLayer
+from transformers.utils import cached_file
 
 from ...files import chat_template_of, from_folder
 from ...registry import MODELS
@@ -25,6 +30,8 @@ IGNORE = -100
 #: what stands in a batch beside the network's own inputs
 _NOT_READ = ('labels', 'image_index', 'picture_places', 'answer_places', 'answer_tokens',
              'answer_mask', 'answer_slots')
+#: of ``apply_chat_template`` itself
+_TEMPLATE_WORDS = set(inspect.signature(PreTrainedTokenizerBase.apply_chat_template).parameters)
 #: (prompt, answer) pairs; an answer may be given as the token ids that were written
 Turns = Sequence[Tuple[str, Union[str, Sequence[int], None]]]
 
@@ -54,10 +61,13 @@ class MLLMAdapter(AnswerWriter, nn.Module):
         gradient_checkpointing: recompute activations in the backward pass; as a number, those of
             this share of the language model's layers alone: its last layers keep theirs.
         attn_implementation: as in transformers.
-        packing: train on rows without padding, laid end to end (:meth:`pack`). Needs 'sdpa'.
+        packing: train on rows without padding, laid end to end (:meth:`pack`). Needs 'sdpa'; not
+            done, and said in the log, where a layer has other than full attention.
         fused: on a GPU, compute norms, rotations and gates by compiled kernels (``fused.py``),
             which the first steps compile; that needs a C compiler.
         system_prompt: ``None`` leaves the chat template's own default.
+        chat_template_kwargs: keywords of the chat template, such as ``enable_thinking=True``. A
+            template that begins answers with an open thought has it closed unless told otherwise.
     """
     #: ``model_type`` of the configs that it reads; empty: any
     families: Tuple[str, ...] = ()
@@ -86,7 +96,8 @@ class MLLMAdapter(AnswerWriter, nn.Module):
                  attn_implementation: str = 'sdpa',
                  packing: bool = False,
                  fused: bool = False,
-                 system_prompt: Optional[str] = None) -> None:
+                 system_prompt: Optional[str] = None,
+                 chat_template_kwargs: Optional[dict] = None) -> None:
         super().__init__()
         if init not in ('pretrained', 'random'):
             raise ValueError(f"init={init!r}: allowed are 'pretrained' and 'random'")
@@ -119,7 +130,12 @@ class MLLMAdapter(AnswerWriter, nn.Module):
         self._text_tokenizer = copy.deepcopy(self.tokenizer)
         self._text_tokenizer.split_special_tokens = True
         self._ids('')
+        self.chat_template_kwargs = dict(chat_template_kwargs or {})
+        if taken := sorted(self.chat_template_kwargs.keys() & _TEMPLATE_WORDS):
+            raise ValueError(f'chat_template_kwargs={chat_template_kwargs}: {taken} are not '
+                             'keywords of a template')
         self._template = self._read_template()
+        self._choose_thoughts()
         self._skeleton = tuple(self.tokenizer.encode(part, add_special_tokens=False)
                                for part in self._template)
         #: kinds of batches (``for_generation``) whose first has not been checked
@@ -143,10 +159,12 @@ class MLLMAdapter(AnswerWriter, nn.Module):
         if packing:
             layers = set(getattr(self.hf.config.get_text_config(), 'layer_types', None) or ())
             if layers - {'full_attention'}:
-                raise ValueError('packing=True needs full attention in every layer, or rows would '
-                                 f'read each other; this network has {sorted(layers)}. '
-                                 'Set packing=False')
-            self.hf.model.language_model.set_attn_implementation(PACKED)
+                self.packing = False
+                print_log('packing=True needs full attention in every layer, or rows would read '
+                          f'each other; this network has {sorted(layers)}: packing=False is '
+                          'taken', 'current')
+            else:
+                self.hf.model.language_model.set_attn_implementation(PACKED)
         if attn_implementation == 'sdpa':
             vision = self.hf.get_submodule(self.parts['vision'][0].rstrip('.'))
             vision.config._attn_implementation = SEGMENTS
@@ -226,7 +244,7 @@ class MLLMAdapter(AnswerWriter, nn.Module):
         rows = [self._encode_row(turns, counts[place], ids, for_generation)
                 for turns, place in zip(conversations, index)]
         if for_generation in self._unchecked:
-            self._check_prompt(rows[0][0], conversations[0][0][0], counts[index[0]])
+            self._check_prompt(rows[0][0], conversations[0], counts[index[0]])
             self._unchecked.discard(for_generation)
         left = for_generation
         batch = dict(
@@ -243,7 +261,7 @@ class MLLMAdapter(AnswerWriter, nn.Module):
 
     def _encode_row(self, turns: Turns, num_image_tokens: int, ids_of: Dict[str, List[int]],
                     for_generation: bool) -> Tuple[List[int], List[int]]:
-        before, after, middle, end, between, close = self._skeleton
+        before, after, opening, end, between, close, middle = self._skeleton
         head = before + [self.image_token_id] * num_image_tokens + after
         ids: List[int] = []
         labels: List[int] = []
@@ -253,11 +271,12 @@ class MLLMAdapter(AnswerWriter, nn.Module):
             labels.extend(new if train else [IGNORE] * len(new))
 
         for i, (prompt, answer) in enumerate(turns):
-            add((between if i else head) + ids_of[prompt] + middle, False)
-            if for_generation and i == len(turns) - 1:
+            last = i == len(turns) - 1
+            add((between if i else head) + ids_of[prompt] + (opening if last else middle), False)
+            if for_generation and last:
                 break
             add(ids_of[answer] + end if isinstance(answer, str) else list(answer), True)
-            if i == len(turns) - 1:
+            if last:
                 add(close, False)
         return ids, labels
 
@@ -271,8 +290,12 @@ class MLLMAdapter(AnswerWriter, nn.Module):
                                  'write an adapter for it (docs/own_mllm.md)'))
 
     def _check_tokenizer(self, folder: str) -> None:
-        if not self.tokenizer.chat_template:
-            self.tokenizer.chat_template = chat_template_of(folder)
+        # As transformers' processors: the file of that name, else chat_template.json, which only
+        # processors read, else the tokenizer's own.
+        if _file(folder, 'chat_template.jinja') is None:
+            legacy = _file(folder, 'chat_template.json')
+            template = None if legacy is None else chat_template_of(legacy.parent)
+            self.tokenizer.chat_template = template or self.tokenizer.chat_template
         if not self.tokenizer.chat_template:
             raise ValueError(f'the tokenizer in {folder} has no chat template: add the model\'s '
                              'chat_template.jinja to that folder')
@@ -294,33 +317,85 @@ class MLLMAdapter(AnswerWriter, nn.Module):
 
     def _read_template(self) -> Tuple[str, ...]:
         """Constant texts of a conversation, from the tokenizer's own chat template: up to the
-        picture's tokens, from there to the first prompt, prompt to answer, the end of an answer,
-        from there to the next prompt, and to the end of the conversation."""
-        p1, a1, p2, a2 = '<<P1>>', '<<A1>>', '<<P2>>', '<<A2>>'
-        messages = [] if self.system_prompt is None else [
-            dict(role='system', content=self.system_prompt)]
-        messages += [dict(role='user', content=self.image_markup + p1),
-                     dict(role='assistant', content=a1),
-                     dict(role='user', content=p2),
-                     dict(role='assistant', content=a2)]
-        text = self.tokenizer.apply_chat_template(messages, tokenize=False)
-        head, rest = text.split(p1)
-        middle, rest = rest.split(a1)
-        between, rest = rest.split(p2)
-        after = rest.split(a2)[1]
+        picture's tokens, from there to the first prompt, from the last prompt to its answer, the
+        end of an answer, from there to the next prompt, to the end of the conversation, and from
+        an earlier prompt to its answer.
+
+        The last answer begins as the template has it asked for, which is not everywhere how it
+        writes a finished one: templates with thoughts, or with a blank before an answer.
+        """
+        faults = []
+        for in_parts in (True, False):  # as is official; simple templates take plain text alone
+            try:
+                return self._frame(in_parts)
+            except (ValueError, TypeError, TemplateError) as error:
+                faults.append(' '.join(str(error).split()))
+        raise ValueError(f'the chat template of {self.tokenizer.name_or_path} cannot be used: '
+                         f'{faults[-1]}')
+
+    def _frame(self, in_parts: bool) -> Tuple[str, ...]:
+        """:meth:`_read_template` with messages of plain text, or in parts of text and picture."""
+        p1, a1, p2 = '<<P1>>', '<<A1>>', '<<P2>>'
+
+        def turn(role: str, text: str, picture: bool = False) -> dict:
+            content = (self.image_markup if picture else '') + text
+            if in_parts:
+                content = [dict(type='image')] * picture + [dict(type='text', text=text)]
+            return dict(role=role, content=content)
+
+        def render(messages: List[dict], asked: bool) -> str:
+            return self.tokenizer.apply_chat_template(
+                messages, tokenize=False, add_generation_prompt=asked, **self.chat_template_kwargs)
+
+        def cut(text: str, marks: Sequence[str]) -> List[str]:
+            parts = []
+            for mark in marks:
+                part, found, text = text.partition(mark)
+                if not found:
+                    raise ValueError('it does not write what is said')
+                parts.append(part)
+            return [*parts, text]
+
+        first = [] if self.system_prompt is None else [turn('system', self.system_prompt)]
+        first += [turn('user', p1, picture=True)]
+        going = [*first, turn('assistant', a1), turn('user', p2)]
+        head, opening = cut(render(first, True), [p1])
+        told, middle, between, again = cut(render(going, True), [p1, a1, p2])
+        _, _, after = cut(render(going[:-1], False), [p1, a1])
+        if (told, again) != (head, opening):
+            raise ValueError('it begins a conversation, or an answer, by what follows it')
+        pictures = head.count(self.image_token)
+        if pictures != 1:
+            raise ValueError(f'it writes {pictures} times {self.image_token!r} for one picture')
         end = self.tokenizer.eos_token
-        if not (between.startswith(end) and after.startswith(end)):
-            raise ValueError(f'the chat template must end an answer with the end token {end!r}; '
-                             f'it writes {after!r}. Set the tokenizer\'s eos_token accordingly')
+        if not end or not (between.startswith(end) and after.startswith(end)):
+            raise ValueError(f'it must end an answer with the end token {end!r}; it writes '
+                             f'{after!r}. Set the tokenizer\'s eos_token accordingly')
+        return (*head.split(self.image_token), opening, end, between[len(end):],
+                after[len(end):], middle)
 
-        return (*head.split(self.image_token), middle, end, between[len(end):], after[len(end):])
+    def _choose_thoughts(self) -> None:
+        """Where the template begins every answer with a thought, and has the keyword, the thought
+        is closed: what is asked for is the outline."""
+        if not _thinks(self._template[2]):
+            return
+        if 'enable_thinking' not in self.chat_template_kwargs:
+            self.chat_template_kwargs['enable_thinking'] = False
+            self._template = self._read_template()
+        print_log(
+            'the chat template begins an answer with an open thought (<think>): ' + (
+                'answers are written inside it' if _thinks(self._template[2]) else
+                'it is closed by enable_thinking=False. model.mllm.chat_template_kwargs='
+                'dict(enable_thinking=True) leaves it open'), 'current')
 
-    def _check_prompt(self, ids: List[int], prompt: str, num_image_tokens: int) -> None:
+    def _check_prompt(self, ids: List[int], turns: Turns, num_image_tokens: int) -> None:
         """ValueError unless a row begins as the chat template writes it, and each special token
         of the template is one id."""
-        before, after, middle = self._template[:3]
+        prompt, opening = turns[0][0], 2 if len(turns) == 1 else -1
+        before, after, middle = *self._template[:2], self._template[opening]
         before += self.image_token * num_image_tokens + after
-        length = sum(map(len, self._skeleton[:3])) + num_image_tokens + len(self._ids(prompt))
+        length = (sum(map(len, self._skeleton[:2])) + num_image_tokens + len(self._ids(prompt))
+                  + len(self._skeleton[opening]))
         special = {i: token.content for i, token in self.tokenizer.added_tokens_decoder.items()
                    if token.special}
         names = sorted(map(re.escape, special.values()), key=len, reverse=True)
@@ -504,9 +579,22 @@ class MLLMAdapter(AnswerWriter, nn.Module):
             layer.gradient_checkpointing = False
 
 
+def _thinks(opening: str) -> bool:
+    """Whether an answer that begins so is the middle of a thought."""
+    return opening.rfind('<think>') > opening.rfind('</think>')
+
+
 def num_values(parameter: Tensor) -> int:
     """Numbers that a parameter holds: 4-bit ones stand in pairs."""
     return parameter.numel() * (2 if parameter.dtype == torch.uint8 else 1)
+
+
+def _file(folder: str, name: str) -> Optional[Path]:
+    """A file of a local folder, or of a hub id; None where there is none."""
+    found = cached_file(folder, name, _raise_exceptions_for_gated_repo=False,
+                        _raise_exceptions_for_missing_entries=False,
+                        _raise_exceptions_for_connection_errors=False)
+    return None if found is None else Path(found)
 
 
 def locate(folder: str) -> str:
