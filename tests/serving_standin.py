@@ -69,13 +69,12 @@ class ScriptedInferencer:
 @contextmanager
 def serving(inferencer=None, settings: dict = {}, **limits):
     """A running server; gives its address and inferencer."""
-    import uvicorn
-
-    from simpleseg_mm.serving import Engine, Settings, create_app
+    from simpleseg_mm.serving import Engine, Settings, create_app, make_server
     inferencer = inferencer or ScriptedInferencer()
-    app = create_app(Engine(inferencer, **limits), Settings(**settings), 'scripted')
-    server = uvicorn.Server(uvicorn.Config(app, host='127.0.0.1', port=0, log_level='warning',
-                                           timeout_graceful_shutdown=2))
+    settings = Settings(**settings)
+    app = create_app(Engine(inferencer, **limits), settings, 'scripted')
+    server = make_server(app, settings, '127.0.0.1', 0, log_level='warning',
+                         timeout_graceful_shutdown=2)
     thread = threading.Thread(target=server.run, daemon=True)
     thread.start()
     deadline = time.monotonic() + 600

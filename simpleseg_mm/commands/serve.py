@@ -36,9 +36,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def main(args: argparse.Namespace) -> int:
     try:
-        import uvicorn
-
-        from ..serving import Engine, Settings, create_app
+        from ..serving import Engine, Settings, create_app, make_server
     except ImportError as error:
         raise ValueError(f"{error}: the server needs pip install 'simpleseg-mm[serve]'") from None
     from ..apis import SimpleSegInferencer  # loads torch: not for --help
@@ -51,6 +49,10 @@ def main(args: argparse.Namespace) -> int:
                                         show_progress=False),
                     args.batch_size, args.max_queue, args.max_client)
     app = create_app(engine, settings, os.path.basename(name.rstrip('/')))
-    uvicorn.run(app, host=args.host, port=args.port, log_level='info', access_log=False,
-                timeout_graceful_shutdown=5, server_header=False)
+    server = make_server(app, settings, args.host, args.port, log_level='info',
+                         timeout_graceful_shutdown=5)
+    try:
+        server.run()
+    except KeyboardInterrupt:  # has been heard: the server has stopped
+        pass
     return 0

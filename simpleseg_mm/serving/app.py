@@ -18,16 +18,18 @@ from starlette.staticfiles import StaticFiles
 
 from .. import __version__
 from ..export import FORMATS
+from ..files.pictures import MAX_SIDE
 from ..structures import Prompt, Segmentation
-from . import edited
 from .engine import Busy, Engine, Job
+from .exporter import Exporter
 from .guard import Guard
-from .http import client_of, error_response, read_json, wait
+from .http import client_of, error_response, read_json, wait, while_there
 from .label_studio import LabelStudio
-from .pictures import Picture, Pictures, as_jpeg
+from .pictures import Picture, Pictures, as_jpeg, bytes_of, file_name, seconds_of
 
 STATIC = Path(__file__).parent / 'static'
-_DECODERS = 2  # pictures that are unpacked at a time
+_DECODERS = 2  # pictures that are unpacked at a time, of the quick and of the slow ones each
+_QUICK = 1.0  # seconds that a quick one takes at most
 
 
 @dataclass(frozen=True)
@@ -40,6 +42,11 @@ class Settings:
         picture_mb: decoded pictures that are kept, in megabytes; the oldest go first.
         root: folder whose files a request may name by path; None: none.
         hosts: names by which the server may be called, besides localhost and numeric addresses.
+        held_mb: megabytes of all requests that are not answered yet.
+        body_seconds: in which a request is to come, longer by what a slow line needs for its size.
+        head_seconds: for a request's head, and for a client to read on.
+        max_connections, max_client_connections: of all, and of one address.
+        export_seconds, export_mb: time and memory of an export.
         label_studio_url, label_studio_key: where Label Studio's uploads are fetched from, and the
             token for it; None: nothing is fetched.
     """
@@ -48,6 +55,13 @@ class Settings:
     picture_mb: float = 500.0
     root: Optional[str] = None
     hosts: Sequence[str] = ()
+    held_mb: float = 200.0
+    body_seconds: float = 20.0
+    head_seconds: float = 10.0
+    max_connections: int = 512
+    max_client_connections: int = 128
+    export_seconds: float = 10.0
+    export_mb: float = 2000.0
     label_studio_url: Optional[str] = None
     label_studio_key: Optional[str] = None
 
@@ -59,7 +73,8 @@ class Api:
         self.engine, self.settings, self.model_name = engine, settings, model_name
         self.pictures = Pictures(int(settings.max_megapixels * 1e6),
                                  int(settings.picture_mb * 1e6), settings.root)
-        self._decoding = anyio.CapacityLimiter(_DECODERS)
+        self._quick, self._slow = (anyio.CapacityLimiter(_DECODERS) for _ in range(2))
+        self.exporter = Exporter(settings.export_seconds, int(settings.export_mb * 1e6))
 
     async def info(self, request: Request) -> Response:
         """What runs here and what it takes."""
@@ -71,8 +86,10 @@ class Api:
 
     async def add_picture(self, request: Request) -> Response:
         """Upload: the body is the picture's file."""
-        picture = await self._decode(self.pictures.add, await request.body(),
-                                     request.query_params.get('name', ''))
+        raw = await request.body()
+        if not raw:
+            raise ValueError('the picture is empty: send its bytes as the body')
+        picture = await self.unpacked(self.pictures.add, raw, request.query_params.get('name', ''))
         height, width = picture.pixels.shape[:2]
         return JSONResponse(dict(picture=picture.id, name=picture.name, width=width,
                                  height=height), 201)
@@ -80,7 +97,7 @@ class Api:
     async def get_picture(self, request: Request) -> Response:
         """An uploaded picture, upright, as JPEG."""
         picture = self._kept(request.path_params['key'])
-        return Response(await self._decode(as_jpeg, picture.pixels), media_type='image/jpeg')
+        return Response(await self.quickly(as_jpeg, picture.pixels), media_type='image/jpeg')
 
     async def segment(self, request: Request) -> Response:
         """One prompt about one picture, as JSON or, with ``stream``, as lines of events."""
@@ -99,18 +116,31 @@ class Api:
 
     async def export(self, request: Request) -> Response:
         """Edited outlines as a file of an annotation format."""
-        body = await read_json(request)
-        size, name = self._size(body)
-        exact = body.get('exact', False) is True
-        results = await self._decode(edited.read_objects, name, size, body.get('objects'))
-        file, kind, content = await self._decode(edited.write, results, body.get('format'), exact)
-        return Response(content, media_type=kind, headers={
-            'content-disposition': f"attachment; filename*=UTF-8''{quote(file)}"})
+        size, name = self._size(await read_json(request))
+        made = await while_there(request, self.exporter.export(
+            await request.body(), size, name, client_of(request)))
+        headers = {'content-disposition': f"attachment; filename*=UTF-8''{quote(made.file)}"}
+        if made.notes:
+            headers['x-notes'] = quote(json.dumps(made.notes, ensure_ascii=False))
+        return Response(made.content, media_type=made.kind, headers=headers)
+
+    async def quickly(self, function, *args):
+        """Run what takes a second at most in a thread."""
+        return await anyio.to_thread.run_sync(partial(function, *args), limiter=self._quick)
+
+    async def unpacked(self, function, raw: bytes, *args):
+        """Run ``function(raw, ...)``, which unpacks a picture, in a thread: those that take long
+        wait for each other, and not the others for them."""
+        slow = await self.quickly(seconds_of, raw) > _QUICK
+        return await anyio.to_thread.run_sync(partial(function, raw, *args),
+                                              limiter=self._slow if slow else self._quick)
+
+    async def picture_of(self, raw: bytes, name: str) -> Picture:
+        """A picture that is not kept. Raises ImageError."""
+        return Picture('', file_name(name), await self.unpacked(self.pictures.open, raw,
+                                                                'the picture'))
 
     # --- parts ---------------------------------------------------------------------------------
-    async def _decode(self, function, *args):
-        return await anyio.to_thread.run_sync(partial(function, *args), limiter=self._decoding)
-
     async def _picture(self, body: dict) -> Picture:
         given = [key for key in ('picture', 'image', 'path') if body.get(key) is not None]
         if len(given) != 1 or not isinstance(body[given[0]], str):
@@ -119,9 +149,10 @@ class Api:
         value = body[given[0]]
         if given == ['picture']:
             return self._kept(value)
-        name = body.get('name') if isinstance(body.get('name'), str) else ''
-        return await (self._decode(self.pictures.decode, value, name) if given == ['image'] else
-                      self._decode(self.pictures.read, value))
+        if given == ['image']:
+            name = body.get('name') if isinstance(body.get('name'), str) else ''
+            return await self.picture_of(await self.quickly(bytes_of, value), name)
+        return await self.picture_of(*await self.quickly(self.pictures.read, value))
 
     def _kept(self, key: str) -> Picture:
         try:
@@ -136,10 +167,10 @@ class Api:
             picture = self._kept(body['picture'])
             return picture.pixels.shape[:2], picture.name
         width, height, name = (body.get(key) for key in ('width', 'height', 'name'))
-        if not all(isinstance(n, int) and 0 < n for n in (width, height)) \
+        if not all(type(n) is int and 0 < n <= MAX_SIDE for n in (width, height)) \
                 or width * height > self.pictures.max_pixels:
             raise ValueError('give `picture`, or `width` and `height` within the limits')
-        return (height, width), str(name or 'picture.png')[:200]
+        return (height, width), file_name(name if isinstance(name, str) else '')
 
     async def _lines(self, job: Job, name: str) -> AsyncIterator[bytes]:
         """Events as lines of JSON. A connection that closes ends the writing of the answer."""
@@ -182,6 +213,7 @@ def create_app(engine: Engine, settings: Settings = Settings(), model_name: str 
     @asynccontextmanager
     async def lifespan(app):
         yield
+        await api.exporter.close()
         await anyio.to_thread.run_sync(engine.close)
 
     kinds = (HTTPException, Busy, PermissionError, ValueError, RecursionError)
@@ -195,6 +227,8 @@ def create_app(engine: Engine, settings: Settings = Settings(), model_name: str 
             *studio.routes,
             Mount('/static', StaticFiles(directory=STATIC))],
         middleware=[Middleware(Guard, hosts=settings.hosts,
-                               max_bytes=int(settings.max_mb * 1e6))],
+                               max_bytes=int(settings.max_mb * 1e6),
+                               max_held=int(settings.held_mb * 1e6),
+                               body_seconds=settings.body_seconds)],
         exception_handlers={kind: error_response for kind in (*kinds, Exception)},
         lifespan=lifespan)

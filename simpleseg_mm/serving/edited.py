@@ -14,6 +14,7 @@ from ..structures import Prompt, Segmentation
 
 MAX_OBJECTS = 500
 MAX_VERTICES = 100_000
+MAX_LABEL = 1000
 MAX_WORK = 500_000_000  # pixels of the picture times objects: a mask has a byte a pixel
 # What filling costs: rows that edges cross. About a second; a drawn object has a few thousand.
 MAX_CROSSINGS = 20_000_000
@@ -64,8 +65,15 @@ def read_objects(name: str, size: Tuple[int, int], objects) -> List[Segmentation
             if value > most:
                 raise ValueError(f'the outlines {what.format(f"more than {most}")}; export the '
                                  'objects in parts, or with fewer vertices')
-        found.append((str(item.get('label') or 'object')[:1000], order))
+        found.append((_label(item, number), order))
     return [_answer(name, size, label, rings) for label, rings in found]
+
+
+def _label(item: dict, number: int) -> str:
+    label = item.get('label') or 'object'
+    if not isinstance(label, (str, int, float)) or len(str(label)) > MAX_LABEL:
+        raise ValueError(f'object {number}: `label` is a text of at most {MAX_LABEL} characters')
+    return str(label)
 
 
 def _ring(points, number: int) -> np.ndarray:
@@ -104,10 +112,12 @@ def write(results: List[Segmentation], format: str, exact: bool = False
     Raises:
         ValueError: unknown format, or there is nothing to export.
     """
-    if format not in FORMATS:
+    if not isinstance(format, str) or format not in FORMATS:
         raise ValueError(f'unknown format {format!r:.40}; choose from {sorted(FORMATS)}')
     if not results:
         raise ValueError('there is no object to export')
+    if not any(result.mask.any() for result in results):
+        raise ValueError('no object has a pixel in the picture; is `width` and `height` its size?')
     with tempfile.TemporaryDirectory() as folder:
         files = export(results, folder, format, exact)
         if len(files) == 1:

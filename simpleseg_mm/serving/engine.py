@@ -73,16 +73,18 @@ class Engine:
         batch_size: prompts of one batch at most; fewer where they are long.
         max_queue: prompts that may wait, of all clients.
         max_client: prompts that may wait or run of one client.
+        max_bytes: of the pictures that prompts which wait are about.
     """
 
     def __init__(self, inferencer, batch_size: int = 8, max_queue: int = 64,
-                 max_client: int = 16) -> None:
+                 max_client: int = 16, max_bytes: int = 500_000_000) -> None:
         for name, value in dict(batch_size=batch_size, max_queue=max_queue,
-                                max_client=max_client).items():
+                                max_client=max_client, max_bytes=max_bytes).items():
             if value < 1:
                 raise ValueError(f'{name} is {value}; at least 1')
         self.inferencer = inferencer
         self.batch_size, self.max_queue, self.max_client = batch_size, max_queue, max_client
+        self.max_bytes = max_bytes
         self._queues: 'OrderedDict[str, deque[Job]]' = OrderedDict()  # clients, the next first
         self._clients: Counter = Counter()
         self._changed = threading.Condition()
@@ -122,9 +124,14 @@ class Engine:
             if self._clients[client] >= self.max_client:
                 raise Busy(429, f'{self.max_client} of your requests are waiting already; send '
                                 'the next when one is answered')
-            if sum(map(len, self._queues.values())) >= self.max_queue:
+            waiting = [one.picture for queue in self._queues.values() for one in queue]
+            if len(waiting) >= self.max_queue:
                 raise Busy(503, f'{self.max_queue} requests are waiting; try again in a few '
                                 'seconds')
+            held = {id(one): one.nbytes for one in waiting if one is not picture}
+            if held and sum(held.values()) + picture.nbytes > self.max_bytes:
+                raise Busy(503, f'the pictures of {len(waiting)} waiting requests fill the room '
+                                'for them; try again in a few seconds')
             self._clients[client] += 1
             self._queues.setdefault(client, deque()).append(job)
             self._changed.notify()

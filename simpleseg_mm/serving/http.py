@@ -1,6 +1,6 @@
 """Requests and answers: bodies of JSON, whose request it is, waiting, errors in one line."""
 import json
-import logging
+from typing import Any, Coroutine, List, TypeVar
 
 import anyio
 from starlette.exceptions import HTTPException
@@ -11,7 +11,7 @@ from ..files import ImageTooLarge
 from ..structures import Segmentation
 from .engine import Busy, Job
 
-LOG = logging.getLogger(__name__)
+T = TypeVar('T')
 MAX_VALUES = 500_000  # of a body of JSON: reading so many takes some tenths of a second
 _MAX_MESSAGE = 500  # characters of an error
 
@@ -60,6 +60,29 @@ async def wait(job: Job, request: Request) -> Segmentation:
                 raise HTTPException(499, 'the client has gone')
     finally:
         job.cancelled = True
+
+
+async def while_there(request: Request, work: Coroutine[Any, Any, T]) -> T:
+    """The result of ``work``, which is cancelled where the client goes away."""
+    result: List[T] = []
+
+    async def watch() -> None:
+        while not await request.is_disconnected():
+            await anyio.sleep(0.5)
+        group.cancel_scope.cancel()
+    error = None
+    async with anyio.create_task_group() as group:
+        group.start_soon(watch)
+        try:
+            result.append(await work)
+        except Exception as failed:  # as it is: a group would wrap it
+            error = failed
+        group.cancel_scope.cancel()
+    if error is not None:
+        raise error
+    if not result:
+        raise HTTPException(499, 'the client has gone')
+    return result[0]
 
 
 def error_response(request: Request, error: Exception) -> Response:

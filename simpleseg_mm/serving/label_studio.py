@@ -14,7 +14,7 @@ from starlette.routing import Route
 from .. import __version__
 from ..structures import Prompt
 from .http import client_of, read_json, wait
-from .pictures import Picture
+from .pictures import Picture, bytes_of
 from .studio_pictures import Fetcher
 from .studio_regions import (EXPRESSIONS, MAX_ASKED, Config, expressions_of, name_of, read_config,
                              read_context, regions)
@@ -125,20 +125,19 @@ class LabelStudio:
     # --- pictures of tasks ---------------------------------------------------------------------
     async def _picture(self, place: str) -> Picture:
         """The picture that a task names. Raises ImageError, PermissionError."""
-        pictures = self.api.pictures
+        api = self.api
         if place[:5].lower() == 'data:':
-            return await self.api._decode(pictures.decode, place)
+            return await api.picture_of(await api.quickly(bytes_of, place), 'task')
         local = _LOCAL.fullmatch(place)
-        if local and (pictures.root is not None or self.fetcher is None):
-            return await self.api._decode(self._local, local[1])
+        if local and (api.pictures.root is not None or self.fetcher is None):
+            return await api.picture_of(*await api.quickly(self._local, local[1]))
         if self.fetcher is None:
             raise PermissionError('this server fetches no addresses: start it with '
                                   '--label-studio-url URL, or --root FOLDER for local files')
         raw = await anyio.to_thread.run_sync(self.fetcher.fetch, place, limiter=self._fetching)
-        return Picture('', 'task', await self.api._decode(pictures.open, raw,
-                                                          'the picture of the task'))
+        return await api.picture_of(raw, 'task')
 
-    def _local(self, query: str) -> Picture:
+    def _local(self, query: str) -> Tuple[bytes, str]:
         """A file of the allowed folder, as ``?d=`` names it: quoted, or as it was typed."""
         value = query.partition('d=')[2]
         names = [urllib.parse.unquote(value), *urllib.parse.parse_qs(query).get('d', []),

@@ -1,0 +1,168 @@
+"""Exports in processes of their own, which can be stopped: their time and memory are bounded.
+
+    python -m simpleseg_mm.serving.exporter     # such a process; requests come by its input
+
+A request is a line of JSON (``size``, ``name``, ``length``) and a body of ``length`` bytes; an
+answer a line (``length``, and ``file``, ``kind``, ``notes``, or ``error``) and the file's bytes.
+"""
+import json
+import os
+import signal
+import sys
+from collections import Counter
+from typing import List, NamedTuple, Optional, Tuple
+
+import anyio
+from anyio.abc import Process
+from anyio.streams.buffered import BufferedByteReceiveStream
+
+from .engine import Busy
+
+WORKERS = 2  # exports at a time
+MAX_WAITING = 16  # of all clients
+MAX_CLIENT = 4  # of one client
+_LINE = 100_000  # bytes of an answer's first line
+_LENGTH = 1_000_000_000  # bytes of an answer's file
+
+
+class Exported(NamedTuple):
+    """An export: name, media type and bytes of the file; what was left out or changed."""
+    file: str
+    kind: str
+    content: bytes
+    notes: List[str]
+
+
+class Exporter:
+    """Runs exports; used in one event loop.
+
+    Args:
+        seconds: of an export.
+        max_bytes: memory of a process.
+    """
+
+    def __init__(self, seconds: float, max_bytes: int) -> None:
+        self.seconds, self.max_bytes = seconds, max_bytes
+        self._idle: List[Process] = []
+        self._workers = anyio.CapacityLimiter(WORKERS)
+        self._clients: Counter = Counter()
+
+    async def export(self, body: bytes, size: Tuple[int, int], name: str, client: str
+                     ) -> Exported:
+        """The file that a request's body asks for. Cancelling stops the work.
+
+        Args:
+            body: JSON with ``objects``, ``format`` and ``exact``.
+            size: (h, w) of the picture.
+            name: of the picture's file.
+
+        Raises:
+            ValueError: the request is wrong, or takes too much time or memory.
+            Busy: too many exports are waiting.
+        """
+        if self._clients[client] >= MAX_CLIENT:
+            raise Busy(429, f'{MAX_CLIENT} of your exports are waiting already')
+        if sum(self._clients.values()) >= MAX_WAITING:
+            raise Busy(503, f'{MAX_WAITING} exports are waiting; try again in a few seconds')
+        self._clients[client] += 1
+        try:
+            async with self._workers:
+                return await self._work(body, size, name)
+        finally:
+            self._clients[client] -= 1
+
+    async def close(self) -> None:
+        """Stop the processes."""
+        for process in self._idle:
+            process.kill()
+            await process.wait()
+        self._idle.clear()
+
+    async def _work(self, body: bytes, size: Tuple[int, int], name: str) -> Exported:
+        process = await self._process()
+        answer: Optional[Exported] = None
+        head = json.dumps(dict(size=list(size), name=name, length=len(body),
+                               seconds=self.seconds)).encode()
+        try:
+            with anyio.fail_after(self.seconds):
+                await process.stdin.send(head + b'\n' + body)
+                stream = BufferedByteReceiveStream(process.stdout)
+                row = json.loads(await stream.receive_until(b'\n', _LINE))
+                content = await stream.receive_exactly(row.pop('length'))
+            if 'error' not in row:
+                answer = Exported(content=content, **row)
+            self._idle.append(process)
+            process = None
+        except TimeoutError:
+            raise ValueError(f'the export takes more than {self.seconds:g} s; send fewer objects '
+                             'or vertices, or the objects in parts') from None
+        except (anyio.IncompleteRead, anyio.EndOfStream, anyio.BrokenResourceError):
+            raise ValueError('the export takes too much memory; send fewer objects or vertices, '
+                             'or the objects in parts') from None
+        finally:
+            if process is not None:
+                process.kill()
+                with anyio.CancelScope(shield=True):
+                    await process.wait()
+        if answer is None:
+            raise ValueError(row['error'])
+        return answer
+
+    async def _process(self) -> Process:
+        while self._idle:
+            process = self._idle.pop()
+            if process.returncode is None:
+                return process
+        return await anyio.open_process(
+            [sys.executable, '-m', 'simpleseg_mm.serving.exporter', str(self.max_bytes)],
+            stderr=None, env=_environment())
+
+
+def _environment() -> dict:
+    """With the folder of this package, wherever it was imported from, and one thread."""
+    root = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+    paths = [root, *os.environ.get('PYTHONPATH', '').split(os.pathsep)]
+    return dict(os.environ, PYTHONPATH=os.pathsep.join(filter(None, paths)), OMP_NUM_THREADS='1',
+                OPENBLAS_NUM_THREADS='1')
+
+
+# --- the process -------------------------------------------------------------------------------
+def main() -> int:
+    """Answer requests until the input ends."""
+    limits = sys.platform != 'win32'
+    if limits:
+        import resource
+        resource.setrlimit(resource.RLIMIT_DATA, (int(sys.argv[1]), ) * 2)
+        os.nice(10)
+    source, out = sys.stdin.buffer, sys.stdout.buffer
+    while line := source.readline():
+        request = json.loads(line)
+        if limits:  # where the server has gone, nobody else ends it
+            signal.setitimer(signal.ITIMER_REAL, 2 * request['seconds'] + 5)
+        row, content = _answer(source.read(request['length']), tuple(request['size']),
+                               request['name'])
+        if limits:
+            signal.setitimer(signal.ITIMER_REAL, 0)
+        out.write(json.dumps(dict(row, length=len(content))).encode() + b'\n' + content)
+        out.flush()
+    return 0
+
+
+def _answer(body: bytes, size: Tuple[int, int], name: str) -> Tuple[dict, bytes]:
+    from ..export import notes_of
+    from . import edited
+    from .http import parse_json
+    try:
+        row = parse_json(body)
+        results = edited.read_objects(name, size, row.get('objects'))
+        file, kind, content = edited.write(results, row.get('format'), row.get('exact') is True)
+        return dict(file=file, kind=kind, notes=notes_of(results, row['format'])), content
+    except (ValueError, RecursionError) as error:
+        return dict(error=str(error)), b''
+    except MemoryError:
+        return dict(error='the export takes too much memory; send fewer objects or vertices, or '
+                          'the objects in parts'), b''
+
+
+if __name__ == '__main__':
+    sys.exit(main())
