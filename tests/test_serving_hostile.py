@@ -7,7 +7,6 @@ import json
 import math
 import socket
 import threading
-import time
 from contextlib import closing
 from urllib.parse import quote, urlsplit
 
