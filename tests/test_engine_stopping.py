@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import test_engine_nano
@@ -19,8 +20,27 @@ from simpleseg_mm.engine import launch
 
 pytestmark = pytest.mark.usefixtures('one_thread')
 ENVIRONMENT = dict(os.environ, OMP_NUM_THREADS='1', PYTHONPATH=f'{ROOT}:{ROOT}/tests')
-#: kind of run -> its config's text and the options of its command line
 TOY = {'global_batch_size': 8, 'train_dataloader.num_workers': 1}  # two batches an update
+
+
+@pytest.fixture(scope='module')
+def tool(tmp_path_factory):
+    """Run a tool, without loading its libraries anew; a signal comes after so many seconds."""
+    runner = subprocess.Popen([sys.executable, ROOT / 'tests/tool_runner.py'], text=True,
+                              env=ENVIRONMENT, cwd=ROOT, stdin=subprocess.PIPE,
+                              stdout=subprocess.PIPE)
+
+    def run(*args, seconds=None, number=signal.SIGINT):
+        folder = tmp_path_factory.mktemp('output')
+        print(json.dumps(dict(args=list(map(str, args)), folder=str(folder), seconds=seconds,
+                              number=int(number))), file=runner.stdin, flush=True)
+        code = int(runner.stdout.readline())
+        return SimpleNamespace(returncode=code, stdout=(folder / 'out').read_text(),
+                               stderr=(folder / 'err').read_text())
+
+    yield run
+    runner.stdin.close()
+    runner.wait()
 
 
 @pytest.fixture(scope='module')
@@ -57,10 +77,10 @@ def arguments(run, work_dir, *more, **options):
             *test_engine_rl.as_arguments(options)]
 
 
-def undisturbed(run, folder):
+def undisturbed(tool, run, folder):
     """Work directory of the run that nothing disturbs."""
     if run[0] not in _WHOLE:
-        result = run_tool('train.py', *arguments(run, folder))
+        result = tool('tools/train.py', *arguments(run, folder))
         assert result.returncode == 0, result.stderr[-2000:]
         _WHOLE[run[0]] = folder
     return _WHOLE[run[0]]
@@ -147,7 +167,7 @@ print('asked', stopping.asked())
 
 
 @pytest.mark.parametrize('kind, moment, step', [
-    pytest.param('toy', stop(6), 8, id='between two batches of an update', marks=SLOW),
+    pytest.param('toy', stop(6), 8, id='between two batches of an update'),
     pytest.param('toy', stop(7, 'model.val_step', 2), 8, id='validation'),
     pytest.param('plain', stop(3, 'model.val_step'), 4, id='validation without a best',
                  marks=SLOW),
@@ -160,17 +180,17 @@ print('asked', stopping.asked())
     pytest.param('rl', stop(3, 'optim_wrapper.backward', 4), 4, id='update', marks=SLOW),
     pytest.param('rl', stop(3, 'model.val_step'), 4, id='validation of RL', marks=SLOW),
 ], indirect=['kind'])
-def test_stopped_and_resumed_equals_never_stopped(kind, moment, step, tmp_path):
+def test_stopped_and_resumed_equals_never_stopped(tool, kind, moment, step, tmp_path):
     number = moment['default_hooks.kill.number']
-    whole, stopped = undisturbed(kind, tmp_path / 'whole'), tmp_path / 'stopped'
-    result = run_tool('train.py', *arguments(kind, stopped, **moment))
+    whole, stopped = undisturbed(tool, kind, tmp_path / 'whole'), tmp_path / 'stopped'
+    result = tool('tools/train.py', *arguments(kind, stopped, **moment))
     assert_one_line(result.returncode, result.stdout, result.stderr, 128 + number,
                     'Ctrl-C' if number == signal.SIGINT else 'SIGTERM')
     checkpoint = stopped / f'iter_{step}.pth'
     assert launch.find_resumable(str(stopped)) == str(checkpoint)
     line = result.stdout.splitlines()[-1]
     assert f'after iteration {step} of' in line and line.endswith(f'--resume {checkpoint}')
-    result = run_tool('train.py', *arguments(kind, stopped, '--resume'))
+    result = tool('tools/train.py', *arguments(kind, stopped, '--resume'))
     assert result.returncode == 0, result.stderr[-2000:]
     assert_same_end(whole, stopped)
 
@@ -178,9 +198,9 @@ def test_stopped_and_resumed_equals_never_stopped(kind, moment, step, tmp_path):
 @pytest.mark.parametrize('moment', [
     pytest.param(stop(0), id='first step', marks=SLOW),
     pytest.param(stop(0, 'model.mllm.decode', 2), id='first rollout')])
-def test_before_the_first_update_there_is_nothing_to_save(request, moment, tmp_path):
+def test_before_the_first_update_there_is_nothing_to_save(tool, request, moment, tmp_path):
     kind = request.getfixturevalue('rl' if len(moment) > 4 else 'toy')
-    result = run_tool('train.py', *arguments(kind, tmp_path, **moment))
+    result = tool('tools/train.py', *arguments(kind, tmp_path, **moment))
     assert_one_line(result.returncode, result.stdout, result.stderr)
     if kind[0].name == 'rl.py':
         assert 'nothing to save' in result.stdout.splitlines()[-1]
@@ -199,9 +219,27 @@ def test_one_of_two_processes_is_asked_and_both_stop(toy, rank, tmp_path):
 
 
 # --- random moments -----------------------------------------------------------------------------
+@pytest.mark.slow
+@pytest.mark.parametrize('kind', ['nano', 'rl'], indirect=True)
+def test_stopped_at_random_moments(tool, kind, tmp_path):
+    begun = time.monotonic()
+    whole = undisturbed(tool, kind, tmp_path / 'whole')
+    length, rng, ends = time.monotonic() - begun, random.Random(0), []
+    for i in range(10):
+        folder = tmp_path / str(i)
+        result = tool('tools/train.py', *arguments(kind, folder), seconds=rng.uniform(0, length))
+        if result.returncode:  # else it had ended before
+            assert_one_line(result.returncode, result.stdout, result.stderr)
+        ends.append(([''] + result.stdout.splitlines())[-1][-150:])
+        result = tool('tools/train.py', *arguments(kind, folder, '--resume'))
+        assert result.returncode == 0, result.stderr[-2000:]
+        assert_same_end(whole, folder)
+    print(*ends, sep='\n')
+
+
 def interrupted(args, seconds, number=signal.SIGINT):
-    """A tool that gets a signal after so many seconds; its process, output, or None where it has
-    ended before."""
+    """Exit code and output of a tool, in a process of its own, that gets a signal after so many
+    seconds."""
     process = subprocess.Popen([sys.executable, *map(str, args)], text=True, env=ENVIRONMENT,
                                cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     try:
@@ -210,22 +248,6 @@ def interrupted(args, seconds, number=signal.SIGINT):
         process.send_signal(number)
         out, err = process.communicate(timeout=300)
     return process.returncode, out, err
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize('kind', ['nano', 'rl'], indirect=True)
-def test_stopped_at_random_moments(kind, tmp_path):
-    begun = time.monotonic()
-    whole = undisturbed(kind, tmp_path / 'whole')
-    length, rng = time.monotonic() - begun, random.Random(0)
-    for i in range(10):
-        folder, at = tmp_path / str(i), rng.uniform(0.3, length)
-        code, out, err = interrupted(['tools/train.py', *arguments(kind, folder)], at)
-        if code:
-            assert_one_line(code, out, err)
-        result = run_tool('train.py', *arguments(kind, folder, '--resume'))
-        assert result.returncode == 0, result.stderr[-2000:]
-        assert_same_end(whole, folder)
 
 
 @pytest.mark.parametrize('args, seconds', [
