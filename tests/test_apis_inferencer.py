@@ -354,3 +354,9 @@ def test_the_command(tmp_path, capsys, monkeypatch, inferencer, saying):
 def test_the_command_says_what_is_wrong(arguments, message, capsys):
     assert cli.main(['segment', *arguments]) == 2
     assert message in capsys.readouterr().err
+
+
+@pytest.mark.parametrize('config', ['released_qwen25vl_refcoco', 'released_kimivl_refcoco'])
+def test_released_weights_see_pictures_of_the_folder_s_bounds(config):
+    mllm = Config.fromfile(str(ROOT / f'configs/simpleseg/{config}.py')).model.mllm
+    assert mllm.get('min_pixels') is mllm.get('max_pixels') is None
