@@ -6,13 +6,16 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 from engine_standin import ROOT
 from transformers import AutoConfig, AutoModelForImageTextToText, AutoProcessor, AutoTokenizer
 
 from simpleseg_mm.apis import loading
 from simpleseg_mm.apis.notes import check_note, check_stored, parse_config
 from simpleseg_mm.files import chat_template_of, check_folder, from_folder
+from simpleseg_mm.models import requires
 from simpleseg_mm.models.resources import packaged
+from simpleseg_mm.registry import MODELS
 
 POINTER = ('version https://git-lfs.github.com/spec/v1\noid sha256:0123456789abcdef\n'
            'size 4932307584\n')
@@ -121,6 +124,28 @@ def test_tools_are_told_yes(tool, file, keys, folder, tmp_path):
                             timeout=120)
     assert result.returncode and 'Do you wish' not in result.stdout + result.stderr
     assert not list(tmp_path.rglob('CANARY'))
+
+
+@pytest.mark.parametrize('version', ['4.57.1', '5.17.3', '5.0.0rc1'])
+def test_an_old_transformers_is_named(version):
+    with pytest.raises(ImportError, match=rf'{version} is too old.*"transformers>=5.18,<6"'):
+        requires.check(version)
+    for new in ('5.18.0', '5.24.0.dev0', '6.0'):
+        requires.check(new)
+    assert 'transformers>={}.{},<6'.format(*requires.OLDEST) in (ROOT / 'setup.cfg').read_text()
+
+
+@pytest.mark.parametrize('adapter, folder, message', [
+    ('KimiVL', 'nano', "KimiVL reads kimi_k25, and .*nano is a qwen2_5_vl: set "
+     "model.mllm.type='QwenVL'"),
+    ('QwenVL', 'kimi', "QwenVL reads qwen2_vl, .*is a kimi_k25: set model.mllm.type='KimiVL'"),
+    ('QwenVL', 'llama', 'is a llama: write an adapter for it')])
+def test_an_adapter_of_another_family(adapter, folder, message, tmp_path):
+    if folder != 'nano':
+        edit(tmp_path / 'config.json', model_type=dict(kimi='kimi_k25').get(folder, folder))
+    with pytest.raises(ValueError, match=message):
+        MODELS.build(dict(type=adapter, pretrained='simpleseg_mm://nano' if folder == 'nano'
+                          else str(tmp_path)))
 
 
 # --- files that are not all there --------------------------------------------------------------
@@ -260,3 +285,43 @@ def test_stored_configs_name_nothing_but_our_own(change, message):
     check_stored(config, 'x')
     with pytest.raises(ValueError, match=message):
         check_stored({**config, **change}, 'x')
+
+
+@pytest.mark.parametrize('text, message', [
+    ('from pathlib import Path\nPath({canary!r}).write_text("ran")', 'is not run'),
+    ('model = dict(type="torch.hub.load", repo_or_dir={folder!r}, model="segmenter", '
+     'source="local")', 'model lacks|model.type'),
+    ('custom_imports = dict(imports=["code"])\nmodel = dict(type="SimpleSeg", mllm=dict('
+     'type="torch.hub.load", repo_or_dir={folder!r}, model="segmenter", source="local"))',
+     'mllm.type is'),
+    ('model = dict(type="SimpleSeg", mllm=dict(type="InternVL"))', "mllm.type is 'InternVL'.*"
+     'config file')])
+@pytest.mark.parametrize('place', [('message_hub', 'runtime_info', 'cfg'), ('meta', 'cfg')])
+def test_a_config_in_a_checkpoint_does_not_run(text, message, place, folder, tmp_path):
+    content = text.format(canary=str(tmp_path / 'CANARY'), folder=str(folder))
+    for key in reversed(place):
+        content = {key: content}
+    torch.save(dict(state_dict={}, **content), tmp_path / 'x.pth')
+    with pytest.raises(ValueError, match=message) as caught:
+        loading.resolve(None, str(tmp_path / 'x.pth'))
+    assert '\n' not in str(caught.value)
+
+
+class Gadget:
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        return exec, (f'open({self.path!r}, "w").write("ran")', )
+
+
+@pytest.mark.parametrize('spoil', [
+    lambda gadget: gadget, lambda gadget: dict(state_dict=dict(a=gadget)),
+    lambda gadget: dict(state_dict={}, optimizer=gadget),
+    lambda gadget: dict(state_dict={}, message_hub=dict(runtime_info=gadget))])
+def test_objects_in_a_checkpoint_do_not_run(spoil, tmp_path):
+    torch.save(spoil(Gadget(str(tmp_path / 'CANARY'))), tmp_path / 'x.pth')
+    with pytest.raises(ValueError, match='could run code'):
+        loading.resolve(None, str(tmp_path / 'x.pth'))
+    with pytest.raises(ValueError, match='could run code'):
+        loading.load_weights(None, None, str(tmp_path / 'x.pth'))
