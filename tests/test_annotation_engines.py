@@ -112,7 +112,7 @@ def test_a_driver_killed_again_and_again_accuses_no_image(quiet, tmp_path, optio
             time.sleep(0.05)
         assert processes_of(tmp_path) == []  # the workers have left with it
         assert not list((tmp_path / 'run').glob('ledger/*.json'))
-    out, err = start(cfg, tmp_path, *options).communicate(timeout=240)
+    out, err = start(cfg, tmp_path, *options).communicate(timeout=480)
     result = json.loads(out.splitlines()[-1])
     assert result['counts'] == counts and result['quarantined'] == 0, err
     assert shards(tmp_path / 'run') == expected
@@ -123,9 +123,9 @@ def test_an_image_that_kills_the_only_process_is_found_when_the_run_goes_on(quie
     reader, expected, _ = quiet
     cfg = simple(reader, die_at='005')
     first = start(cfg, tmp_path)
-    first.communicate(timeout=240)
+    first.communicate(timeout=480)
     assert first.returncode == -signal.SIGKILL
-    out, err = start(cfg, tmp_path).communicate(timeout=240)
+    out, err = start(cfg, tmp_path).communicate(timeout=480)
     result = json.loads(out.splitlines()[-1])
     assert result['counts']['images']['dropped'] == {'detect: killed its process': 1}, err
     mine = shards(tmp_path / 'run')
@@ -160,7 +160,7 @@ def start(cfg: dict, root: Path, *options) -> subprocess.Popen:
                             stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
-def wait_for(condition, process, seconds=120) -> None:
+def wait_for(condition, process, seconds=240) -> None:
     end = time.time() + seconds
     while not condition():
         if process.poll() is not None or time.time() > end:
@@ -183,7 +183,7 @@ def test_the_driver_killed_in_mid_run(quiet, tmp_path, options):
     first.communicate()
     assert len(list(ledger.glob('[!.]*'))) < 3
     second = start(cfg, tmp_path, *options)
-    out, err = second.communicate(timeout=240)
+    out, err = second.communicate(timeout=480)
     assert second.returncode == 0, err
     assert json.loads(out.splitlines()[-1])['counts'] == counts
     assert shards(tmp_path / 'run') == expected
