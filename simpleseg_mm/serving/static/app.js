@@ -176,7 +176,9 @@ async function download() {
     link.download = name;
     link.click();
     setTimeout(() => URL.revokeObjectURL(link.href), 1000);
-    say(`Exported ${name}.`);
+    const notes = JSON.parse(decodeURIComponent(answer.headers.get('x-notes') || '[]'));
+    say(`Exported ${name}. ${notes.map((note) => `${note}.`).join(' ')}`,
+      notes.length ? 'bad' : undefined);
   } catch (error) {
     say(error.message, 'bad');
   }
