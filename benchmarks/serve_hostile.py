@@ -2,8 +2,8 @@
 
     python benchmarks/serve_hostile.py [--model M] [--weights W] [--questions 5] [--limit 2]
 
-A server of its own (``tools/serve.py``) is attacked in one way after the other, from two threads or
-more, for as long as the normal questions take: a picture is sent and an object of it is asked
+A server of its own (``tools/serve.py``) is attacked in one way after the other, from two threads
+or more, for as long as the normal questions take: a picture is sent and an object of it is asked
 for. All come from one address, but for 'one client's 16 long questions', which come from
 another. Each way is one that stopped an earlier server for 35 s or more. A question that takes
 longer than ``--limit`` seconds, or is refused, makes the exit status 1. The last line is JSON: a
