@@ -49,6 +49,7 @@ def but(row, **changes):
     ('{"image": "a.png"', r'q\.jsonl, line 2: not JSON'),
     ('["a.png", "What?"]', 'line 2: a question is a JSON object'),
     (but(ROW, image=None), "line 2: 'image' must be a text"),
+    ('3\n{', r"line 2: a question is a JSON object, got '3' .2 lines are wrong."),
     (but(ROW, question=' '), "line 2: 'question' must be a text"),
     (but(ROW, kind=3), "line 2: 'kind' must be a text"),
     (but(ROW, kind='overall'), "line 2: the kind 'overall' is not allowed"),

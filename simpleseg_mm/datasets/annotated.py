@@ -88,11 +88,12 @@ class AnnotatedShardsDataset(RefCOCODataset):
                 raise FileNotFoundError(f'{root}/shards holds no shards; tools/annotate.py '
                                         'CONFIG --work-dir writes them there')
             for path in paths:
-                rows = np.load(path)
+                rows = _index(path)
                 if not self.categories:
                     rows = rows[rows[:, 5] >= 0]
                 data_list += [dict(row=(len(self._shards), *row)) for row in rows.tolist()]
                 self._shards.append(str(path.with_suffix('.tar')))
+        self.read = len(data_list)
         if not data_list:
             raise ValueError(f'the shards of {self.roots} hold no object with a text')
         for number, info in enumerate(data_list):
@@ -104,14 +105,21 @@ class AnnotatedShardsDataset(RefCOCODataset):
         info = super().get_data_info(idx)
         shard, image_offset, image_size, offset, size, number, text = info.pop('row')
         path = self._shards[shard]
-        annotation = json.loads(self._files.read(path, offset, size))
-        found = annotation['objects'][number]
-        x, y, w, h = found['bbox']
-        name = f'{Path(path).stem}/{annotation["key"]}'
+        try:
+            annotation = json.loads(self._files.read(path, offset, size))
+            found = annotation['objects'][number]
+            x, y, w, h = found['bbox']
+            name = f'{Path(path).stem}/{annotation["key"]}'
+            asked = found['category'] if text < 0 else found['descriptions'][text]['text']
+        except FileNotFoundError:
+            raise FileNotFoundError(f'there is no {path}; its index is there, so take the shard '
+                                    'again') from None
+        except (OSError, ValueError, KeyError, IndexError, TypeError, RecursionError) as error:
+            raise ValueError(f'{path}, byte {offset}: no annotation as the data engine writes it '
+                             f'({error!r:.80}); take the shard again') from None
         info.update(
             img_path=path, img_place=(image_offset, image_size), shards=self._files,
-            image_id=name, ref_id=f'{name}/{number}', sent_id=text, ann_id=number,
-            text=found['category'] if text < 0 else found['descriptions'][text]['text'],
+            image_id=name, ref_id=f'{name}/{number}', sent_id=text, ann_id=number, text=asked,
             height=annotation['height'], width=annotation['width'], split='train',
             source='annotated', instances=[dict(bbox=[x, y, x + w, y + h], bbox_label=0,
                                                 ignore_flag=0, mask=found['segmentation'])])
@@ -127,3 +135,15 @@ class AnnotatedShardsDataset(RefCOCODataset):
         self._members = np.argsort(groups, kind='stable')
         ends = np.cumsum(np.bincount(groups))
         self._groups = np.stack([np.r_[0, ends[:-1]][groups], ends[groups]], axis=1)
+
+
+def _index(path: Path) -> np.ndarray:
+    """Rows of a shard's index, (N, 6) integers. ValueError where it is none."""
+    try:
+        rows = np.load(path)
+    except (OSError, ValueError, EOFError, MemoryError) as error:
+        raise ValueError(f'{path} is no index of a shard: {error}. Take the shard again') from None
+    if not isinstance(rows, np.ndarray) or rows.shape[1:] != (6,) or rows.dtype.kind not in 'iu':
+        raise ValueError(f'{path} is no index of a shard: it holds no rows of six whole numbers. '
+                         'Take the shard again')
+    return rows

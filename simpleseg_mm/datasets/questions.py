@@ -179,11 +179,17 @@ def read_questions(path: str | Path) -> list[tuple[str, dict]]:
         raise FileNotFoundError(f'no file of questions at {path}; its form is in '
                                 'docs/retention.md, and tools/dataset_converters/'
                                 'refshapes_questions.py writes one about RefShapes')
-    rows = []
+    rows, faults = [], []
     for number, line in enumerate(read_text(path).split('\n'), 1):
         if line.strip():
             where = f'{path}, line {number}'
-            rows.append((where, _read_row(line, where)))
+            try:
+                rows.append((where, _read_row(line, where)))
+            except ValueError as error:
+                faults.append(str(error))
+    if faults:
+        more = f' ({len(faults)} lines are wrong)' if len(faults) > 1 else ''
+        raise ValueError(f'{faults[0]}{more}')
     if not rows:
         raise ValueError(f'{path} has no questions')
     return rows

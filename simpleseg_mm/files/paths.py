@@ -69,7 +69,8 @@ class PictureFinder:
         """Files below the folders by name; folders that are links are entered once."""
         if self._names is not None:
             return self._names
-        self._names, seen = {}, set()
+        names: dict[str, list[Path]] = {}
+        seen: set[str] = set()
         for top in self.folders:
             for folder, folders, files in os.walk(top, followlinks=True):
                 place = os.path.realpath(folder)
@@ -79,8 +80,9 @@ class PictureFinder:
                 seen.add(place)
                 folders.sort()
                 for file in files:
-                    self._names.setdefault(_normal(file), []).append(Path(folder, file))
-        return self._names
+                    names.setdefault(_normal(file), []).append(Path(folder, file))
+        self._names = names  # whole: threads may look at the same time
+        return names
 
 
 def _there(path: Path) -> Path | None:

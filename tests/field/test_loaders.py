@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from simpleseg_mm.datasets import (CocoQueryDataset, QuestionAnsweringDataset, ReasonSegDataset,
-                                   RefCOCODataset, refcoco)
+from simpleseg_mm.datasets import (AnnotatedShardsDataset, CocoQueryDataset,
+                                   QuestionAnsweringDataset, ReasonSegDataset, RefCOCODataset,
+                                   refcoco)
 
 H, W = 20, 30
 QUERY = dict(codec=dict(grammar='int1000', tokens=None))
@@ -321,3 +322,27 @@ def test_verify_lists_ids_that_two_records_have(run, tmp_path):
         references(root)
     with pytest.raises(ValueError, match='image 0: its id is used twice'):
         queries(root)
+
+
+@pytest.mark.parametrize('index', [
+    b'', b'no index', np.zeros((2, 5), int), np.zeros(6, int), np.zeros((2, 6)),
+    np.array([{}], object)], ids=range(6))
+def test_broken_indices_of_shards(tmp_path, index):
+    (tmp_path / 'shards').mkdir()
+    path = tmp_path / 'shards/0.npy'
+    path.write_bytes(index) if isinstance(index, bytes) else np.save(path, index)
+    with pytest.raises(ValueError, match='0.npy is no index of a shard'):
+        AnnotatedShardsDataset(str(tmp_path))
+
+
+@pytest.mark.parametrize('content', [
+    b'x', b'[]', b'{"objects": []}', b'{"objects": [{"bbox": [1]}]}',
+    b'{"objects": [{"bbox": [1, 2, 3, 4]}]}', b'[' * 5000, b''])
+def test_broken_annotations_of_shards(tmp_path, content):
+    (tmp_path / 'shards').mkdir()
+    np.save(tmp_path / 'shards/0.npy', np.array([[0, 0, 0, max(1, len(content)), 0, 0]]))
+    with pytest.raises(FileNotFoundError, match='there is no .*0.tar; its index is there'):
+        AnnotatedShardsDataset(str(tmp_path))[0]
+    (tmp_path / 'shards/0.tar').write_bytes(content)
+    with pytest.raises(ValueError, match='0.tar, byte 0: no annotation as the data engine writes'):
+        AnnotatedShardsDataset(str(tmp_path))[0]
