@@ -11,6 +11,7 @@ from mmengine.registry import init_default_scope
 from PIL import Image
 
 import simpleseg_mm.datasets  # noqa: F401  registers
+from simpleseg_mm.datasets.refshapes import generate
 from simpleseg_mm.polygon import mask_to_rle
 from simpleseg_mm.registry import DATASETS
 
@@ -285,3 +286,70 @@ def test_val_annotations_of_their_own(run, tmp_path):
         picture={'train picture that val holds too': 6},
         annotation={'object of a train picture that val holds too': 18})
     assert report['read'] == dict(picture=14, annotation=42, query=16)
+
+
+def test_all_faults_of_the_arguments_are_one_line(run, tmp_path):
+    code, report, _ = run(TOOL, tmp_path / 'none.json', tmp_path / 'mine', '--base', '70b',
+                          '--val', 2, '--images', tmp_path / 'no', '--absent', -1, '--epochs', 0)
+    assert code == 1 and '\n' not in report['error'] and not (tmp_path / 'mine').exists()
+    for part in ('none.json', '70b', '--val 2', '--images', '--absent -1', '--epochs 0'):
+        assert part in report['error']
+
+
+def test_what_was_changed_by_hand_is_not_replaced(run, tmp_path):
+    coco(tmp_path)
+    command = TOOL, tmp_path / 'coco.json', tmp_path / 'mine'
+    first = run(*command)[1]
+    assert run(*command, '--absent', 1)[0] == 0  # what a run wrote is replaced by the next
+    config = Path(first['config'])
+    config.write_text(config.read_text() + 'optim_wrapper = dict(optimizer=dict(lr=1e-3))\n')
+    mine = config.read_text()
+    code, report, _ = run(*command)
+    assert code == 1 and str(config) in report['error'] and '--overwrite' in report['error']
+    assert config.read_text() == mine
+    assert run(*command, '--overwrite')[0] == 0 and config.read_text() != mine
+
+
+def test_annotations_in_the_new_folder_are_not_replaced(run, tmp_path):
+    coco(tmp_path)
+    (tmp_path / 'annotations').mkdir()
+    (tmp_path / 'coco.json').rename(tmp_path / 'annotations/train.json')
+    before = (tmp_path / 'annotations/train.json').read_text()
+    code, report, _ = run(TOOL, tmp_path / 'annotations/train.json', tmp_path)
+    assert code == 1 and 'annotations/train.json' in report['error']
+    assert (tmp_path / 'annotations/train.json').read_text() == before
+
+
+def test_the_config_holds_through_links_and_from_any_folder(run, tmp_path, monkeypatch):
+    """mmsegmentation #3325: data is a link to another disk."""
+    (tmp_path / 'disk/store/data').mkdir(parents=True)
+    coco(tmp_path / 'work')
+    (tmp_path / 'work/data').symlink_to(tmp_path / 'disk/store/data')
+    (tmp_path / 'work/linked').symlink_to(tmp_path / 'work/images')
+    monkeypatch.chdir(tmp_path / 'work')
+    code, report, _ = run(TOOL, 'coco.json', 'data/my set.v1', '--images', 'linked')
+    assert code == 0, report
+    monkeypatch.chdir('/')
+    assert sum(map(len, built(report['config']))) == 12
+    assert sum(map(len, built(tmp_path / 'disk/store/data/my set.v1/nano_my_set_v1.py'))) == 12
+
+
+def test_nano_is_warned_about_and_its_ceiling_is_said(run, tmp_path):
+    content = coco(tmp_path)
+    rng = np.random.default_rng(0)
+    for row in content['images']:
+        noise = rng.integers(0, 255, (48, 64, 3), np.uint8)
+        Image.fromarray(noise).save(tmp_path / 'images' / row['file_name'])
+    code, report, out = run(TOOL, tmp_path / 'coco.json', tmp_path / 'mine')
+    assert code == 0 and '3b-lora' in report['warning'] and 'text ceiling' in out
+    assert report['text_ceiling']['queries'] == 12 and report['text_ceiling']['scenes'] == 0
+    assert 0.5 < report['text_ceiling']['mean_iou'] < 1
+
+
+def test_scenes_of_refshapes_are_what_nano_knows(run, tmp_path):
+    generate(tmp_path / 'shapes', dict(train=4, val=1, test=1))
+    folder = tmp_path / 'shapes'
+    code, report, _ = run(TOOL, folder / 'refshapes/instances.json', tmp_path / 'mine', '--images',
+                          folder / 'images', '--expressions',
+                          folder / 'refshapes/refs(refshapes).p')
+    assert code == 0 and report['warning'] is None and report['targets'] == 'phrase'

@@ -5,8 +5,9 @@ from dataclasses import dataclass
 
 import numpy as np
 from PIL import Image
+from pycocotools import mask as coco_mask
 
-from simpleseg_mm.polygon import (mask_to_rle, rle_to_crop, rle_to_mask, segmentation_to_mask,
+from simpleseg_mm.polygon import (mask_to_rle, rle_to_crop, segmentation_to_mask,
                                   segmentation_to_rle)
 
 
@@ -54,19 +55,21 @@ def settle(parts: list, cuts: list, size: tuple[int, int]) -> tuple:
         ValueError: a part is broken; the message says how.
     """
     if not cuts and all(isinstance(part, list) for part in parts):
-        segmentation, rle = parts, segmentation_to_rle(parts, *size)
-    elif not cuts and len(parts) == 1 and isinstance(parts[0], dict):
-        rle = segmentation = _plain(segmentation_to_rle(parts[0], *size))
+        rle = segmentation_to_rle(parts, *size)
+        x, y, width, height = coco_mask.toBbox(rle).tolist()
+        return parts, [x, y, x + width, y + height], int(coco_mask.area(rle))
+    if not cuts and len(parts) == 1 and isinstance(parts[0], dict):
+        rle = _compressed(segmentation_to_rle(parts[0], *size))
     else:
         mask = np.zeros(size, bool)
         for part in parts:
             mask |= _mask(part, size)
         for part in cuts:
             mask &= ~_mask(part, size)
-        rle = segmentation = mask_to_rle(mask)
+        rle = mask_to_rle(mask)
     crop, (x, y) = rle_to_crop(rle)
     box = [float(x), float(y), float(x + crop.shape[1]), float(y + crop.shape[0])]
-    return segmentation, box, int(np.count_nonzero(crop))
+    return rle, box, int(np.count_nonzero(crop))
 
 
 def extent(part) -> tuple[float, float] | None:
@@ -89,6 +92,7 @@ def _mask(part, size: tuple[int, int]) -> np.ndarray:
     return segmentation_to_mask(part if isinstance(part, dict) else [part], *size)
 
 
-def _plain(rle: dict) -> dict:
-    """An RLE with counts that JSON can hold, in COCO's compressed form."""
-    return mask_to_rle(rle_to_mask(rle))
+def _compressed(rle: dict) -> dict:
+    """An RLE of run lengths in COCO's compressed form, which JSON can hold."""
+    runs = dict(rle, counts=np.asarray(rle['counts']).tolist())
+    return dict(rle, counts=coco_mask.frPyObjects(runs, *rle['size'])['counts'].decode())

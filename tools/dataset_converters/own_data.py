@@ -234,7 +234,7 @@ def text_ceiling(datasets: list, codec: PolygonCodec) -> dict:
         dataset, k = places[number]
         item = dataset[k]
         sample, image = item['data_samples'], item['inputs'].permute(1, 2, 0).numpy()
-        scenes += is_scene(image)
+        scenes += bool(is_scene(image))
         mask = sample.gt_masks.masks[0] > 0
         decoded = codec.decode(sample.answer, mask.shape)
         found.append(mask_iou(decoded.mask, mask))
