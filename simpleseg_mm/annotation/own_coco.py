@@ -3,8 +3,7 @@ import os
 from collections import Counter
 from pathlib import Path
 
-from simpleseg_mm.files import PictureFinder
-from simpleseg_mm.files import coco
+from simpleseg_mm.files import PictureFinder, coco, shown
 
 from .own_account import Account
 from .own_formats import OwnObject, OwnPicture, OwnSet, Reading, read_expressions, texts_of
@@ -188,7 +187,7 @@ def _drop_slivers(one: OwnObject, account: Account) -> None:
 def _give_expressions(path: Path, pictures: dict, objects: dict, account: Account) -> None:
     unusable: Counter = Counter()
     for ids, image_id, texts in read_expressions(path, account):
-        where = f'{path}: ann_id {ids}: {texts}'
+        where = f'{path}: ann_id {shown(ids)}: {shown(texts)}'
         if ids == [-1]:
             picture = pictures.get(coco.read_id(image_id))
             if picture is not None:

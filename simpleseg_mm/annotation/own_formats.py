@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from simpleseg_mm.datasets import native
-from simpleseg_mm.files import load_json
+from simpleseg_mm.files import load_json, shown
 
 from .own_account import Account
 from .sample import clean_text
@@ -205,7 +205,7 @@ def texts_of(value, where: str, account: Account) -> list[str]:
         account.read['expression'] += 1
         text = clean_text(one, MAX_TEXT + 1) if isinstance(one, str) else ''
         if not text:
-            account.leave('expression', 'expression empty or no text', f'{where}: {one!r:.60}')
+            account.leave('expression', 'expression empty or no text', f'{where}: {shown(one)}')
         elif len(text) > MAX_TEXT:
             account.leave('expression', f'expression of more than {MAX_TEXT} characters',
                           f'{where}: {text:.60}')

@@ -1,6 +1,7 @@
 """Pictures that a file names, found where they lie now."""
 import os
 import unicodedata
+import urllib.parse
 from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
@@ -8,6 +9,7 @@ from pathlib import Path
 #: how a picture was found that does not lie where its record says
 AS_WRITTEN = 'as written'
 BELOW = 'below the folder, by the end of its path'
+ADDRESS = 'by the path in its address'
 BARE_NAME = 'by its bare name, which is there once'
 _FOLDERS = 100_000  # that are looked through for bare names. Our choice
 
@@ -17,8 +19,9 @@ class PictureFinder:
 
     A name is tried, in this order: as it is written, with ``/`` or ``\\``, below each folder and
     by itself where it is absolute; its last parts below each folder and the folder's parent, the
-    most parts first; its bare name anywhere below the folders, where it is there once. Each is
-    tried in both normal forms of Unicode (macOS writes NFD). Names are compared with their case.
+    most parts first; its bare name anywhere below the folders, where it is there once; the path
+    that it quotes, where it is an address (``%20``, ``/data/local-files/?d=``). Each is tried in
+    both normal forms of Unicode (macOS writes NFD). Names are compared with their case.
 
     Args:
         folders: to look in, in this order.
@@ -39,6 +42,9 @@ class PictureFinder:
     def look(self, name: str) -> tuple[Path | None, str]:
         """The picture and how it was found, or None and why it was not."""
         path, how = self._look(name)
+        if path is None and how == 'missing' and (plain := _path_in(name)) != name:
+            path, why = self._look(plain)
+            how = why if path is None else ADDRESS
         if path is not None and how != AS_WRITTEN:
             self.guessed[how] += 1
         return path, how
@@ -96,6 +102,11 @@ def _there(path: Path) -> Path | None:
         except (OSError, ValueError):  # names that are too long, or no names
             return None
     return None
+
+
+def _path_in(address: str) -> str:
+    """The path that an address quotes; Label Studio's local files have it after ``?d=``."""
+    return urllib.parse.unquote(address.rpartition('?d=')[2])
 
 
 def _normal(name: str) -> str:

@@ -5,13 +5,16 @@ from own_sets import areas, coco, own, written
 
 @pytest.mark.parametrize('name', ['images/{}', 'images\\{}',
                                   '../../label-studio/media/upload/4/{}', '/data/upload/4/{}',
+                                  '/data/local-files/?d=photos/{}',
+                                  '/data/local-files/?d={}', 'https://server/a%20b/{}?d={}',
                                   '/label-studio/data/media/upload/4/{}'])
 @pytest.mark.parametrize('option', [None, 'images'])
 def test_result_json_beside_its_images(tmp_path, name, option):
     """label-studio #7294: backslashes on Windows; archives keep the server's paths."""
     content = coco(tmp_path, name='3ab4f2c1-photo {}.png')
     for row in content['images']:
-        row['file_name'] = name.format(row['file_name'])
+        file = row['file_name'].replace(' ', '%20') if '?d=' in name else row['file_name']
+        row['file_name'] = name.format(file, file)
     content['info'] = dict(contributor='Label Studio')
     options = {} if option is None else dict(images=tmp_path / option)
     report, samples = own(written(content, tmp_path / 'result.json'), tmp_path / 'out', **options)

@@ -285,8 +285,13 @@ def run(args: argparse.Namespace, out: Path, folder: OwnFolder, account: Account
     """Convert; returns the report."""
     if faults := faults_of(args):
         raise ValueError('; '.join(faults))
-    folder.check([config_path(args, out), out / 'report.json',
-                  *(out / f'annotations/{split}.json' for split in own_data.SPLITS)])
+    targets = [config_path(args, out), out / 'report.json',
+               *(out / f'annotations/{split}.json' for split in own_data.SPLITS)]
+    for path in (args.annotations, Path(args.val), args.expressions):
+        if path is not None and path.resolve() in targets:
+            raise ValueError(f'{path} is read, and would be replaced: give another folder for the '
+                             'new set')
+    folder.check(targets)
     reading = Reading(args.images, args.expressions, args.boxes, args.crowds, out)
     sets = [read_own(args.annotations, reading, account)]
     share = share_of(args)
