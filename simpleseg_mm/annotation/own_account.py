@@ -17,6 +17,7 @@ class Account:
         left_out: records that are not used, by kind and reason.
         changed: records that are used otherwise than they were found, by what was done.
         decided: records that a rule was chosen for, by the rule.
+        guessed: those of them for which nothing showed that the rule is right.
         examples: where some of each reason are.
     """
 
@@ -26,6 +27,7 @@ class Account:
         self.left_out: dict[str, Counter[str]] = {kind: Counter() for kind in KINDS}
         self.changed: Counter[str] = Counter()
         self.decided: Counter[str] = Counter()
+        self.guessed: Counter[str] = Counter()
         self.examples: dict[str, list[str]] = {}
 
     def leave(self, kind: str, reason: str, where: str, count: int = 1) -> None:
@@ -39,16 +41,18 @@ class Account:
         self.changed[what] += count
         self._example(what, where)
 
-    def decide(self, rule: str, where: str = '', count: int = 1) -> None:
-        """A rule was chosen for ``count`` records."""
+    def decide(self, rule: str, where: str = '', count: int = 1, guessed: bool = False) -> None:
+        """A rule was chosen for ``count`` records; ``guessed``: nothing shows that it is right."""
         if count:
             self.decided[rule] += count
+            if guessed:
+                self.guessed[rule] += count
             self._example(rule, where)
 
     @property
     def reasons(self) -> Counter[str]:
-        """What was left out or changed, of all kinds together."""
-        total = Counter(self.changed)
+        """What was left out, changed or guessed, of all kinds together."""
+        total = self.changed + self.guessed
         for reasons in self.left_out.values():
             total.update(reasons)
         return total
@@ -68,7 +72,8 @@ class Account:
     def lines(self) -> list[str]:
         """The counts for the screen, each reason with its examples."""
         found = []
-        for title, counts in (('left out or changed', self.reasons), ('decided', self.decided)):
+        for title, counts in (('left out or changed', self.reasons - self.guessed),
+                              ('decided', self.decided)):
             for reason, count in counts.most_common():
                 examples = self.examples.get(reason, ())
                 found.append(f'{title}: {count} x {reason}' + (', such as:' if examples else ''))

@@ -99,7 +99,7 @@ def choose_orientation(own: OwnSet, looks: Sequence[Look | None], asked: str, wh
             why = f'{name}: {counts[rule]} for it, {counts.total() - counts[rule]} against it'
             break
     account.decide(f'turned picture (EXIF) read {_WAYS[rule]}, {why} (--exif tells otherwise)',
-                   where, len(pairs))
+                   where, len(pairs), guessed=why == 'for want of evidence')
     misleading = any(by_outline == rule and by_size not in (None, rule)
                      for by_outline, by_size in zip(drawn, sized))
     for (picture, _), by_outline, by_size in zip(pairs, drawn, sized):

@@ -111,6 +111,7 @@ def test_own_data_without_evidence_follows_the_tool(tmp_path, make, expected):
     assert whitest(samples) == [255.0] * 3
     (rule, count), = report['decided'].items()
     assert 'for want of evidence' in rule and count == 3
+    assert report['left_out_or_changed'][rule] == 3
 
 
 @pytest.mark.parametrize('make', [coco_of, labelme_of])
