@@ -5,12 +5,13 @@ from pathlib import Path
 
 import pytest
 import torch
-from engine_standin import TOY, train
+from engine_standin import TOY, ToyQueries, train
 from mmengine.config import Config
 from test_engine_runner import CONFIG, call_tool, scalars
 
 from simpleseg_mm.engine import launch
 from simpleseg_mm.engine.config_keys import check_config
+from simpleseg_mm.registry import DATASETS, MODELS
 
 RECIPES = Path(__file__).resolve().parent.parent / 'configs/simpleseg'
 NANO = str(RECIPES / 'nano_sft_refshapes.py')
@@ -252,3 +253,36 @@ default_hooks = dict(logger=dict(interval=1), samples=dict(interval=-1))
     rates = [row['lr'] for row in scalars(run) if 'loss' in row]
     assert len(rates) == total and max(rates) == pytest.approx(2e-3)
     assert rates[-1] <= max(rates)
+
+
+# --- data before the model ------------------------------------------------------------------
+@pytest.mark.parametrize('tool, part', [('train', 'train'), ('train', 'val'), ('test', 'test')])
+def test_missing_pictures_are_told_before_the_model_is_built(config, tmp_path, monkeypatch,
+                                                             capsys, tool, part):
+    config.write_text(CONFIG + f"""
+{part}_dataloader.update(dataset=dict(type='NoPictures', length=9))
+model = dict(type='NeverBuilt')
+""")
+    line = error_of(monkeypatch, capsys, tool, config, *['none'] * (tool == 'test'),
+                    '--work-dir', tmp_path / 'run')
+    assert 'no picture here.jpg' in line
+
+
+@DATASETS.register_module()
+class NoPictures(ToyQueries):
+    def __getitem__(self, index):
+        raise FileNotFoundError('no picture here.jpg')
+
+
+@MODELS.register_module()
+class NeverBuilt:
+    def __init__(self):
+        raise AssertionError('the model was built')
+
+
+@pytest.mark.parametrize('name, found', [
+    ('', 'best_x_iter_4.pth'), ('best', 'best_x_iter_4.pth'), ('last', 'iter_8.pth')])
+def test_segment_and_serve_take_runs(tmp_path, name, found):
+    from simpleseg_mm.apis import loading
+    touch(tmp_path, 'iter_8.pth', 'best_x_iter_4.pth')
+    assert loading.resolve(NANO, str(tmp_path / name))[1] == str(tmp_path / found)

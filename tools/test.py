@@ -11,8 +11,6 @@ if __name__ in ('__main__', '__mp_main__'):  # also while the libraries below ar
 
 from mmengine.config import Config, DictAction
 from mmengine.dist import is_main_process
-from mmengine.registry import RUNNERS
-from mmengine.runner import Runner
 
 from simpleseg_mm.engine import launch
 from simpleseg_mm.engine.config_keys import check_config
@@ -75,7 +73,7 @@ def main() -> None:
         cfg = load_config(args)
         check_config(cfg)
         launch.prepare_launcher(cfg, args.launcher)
-        runner = RUNNERS.build(cfg) if 'runner_type' in cfg else Runner.from_cfg(cfg)
+        runner = launch.build_runner(cfg, 'test')
         check_metric_names(runner.test_evaluator.metrics)
         metrics = runner.test()
         if is_main_process():

@@ -9,8 +9,6 @@ if __name__ in ('__main__', '__mp_main__'):  # also while the libraries below ar
 
 import torch
 from mmengine.config import Config, DictAction
-from mmengine.registry import RUNNERS
-from mmengine.runner import Runner
 
 from simpleseg_mm.engine import launch
 from simpleseg_mm.engine.config_keys import check_config
@@ -71,7 +69,7 @@ def main() -> None:
         check_config(cfg)
         launch.prepare_launcher(cfg, args.launcher)
         launch.fit_global_batch(cfg, launch.world_size(args.launcher))
-        runner = RUNNERS.build(cfg) if 'runner_type' in cfg else Runner.from_cfg(cfg)
+        runner = launch.build_runner(cfg, 'train', 'val')
         if runner.val_loop is not None:
             check_metric_names(runner.val_evaluator.metrics)
         with resumable(runner):

@@ -10,6 +10,7 @@ from mmengine.infer import BaseInferencer
 from mmengine.runner.checkpoint import _load_checkpoint_to_model
 
 from ..engine.checkpoint_file import read_checkpoint
+from ..engine.launch import find_checkpoint
 from ..engine.hooks import GrammarHook, TrainableCheckpointHook
 from ..files import check_folder, load_json
 from ..models import KimiVL, QwenVL
@@ -29,8 +30,9 @@ def resolve(model: Optional[str], weights: Optional[str]) -> Tuple[Config, Optio
     Args:
         model: a config file; a name of ``configs/simpleseg/metafile.yml``; a Hugging Face folder
             (``simpleseg_mm://NAME`` too) or hub id; None: the one in the checkpoint.
-        weights: a .pth file, or a Hugging Face folder for the config's ``pretrained``; None: the
-            weights that the config names.
+        weights: a .pth file, a run's folder (``work_dirs/NAME``, its best or last checkpoint), or
+            a Hugging Face folder for the config's ``pretrained``; None: the weights that the
+            config names.
 
     With neither: the packaged model, which knows expressions, points and boxes.
 
@@ -40,6 +42,7 @@ def resolve(model: Optional[str], weights: Optional[str]) -> Tuple[Config, Optio
     Raises:
         FileNotFoundError, ValueError: nothing is there, or it is of a kind that is not loaded.
     """
+    model, weights = _of_run(model), _of_run(weights)
     if weights is not None and not osp.exists(locate(weights)):
         raise FileNotFoundError(f'no weights {weights}: give a .pth file or a Hugging Face folder')
     if model is None and weights is not None and osp.isfile(weights):
@@ -60,6 +63,16 @@ def resolve(model: Optional[str], weights: Optional[str]) -> Tuple[Config, Optio
     return cfg, weights
 
 
+def _of_run(name: Optional[str]) -> Optional[str]:
+    """The checkpoint where a run's folder, or ``best`` or ``last`` in one, is named."""
+    if not isinstance(name, str) or '://' in name or osp.isfile(name):
+        return name
+    folder = Path(name) if Path(name).is_dir() else Path(name).parent
+    is_run = any(folder.glob('*.pth')) or (folder / 'last_checkpoint').exists()
+    named = folder == Path(name) or Path(name).name in ('best', 'last')
+    return find_checkpoint(name) if is_run and named else name
+
+
 def load_weights(model, cfg: Config, path: str, not_compared: Iterable[str] = ()) -> None:
     """Put a checkpoint into a model, with the checks that a run makes.
 
@@ -71,7 +84,7 @@ def load_weights(model, cfg: Config, path: str, not_compared: Iterable[str] = ()
     Raises:
         FileNotFoundError, ValueError: it is no checkpoint, or does not fit the model.
     """
-    checkpoint = read_checkpoint(path)
+    checkpoint = read_checkpoint(find_checkpoint(path))
     for name in not_compared:
         (_inner(checkpoint, 'meta', 'frozen_probes') or {}).pop(name, None)
     runner = SimpleNamespace(model=model, cfg=cfg)

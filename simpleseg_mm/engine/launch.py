@@ -17,6 +17,8 @@ from typing import Iterator, Optional, Sequence
 import torch
 from mmengine.config import Config
 from mmengine.logging import print_log
+from mmengine.registry import RUNNERS
+from mmengine.runner import Runner
 
 from .checkpoint_file import REST, CheckpointError, fault_of, what_is_there
 from .config_keys import check_options
@@ -402,6 +404,49 @@ def as_list(evaluators) -> list:
 def default_work_dir(config: str) -> str:
     """``work_dirs/NAME`` for ``configs/.../NAME.py``."""
     return osp.join('work_dirs', osp.splitext(osp.basename(config))[0])
+
+
+def build_runner(cfg: Config, *parts: str) -> Runner:
+    """The runner of a config, which has its data before its model.
+
+    A data set that is missing, or has its pictures elsewhere, is so told within seconds, and not
+    after weights were loaded.
+
+    Args:
+        cfg: the config.
+        parts: of ``train``, ``val`` and ``test``, what will be run.
+
+    Raises:
+        FileNotFoundError, ValueError: as the data sets raise, or their first, middle or last
+            sample.
+    """
+    if 'runner_type' in cfg:
+        return RUNNERS.build(cfg)
+
+    class DataFirst(Runner):
+        def build_model(self, model):
+            for name in (f'_{part}_dataloader' for part in parts):
+                loader = getattr(self, name)
+                if isinstance(loader, dict):
+                    loader = self.build_dataloader(
+                        loader, seed=self.seed,
+                        diff_rank_seed=self._randomness_cfg.get('diff_rank_seed', False))
+                    setattr(self, name, loader)
+                    _look_into(loader.dataset)
+            return super().build_model(model)
+
+    return DataFirst.from_cfg(cfg)
+
+
+def _look_into(dataset) -> None:
+    """Read a few samples; what is not a missing file is left to the run."""
+    for index in sorted({0, len(dataset) // 2, len(dataset) - 1} if len(dataset) else ()):
+        try:
+            dataset[index]
+        except FileNotFoundError:
+            raise
+        except Exception:  # the run says it, with its batch
+            return
 
 
 @contextmanager

@@ -14,7 +14,7 @@ from itertools import islice
 from pathlib import Path
 
 import numpy as np
-from mmengine.config import Config, DictAction
+from mmengine.config import DictAction
 from mmengine.registry import init_default_scope
 from PIL import Image, ImageDraw, ImageFont
 from tqdm import tqdm
@@ -100,12 +100,11 @@ def tile(picture: Image.Image, lines: list[str], side: int, limit: int | None) -
 
 def main() -> None:
     args = parse_args()
-    config = Config.fromfile(args.config)
-    if args.cfg_options:
-        config.merge_from_dict(args.cfg_options)
-    init_default_scope(config.get('default_scope', 'simpleseg_mm'))
-    loader = config[f'{args.mode}_dataloader']
+    from simpleseg_mm.engine.launch import read_config
     try:
+        config = read_config(args.config, args.cfg_options)
+        init_default_scope(config.get('default_scope', 'simpleseg_mm'))
+        loader = config[f'{args.mode}_dataloader']
         dataset = DATASETS.build(loader.dataset)
         sampler = DATA_SAMPLERS.build(loader.sampler,
                                       default_args=dict(dataset=dataset, seed=args.seed))

@@ -10,7 +10,7 @@ import argparse
 import json
 from typing import Optional, Sequence
 
-from mmengine.config import Config, DictAction
+from mmengine.config import DictAction
 
 
 def parse_args(argv: Optional[Sequence[str]] = None) -> argparse.Namespace:
@@ -28,10 +28,9 @@ def parse_args(argv: Optional[Sequence[str]] = None) -> argparse.Namespace:
 def main(argv: Optional[Sequence[str]] = None) -> None:
     args = parse_args(argv)
     from simpleseg_mm.evaluation.offline import score  # loads torch: not for --help
-    config = Config.fromfile(args.config)
-    if args.cfg_options is not None:
-        config.merge_from_dict(args.cfg_options)
+    from simpleseg_mm.engine.launch import read_config
     try:
+        config = read_config(args.config, args.cfg_options)
         figures = score(config, args.results, args.metrics)
     except (FileNotFoundError, ValueError) as error:
         raise SystemExit(f'eval_text: {error}') from None

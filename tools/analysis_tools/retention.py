@@ -20,7 +20,7 @@ def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__,
                                      formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('config', help='config that the checkpoint was trained with')
-    parser.add_argument('checkpoint', help='.pth file of a run: after')
+    parser.add_argument('checkpoint', help='checkpoint or run: after')
     parser.add_argument('--base', default='none', help="checkpoint before; 'none' (default): the "
                         'weights that the config names')
     parser.add_argument('--work-dir', help='logs (default: work_dirs/CONFIG/retention)')
@@ -40,8 +40,7 @@ def load_config(args: argparse.Namespace) -> Config:
         ValueError, FileNotFoundError: It has no questions; a checkpoint is missing.
     """
     from simpleseg_mm.engine import launch  # loads torch: not for --help
-    cfg = Config.fromfile(args.config)
-    cfg.merge_from_dict(args.cfg_options or {})
+    cfg = launch.read_config(args.config, args.cfg_options)
     for key in ('retention_dataloader', 'retention_evaluator'):
         if not cfg.get(key):
             raise ValueError(f"{args.config} has no {key}: add a piece such as "
