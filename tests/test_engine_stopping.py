@@ -14,9 +14,9 @@ import test_engine_nano
 import test_engine_rl
 import test_engine_runner
 import torch
-from engine_standin import ROOT, run_tool
+from engine_standin import BASE, ROOT, run_tool
 
-from simpleseg_mm.engine import launch
+from simpleseg_mm.engine import launch, load_sharded
 
 pytestmark = pytest.mark.usefixtures('one_thread')
 ENVIRONMENT = dict(os.environ, OMP_NUM_THREADS='1', PYTHONPATH=f'{ROOT}:{ROOT}/tests')
@@ -216,6 +216,34 @@ def test_one_of_two_processes_is_asked_and_both_stop(toy, rank, tmp_path):
     assert result.returncode and len(lines) == 1 and 'after iteration 4 of' in lines[0], (
         result.stdout[-1500:], result.stderr[-1500:])
     assert launch.find_resumable(str(tmp_path)).endswith('iter_4.pth')
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('method', ['val_step', 'train_step'])
+def test_split_weights_stop_and_resume(nano, method, tmp_path):
+    """FSDP on two processes, of which the second is asked: in a validation, whose weights are
+    whole, and in a step."""
+    path = tmp_path / 'split.py'
+    path.write_text(f"_base_ = ['{nano[0]}', '{BASE}/strategies/fsdp.py']\n")
+
+    def run(folder, *more, **options):
+        return run_tool('train.py', *arguments((path, {}), folder, '--launcher', 'pytorch', *more,
+                                               **options, **{
+            'train_dataloader.batch_size': 2, 'train_cfg.max_iters': 4,
+            'train_cfg.val_interval': 2}), processes=2)
+
+    assert run(tmp_path / 'whole').returncode == 0
+    result = run(tmp_path / 'stopped', **stop(1, f'model.{method}', rank=1))
+    lines = [line for line in result.stdout.splitlines() if line.startswith('Stopped by')]
+    assert result.returncode and len(lines) == 1 and 'after iteration 2 of' in lines[0], (
+        result.stdout[-1500:], result.stderr[-1500:])
+    result = run(tmp_path / 'stopped', '--resume')
+    assert result.returncode == 0, result.stderr[-2000:]
+    one, two = (load_sharded(str(tmp_path / f'{name}/iter_4.pth')) for name in (
+        'whole', 'stopped'))
+    for key in ('state_dict', 'optimizer'):
+        test_engine_runner.assert_same(one[key], two[key], key)
+    assert validations(tmp_path / 'whole') == validations(tmp_path / 'stopped')
 
 
 # --- random moments -----------------------------------------------------------------------------
