@@ -280,6 +280,19 @@ def test_half_requests_end(raw):
             closed(one)  # or the time of the socket ends the test
 
 
+def test_a_client_that_does_not_read_is_let_go():
+    with serving(settings=dict(head_seconds=0.3)) as (url, _):
+        key = upload(url, png(2000, 1500, format='BMP'))
+        get = f'GET /api/pictures/{key} HTTP/1.1\r\nhost: localhost\r\n\r\n'.encode()
+        one = socket.socket()
+        one.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        one.connect((urlsplit(url).hostname, urlsplit(url).port))
+        one.settimeout(60)
+        with closing(one), pytest.raises((ConnectionError, BrokenPipeError)):
+            while True:  # asks on and on, and reads nothing
+                one.sendall(get)
+
+
 def test_half_bodies_end():
     with serving(settings=dict(body_seconds=0.3)) as (url, _):
         for raw in (HEAD % 1000 + b'x' * 10, HEAD % 1000, HEAD.replace(

@@ -8,6 +8,7 @@ docs/serving.md describes the page, the API, the limits and Label Studio's proto
 """
 import argparse
 import os
+import sys
 
 from .segment import add_model_arguments
 
@@ -49,6 +50,9 @@ def main(args: argparse.Namespace) -> int:
                                         show_progress=False),
                     args.batch_size, args.max_queue, args.max_client)
     app = create_app(engine, settings, os.path.basename(name.rstrip('/')))
+    # The model's thread hands the interpreter over thousands of times an answer, and gets it back
+    # within this time where requests keep the other thread busy (5 ms unless told).
+    sys.setswitchinterval(0.0005)
     server = make_server(app, settings, args.host, args.port, log_level='info',
                          timeout_graceful_shutdown=5)
     try:

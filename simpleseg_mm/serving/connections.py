@@ -117,7 +117,8 @@ class Connection(H11Protocol):
 
     def _watch_head(self) -> None:
         if not self.reads_head:
-            self._disarm()
+            if not self.flow.write_paused:
+                self._disarm()
         elif self.conn.trailing_data[0]:  # else uvicorn closes it, by its time to keep it alive
             self._arm()
 
