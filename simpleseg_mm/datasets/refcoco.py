@@ -198,6 +198,10 @@ class RefCOCODataset(BaseDataset):
     @staticmethod
     def _read_skip_images(skip_images: Sequence[str] | str) -> frozenset[str]:
         if isinstance(skip_images, str | os.PathLike):
+            if not os.path.isfile(skip_images):
+                raise FileNotFoundError(f'skip_images: there is no list {skip_images}; refcoco.py '
+                                        'verify --bad-images writes one, and several names are '
+                                        'given as a list')
             skip_images = read_lines(skip_images)
         return frozenset(map(_plain_name, skip_images))
 

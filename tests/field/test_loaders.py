@@ -225,6 +225,12 @@ def test_a_bare_name_means_no_picture_in_a_folder_and_is_told(tmp_path, monkeypa
     assert any("1 of 1 names in skip_images are of no image" in text for text in told)
 
 
+def test_a_list_that_is_not_there(tmp_path):
+    root = write(tmp_path, tables())
+    with pytest.raises(FileNotFoundError, match='skip_images: there is no list .*none.txt'):
+        references(root, skip_images=str(tmp_path / 'none.txt'))
+
+
 # --- texts and formats --------------------------------------------------------------------------
 @pytest.mark.parametrize('encode', [
     lambda text: text.encode('utf-8-sig'), lambda text: text.encode('utf-16'),
