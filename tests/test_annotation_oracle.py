@@ -295,3 +295,32 @@ def test_a_coco_file_with_two_meanings_is_refused(tmp_path, change, message):
     with pytest.raises(ValueError, match=message) as error:
         OracleDetect(str(tmp_path / 'coco.json'))
     assert len(str(error.value).splitlines()) == 1 and 'coco.json' in str(error.value)
+
+
+def test_the_other_half_does_not_ask_what_is_not_annotated_throughout(tmp_path):
+    from annotation_standin import jpeg
+
+    from simpleseg_mm.datasets import CocoQueryDataset
+    ring = [8, 8, 28, 8, 28, 28, 8, 28]
+    (tmp_path / 'images').mkdir()
+    for number in range(4):
+        (tmp_path / f'images/{number}.jpg').write_bytes(jpeg(number))
+    (tmp_path / 'coco.json').write_text(json.dumps(dict(
+        images=[dict(id=k, file_name=f'{k}.jpg', width=64, height=48,
+                     not_exhaustive_category_ids=[1] if k == 2 else []) for k in range(4)],
+        annotations=[dict(id=10 * k + c, image_id=k, category_id=c, segmentation=[ring], area=400,
+                          bbox=[8, 8, 20, 20]) for k in range(4) for c in (1, 2)],
+        categories=[dict(id=1, name='car'), dict(id=2, name='man')])))
+    data = CocoQueryDataset(str(tmp_path), 'coco.json', 'images', targets='category')
+    asked = sorted((Path(data.get_data_info(k)['img_path']).stem, data.get_data_info(k)['text'])
+                   for k in range(len(data)))
+    assert asked == sorted((str(k), name) for k in range(4) for name in ('car', 'man')
+                           if (k, name) != (2, 'car'))
+    from simpleseg_mm.annotation.own_account import Account
+    from simpleseg_mm.annotation.own_coco import read_coco_set
+    from simpleseg_mm.annotation.own_formats import Reading
+    path = tmp_path / 'coco.json'
+    own = read_coco_set(path, json.loads(path.read_text()), Reading(), Account())
+    lost = [(Path(picture.path).stem, one.category) for picture in own.pictures
+            for one in picture.objects if one.lost]
+    assert lost == [('2', 'car')]

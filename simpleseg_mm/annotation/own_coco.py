@@ -46,6 +46,12 @@ def read_coco_set(path: Path, content, reading: Reading, account: Account) -> Ow
         one = _object(path, row, names, picture, reading, account)
         picture.objects.append(one)
         objects.setdefault(row.id, []).append((one, picture))
+    for image in tables.images:
+        partly = image.record.get('not_exhaustive_category_ids')  # LVIS's, and the data engine's
+        for key in partly if isinstance(partly, list) and image.id in pictures else ():
+            pictures[image.id].objects.append(OwnObject(
+                f'{path}, image {image.id!r}', [], names.get(coco.read_id(key)),
+                lost='category that is not annotated throughout on its picture', records=0))
     repeated = {key: found for key, found in objects.items() if key is None or len(found) > 1}
     if reading.expressions is not None:
         _give_expressions(reading.expressions, pictures, objects, account)

@@ -163,10 +163,15 @@ class CocoQueryDataset(RefCOCODataset):
         if fault is not None:
             yield _fault(image.id, *fault)
         both = set(absent) & set(groups)
+        partly = image.record.get('not_exhaustive_category_ids')  # LVIS's
+        partly = {file.categories.get(coco.read_id(key)) for key in partly or ()
+                  } if self.targets == 'category' and isinstance(partly, list) else set()
         for text, ones in (*groups.items(), *((text, []) for text in absent)):
             fault = None
             if untold is not None:
                 fault = untold[0], 'query of an image with an annotation that may belong to it'
+            elif text in partly:
+                fault = None, 'category that is not annotated throughout on its image'
             elif text in both:
                 fault = (f'{file.path}, image {image.id!r}: absent_phrases names {text!r:.60}, '
                          'which annotations of the image have as their phrase', 'phrase that is '
