@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from engine_standin import TOY, ToyQueries, train
+from engine_standin import TOY, ToyQueries, run_tool, train
 from mmengine.config import Config
 from test_engine_runner import CONFIG, call_tool, scalars
 
@@ -286,3 +286,9 @@ def test_segment_and_serve_take_runs(tmp_path, name, found):
     from simpleseg_mm.apis import loading
     touch(tmp_path, 'iter_8.pth', 'best_x_iter_4.pth')
     assert loading.resolve(NANO, str(tmp_path / name))[1] == str(tmp_path / found)
+
+
+def test_libraries_say_nothing_that_asks_nothing_of_a_user():
+    result = run_tool('test.py', 'a.pth', NANO)
+    assert result.returncode == 2 and result.stderr == ''
+    assert result.stdout.count('\n') == 1 and 'give the config first' in result.stdout
