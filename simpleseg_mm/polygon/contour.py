@@ -176,13 +176,17 @@ def trace_crop(crop: np.ndarray, corner: Tuple[int, int], reading: str, holes: b
         corner: x, y of its top left pixel in the mask.
         reading, holes, most: as there.
     """
-    if count_borders(crop) <= MANY_BORDERS:
-        chain, parent = _followed(crop, reading, holes)
+    # A ring has two borders between a pixel and its right neighbour, or the frame, at least.
+    if crop.size <= MANY_BORDERS or _count_borders(crop) <= MANY_BORDERS:
+        contours, hierarchy = _contours(crop, reading, holes)
+        if len(contours) == 1 and reading == 'centres':  # most masks: nothing to put in order
+            return [canonical_start(contours[0][:, 0]) + np.array(corner, np.int32)]
+        chain, parent = _followed(contours, hierarchy, reading)
     elif reading == 'edges':
         chain, parent = _linked(crop, holes)
     else:
-        chain, parent = _followed(_without_small(crop), reading, holes)
-    if len(chain.size) == 1:  # most masks: nothing to put in order
+        chain, parent = _followed(*_contours(_without_small(crop), reading, holes), reading)
+    if len(chain.size) == 1:
         return [canonical_start(chain.points) + np.array(corner, np.int32)]
     chain = chain.from_canonical_start()
     points = chain.points + np.array(corner, np.int32)
@@ -192,17 +196,20 @@ def trace_crop(crop: np.ndarray, corner: Tuple[int, int], reading: str, holes: b
     return [points[starts[i]:ends[i]] for i in order]
 
 
-def count_borders(crop: np.ndarray) -> int:
-    """Borders between a pixel and its right neighbour. A ring has two of them at least."""
+def _count_borders(crop: np.ndarray) -> int:
     return int(np.count_nonzero(crop[:, 1:] != crop[:, :-1])) + 2 * len(crop)
 
 
-def _followed(crop: np.ndarray, reading: str, holes: bool) -> Tuple[_Chain, np.ndarray]:
-    """Rings by OpenCV's border following, and the index of each one's outer ring or -1."""
+def _contours(crop: np.ndarray, reading: str, holes: bool) -> tuple:
+    """OpenCV's border following: contours and hierarchy."""
     if reading == 'edges':
         crop = cv2.resize(crop, None, fx=2, fy=2, interpolation=cv2.INTER_NEAREST)
     mode = cv2.RETR_CCOMP if holes else cv2.RETR_EXTERNAL
-    contours, hierarchy = cv2.findContours(crop, mode, cv2.CHAIN_APPROX_SIMPLE)
+    return cv2.findContours(crop, mode, cv2.CHAIN_APPROX_SIMPLE)
+
+
+def _followed(contours, hierarchy, reading: str) -> Tuple[_Chain, np.ndarray]:
+    """Rings of contours, and the index of each one's outer ring or -1."""
     chain = _Chain(np.concatenate(contours)[:, 0], np.array([len(c) for c in contours]))
     return _to_edges(chain) if reading == 'edges' else chain, hierarchy[0, :, 3]
 

@@ -41,6 +41,12 @@ def _words(grammar: 'Grammar') -> List[str]:
     return [grammar.number(k) for k in range(grammar.steps + 1)] if grammar.steps <= 1e4 else []
 
 
+@lru_cache(maxsize=None)
+def _vertex_chars(grammar: 'Grammar', step: int) -> int:
+    """Characters of a vertex, with the comma after it."""
+    return len(grammar._list([step, step])) + len(grammar.comma)
+
+
 @dataclass(frozen=True)
 class Grammar:
     """How a coordinate is written.
@@ -89,7 +95,7 @@ class Grammar:
     @property
     def least_vertex_chars(self) -> int:
         """Characters of the shortest vertex, with the comma after it."""
-        return len(self._list([0, 0])) + len(self.comma)
+        return _vertex_chars(self, 0)
 
     @property
     def most_rings(self) -> int:
@@ -99,8 +105,7 @@ class Grammar:
     @property
     def most_vertices(self) -> int:
         """Vertices of one ring for which a text of ``MAX_CHARS`` characters has room."""
-        longest = len(self._list([self.steps - 1] * 2)) + len(self.comma)
-        return (MAX_CHARS - 4) // longest
+        return (MAX_CHARS - 4) // _vertex_chars(self, self.steps - 1)
 
     @property
     def ring_tokens(self) -> int:
