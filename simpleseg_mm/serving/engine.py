@@ -18,7 +18,7 @@ LOG = logging.getLogger(__name__)
 MAX_TEXT = 2000  # characters of an expression
 BATCH_TEXT = 2000  # characters of a batch, each filled up to its longest: long ones are alone
 PATIENCE = 0.5  # seconds that one who waits leaves the batch of a client who has more waiting
-_RESTARTS = 3  # times that a job makes room for others
+_RESTARTS = 5  # times that a job makes room for others
 
 
 class Busy(RuntimeError):
@@ -64,9 +64,9 @@ class Job:
 class Engine:
     """Answers prompts up to ``batch_size`` together; clients take turns.
 
-    A client's prompts are answered in the order of their arrival. Where several clients wait, each
+    A client's prompts are begun in the order of their arrival. Where several clients wait, each
     batch takes one prompt of each in turn until it is full. A batch of a client who has more
-    waiting makes room for another client who comes meanwhile, and begins anew later.
+    waiting makes room for another client who comes meanwhile, and begins anew after these.
 
     Args:
         inferencer: a :class:`~simpleseg_mm.apis.SimpleSegInferencer`.
@@ -224,10 +224,10 @@ class Engine:
             if not job.set_aside:
                 self._end(job, event='done', result=result)
         with self._changed:
-            for job in reversed(jobs):
+            for job in jobs:  # behind its client's others, so that each makes room in its turn
                 if job.set_aside:
                     job.restarts += 1
-                    self._queues.setdefault(job.client, deque()).appendleft(job)
+                    self._queues.setdefault(job.client, deque()).append(job)
 
     def _answer(self, jobs: List[Job]) -> List[Segmentation]:
         codec, started = self._codec(), time.monotonic()
