@@ -1,5 +1,6 @@
 """Folders of weights: code that is never run, files that are not all there; one line each."""
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -110,7 +111,7 @@ def test_a_template_is_run_in_a_sandbox(folder):
 @pytest.mark.parametrize('tool', [
     ('test.py', 'CONFIG', 'none', '--cfg-options', 'model.mllm.pretrained=FOLDER'),
     ('train.py', 'CONFIG', '--cfg-options', 'model.mllm.pretrained=FOLDER'),
-    ('model_converters/to_huggingface.py', 'CONFIG', 'CONFIG', 'OUT', '--cfg-options',
+    ('model_converters/to_huggingface.py', 'CONFIG', 'x.pth', 'OUT', '--cfg-options',
      'model.mllm.pretrained=FOLDER'),
     ('model_converters/kimi_vl.py', 'FOLDER', 'OUT'),
     ('model_converters/kimi_vl.py', '--back', 'FOLDER', 'OUT'),
@@ -119,9 +120,10 @@ def test_tools_are_told_yes(tool, file, keys, folder, tmp_path):
     edit(folder / file, **keys)
     named = dict(CONFIG=str(ROOT / 'configs/simpleseg/nano_sft_refshapes.py'), OUT='out')
     args = [named.get(word, word).replace('FOLDER', str(folder)) for word in tool]
+    torch.save(dict(state_dict={}), tmp_path / 'x.pth')
     result = subprocess.run([sys.executable, str(ROOT / 'tools' / args[0]), *args[1:]],
                             input='y\n' * 50, text=True, capture_output=True, cwd=tmp_path,
-                            timeout=120)
+                            env=dict(os.environ, PYTHONPATH=str(ROOT)), timeout=600)
     assert result.returncode and 'Do you wish' not in result.stdout + result.stderr
     assert not list(tmp_path.rglob('CANARY'))
 

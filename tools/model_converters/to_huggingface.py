@@ -59,7 +59,7 @@ def matrices(model: torch.nn.Module) -> list[str]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument('config', help='config that the checkpoint was trained with')
-    parser.add_argument('checkpoint', help='.pth file of a run')
+    parser.add_argument('checkpoint', help='.pth file, or its run (work_dirs/NAME)')
     parser.add_argument('out', help='folder to write')
     parser.add_argument('--keep-lora', action='store_true',
                         help='write the adapters alone, in the form of PEFT')
@@ -77,11 +77,8 @@ def load_config(args: argparse.Namespace) -> Config:
     Raises:
         ValueError, FileNotFoundError: there is none, or it does not train what is asked for.
     """
-    if not Path(args.config).is_file():
-        raise FileNotFoundError(f'no config {args.config}: give the one that the checkpoint was '
-                                'trained with')
-    cfg = Config.fromfile(args.config)
-    cfg.merge_from_dict(args.cfg_options or {})
+    cfg = launch.read_config(args.config, args.cfg_options)
+    args.checkpoint = launch.find_checkpoint(args.checkpoint)
     if args.keep_lora and not cfg.model.mllm.get('lora'):
         raise ValueError(f'{args.config} trains without LoRA; leave --keep-lora out.')
     return cfg
