@@ -58,6 +58,12 @@ def defer() -> None:
     _State.deferred = True
 
 
+def finished() -> None:
+    """From here on a signal changes nothing: all is saved, and Python shuts down."""
+    for number in _NAMES:
+        signal.signal(number, signal.SIG_IGN)
+
+
 def asked() -> int:
     """Number of the signal that asked this process to stop, or 0."""
     return _State.asked

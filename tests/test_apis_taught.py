@@ -53,6 +53,15 @@ def test_what_a_config_teaches(config, sets, prompts):
     assert Taught.of(dict(taught=taught.to_dict())) == taught
 
 
+@pytest.mark.parametrize('loader', [
+    None, 3, dict(), dict(dataset=[]), dict(dataset=dict(type=3)), dict(dataset=dict(type=None)),
+    dict(dataset=dict(datasets=3)), dict(dataset=dict(type='A', sources=[3], query=[1])),
+    dict(dataset=dict(type='A', sources='a', query=dict(tasks=3)))])
+def test_a_malformed_config_tells_nothing_wrong(loader):
+    taught = Taught.of(dict(train_dataloader=loader, model=None))
+    assert taught.sets in ((), ('A', ), ('3', ))
+
+
 def test_joined_sets_and_the_packaged_folder():
     joined = dict(type='JoinedDataset', datasets=[
         dict(type='CocoQueryDataset', name='mine',

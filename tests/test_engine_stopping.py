@@ -282,7 +282,8 @@ def interrupted(args, seconds, number=signal.SIGINT):
     (['tools/test.py', 'CONFIG', 'none'], 1), (['tools/train.py', 'CONFIG'], 1),
     (['tools/annotate.py', 'x.py'], 0.5),
     (['tools/dataset_converters/own_data.py', 'x.json', 'y'], 0.5),
-    (['-m', 'simpleseg_mm.cli', 'segment', 'CONFIG', 'a dog'], 1)])
+    (['-m', 'simpleseg_mm.cli', 'segment', 'simpleseg_mm/serving/static/example.jpg', 'a dog'],
+     1)])
 @pytest.mark.parametrize('number', [signal.SIGINT, pytest.param(signal.SIGTERM, marks=SLOW)])
 def test_every_tool_ends_in_one_line(toy, args, seconds, number, tmp_path):
     args = [str(toy[0]) if arg == 'CONFIG' else arg for arg in args]

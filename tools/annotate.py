@@ -12,11 +12,6 @@ if __name__ in ('__main__', '__mp_main__'):  # also while the libraries below ar
     stopping.end_in_one_line('finished chunks are kept; the same command goes on.')
 
 from mmengine.config import Config, DictAction
-from mmengine.registry import init_default_scope
-
-from simpleseg_mm.annotation import LocalEngine, annotate
-from simpleseg_mm.annotation.export import write_coco, write_report
-from simpleseg_mm.polygon import PolygonCodec
 
 
 def parse_args() -> argparse.Namespace:
@@ -40,14 +35,20 @@ def parse_args() -> argparse.Namespace:
 
 def build_engine(args: argparse.Namespace):
     if args.engine == 'local':
+        from simpleseg_mm.annotation import LocalEngine
         return LocalEngine(args.workers)
     from simpleseg_mm.annotation.ray_engine import RayEngine
     return RayEngine(args.ray_address)
 
 
 def main() -> int:
-    from simpleseg_mm.engine.launch import default_work_dir  # heavy: not in every worker
     args = parse_args()
+    from mmengine.registry import init_default_scope  # heavy: not for --help or in every worker
+
+    from simpleseg_mm.annotation import annotate
+    from simpleseg_mm.annotation.export import write_coco, write_report
+    from simpleseg_mm.engine.launch import default_work_dir
+    from simpleseg_mm.polygon import PolygonCodec
     try:
         cfg = Config.fromfile(args.config)
         if args.cfg_options is not None:

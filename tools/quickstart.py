@@ -13,6 +13,11 @@ import sys
 import time
 from pathlib import Path
 
+from simpleseg_mm import stopping
+
+if __name__ in ('__main__', '__mp_main__'):  # also while the libraries below are loaded
+    stopping.end_in_one_line()
+
 import cv2
 
 #: what of MMEngine's log lines is shown: where it is, the time left, the loss or the reward
@@ -39,6 +44,9 @@ def run(log: Path, *command: str) -> None:
             file.write(line)
             if found := PROGRESS.search(line):
                 print('  ' + '  '.join(part for part in found.groups() if part), flush=True)
+    if number := stopping.asked():  # the tool has had the signal too, and has ended
+        print(f'{stopping.stopped_by(number)}: the same command starts again.', flush=True)
+        raise SystemExit(128 + number)
     if process.returncode:
         tail = ''.join(log.read_text().splitlines(keepends=True)[-15:])
         raise SystemExit(f'{tail}\nquickstart stopped: the command above failed, see {log}')
@@ -94,6 +102,7 @@ def main() -> None:
     args = parser.parse_args()
     args.work_dir, args.data = args.work_dir.resolve(), args.data.resolve()
     start = time.time()
+    stopping.defer()
     if not has_data(args.data):
         run(args.work_dir / 'data.log', 'tools/dataset_converters/generate_refshapes.py',
             str(args.data), *(word for split, count in SCENES.items()

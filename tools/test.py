@@ -10,11 +10,6 @@ if __name__ in ('__main__', '__mp_main__'):  # also while the libraries below ar
     stopping.end_in_one_line()
 
 from mmengine.config import Config, DictAction
-from mmengine.dist import is_main_process
-
-from simpleseg_mm.engine import launch
-from simpleseg_mm.engine.config_keys import check_config
-from simpleseg_mm.evaluation import check_metric_names
 
 
 def parse_args() -> argparse.Namespace:
@@ -41,6 +36,7 @@ def parse_args() -> argparse.Namespace:
 
 
 def load_config(args: argparse.Namespace) -> Config:
+    from simpleseg_mm.engine import launch  # takes seconds to load: not for --help
     cfg = launch.read_config(args.config, args.cfg_options)
     cfg.work_dir = args.work_dir or cfg.get('work_dir') or launch.default_work_dir(args.config)
     cfg.resume, cfg.load_from = False, launch.existing_checkpoint(args.checkpoint)
@@ -69,6 +65,11 @@ def jsonable(value):
 
 def main() -> None:
     args = parse_args()
+    from mmengine.dist import is_main_process
+
+    from simpleseg_mm.engine import launch
+    from simpleseg_mm.engine.config_keys import check_config
+    from simpleseg_mm.evaluation import check_metric_names
     with launch.one_line_errors():
         cfg = load_config(args)
         check_config(cfg)

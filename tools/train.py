@@ -7,13 +7,7 @@ from simpleseg_mm import stopping
 if __name__ in ('__main__', '__mp_main__'):  # also while the libraries below are loaded
     stopping.end_in_one_line()
 
-import torch
 from mmengine.config import Config, DictAction
-
-from simpleseg_mm.engine import launch
-from simpleseg_mm.engine.config_keys import check_config
-from simpleseg_mm.engine.safe_stop import resumable
-from simpleseg_mm.evaluation import check_metric_names
 
 
 def parse_args() -> argparse.Namespace:
@@ -38,6 +32,9 @@ def parse_args() -> argparse.Namespace:
 
 
 def load_config(args: argparse.Namespace) -> Config:
+    import torch  # these take seconds to load: not for --help
+
+    from simpleseg_mm.engine import launch
     cfg = launch.read_config(args.config, args.cfg_options)
     cfg.work_dir = args.work_dir or cfg.get('work_dir') or launch.default_work_dir(args.config)
 
@@ -64,6 +61,10 @@ def load_config(args: argparse.Namespace) -> Config:
 
 def main() -> None:
     args = parse_args()
+    from simpleseg_mm.engine import launch
+    from simpleseg_mm.engine.config_keys import check_config
+    from simpleseg_mm.engine.safe_stop import resumable
+    from simpleseg_mm.evaluation import check_metric_names
     with launch.one_line_errors():
         cfg = load_config(args)
         check_config(cfg)

@@ -35,7 +35,8 @@ class Taught:
             return cls(tuple(said.get('sets', ())), tuple(said.get('prompts', ())))
         sets: dict = {}
         prompts: dict = {}
-        _look((cfg.get('train_dataloader') or {}).get('dataset') or {}, sets, prompts)
+        loader = cfg.get('train_dataloader')
+        _look(loader.get('dataset') if isinstance(loader, Mapping) else None, sets, prompts)
         pretrained = str((cfg.get('model') or {}).get('mllm', {}).get('pretrained') or '')
         if not sets and pretrained.startswith(_PACKAGED):
             sets = {REFSHAPES: None}
@@ -70,22 +71,30 @@ def _listed(kinds: tuple[str, ...]) -> str:
     return ' and '.join([', '.join(names[:-1]), names[-1]] if len(names) > 1 else names)
 
 
-def _look(dataset: Mapping, sets: dict, prompts: dict) -> None:
-    """Names of the sets that a dataset's config joins, and of what their queries give."""
-    for part in dataset.get('datasets', ()):
-        _look(part, sets, prompts)
-    if 'datasets' in dataset:
+def _look(dataset, sets: dict, prompts: dict) -> None:
+    """Names of the sets that a dataset's config joins, and of what their queries give.
+
+    The config may come from a checkpoint: what is malformed tells nothing.
+    """
+    if not isinstance(dataset, Mapping):
         return
-    kind = str(dataset.get('type', '')).rpartition('.')[2]
-    if kind == 'RefShapesDataset':
-        sets[REFSHAPES] = None
-    for source in dataset.get('sources', ()):
-        sets[source['name']] = None
-    if kind not in ('', 'RefShapesDataset') and not dataset.get('sources'):
-        sets[dataset.get('name', kind)] = None
-    if kind:
-        for task, weight in ((dataset.get('query') or {}).get('tasks') or
-                             {'text2mask': 1.0}).items():
-            given, _, wanted = task.partition('2')
-            if weight and wanted == 'mask' and given in _KINDS:
-                prompts[given] = None
+    parts = dataset.get('datasets')
+    if isinstance(parts, (list, tuple)):
+        for part in parts:
+            _look(part, sets, prompts)
+        return
+    kind = str(dataset.get('type') or '').rpartition('.')[2]
+    if not kind:
+        return
+    sources = dataset.get('sources')
+    names = [source.get('name') for source in sources if isinstance(source, Mapping)] \
+        if isinstance(sources, (list, tuple)) else []
+    own = REFSHAPES if kind == 'RefShapesDataset' else dataset.get('name') or kind
+    sets.update((str(name), None) for name in names or [own])
+    query = dataset.get('query')
+    tasks = query.get('tasks') if isinstance(query, Mapping) else None
+    tasks = tasks if isinstance(tasks, Mapping) else {'text2mask': 1.0}
+    for task, weight in tasks.items():
+        given, _, wanted = str(task).partition('2')
+        if weight and wanted == 'mask' and given in _KINDS:
+            prompts[given] = None

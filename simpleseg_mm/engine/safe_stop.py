@@ -55,8 +55,10 @@ def resumable(runner) -> Iterator[None]:
                          'same command starts it again.')
     try:
         yield
+        stopping.finished()
     except Stopped as stopped:
         line, status = _saved(runner, stopped.step), 128 + stopped.number
+        stopping.finished()
         if is_main_process():
             print(f'{stopping.stopped_by(stopped.number)} {line}', flush=True)
         launch.leave_processes(status)

@@ -13,6 +13,11 @@ import textwrap
 from itertools import islice
 from pathlib import Path
 
+from simpleseg_mm import stopping
+
+if __name__ in ('__main__', '__mp_main__'):  # also while the libraries below are loaded
+    stopping.end_in_one_line()
+
 import numpy as np
 from mmengine.config import DictAction
 from mmengine.registry import init_default_scope

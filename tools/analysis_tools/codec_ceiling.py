@@ -13,6 +13,11 @@ import sys
 import time
 from pathlib import Path
 
+from simpleseg_mm import stopping
+
+if __name__ in ('__main__', '__mp_main__'):  # also while the libraries below are loaded
+    stopping.end_in_one_line()
+
 import numpy as np
 
 from simpleseg_mm.polygon import (PolygonCodec, count_tokens, mask_iou, mask_to_rings,

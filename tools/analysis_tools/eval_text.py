@@ -10,6 +10,11 @@ import argparse
 import json
 from typing import Optional, Sequence
 
+from simpleseg_mm import stopping
+
+if __name__ in ('__main__', '__mp_main__'):  # also while the libraries below are loaded
+    stopping.end_in_one_line()
+
 from mmengine.config import DictAction
 
 

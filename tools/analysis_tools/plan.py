@@ -12,6 +12,11 @@ import logging
 import warnings
 from pathlib import Path
 
+from simpleseg_mm import stopping
+
+if __name__ in ('__main__', '__mp_main__'):  # also while the libraries below are loaded
+    stopping.end_in_one_line()
+
 from mmengine.config import Config, DictAction
 
 

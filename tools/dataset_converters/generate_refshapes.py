@@ -5,6 +5,11 @@ import os
 import time
 from pathlib import Path
 
+from simpleseg_mm import stopping
+
+if __name__ in ('__main__', '__mp_main__'):  # also while the libraries below are loaded
+    stopping.end_in_one_line()
+
 from tqdm import tqdm
 
 from simpleseg_mm.datasets.refshapes import OBJECTS, generate

@@ -7,8 +7,10 @@ There and back every weight is the same, bit for bit. One file of weights is hel
 """
 import argparse
 
-from simpleseg_mm.engine import launch
-from simpleseg_mm.models.backbones.kimi_checkpoint import to_released, to_transformers
+from simpleseg_mm import stopping
+
+if __name__ in ('__main__', '__mp_main__'):  # also while the libraries below are loaded
+    stopping.end_in_one_line()
 
 
 def main() -> None:
@@ -22,6 +24,8 @@ def main() -> None:
     args = parser.parse_args()
     if args.original and not args.back:
         parser.error('--original goes with --back')
+    from simpleseg_mm.engine import launch  # these take seconds to load: not for --help
+    from simpleseg_mm.models.backbones.kimi_checkpoint import to_released, to_transformers
     shard_bytes = int(args.shard_gib * 2 ** 30)
     with launch.one_line_errors():
         if args.back:

@@ -5,21 +5,20 @@
 import argparse
 from pathlib import Path
 
+from simpleseg_mm import stopping
+
+if __name__ in ('__main__', '__mp_main__'):  # also while the libraries below are loaded
+    stopping.end_in_one_line()
+
 import torch
 from mmengine.config import Config, DictAction
-from mmengine.registry import init_default_scope
-from peft import LoraConfig
-from peft.tuners.tuners_utils import BaseTunerLayer
-from safetensors.torch import save_file
 
-from simpleseg_mm.apis.loading import NOTE, load_weights, note_of
-from simpleseg_mm.engine import launch
 from simpleseg_mm.files import replace_json
-from simpleseg_mm.registry import MODELS
 
 
 def merge_lora(model: torch.nn.Module) -> int:
     """Folds every adapter into its layer, in place; the number of adapters."""
+    from peft.tuners.tuners_utils import BaseTunerLayer  # takes seconds to load: not for --help
     wrapped = {name: module for name, module in model.named_modules()
                if isinstance(module, BaseTunerLayer)}
     # A module with several adapted parameters is wrapped several times: from the inside out.
@@ -36,6 +35,8 @@ def save_lora(adapter: torch.nn.Module, cfg: dict, out: str) -> int:
 
     Parts trained in full beside LoRA go with it as PEFT's ``modules_to_save``.
     """
+    from peft import LoraConfig
+    from safetensors.torch import save_file
     full = [prefix.rstrip('.') for part in cfg.get('train_with_lora', ())
             for prefix in adapter.parts[part]]
     state = {'base_model.model.' + name.replace('.default.', '.'): value.contiguous()
@@ -67,6 +68,7 @@ def main() -> None:
                         help='of the written weights')
     parser.add_argument('--cfg-options', nargs='+', action=DictAction)
     args = parser.parse_args()
+    from simpleseg_mm.engine import launch
     with launch.one_line_errors():
         export(args, load_config(args))
 
@@ -77,6 +79,7 @@ def load_config(args: argparse.Namespace) -> Config:
     Raises:
         ValueError, FileNotFoundError: there is none, or it does not train what is asked for.
     """
+    from simpleseg_mm.engine import launch
     cfg = launch.read_config(args.config, args.cfg_options)
     args.checkpoint = launch.find_checkpoint(args.checkpoint)
     if args.keep_lora and not cfg.model.mllm.get('lora'):
@@ -86,6 +89,10 @@ def load_config(args: argparse.Namespace) -> Config:
 
 def export(args: argparse.Namespace, cfg: Config) -> None:
     """Build the model, put the checkpoint in and write the folder."""
+    from mmengine.registry import init_default_scope
+
+    from simpleseg_mm.apis.loading import NOTE, load_weights, note_of
+    from simpleseg_mm.registry import MODELS
     init_default_scope(cfg.get('default_scope', 'simpleseg_mm'))
     quantized = cfg.model.mllm.pop('quantization', None)  # adapters go into the whole weights
     note = note_of(cfg)
