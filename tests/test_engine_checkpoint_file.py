@@ -11,7 +11,8 @@ from mmengine.logging import MessageHub
 from mmengine.runner.checkpoint import CheckpointLoader
 
 from simpleseg_mm.engine import launch
-from simpleseg_mm.engine.checkpoint_file import CheckpointError, fault_of, read_checkpoint
+from simpleseg_mm.engine.checkpoint_file import (CheckpointError, fault_of, load_from_local,
+                                                 read_checkpoint)
 from simpleseg_mm.engine.sharded_checkpoint import save_sharded
 
 
@@ -99,6 +100,21 @@ def test_a_damaged_checkpoint_is_one_line(tmp_path, monkeypatch, damage):
             read(str(path), 'cpu')
         assert '\n' not in str(error.value) and 'iter_4.pth' in str(error.value)
     assert not os.path.exists('canary')
+
+
+@pytest.mark.parametrize('address', [
+    'http://127.0.0.1:9/a.pth', 'https://127.0.0.1:9/a.pth', 'file:///a.pth', 's3://a/b.pth',
+    'cluster:s3://a/b.pth', 'petrel://a/b.pth', 'pavi://a/1', 'openmmlab://resnet50',
+    'open-mmlab://resnet50', 'modelzoo://resnet50', 'torchvision://resnet50',
+    'mmcls://mobilenet_v2', 'simpleseg_mm://nano'])
+def test_an_address_is_no_checkpoint(address):
+    """MMEngine fetches these, and runs what they hold."""
+    for read in (read_checkpoint, CheckpointLoader.load_checkpoint, launch.find_checkpoint,
+                 launch.existing_checkpoint):
+        with pytest.raises(CheckpointError, match='address.*Download it') as error:
+            read(address)
+        assert '\n' not in str(error.value) and address in str(error.value)
+    assert set(CheckpointLoader._schemes.values()) == {load_from_local}  # no reader beside ours
 
 
 def test_every_bit_of_tensors_and_pickle_counts(tmp_path):

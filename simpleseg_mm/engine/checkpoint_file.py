@@ -1,7 +1,8 @@
 """Checkpoints as they are read: checked to the last byte, and without running what they hold.
 
-Importing this module makes MMEngine read local checkpoints (``load_from``, ``--resume``,
-``tools/test.py``, ``mmengine.runner.load_checkpoint``) by :func:`read_checkpoint`.
+Importing this module makes MMEngine read checkpoints (``load_from``, ``--resume``,
+``tools/test.py``, ``mmengine.runner.load_checkpoint``) by :func:`read_checkpoint`, and refuse
+addresses.
 """
 import io
 import os
@@ -43,9 +44,11 @@ def read_checkpoint(path: str, map_location='cpu') -> Dict[str, Any]:
 
     Raises:
         FileNotFoundError: nothing is there.
-        CheckpointError: it is damaged, no checkpoint, or holds objects that could run code. None
-            is ever run: tensors, numbers, texts, containers and MMEngine's log histories are read.
+        CheckpointError: it is an address, damaged, no checkpoint, or holds objects that could run
+            code. None is ever run: tensors, numbers, texts, containers and MMEngine's log
+            histories are read.
     """
+    refuse_address(path)
     path = os.path.expanduser(path)
     if fault := fault_of(path):
         if not os.path.exists(path):
@@ -64,9 +67,21 @@ def read_checkpoint(path: str, map_location='cpu') -> Dict[str, Any]:
     return checkpoint
 
 
-@CheckpointLoader.register_scheme(prefixes='', force=True)
+def refuse_address(name: str) -> None:
+    """Checkpoints are files: what MMEngine would fetch from elsewhere could run code.
+
+    Raises:
+        CheckpointError: ``name`` is an address (``https://``, ``s3://``, ``openmmlab://``, ...).
+    """
+    if '://' in str(name):
+        raise CheckpointError(f'{name} is an address: a checkpoint is read from a file or folder '
+                              'of this machine. Download it, and give the file')
+
+
+# Also of addresses, for which MMEngine has readers that run what a file holds.
+@CheckpointLoader.register_scheme(prefixes=list(CheckpointLoader._schemes), force=True)
 def load_from_local(filename: str, map_location=None) -> Dict[str, Any]:
-    """MMEngine's reader of local files, see :func:`read_checkpoint`."""
+    """MMEngine's one reader of checkpoints, see :func:`read_checkpoint`."""
     return read_checkpoint(filename, map_location)
 
 

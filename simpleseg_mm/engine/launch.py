@@ -20,7 +20,7 @@ from mmengine.logging import print_log
 from mmengine.registry import RUNNERS
 from mmengine.runner import Runner
 
-from .checkpoint_file import REST, CheckpointError, fault_of, what_is_there
+from .checkpoint_file import REST, CheckpointError, fault_of, refuse_address, what_is_there
 from .config_keys import check_options
 
 #: of default_hooks, those that MMEngine knows itself
@@ -248,9 +248,11 @@ def find_checkpoint(name: str) -> str:
 
     Raises:
         FileNotFoundError: there is none; what there is is named.
+        CheckpointError: it is an address.
     """
+    refuse_address(name)
     path, which = Path(name).expanduser(), None
-    if '://' in name or path.is_file() or _is_weights(path):
+    if path.is_file() or _is_weights(path):
         return name
     if path.name in ('best', 'last') and not path.exists():
         path, which = path.parent, path.name
