@@ -9,7 +9,7 @@ import pytest
 
 from simpleseg_mm.files import (PictureFinder, load_json, read_lines, read_text, replace_json,
                                 replace_text, replacing)
-from simpleseg_mm.files.paths import AS_WRITTEN, BARE_NAME, BELOW
+from simpleseg_mm.files.paths import ADDRESS, AS_WRITTEN, BARE_NAME, BELOW, CAPITALS
 
 
 # --- texts ------------------------------------------------------------------------------------
@@ -47,7 +47,7 @@ def test_broken_json_names_the_file(tmp_path, raw):
     ('a\0b', (None, 'no name')),
     ('x' * 5000, (None, 'missing')),
     ('twice.png', (None, '2 files of this name')),
-    ('one.PNG', (None, 'missing')),
+    ('TWICE.png', (None, '2 files of this name')),
     ('..', (None, 'missing')),
     ('one.png', ('one.png', AS_WRITTEN)),
     ('sub\\two.png', ('sub/two.png', AS_WRITTEN)),
@@ -57,6 +57,9 @@ def test_broken_json_names_the_file(tmp_path, raw):
     ('/home/ann/set/images/sub/two.png', ('sub/two.png', BELOW)),
     ('C:\\Users\\ann\\two.png', ('sub/two.png', BARE_NAME)),
     ('three.png', ('deep/er/three.png', BARE_NAME)),
+    ('set/Three.PNG', ('deep/er/three.png', CAPITALS)),
+    ('one.PNG', ('one.png', CAPITALS)),
+    ('https://host/a%20b/one.png?X-Amz-Date=1&d=/x', ('one.png', ADDRESS)),
     (unicodedata.normalize('NFC', 'Häuschen.png'),
      (unicodedata.normalize('NFD', 'Häuschen.png'), AS_WRITTEN)),
 ])

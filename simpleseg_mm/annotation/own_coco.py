@@ -6,7 +6,7 @@ from pathlib import Path
 from simpleseg_mm.files import PictureFinder, coco, shown
 
 from .own_account import Account
-from .own_formats import OwnObject, OwnPicture, OwnSet, Reading, read_expressions, texts_of
+from .own_formats import EXPORT, OwnObject, OwnPicture, OwnSet, Reading, read_expressions, texts_of
 from .sample import clean_text
 
 #: where an annotation may hold its expressions, each a text, or a list of texts or of records
@@ -21,7 +21,7 @@ def read_coco_set(path: Path, content, reading: Reading, account: Account) -> Ow
         tables = coco.read_coco(content, str(path))
     except ValueError as error:
         raise ValueError(f"{path} is neither a COCO file nor one of LabelMe's (a list 'shapes'): "
-                         f'{error}') from None
+                         f'{error}. {EXPORT}') from None
     account.read['picture'] += len(content['images'])
     account.read['annotation'] += len(content['annotations'])
     for fault in tables.faults:
@@ -31,7 +31,8 @@ def read_coco_set(path: Path, content, reading: Reading, account: Account) -> Ow
             account.leave('annotation', fault.kind, str(fault))
         elif fault.kind in (coco.CATEGORY, coco.CATEGORY_TWICE):
             account.decide(fault.kind, str(fault))
-    finder = PictureFinder([reading.images] if reading.images else _folders(path))
+    finder = PictureFinder([reading.images] if reading.images else _folders(path),
+                           reading.passed_over)
     pictures = _pictures(path, tables, finder, account)
     names = _names(content.get('categories'), tables.categories)
     objects: dict = {}
@@ -194,14 +195,14 @@ def _give_expressions(path: Path, pictures: dict, objects: dict, account: Accoun
     unusable: Counter = Counter()
     for ids, image_id, texts in read_expressions(path, account):
         where = f'{path}: ann_id {shown(ids)}: {shown(texts)}'
-        if ids == [-1]:
+        keys = [coco.read_id(one) for one in ids]
+        if keys == [-1]:
             picture = pictures.get(coco.read_id(image_id))
             if picture is not None:
                 picture.absent += texts
             else:
                 unusable['expression for nothing, of an unknown image', where] += len(texts)
             continue
-        keys = [coco.read_id(one) for one in ids]
         found = [[] if key is None else objects.get(key, []) for key in keys]
         places = {id(picture) for some in found for _, picture in some}
         if any(len(some) > 1 for some in found):
@@ -210,6 +211,8 @@ def _give_expressions(path: Path, pictures: dict, objects: dict, account: Accoun
         elif not all(found) or len(places) != 1:
             reason = ('expression of an annotation that is unknown or left out, or of several '
                       'images')
+        elif image_id is not None and pictures.get(coco.read_id(image_id)) is not found[0][0][1]:
+            reason = 'expression whose image_id is not that of its annotation'
         else:
             reason = ''
         if reason:

@@ -89,7 +89,7 @@ def convert(out: Path, sets: Sequence[OwnSet], choices: Choices, account: Accoun
                          'image, or rows with ann_id -1 and an image_id')
     choose_texts(pictures, by, choices.absent, choices.seed, account)
     try:
-        parts = checked if len(checked) == 2 else _split_asked(checked[0], choices)
+        parts = checked if len(checked) == 2 else _split_asked(checked[0], choices, account)
     except ValueError as error:
         keep_used(pictures, by, choices.prompts, account)
         raise ValueError(f'{error}. {_reasons(account)}') from None
@@ -121,6 +121,8 @@ def _check(sets: Sequence[OwnSet], choices: Choices, check: Checker, account: Ac
     for own in sets:
         _refuse_shared_files(own)
     looks = [[look_at(picture) for picture in own.pictures] for own in sets]
+    account.decide('picture of several frames, the first is read',
+                   count=sum(bool(look and look.several) for some in looks for look in some))
     deep = sum(bool(look and look.brightest) for some in looks for look in some)
     white = choices.white or white_of(look for some in looks for look in some)
     account.decide(f'picture of more than 8 bits: {white} is white (--white tells otherwise)',
@@ -160,12 +162,25 @@ def _refuse_shared_files(own: OwnSet) -> None:
         seen[place] = picture
 
 
-def _split_asked(pictures: Sequence[tuple[OwnPicture, str]], choices: Choices) -> list[list]:
+def _split_asked(pictures: Sequence[tuple[OwnPicture, str]], choices: Choices,
+                 account: Account) -> list[list]:
     """Split what is asked by text; the rest trains prompts at most, beside its equals."""
     asked = [pair for pair in pictures if pair[0].texts or any(
         one.texts for one in pair[0].objects)]
-    held = split_digests([digest for _, digest in asked], choices.share, choices.seed)
-    return [[pair for pair in pictures if (pair[1] in held) == side] for side in (False, True)]
+    sources: dict[str, str] = {}
+    for picture, digest in pictures:
+        sources.setdefault(digest, _source(picture) or digest)
+    held = split_digests([sources[digest] for _, digest in asked], choices.share, choices.seed)
+    account.decide('picture of Roboflow kept on the side of the other versions of its photo '
+                   '(the name before .rf.)', count=sum(bool(_source(one)) for one, _ in pictures))
+    return [[pair for pair in pictures if (sources[pair[1]] in held) == side]
+            for side in (False, True)]
+
+
+def _source(picture: OwnPicture) -> str:
+    """The photo that Roboflow made a picture of, often several by augmentation; '' for others."""
+    name, mark, _ = picture.path.name.rpartition('.rf.')
+    return name if mark else ''
 
 
 def split_digests(digests: Iterable[str], share: float, seed: int) -> set[str]:

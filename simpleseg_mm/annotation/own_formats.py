@@ -10,6 +10,7 @@ from pathlib import Path
 
 from simpleseg_mm.datasets import native
 from simpleseg_mm.files import load_json, shown
+from simpleseg_mm.files.texts import is_guessed
 
 from .own_account import Account
 from .sample import clean_text
@@ -17,6 +18,9 @@ from .sample import clean_text
 MAX_TEXT = 300  # characters of an expression. Our choice
 _RECORD_KEYS = ('text', 'sent', 'raw')
 BOXES, CROWDS = ('auto', 'take', 'leave'), ('auto', 'objects', 'groups')
+#: ends messages about what is no set
+EXPORT = ("Give the JSON of a COCO export (CVAT: 'COCO 1.0'; Label Studio: 'COCO', not 'JSON'; "
+          "Roboflow: 'COCO Segmentation'; VIA: 'COCO format'), unpacked, or LabelMe's files")
 _NOT_SETS = ('__MACOSX', )  # folders that archives bring along
 
 
@@ -129,7 +133,10 @@ def read_own(path: Path, reading: Reading, account: Account) -> OwnSet:
         raise FileNotFoundError(f'no annotations {path}: give a COCO file, or a folder of '
                                 "LabelMe's files")
     if not path.is_dir():
-        content = load_json(path)
+        try:
+            content = _load(path, account)
+        except ValueError as error:
+            raise ValueError(f'{error}. {EXPORT}') from None
         if not _is_labelme(content):
             return read_coco_set(path, content, reading, account)
         account.read['file'] += 1
@@ -145,8 +152,8 @@ def read_own(path: Path, reading: Reading, account: Account) -> OwnSet:
                              f'{others[0][0].name} and {others[1][0].name}: give one of them')
         if not found:
             raise FileNotFoundError(
-                f"{path} holds no annotations ({dict(account.left_out['file']) or 'no .json'}); "
-                "give the folder with LabelMe's files, or a COCO file")
+                f"{path} holds no annotations ({dict(account.left_out['file']) or 'no .json'}). "
+                + EXPORT)
         for file, _ in others:
             account.read['file'] += 1
             account.leave('file', "COCO file among LabelMe's: give it by itself", str(file))
@@ -175,7 +182,7 @@ def _files_of(folder: Path, passed_over: Path | None, account: Account) -> tuple
                 account.leave('file', 'hidden file, such as those of a Mac', str(file))
                 continue
             try:
-                content = load_json(file)
+                content = _load(file, account)
             except (OSError, ValueError) as error:
                 account.read['file'] += 1
                 account.leave('file', 'file that is no readable JSON', str(error))
@@ -189,6 +196,14 @@ def _files_of(folder: Path, passed_over: Path | None, account: Account) -> tuple
             else:
                 found.append((file, content))
     return found, others
+
+
+def _load(file: Path, account: Account):
+    content = load_json(file)
+    if is_guessed(file.read_bytes()):
+        account.decide('file that is not in UTF-8, read as Windows-1252: names in other letters '
+                       'than those of Western Europe are wrong', str(file), guessed=True)
+    return content
 
 
 def _is_labelme(content) -> bool:

@@ -34,7 +34,7 @@ def read_labelme(contents: Iterable[tuple[Path, dict]], folder: Path, reading: R
     the hole and back, a shape of type 'mask', or a later shape that is labelled ``_background_``
     says them. ``__ignore__`` marks a region of which nothing is known.
     """
-    finder = PictureFinder([reading.images or os.path.abspath(folder)])
+    finder = PictureFinder([reading.images or os.path.abspath(folder)], reading.passed_over)
     pictures = []
     for file, content in contents:
         account.read['picture'] += 1
@@ -45,7 +45,7 @@ def read_labelme(contents: Iterable[tuple[Path, dict]], folder: Path, reading: R
         picture = OwnPicture(str(path or file), path, size if sensible else None, fault=fault)
         if path is None and isinstance(content.get('imageData'), str) and content['imageData']:
             try:
-                picture.raw = base64.b64decode(content['imageData'])
+                picture.raw = base64.b64decode(content['imageData'].rpartition(',')[2])
                 picture.path, picture.fault = file.with_suffix('.png'), ''
             except (binascii.Error, ValueError):
                 picture.fault = 'picture missing, and the embedded one cannot be read'
@@ -100,7 +100,7 @@ def _add_objects(picture: OwnPicture, file: Path, shapes: list, reading: Reading
                 account.decide(f'shape labelled {BACKGROUND}: what is drawn before it ends there',
                                where)
             continue
-        key = number if shape.get('group_id') is None else (label, str(shape['group_id']))
+        key = number if shape.get('group_id') in (None, '') else (label, str(shape['group_id']))
         groups.setdefault(key, []).append((number, where, label, shape, part, fault))
     for members in groups.values():
         _add_group(picture, members, cuts, account)

@@ -31,10 +31,12 @@ class Look:
         size: (h, w) as it is stored.
         tag: EXIF orientation, 1 to 8.
         brightest: value of a picture of more than 8 bits; 0 for others.
+        several: whether it holds several frames: an animation, or pages.
     """
     size: tuple[int, int]
     tag: int
     brightest: int
+    several: bool = False
 
 
 def look_at(picture: OwnPicture) -> Look | None:
@@ -52,7 +54,10 @@ def look_at(picture: OwnPicture) -> Look | None:
         with open_picture(raw, str(picture.path)) as image:
             deep = _deep_pixels(image, raw)  # before the tag: looking for that may load a PNG
             brightest = 0 if deep is None else int(deep.max())
-            return Look(image.size[::-1], orientation_of(image), brightest)
+            size, tag = image.size[::-1], orientation_of(image)
+            # an MPO's other frames are previews and depths of phones
+            several = image.format != 'MPO' and getattr(image, 'is_animated', False)
+            return Look(size, tag, brightest, several)
     except (OSError, ImageError):
         picture.fault = 'picture broken, too large or of no known format'
         return None
@@ -141,6 +146,14 @@ def _by_outlines(picture: OwnPicture, look: Look) -> str | None:
     return max(votes, key=votes.get)
 
 
+def _reaches_beyond(part, size: tuple[int, int]) -> bool:
+    if not isinstance(part, list):
+        return False
+    slack = max(2.0, _BEYOND * max(size))
+    points = np.asarray(part, float).reshape(-1, 2)
+    return bool((points < -slack).any() or (points > np.array(size[::-1]) + slack).any())
+
+
 # --- checking ----------------------------------------------------------------------------------
 class Checker:
     """Decodes every picture and every mask, and writes pictures anew that training would not read
@@ -225,6 +238,9 @@ class Checker:
         else:
             if not one.area:
                 one.lost = 'empty mask: nothing of it is inside the picture'
+            elif any(_reaches_beyond(part, size) for part in one.parts):
+                self.account.change('outline that reaches beyond its picture, cut at its border',
+                                    one.where)
         one.parts, one.cuts = [], []
 
 

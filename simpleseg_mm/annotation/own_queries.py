@@ -4,6 +4,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from simpleseg_mm.datasets.coco import in_other_capitals
+
 from .own_account import Account
 from .own_formats import OwnObject, OwnPicture
 
@@ -89,6 +91,14 @@ def _barred(picture: OwnPicture, by: str) -> dict[str, str]:
     if anything is not None and by != 'text':
         found.update((one.category, anything) for one in picture.objects
                      if one.category and one.category not in found)
+    means: dict[str, list[int]] = {}
+    for one in picture.objects:
+        for text in _texts(one, by):
+            means.setdefault(text, []).append(id(one))
+    if by != 'category':
+        means.update((text, []) for text in picture.absent if text not in means)
+    found.update((text, 'another object has the text in other capitals: give both one text')
+                 for text in in_other_capitals(means) if text not in found)
     if by != 'category':
         means = {text for one in picture.objects for text in _texts(one, by)}
         found.update((text, 'an object has the text that is said to fit nothing')
@@ -114,7 +124,8 @@ def _absent(picture: OwnPicture, categories: list[str], known: set[str], count: 
         account.decide('picture not asked for absent categories: what an object on it is, is not '
                        'known', picture.where)
         return []
-    others = [name for name in categories if name not in known and name not in picture.texts]
+    known = {text.casefold() for text in (*known, *picture.texts)}
+    others = [name for name in categories if name.casefold() not in known]
     rng = np.random.default_rng([seed, zlib.crc32(picture.path.name.encode('utf-8', 'replace'))])
     return [others[k] for k in rng.permutation(len(others))[:count]]
 

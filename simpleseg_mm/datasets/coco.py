@@ -1,6 +1,6 @@
 """Queries about the objects of a COCO-format set: by point or box, by category, by phrase."""
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -163,6 +163,8 @@ class CocoQueryDataset(RefCOCODataset):
         if fault is not None:
             yield _fault(image.id, *fault)
         both = set(absent) & set(groups)
+        alike = in_other_capitals({**dict.fromkeys(absent, ()), **{
+            text: [id(one) for one in ones] for text, ones in groups.items()}})
         partly = image.record.get('not_exhaustive_category_ids')  # LVIS's
         partly = {file.categories.get(coco.read_id(key)) for key in partly or ()
                   } if self.targets == 'category' and isinstance(partly, list) else set()
@@ -176,6 +178,8 @@ class CocoQueryDataset(RefCOCODataset):
                 fault = (f'{file.path}, image {image.id!r}: absent_phrases names {text!r:.60}, '
                          'which annotations of the image have as their phrase', 'phrase that is '
                          'said to be there and to be absent')
+            elif text in alike:
+                fault = None, 'text that another object of the image has in other capitals'
             yield dict(image_id=image.id, text=text, found=ones, fault=fault)
 
     def _texts(self, annotation: CocoAnnotation, file: native.Instances
@@ -192,7 +196,9 @@ class CocoQueryDataset(RefCOCODataset):
         if self.targets == 'phrase':
             return _phrases(image.record.get('absent_phrases'),
                             f'{file.path}, image {image.id!r}: absent_phrases')
-        others = sorted(set(file.categories.values()) - set(present))
+        known = {text.casefold() for text in present}
+        others = sorted(name for name in set(file.categories.values())
+                        if name.casefold() not in known)
         rng = np.random.default_rng([self.seed, zlib.crc32(str(image.id).encode())])
         return [others[k] for k in rng.permutation(len(others))[:self.absent]], None
 
@@ -218,6 +224,25 @@ class CocoQueryDataset(RefCOCODataset):
         return {image.id: f'{file.path}, images {same[0].id!r} and {same[1].id!r} name one file, '
                 f'{image.file_name!r:.80}, so that neither is known to have all annotations of it'
                 for same in names.values() if len(same) > 1 for image in same}
+
+
+def in_other_capitals(meant: Mapping[str, Collection]) -> set[str]:
+    """Texts that others of their picture differ from in capitals alone, and that mean others.
+
+    ``Car`` and ``car`` of two annotators mean each a part of the cars.
+
+    Args:
+        meant: what each text of a picture means.
+
+    >>> in_other_capitals({'Car': [1], 'car': [2], 'the Bus': [3], 'the bus': [3]}) == {
+    ...     'Car', 'car'}
+    True
+    """
+    alike: dict[str, list[str]] = {}
+    for text in meant:
+        alike.setdefault(text.casefold(), []).append(text)
+    return {text for texts in alike.values() if len(texts) > 1
+            and len({frozenset(meant[text]) for text in texts}) > 1 for text in texts}
 
 
 def _fault(image_id, message: str | None, reason: str) -> dict:

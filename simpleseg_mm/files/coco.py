@@ -373,7 +373,7 @@ def _read_annotations(rows: list, where: str, categories: bool, images: dict,
         faults = []
         category = read_id(record.get('category_id'))
         segmentation = record.get('segmentation')
-        if _is_nothing(segmentation):
+        if _is_nothing(segmentation) or segmentation == [[]]:
             faults.append((NO_SEGMENTATION, 'empty or unknown segmentation '
                            f'{shown(segmentation)}; polygons or an RLE'))
             segmentation = None

@@ -11,6 +11,7 @@ AS_WRITTEN = 'as written'
 BELOW = 'below the folder, by the end of its path'
 ADDRESS = 'by the path in its address'
 BARE_NAME = 'by its bare name, which is there once'
+CAPITALS = 'by its bare name in other capitals, which is there once'
 _FOLDERS = 100_000  # that are looked through for bare names. Our choice
 
 
@@ -19,19 +20,24 @@ class PictureFinder:
 
     A name is tried, in this order: as it is written, with ``/`` or ``\\``, below each folder and
     by itself where it is absolute; its last parts below each folder and the folder's parent, the
-    most parts first; its bare name anywhere below the folders, where it is there once; the path
-    that it quotes, where it is an address (``%20``, ``/data/local-files/?d=``). Each is tried in
-    both normal forms of Unicode (macOS writes NFD). Names are compared with their case.
+    most parts first; its bare name anywhere below the folders, where it is there once, else in
+    other capitals (``.JPG``); the path that it quotes, where it is an address (``%20``,
+    ``?token=``, ``/data/local-files/?d=``). Each is tried in both normal forms of Unicode (macOS
+    writes NFD).
 
     Args:
         folders: to look in, in this order.
+        passed_over: a folder below them whose files are not looked through for bare names: the
+            one that is written to.
 
     Attributes:
         guessed: how many names were found otherwise than as written, by how.
     """
 
-    def __init__(self, folders: Iterable[str | os.PathLike]) -> None:
+    def __init__(self, folders: Iterable[str | os.PathLike],
+                 passed_over: str | os.PathLike | None = None) -> None:
         self.folders = [Path(folder) for folder in folders]
+        self.passed_over = passed_over
         self.guessed: Counter[str] = Counter()
         self._names: dict[str, list[Path]] | None = None
 
@@ -64,19 +70,23 @@ class PictureFinder:
             for folder in self.folders if start == len(rest) - 1 else around:
                 if (path := _there(folder.joinpath(*rest[start:]))) is not None:
                     return path, BELOW
-        found = self._by_name().get(_normal(rest[-1]), []) if rest else []
-        if len(found) == 1:
-            return found[0], BARE_NAME
-        if found:
-            return None, f'{len(found)} files of this name'
+        names = self._by_name()
+        for how, key in ((BARE_NAME, _normal), (CAPITALS, _folded)) if rest else ():
+            found = names.get(key(rest[-1]), [])
+            if len(found) == 1:
+                return found[0], how
+            if found:
+                return None, f'{len(found)} files of this name'
         return None, 'missing'
 
     def _by_name(self) -> dict[str, list[Path]]:
-        """Files below the folders by name; folders that are links are entered once."""
+        """Files below the folders by name and by :func:`_folded`; links are entered once."""
         if self._names is not None:
             return self._names
-        names: dict[str, list[Path]] = {}
+        names: dict[str | tuple[str], list[Path]] = {}
         seen: set[str] = set()
+        if self.passed_over is not None:
+            seen = {os.path.realpath(self.passed_over)} - {*map(os.path.realpath, self.folders)}
         for top in self.folders:
             for folder, folders, files in os.walk(top, followlinks=True):
                 place = os.path.realpath(folder)
@@ -86,7 +96,8 @@ class PictureFinder:
                 seen.add(place)
                 folders.sort()
                 for file in files:
-                    names.setdefault(_normal(file), []).append(Path(folder, file))
+                    for key in (_normal(file), _folded(file)):
+                        names.setdefault(key, []).append(Path(folder, file))
         self._names = names  # whole: threads may look at the same time
         return names
 
@@ -106,7 +117,13 @@ def _there(path: Path) -> Path | None:
 
 def _path_in(address: str) -> str:
     """The path that an address quotes; Label Studio's local files have it after ``?d=``."""
-    return urllib.parse.unquote(address.rpartition('?d=')[2])
+    address = address.rpartition('?d=')[2]
+    return urllib.parse.unquote(address.partition('?')[0] if '://' in address else address)
+
+
+def _folded(name: str) -> tuple[str]:
+    """A name without its capitals; a tuple, which no name is."""
+    return _normal(name).casefold(),
 
 
 def _normal(name: str) -> str:

@@ -31,6 +31,17 @@ def decode_text(raw: bytes) -> str:
             return raw.decode('latin-1')
 
 
+def is_guessed(raw: bytes) -> bool:
+    """Whether :func:`decode_text` has nothing that shows the encoding."""
+    if raw.startswith(tuple(mark for mark, _ in _MARKS)):
+        return False
+    try:
+        raw.decode('utf-8')
+    except UnicodeDecodeError:
+        return True
+    return False
+
+
 def read_text(path: str | os.PathLike) -> str:
     """Text of a file, line ends as ``\\n``.
 

@@ -293,3 +293,107 @@ def test_a_broken_polygon_beside_others_loses_its_object(tmp_path):
     report, samples = own(written(content, tmp_path / 'coco.json'), tmp_path / 'out')
     assert areas(samples) == {key: 600 for key in list(CARS)[1:]}
     assert report['left_out']['annotation'] == {'broken segmentation': 1}
+
+
+def test_names_in_other_capitals_are_not_asked_where_each_means_a_part(tmp_path):
+    content = coco(tmp_path, objects=2)
+    content['categories'].append(dict(id=2, name='Car'))
+    content['annotations'][1]['category_id'] = 2  # of 0.png, beside a car
+    content['annotations'][2]['category_id'] = content['annotations'][3]['category_id'] = 2
+    report, samples = own(written(content, tmp_path / 'coco.json'), tmp_path / 'out', absent=1)
+    assert areas(samples) == {('1.png', 'Car'): 825, ('2.png', 'car'): 825}
+    assert report['left_out']['query'] == {'query whose truth is incomplete: another object has '
+                                           'the text in other capitals: give both one text': 2}
+
+
+def test_expressions_in_other_capitals(tmp_path):
+    content = coco(tmp_path, objects=2)
+    phrases = ['The car', 'the car', ['A car', 'a car'], 'x', 'y', 'z']
+    for one, phrase in zip(content['annotations'], phrases):
+        one['phrase'] = phrase
+    _, samples = own(written(content, tmp_path / 'coco.json'), tmp_path / 'out')
+    assert areas(samples) == {('1.png', 'A car'): 600, ('1.png', 'a car'): 600,
+                              ('1.png', 'x'): 225, ('2.png', 'y'): 600, ('2.png', 'z'): 225}
+
+
+@pytest.mark.parametrize('nothing', [[], [[]], None])
+def test_no_outline_is_a_box_alone(tmp_path, nothing):
+    content = coco(tmp_path)
+    each('annotations', 'segmentation', lambda _: nothing)(content)
+    _, samples = own(written(content, tmp_path / 'coco.json'), tmp_path / 'out', boxes='take')
+    assert areas(samples) == CARS
+
+
+@pytest.mark.parametrize('ring, area', [
+    ([-9, -9, 10, -9, 10, 10, -9, 10], 100), ([50, 10, 80, 10, 80, 60, 50, 60], 532)])
+def test_outlines_that_are_cut_are_counted(tmp_path, ring, area):
+    content = coco(tmp_path)
+    content['annotations'][0]['segmentation'] = [ring]
+    report, samples = own(written(content, tmp_path / 'coco.json'), tmp_path / 'out')
+    assert areas(samples) == {**CARS, ('0.png', 'car'): area}
+    assert report['changed'] == {'outline that reaches beyond its picture, cut at its border': 1}
+
+
+@pytest.mark.parametrize('suffix, several', [('gif', 1), ('tif', 1), ('png', 0), ('webp', 0)])
+def test_pictures_of_several_frames_are_counted(tmp_path, suffix, several):
+    content = coco(tmp_path, name='{}.' + suffix)
+    path = tmp_path / f'images/0.{suffix}'
+    more = dict(save_all=True, append_images=[Image.new('RGB', (64, 48))]) if several else {}
+    Image.open(path).convert('RGB').save(path, **more)
+    report, samples = own(written(content, tmp_path / 'coco.json'), tmp_path / 'out')
+    assert sum(report['decided'].values()) == several and len(samples) == 3
+
+
+def test_versions_of_one_photo_stay_together(tmp_path):  # Roboflow augments before it exports
+    content = coco(tmp_path, count=12)
+    for k, row in enumerate(content['images']):
+        name = f'photo{k // 4}_jpg.rf.{k:032x}.png'
+        (tmp_path / 'images' / row['file_name']).rename(tmp_path / 'images' / name)
+        row['file_name'] = name
+    for seed in range(4):
+        report, _ = own(written(content, tmp_path / 'coco.json'), tmp_path / f'{seed}', seed=seed)
+        names = [{row['file_name'].split('_')[0] for row in json.loads(
+            (tmp_path / f'{seed}/annotations/{split}.json').read_text())['images']}
+            for split in ('train', 'val')]
+        assert not names[0] & names[1] and len(names[0] | names[1]) == 3
+        assert report['val']['images'] == 4 and sum(report['decided'].values()) == 12
+
+
+@pytest.mark.parametrize('row, text', [
+    (dict(ann_id=-1, image_id=0), 0), (dict(ann_id='-1', image_id='0'), 0),
+    (dict(ann_id=[-1.0], image_id=0.0), 0), (dict(ann_id='1', image_id='0'), 600),
+    (dict(ann_id=1, image_id=None), 600), (dict(ann_id=1, image_id=2), None)])
+def test_ids_of_expressions(tmp_path, row, text):
+    path = written(coco(tmp_path), tmp_path / 'coco.json')
+    rows = [dict(row, sentences=['a b']), *(dict(ann_id=k, sentences=['it']) for k in (1, 2, 3))]
+    _, samples = own(path, tmp_path / 'out', expressions=written(rows, tmp_path / 'rows.json'))
+    expected = {(f'{k}.png', 'it'): 600 for k in range(3)}
+    assert areas(samples) == expected | ({} if text is None else {('0.png', 'a b'): text})
+
+
+def test_a_second_run_does_not_find_what_the_first_has_written(tmp_path):
+    content = coco(tmp_path, images='deep/er')
+    for k in range(3):
+        grey = np.full((48, 64), 16 * k, np.uint16)
+        Image.fromarray(grey).save(tmp_path / f'deep/er/{k}.png')
+    path = written(content, tmp_path / 'coco.json')
+    for _ in range(2):
+        _, samples = own(path, tmp_path / 'out', passed_over=tmp_path / 'out')
+        assert areas(samples) == CARS
+
+
+@pytest.mark.parametrize('raw', [
+    b'<annotations/>', b'PK\3\4\0\0', b'[{"annotations": [], "data": {"image": "a.png"}}]',
+    b'{"a.png12": {"filename": "a.png", "regions": []}}'])
+def test_other_exports_are_told_what_to_export(tmp_path, raw):
+    (tmp_path / 'a.json').write_bytes(raw)
+    with pytest.raises(ValueError, match="^[^\n]*Label Studio: 'COCO'[^\n]*$"):
+        own(tmp_path / 'a.json', tmp_path / 'out')
+
+
+def test_an_encoding_that_nothing_shows_is_counted(tmp_path):
+    content = coco(tmp_path)
+    content['categories'][0]['name'] = '汽车'
+    (tmp_path / 'coco.json').write_bytes(json.dumps(content, ensure_ascii=False).encode('gbk'))
+    report, _ = own(tmp_path / 'coco.json', tmp_path / 'out')
+    assert [key for key in report['left_out_or_changed'] if 'not in UTF-8' in key]

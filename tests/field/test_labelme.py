@@ -165,12 +165,14 @@ def test_pictures_where_they_are_now(tmp_path, path):
     assert not report['left_out']
 
 
-def test_embedded_pictures(tmp_path):
+@pytest.mark.parametrize('head', ['', 'data:image/png;base64,'])
+def test_embedded_pictures(tmp_path, head):
     folder = labelme(tmp_path / 'set', [shape(SQUARE)])
     for k in range(3):
         raw = (folder / f'{k}.png').read_bytes()
         content = json.loads((folder / f'{k}.json').read_text())
-        written(dict(content, imageData=base64.b64encode(raw).decode()), folder / f'{k}.json')
+        data = head + base64.b64encode(raw).decode()
+        written(dict(content, imageData=data), folder / f'{k}.json')
         (folder / f'{k}.png').unlink()
     _, samples = own(folder, tmp_path / 'out')
     assert areas(samples) == {(f'{k}.png', 'car'): 600 for k in range(3)}

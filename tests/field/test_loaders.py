@@ -121,6 +121,17 @@ def test_no_query_with_half_of_its_truth(tmp_path, edit, left, test_mode):
             truth(queries(root, test_mode=test_mode))
 
 
+@pytest.mark.parametrize('old, new, left', [
+    ('dog', 'CAT', {key: area for key, area in ALL.items() if key[1] == 'bus'}),
+    ('bus', 'Cat', {key: area for key, area in ALL.items() if key[1] != 'bus'})])
+def test_names_in_other_capitals(tmp_path, old, new, left):
+    content = tables()
+    next(row for row in content['categories'] if row['name'] == old)['name'] = new
+    dataset = queries(write(tmp_path, content, ['0.png', '1.png']), bad_samples='skip')
+    assert truth(dataset) == left
+    assert len(dataset) + dataset.skipped.total() == dataset.read
+
+
 @pytest.mark.parametrize('change', [dict(image_id=None), dict(image_id=[0])])
 def test_an_annotation_that_may_be_of_any_image_is_an_error(tmp_path, change):
     content = tables()
