@@ -340,6 +340,15 @@ def test_what_has_no_pixel_is_left_out_and_told(format, exact, tmp_path):
         assert len((tmp_path / 'photo.txt').read_text().splitlines()) == 1
 
 
+@pytest.mark.parametrize('names, told', [
+    (['a/0.png', 'a/1.png'], 0), (['a/0.png', 'a/0.jpg'], 2), (['a/0.png', 'b/0.png'], 2),
+    (['a/IMG.png', 'a/img.png', 'a/c.png'], 2)])
+def test_labels_of_yolo_that_belong_to_several_pictures_are_told(names, told):
+    results = [drawn([box(2, 2, 9, 9)], image=name, index=k) for k, name in enumerate(names)]
+    assert [note.split()[0] for note in notes_of(results, 'yolo')] == ([str(told)] if told else [])
+    assert not notes_of(results, 'coco')
+
+
 ODD = ['a\nb', 'a\r\nb', 'a\u2028b', 'a\u2029b', 'a\x85b', 'a\x0bb', 'a\x0cb', 'a\x1cb', 'a\0b',
        'a\x1b\x07b', 'a\ud800b', 'a\ufffeb', '\na\nb\t']
 

@@ -265,3 +265,10 @@ def test_the_brightest_value_of_a_picture_can_be_named(white, expected):
 ])
 def test_addresses_are_quoted_once(url, sent):
     assert pictures.quoted(url) == sent
+
+
+def test_hidden_files_of_a_folder_are_no_pictures(tmp_path):
+    for name in ('._a.jpg', '.b.png', 'a.jpg', 'B.PNG', 'c.txt'):
+        (tmp_path / name).write_bytes(b'\0\5\26\7')
+    (tmp_path / 'd.png').mkdir()
+    assert [path.name for path in list_images(tmp_path)] == ['B.PNG', 'a.jpg']

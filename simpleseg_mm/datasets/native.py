@@ -447,7 +447,8 @@ def listed_images(folder: str | Path) -> set[int]:
         raise FileNotFoundError(f'there is no folder {folder} with lists of images; name one '
                                 'that holds .json, .txt or .txt.gz files')
     lists = [path for path in sorted(folder.iterdir())
-             if path.name.endswith(('.json', '.txt', '.txt.gz'))]
+             if path.name.endswith(('.json', '.txt', '.txt.gz'))
+             and not path.name.startswith('.')]
     if not lists:
         raise FileNotFoundError(f'{folder} holds no lists of images (.json, .txt or .txt.gz)')
     return set().union(*(_images_of_list(path) for path in lists))

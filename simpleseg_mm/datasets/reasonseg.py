@@ -50,7 +50,8 @@ class ReasonSegDataset(RefCOCODataset):
             raise FileNotFoundError(f'reasonseg: there is no folder {folder}; unpack the set so '
                                     'that it holds the .jpg and .json files of the split')
         names = sorted({path.stem for path in folder.iterdir()
-                        if path.suffix in ('.jpg', '.json')})
+                        if path.suffix in ('.jpg', '.json')
+                        and not path.name.startswith('.')})  # a Mac's ._NAME.jpg
         if not names:
             raise FileNotFoundError(f'reasonseg: {folder} holds no .jpg and .json files')
         data_list = []

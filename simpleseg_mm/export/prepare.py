@@ -45,6 +45,16 @@ def notes_of(results: Sequence[Segmentation], format: str) -> List[str]:
         if odd:
             notes.append(f'{len(odd)} pictures have names that XML cannot hold; they are written '
                          'with blanks: ' + ', '.join(f'{name!r:.60}' for name in odd[:5]))
+    if format == 'yolo':
+        stems: Dict[str, set] = {}
+        for result in results:
+            name = picture_names([result.image])[result.image]
+            stems.setdefault(Path(name).stem.casefold(), set()).add(result.image)
+        odd = sorted(image for images in stems.values() if len(images) > 1 for image in images)
+        if odd:
+            notes.append(f'{len(odd)} pictures have a name of others, but for suffix, folder or '
+                         'capitals; YOLO finds labels by that name, so rename the pictures and '
+                         'export them again: ' + ', '.join(f'{name!r:.60}' for name in odd[:5]))
     return notes
 
 

@@ -147,13 +147,15 @@ def is_url(source) -> bool:
 
 
 def list_images(folder: Union[str, os.PathLike]) -> List[Path]:
-    """Pictures of a folder by their suffix, sorted; not of folders in it.
+    """Pictures of a folder by their suffix, sorted; not of folders in it, nor hidden files
+    (``._NAME.jpg`` of a Mac).
 
     Raises:
         ImageError: there are none.
     """
     found = sorted(path for path in Path(folder).iterdir()
-                   if path.suffix.lower() in SUFFIXES and path.is_file())
+                   if path.suffix.lower() in SUFFIXES and not path.name.startswith('.')
+                   and path.is_file())
     if not found:
         raise ImageError(f'{folder} holds no pictures ({", ".join(SUFFIXES)})')
     return found

@@ -10,7 +10,7 @@ from PIL import Image
 
 from simpleseg_mm.datasets import (AnnotatedShardsDataset, CocoQueryDataset,
                                    QuestionAnsweringDataset, ReasonSegDataset, RefCOCODataset,
-                                   refcoco)
+                                   native, refcoco)
 
 H, W = 20, 30
 QUERY = dict(codec=dict(grammar='int1000', tokens=None))
@@ -363,3 +363,18 @@ def test_broken_annotations_of_shards(tmp_path, content):
     (tmp_path / 'shards/0.tar').write_bytes(content)
     with pytest.raises(ValueError, match='0.tar, byte 0: no annotation as the data engine writes'):
         AnnotatedShardsDataset(str(tmp_path))[0]
+
+
+def test_files_that_a_mac_adds_are_passed_over(tmp_path):
+    (tmp_path / 'val').mkdir()
+    Image.new('RGB', (W, H)).save(tmp_path / 'val/a.jpg')
+    (tmp_path / 'val/a.json').write_text(json.dumps(dict(
+        text=['where?'], is_sentence=True, shapes=[dict(label='target', points=[[1, 1], [9, 1],
+                                                                                [9, 9]])])))
+    (tmp_path / 'lists').mkdir()
+    (tmp_path / 'lists/a.txt').write_text('COCO_train2014_000000000007_1\n')
+    for name in ('val/._a.jpg', 'val/._a.json', 'lists/._a.txt'):
+        (tmp_path / name).write_bytes(b'\0\5\26\7Mac OS X')
+    dataset = ReasonSegDataset(str(tmp_path), 'val', test_mode=True)
+    assert len(dataset) == dataset.read == 1
+    assert native.listed_images(tmp_path / 'lists') == {7}
