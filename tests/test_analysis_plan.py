@@ -288,6 +288,19 @@ def test_a_prompt_is_read_once_by_the_answers_of_a_micro_batch():
     assert sorted(work) == work
 
 
+def test_a_network_that_cannot_pack_reads_a_prompt_for_each_answer(monkeypatch):
+    """Layers of linear attention: the built model takes packing=False, whatever the config says."""
+
+    def unpacked(model):
+        return build_on_meta({**model, 'mllm': dict(model['mllm'], packing=False)})
+    cfg = config('nano_gspo_refshapes', model__mllm__packing=True)
+    packed = make_plan(cfg, 1, 80, advise=False)['tokens_per_step']
+    monkeypatch.setattr('simpleseg_mm.analysis.step.build_on_meta', unpacked)
+    tokens = make_plan(cfg, 1, 80, advise=False)['tokens_per_step']
+    cfg.model.mllm.packing = False
+    assert tokens == make_plan(cfg, 1, 80, advise=False)['tokens_per_step'] > packed
+
+
 def test_a_micro_batch_holds_no_more_than_an_update():
     cfg = config('nano_gspo_refshapes', global_batch_size=4, train_cfg__group_size=8,
                  train_cfg__mini_batches=2)

@@ -255,6 +255,16 @@ def test_lora_trains_adapters_and_named_parts_only():
     assert any('visual.merger' in n for n in names)
 
 
+@pytest.mark.parametrize('lora, message', [
+    (dict(r=4), 'target_modules'), (dict(r=0, target_modules=['q_proj']), 'r'),
+    (dict(r=4, target_modules=['nowhere']), 'nowhere'),
+    (dict(rank=4, target_modules=['q_proj']), 'rank')])
+def test_wrong_lora_is_one_line(lora, message):
+    with pytest.raises(ValueError, match=f'lora=.*{message}.*lora_llm.py') as error:
+        build(lora=lora)
+    assert '\n' not in str(error.value)
+
+
 def test_gradient_checkpointing_changes_no_gradient():
     grads = []
     for checkpointing in (False, True, 0.5):

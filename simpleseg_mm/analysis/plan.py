@@ -108,7 +108,7 @@ def _work(cfg: Config, batch: Batch, measured: Measured, gpus: int, mfu: float,
         group = settings.get('group_size', 8)
         sequences = settings.get('down_sample') or group  # a prompt, that are learnt from
         prompt = measured.sample_tokens - batch.longest
-        prompts_read = sequences if not cfg.model.mllm.get('packing') else ceil(
+        prompts_read = sequences if not measured.packing else ceil(
             sequences / settings.get('micro_batch_size', 8))
         tokens = prompts_read * prompt + sequences * batch.mean
         # the old log-probabilities, of all updates but the first

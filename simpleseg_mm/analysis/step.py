@@ -36,6 +36,7 @@ class Measured:
         weights, trained, state: bytes of all weights, of the trained ones, of the optimizer's
             state.
         trained_count: numbers that are trained.
+        packing: whether rows are laid end to end, which the network has the last word on.
         layer, root: bytes of (weights, trained weights) of the largest repeated layer, and of
             what is outside repeated layers.
     """
@@ -48,6 +49,7 @@ class Measured:
     trained: int = 0
     state: int = 0
     trained_count: int = 0
+    packing: bool = False
     layer: Tuple[int, int] = (0, 0)
     root: Tuple[int, int] = (0, 0)
 
@@ -134,7 +136,7 @@ def _census(model: nn.Module) -> Measured:
     layers = [_size(layer) for layer in _layers(mllm.hf)]
     total = _size(model)
     return Measured(
-        parts=parts, weights=total[0], trained=total[1],
+        parts=parts, weights=total[0], trained=total[1], packing=mllm.packing,
         trained_count=sum(p.numel() for p in parameters if p.requires_grad),
         layer=max(layers), root=tuple(all_ - sum(column)
                                       for all_, column in zip(total, zip(*layers))))

@@ -549,7 +549,12 @@ class MLLMAdapter(AnswerWriter, nn.Module):
                           train_with_lora: Sequence[str]) -> None:
         if lora is not None:
             from peft import LoraConfig, inject_adapter_in_model
-            inject_adapter_in_model(LoraConfig(**lora), self.hf)
+            try:
+                inject_adapter_in_model(LoraConfig(**lora), self.hf)
+            except (TypeError, ValueError) as error:
+                keys = ' '.join(str(error).split())
+                raise ValueError(f'lora={dict(lora)}: {keys}. Give keys of peft.LoraConfig, as '
+                                 'configs/_base_/models/lora_llm.py does') from None
             adapters_in_place(self.hf)
         for name, parameter in self.hf.named_parameters():
             if 'lora_' in name:
