@@ -289,7 +289,7 @@ def test_a_prompt_is_read_once_by_the_answers_of_a_micro_batch():
 
 
 def test_a_network_that_cannot_pack_reads_a_prompt_for_each_answer(monkeypatch):
-    """Layers of linear attention: the built model takes packing=False, whatever the config says."""
+    """Layers of linear attention: the built model takes packing=False, whatever is asked for."""
 
     def unpacked(model):
         return build_on_meta({**model, 'mllm': dict(model['mllm'], packing=False)})
