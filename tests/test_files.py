@@ -9,7 +9,7 @@ import pytest
 
 from simpleseg_mm.files import (PictureFinder, load_json, read_lines, read_text, replace_json,
                                 replace_text, replacing)
-from simpleseg_mm.files.paths import ADDRESS, AS_WRITTEN, BARE_NAME, BELOW, CAPITALS
+from simpleseg_mm.files.paths import ADDRESS, AS_WRITTEN, BARE_NAME, BELOW, CAPITALS, UPLOADED
 
 
 # --- texts ------------------------------------------------------------------------------------
@@ -59,6 +59,9 @@ def test_broken_json_names_the_file(tmp_path, raw):
     ('three.png', ('deep/er/three.png', BARE_NAME)),
     ('set/Three.PNG', ('deep/er/three.png', CAPITALS)),
     ('one.PNG', ('one.png', CAPITALS)),
+    ('images/1a2b3c4d-one.png', ('one.png', UPLOADED)),
+    ('1a2b3c4d-twice.png', (None, '2 files of this name')),
+    ('1a2b3c4d-', (None, 'missing')),
     ('https://host/a%20b/one.png?X-Amz-Date=1&d=/x', ('one.png', ADDRESS)),
     (unicodedata.normalize('NFC', 'Häuschen.png'),
      (unicodedata.normalize('NFD', 'Häuschen.png'), AS_WRITTEN)),

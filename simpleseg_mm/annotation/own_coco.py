@@ -3,6 +3,8 @@ import os
 from collections import Counter
 from pathlib import Path
 
+import numpy as np
+
 from simpleseg_mm.files import PictureFinder, coco, shown
 
 from .own_account import Account
@@ -48,6 +50,9 @@ def read_coco_set(path: Path, content, reading: Reading, account: Account) -> Ow
         picture.objects.append(one)
         objects.setdefault(row.id, []).append((one, picture))
     for image in tables.images:
+        absent = image.record.get('neg_category_ids')  # LVIS's
+        if isinstance(absent, list) and image.id in pictures:
+            pictures[image.id].known_absent = {names.get(coco.read_id(key)) for key in absent}
         partly = image.record.get('not_exhaustive_category_ids')  # LVIS's, and the data engine's
         for key in partly if isinstance(partly, list) and image.id in pictures else ():
             pictures[image.id].objects.append(OwnObject(
@@ -177,9 +182,20 @@ def _take_box(one: OwnObject, row: coco.CocoAnnotation, reading: Reading,
     elif reading.boxes != 'take':
         one.lost = BOX_ALONE
     else:
-        x, y, width, height = row.bbox
-        one.parts = [[x, y, x + width, y, x + width, y + height, x, y + height]]
+        one.parts = [_turned_box(row)]
         account.decide('box read as the outline of its object', one.where)
+
+
+def _turned_box(row: coco.CocoAnnotation) -> list[float]:
+    """The corners of a box, turned by CVAT's ``rotation``: degrees, clockwise, about its centre"""
+    x, y, width, height = row.bbox
+    said = row.record.get('attributes')
+    angle = coco.read_number(said.get('rotation')) if isinstance(said, dict) else None
+    right, down = np.array([-1, 1, 1, -1]) * width / 2, np.array([-1, -1, 1, 1]) * height / 2
+    cos, sin = np.cos(np.deg2rad(angle or 0)), np.sin(np.deg2rad(angle or 0))
+    corners = np.stack([x + width / 2 + cos * right - sin * down,
+                        y + height / 2 + sin * right + cos * down], axis=1)
+    return corners.ravel().tolist()
 
 
 def _drop_slivers(one: OwnObject, account: Account) -> None:

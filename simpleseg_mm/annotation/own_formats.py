@@ -73,6 +73,8 @@ class OwnPicture:
         fault: why it cannot be used; '' where it can.
         cuts: shapes on it that are no objects, but taken off some.
         throughout: whether what is not annotated on it is not there, as far as can be seen.
+        known_absent: the categories that are known not to be on it, where others may be; None
+            where all that it does not hold are.
         texts: what is asked and fits nothing; known once that is chosen.
     """
     where: str
@@ -84,6 +86,7 @@ class OwnPicture:
     fault: str = ''
     cuts: int = 0
     throughout: bool = True
+    known_absent: set[str] | None = None
     texts: list[str] = field(default_factory=list)
 
 
@@ -149,7 +152,9 @@ def read_own(path: Path, reading: Reading, account: Account) -> OwnSet:
             return read_coco_set(*others[0], reading, account)
         if not found and others:
             raise ValueError(f'{path} holds {len(others)} COCO files, such as '
-                             f'{others[0][0].name} and {others[1][0].name}: give one of them')
+                             f'{others[0][0].relative_to(path)} and '
+                             f'{others[1][0].relative_to(path)}: give one of them, and another '
+                             'with --val where it is of validation')
         if not found:
             raise FileNotFoundError(
                 f"{path} holds no annotations ({dict(account.left_out['file']) or 'no .json'}). "

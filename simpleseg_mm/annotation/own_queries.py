@@ -125,7 +125,8 @@ def _absent(picture: OwnPicture, categories: list[str], known: set[str], count: 
                        'known', picture.where)
         return []
     known = {text.casefold() for text in (*known, *picture.texts)}
-    others = [name for name in categories if name.casefold() not in known]
+    others = [name for name in categories if name.casefold() not in known
+              and (picture.known_absent is None or name in picture.known_absent)]
     rng = np.random.default_rng([seed, zlib.crc32(picture.path.name.encode('utf-8', 'replace'))])
     return [others[k] for k in rng.permutation(len(others))[:count]]
 

@@ -197,8 +197,10 @@ class CocoQueryDataset(RefCOCODataset):
             return _phrases(image.record.get('absent_phrases'),
                             f'{file.path}, image {image.id!r}: absent_phrases')
         known = {text.casefold() for text in present}
-        others = sorted(name for name in set(file.categories.values())
-                        if name.casefold() not in known)
+        names, said = set(file.categories.values()), image.record.get('neg_category_ids')  # LVIS's
+        if isinstance(said, list):  # others may be on it, too
+            names &= {file.categories.get(coco.read_id(key)) for key in said}
+        others = sorted(name for name in names if name.casefold() not in known)
         rng = np.random.default_rng([self.seed, zlib.crc32(str(image.id).encode())])
         return [others[k] for k in rng.permutation(len(others))[:self.absent]], None
 

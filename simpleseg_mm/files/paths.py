@@ -1,5 +1,6 @@
 """Pictures that a file names, found where they lie now."""
 import os
+import re
 import unicodedata
 import urllib.parse
 from collections import Counter
@@ -12,6 +13,8 @@ BELOW = 'below the folder, by the end of its path'
 ADDRESS = 'by the path in its address'
 BARE_NAME = 'by its bare name, which is there once'
 CAPITALS = 'by its bare name in other capitals, which is there once'
+UPLOADED = "by its name without the prefix of Label Studio's uploads"
+_PREFIX = re.compile(r'[0-9a-f]{8}-(?=.)')
 _FOLDERS = 100_000  # that are looked through for bare names. Our choice
 
 
@@ -22,7 +25,8 @@ class PictureFinder:
     by itself where it is absolute; its last parts below each folder and the folder's parent, the
     most parts first; its bare name anywhere below the folders, where it is there once, else in
     other capitals (``.JPG``); the path that it quotes, where it is an address (``%20``,
-    ``?token=``, ``/data/local-files/?d=``). Each is tried in both normal forms of Unicode (macOS
+    ``?token=``, ``/data/local-files/?d=``); the bare name without the eight digits that Label
+    Studio puts before the names of uploads. Each is tried in both normal forms of Unicode (macOS
     writes NFD).
 
     Args:
@@ -51,6 +55,10 @@ class PictureFinder:
         if path is None and how == 'missing' and (plain := _path_in(name)) != name:
             path, why = self._look(plain)
             how = why if path is None else ADDRESS
+        bare = name.replace('\\', '/').rpartition('/')[2]
+        if path is None and how == 'missing' and (mark := _PREFIX.match(bare)):
+            path, why = self._look(bare[mark.end():])
+            how = why if path is None else UPLOADED
         if path is not None and how != AS_WRITTEN:
             self.guessed[how] += 1
         return path, how

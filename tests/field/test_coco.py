@@ -9,6 +9,8 @@ import pytest
 from own_sets import SMALL, SQUARE, areas, coco, own, picture, written
 from PIL import Image
 
+from simpleseg_mm.datasets import CocoQueryDataset
+
 CARS = {(f'{k}.png', 'car'): 600 for k in range(3)}
 
 
@@ -397,3 +399,39 @@ def test_an_encoding_that_nothing_shows_is_counted(tmp_path):
     (tmp_path / 'coco.json').write_bytes(json.dumps(content, ensure_ascii=False).encode('gbk'))
     report, _ = own(tmp_path / 'coco.json', tmp_path / 'out')
     assert [key for key in report['left_out_or_changed'] if 'not in UTF-8' in key]
+
+
+def test_lvis_tells_what_is_absent(tmp_path):
+    content = coco(tmp_path)
+    content['categories'] += [dict(id=2, name='dog'), dict(id=3, name='cat')]
+    for k, category in enumerate((1, 2, 3)):
+        content['annotations'][k]['category_id'] = category
+        content['images'][k].update(neg_category_ids=[[2], [], [1, 2]][k],
+                                    not_exhaustive_category_ids=[])
+    path = written(content, tmp_path / 'coco.json')
+    _, samples = own(path, tmp_path / 'out', absent=3)
+    expected = {('0.png', 'car'): 600, ('0.png', 'dog'): 0, ('1.png', 'dog'): 600,
+                ('2.png', 'cat'): 600, ('2.png', 'car'): 0, ('2.png', 'dog'): 0}
+    assert areas(samples) == expected
+    data = CocoQueryDataset(str(tmp_path), 'coco.json', 'images', targets='category', absent=3)
+    infos = map(data.get_data_info, range(len(data)))
+    assert {(Path(info['img_path']).name, info['text']) for info in infos} == set(expected)
+
+
+def test_boxes_that_cvat_turned(tmp_path):
+    content = coco(tmp_path)
+    for one, angle in zip(content['annotations'], (0, 90.0, 45)):
+        one.update(segmentation=[], bbox=[20, 20, 20, 10], attributes=dict(rotation=angle))
+    _, samples = own(written(content, tmp_path / 'coco.json'), tmp_path / 'out', boxes='take')
+    boxes = [np.argwhere(samples[f'{k}.png', 'car'][1]) for k in range(3)]
+    assert [(*one.min(0).tolist(), *(one.max(0) + 1).tolist()) for one in boxes[:2]] == [
+        (20, 20, 30, 40), (15, 25, 35, 35)]  # top, left, bottom, right
+    mask = samples['2.png', 'car'][1]
+    assert mask[19, 24] and mask[30, 35] and not mask[30, 24] and not mask[19, 35]
+
+
+def test_several_files_of_one_name_are_told_apart(tmp_path):
+    for split in ('train', 'valid'):
+        written(coco(tmp_path / split), tmp_path / split / '_annotations.coco.json')
+    with pytest.raises(ValueError, match='train/_annotations.coco.json and valid/_anno.*--val'):
+        own(tmp_path, tmp_path / 'out')
