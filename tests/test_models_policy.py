@@ -1,6 +1,7 @@
 """One way of writing for validation, test, rollouts and exports, whatever the weights ask for."""
 import json
 import shutil
+from pathlib import Path
 
 import pytest
 import torch
@@ -15,6 +16,7 @@ from simpleseg_mm.models.generation import pinned
 from simpleseg_mm.models.resources import packaged
 from simpleseg_mm.models.sampling import Sampling
 
+ROOT = Path(__file__).resolve().parent.parent
 #: as Qwen2.5-VL's own file, with nano's ids
 QWEN = dict(bos_token_id=0, pad_token_id=0, do_sample=True, eos_token_id=[2, 0],
             repetition_penalty=1.05, temperature=0.000001)
@@ -94,6 +96,30 @@ def test_a_config_may_ask_for_them(folder):
     torch.manual_seed(0)
     assert texts(everything) == texts(build(folder, repetition_penalty=1.05))
     assert rollouts(everything) == rollouts(build(folder))
+
+
+def test_the_figures_of_a_test_are_those_without_the_file(tmp_path, run):
+    """With a penalty on repetition nano loses IoU: outlines repeat digits by nature."""
+    run('dataset_converters/generate_refshapes.py', tmp_path / 'scenes', '--scenes-train', 1,
+        '--scenes-val', 1, '--scenes-test', 8, '--workers', 1)
+    shutil.copytree(packaged('nano_sft'), tmp_path / 'asked')
+    (tmp_path / 'asked' / 'generation_config.json').write_text(json.dumps(QWEN))
+
+    def figures(pretrained, *options):
+        code, found, out = run(
+            'test.py', ROOT / 'configs/simpleseg/nano_sft_refshapes.py', 'none', '--work-dir',
+            tmp_path / f'run{len(list(tmp_path.iterdir()))}', '--cfg-options',
+            f'model.mllm.pretrained={pretrained}', 'test_dataloader.num_workers=0',
+            'test_dataloader.persistent_workers=False',
+            f"test_dataloader.dataset.data_root={tmp_path / 'scenes'}", *options)
+        assert code == 0, out
+        del found['health/seconds']
+        return found
+
+    plain = figures('simpleseg_mm://nano_sft')
+    assert plain['res/gIoU'] > 50
+    assert figures(tmp_path / 'asked') == plain
+    assert figures(tmp_path / 'asked', 'model.generation.inherit=True') != plain
 
 
 def test_an_export_says_it_to_transformers_and_vllm(folder, tmp_path):
