@@ -74,6 +74,11 @@ def test_a_typo_on_the_command_line_is_named(tmp_path, monkeypatch, capsys, opti
     ('custom_hooks = [dict(type="NoHook")]', 'there is no NoHook'),
     ('custom_hooks = [dict(type="ReduceLogsHook", every=3)]', 'has no such setting'),
     ('val_evaluator = [dict(type="RESMetrik")]', 'there is no RESMetrik'),
+    ('vis_backends = [dict(type="LocalVisBackent")]', 'did you mean LocalVisBackend?'),
+    ('train_dataloader = dict(collate_fn=dict(type="collate_querys"))',
+     'did you mean collate_queries?'),
+    ('train_dataloader = dict(dataset=dict(pipeline=[dict(type="LoadNothing")]))',
+     'there is no LoadNothing'),
 ])
 def test_a_typo_in_a_config_is_named(tmp_path, text, said):
     path = tmp_path / 'child.py'

@@ -114,8 +114,11 @@ def _is_built(place: str) -> bool:
         return len(rest) <= 1
     if first.endswith('_evaluator'):
         return len(rest) <= 1
-    return not rest or last in ('dataset', 'sampler', 'optimizer', 'mllm', 'reward', 'rollout',
-                                'query')
+    if last.isdigit():
+        last = rest[-2] if len(rest) > 1 else first
+        return last in ('vis_backends', 'pipeline', 'datasets', 'sources')
+    return not rest or last in ('dataset', 'sampler', 'collate_fn', 'optimizer', 'mllm', 'reward',
+                                'rollout', 'query')
 
 
 def _targets(kind: Any) -> List[Callable]:
