@@ -272,3 +272,13 @@ def test_hidden_files_of_a_folder_are_no_pictures(tmp_path):
         (tmp_path / name).write_bytes(b'\0\5\26\7')
     (tmp_path / 'd.png').mkdir()
     assert [path.name for path in list_images(tmp_path)] == ['B.PNG', 'a.jpg']
+
+
+def test_a_link_to_nothing_is_listed_and_told(tmp_path):
+    """As those of git-annex before their content is fetched."""
+    Image.new('RGB', (8, 8)).save(tmp_path / 'a.png')
+    (tmp_path / 'b.png').symlink_to('nowhere')
+    (tmp_path / 'c.png').mkdir()
+    assert [path.name for path in list_images(tmp_path)] == ['a.png', 'b.png']
+    with pytest.raises(ImageError, match='b.png'):
+        load_image(tmp_path / 'b.png', 'b.png', 10 ** 6)

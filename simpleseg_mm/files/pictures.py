@@ -148,14 +148,14 @@ def is_url(source) -> bool:
 
 def list_images(folder: Union[str, os.PathLike]) -> List[Path]:
     """Pictures of a folder by their suffix, sorted; not of folders in it, nor hidden files
-    (``._NAME.jpg`` of a Mac).
+    (``._NAME.jpg`` of a Mac). Links to nothing are among them: reading tells of each.
 
     Raises:
         ImageError: there are none.
     """
     found = sorted(path for path in Path(folder).iterdir()
                    if path.suffix.lower() in SUFFIXES and not path.name.startswith('.')
-                   and path.is_file())
+                   and (path.is_file() or not path.exists()))
     if not found:
         raise ImageError(f'{folder} holds no pictures ({", ".join(SUFFIXES)})')
     return found
