@@ -1,5 +1,6 @@
 """The adapter and the model on nano's shape with random weights."""
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -8,6 +9,7 @@ from mmdet.structures import DetDataSample
 from mmengine.config import Config
 from mmengine.model import BaseModel
 
+from simpleseg_mm.engine.hooks import TrainableCheckpointHook
 from simpleseg_mm.models import SimpleSeg
 from simpleseg_mm.models.backbones.writing import Generated
 from simpleseg_mm.registry import MODELS
@@ -263,6 +265,19 @@ def test_wrong_lora_is_one_line(lora, message):
     with pytest.raises(ValueError, match=f'lora=.*{message}.*lora_llm.py') as error:
         build(lora=lora)
     assert '\n' not in str(error.value)
+
+
+def test_a_lora_of_another_alpha_does_not_fit():
+    """Its tensors have the same shapes: merged, the weights would be wrong without a word."""
+    def runner(alpha):
+        return SimpleNamespace(model=build(lora=dict(
+            r=4, lora_alpha=alpha, target_modules=r'.*language_model.*\.q_proj')))
+    made = runner(8)
+    checkpoint = dict(state_dict=made.model.state_dict(), meta={})
+    TrainableCheckpointHook().before_save_checkpoint(made, checkpoint)
+    TrainableCheckpointHook().after_load_checkpoint(made, checkpoint)
+    with pytest.raises(ValueError, match='4 parameters are under a LoRA of another scale'):
+        TrainableCheckpointHook().after_load_checkpoint(runner(16), checkpoint)
 
 
 def test_gradient_checkpointing_changes_no_gradient():

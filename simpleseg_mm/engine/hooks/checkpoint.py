@@ -47,6 +47,7 @@ class TrainableCheckpointHook(Hook):
                 self._probes[name] = _probe(param)
             for key in [key for key in state if key == name or key.startswith(f'{name}.')]:
                 del state[key]  # of quantized weights also their scales, NAME.absmax and others
+        checkpoint['meta']['lora_scaling'] = _scalings(runner.model)
         checkpoint['meta']['frozen_probes'] = {name: self._probes[name] for name in dropped}
 
     def after_load_checkpoint(self, runner, checkpoint: dict) -> None:
@@ -55,6 +56,7 @@ class TrainableCheckpointHook(Hook):
         probes = checkpoint.get('meta', {}).get('frozen_probes', {})
         params = _parameters(runner.model)
         known = unwrap(runner.model).state_dict()
+        scaled = checkpoint.get('meta', {}).get('lora_scaling', {})
         faults = {
             'trainable, but not in the checkpoint':
             [n for n, p in params.items() if p.requires_grad and n not in state | probes],
@@ -65,6 +67,8 @@ class TrainableCheckpointHook(Hook):
             'not part of the checkpoint and different from the weights it was trained with':
             [n for n, values in probes.items()
              if n in params and n not in state and not _matches(params[n], values)],
+            'under a LoRA of another scale (lora_alpha and r)':
+            [n for n, scale in _scalings(runner.model).items() if scaled.get(n, scale) != scale],
         }
         lines = []
         for fault, names in faults.items():
@@ -83,6 +87,13 @@ class TrainableCheckpointHook(Hook):
 def _parameters(model: nn.Module) -> Dict[str, Tensor]:
     """All parameters under all their names (tied ones have several)."""
     return dict(unwrap(model).named_parameters(remove_duplicate=False))
+
+
+def _scalings(model: nn.Module) -> Dict[str, float]:
+    """Layer with a LoRA -> its factor, which no tensor of a checkpoint holds."""
+    return {name: float(layer.scaling['default'])
+            for name, layer in unwrap(model).named_modules()
+            if isinstance(getattr(layer, 'scaling', None), dict) and 'default' in layer.scaling}
 
 
 def _probe(param: Tensor) -> List[float]:
