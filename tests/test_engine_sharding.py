@@ -22,7 +22,8 @@ pytestmark = pytest.mark.usefixtures('one_thread')
 # --- malformed input --------------------------------------------------------------------------
 def test_without_processes_it_says_how_to_start(config, tmp_path):  # noqa: F811
     result = run_tool('train.py', split(config, tmp_path), '--work-dir', tmp_path)
-    assert result.returncode and 'torchrun' in result.stderr.splitlines()[-1]
+    assert result.returncode and 'torchrun' in result.stdout.splitlines()[-1]
+    assert 'Traceback' not in result.stderr
 
 
 def test_a_model_must_name_its_blocks():

@@ -26,23 +26,25 @@ _TAKEN_OUT = {'type', '_scope_', 'priority', 'constructor', 'paramwise_cfg', 'op
               'num_batch_per_epoch'}
 
 
-def check_options(cfg: Config, options: dict) -> None:
+def check_options(cfg: Config, options: dict, read: Sequence[str] = ()) -> None:
     """Refuse ``--cfg-options`` that would change nothing; before they are merged.
 
     Args:
         cfg: the config as its file gives it.
         options: dotted key -> value.
+        read: names that the tool reads beside a runner's.
 
     Raises:
         ValueError: a key begins with a name that the config does not have and nothing reads, or
             with one that the config has used already; or it is new beside one of nearly its name.
     """
     faults = []
+    known = READ.union(read)
     for key in options:
         first, *rest = key.split('.')
-        if first not in READ and first not in cfg:
-            faults.append(f'{key}: nothing reads {first}{_nearest(first, READ)}')
-        elif first not in READ:
+        if first not in known and first not in cfg:
+            faults.append(f'{key}: nothing reads {first}{_nearest(first, known)}')
+        elif first not in known:
             places = [place for place, value in _leaves(cfg) if place.partition('.')[0] in READ
                       and value == cfg[first]]
             faults.append(f'{key}: {first} is a variable of the config, which has been used '

@@ -318,8 +318,12 @@ def existing_checkpoint(name: str) -> Optional[str]:
                                 ) from None
 
 
-def read_config(path: str, options: Optional[dict] = None) -> Config:
+def read_config(path: str, options: Optional[dict] = None, read: Sequence[str] = ()) -> Config:
     """A config file, with the settings of ``--cfg-options``.
+
+    Args:
+        path, options: of the command line.
+        read: names in the config that the tool reads beside a runner's.
 
     Raises:
         FileNotFoundError, ValueError: in one line, it is not there, no config, or not valid.
@@ -349,7 +353,7 @@ def read_config(path: str, options: Optional[dict] = None) -> Config:
         raise ValueError(f'{path}{line} is no valid config: {type(error).__name__}: '
                          f'{" ".join(str(error).split())[:300]}') from None
     if options:
-        check_options(cfg, options)
+        check_options(cfg, options, read)
         try:
             cfg.merge_from_dict(options)
         except (KeyError, TypeError, IndexError, ValueError, AttributeError) as error:

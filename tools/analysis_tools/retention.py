@@ -45,7 +45,8 @@ def load_config(args: argparse.Namespace) -> Config:
         ValueError, FileNotFoundError: It has no questions; a checkpoint is missing.
     """
     from simpleseg_mm.engine import launch  # loads torch: not for --help
-    cfg = launch.read_config(args.config, args.cfg_options)
+    cfg = launch.read_config(args.config, args.cfg_options,
+                             ('retention_dataloader', 'retention_evaluator'))
     for key in ('retention_dataloader', 'retention_evaluator'):
         if not cfg.get(key):
             raise ValueError(f"{args.config} has no {key}: add a piece such as "
