@@ -44,7 +44,8 @@ def run(config, work_dir):  # noqa: F811
         assert process.exitcode == 0
 
 
-@pytest.mark.parametrize('count', [2, pytest.param(50, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize('count', [50])
 def test_runs_on_two_processes_are_all_the_same(config, tmp_path, monkeypatch, count):  # noqa: F811
     monkeypatch.setenv('PYTHONPATH', f'{ROOT}:{ROOT}/tests')
     monkeypatch.setenv('OMP_NUM_THREADS', '1')

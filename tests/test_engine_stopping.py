@@ -168,7 +168,7 @@ print('asked', stopping.asked())
 
 @pytest.mark.parametrize('kind, moment, step', [
     pytest.param('toy', stop(6), 8, id='between two batches of an update'),
-    pytest.param('toy', stop(7, 'model.val_step', 2), 8, id='validation'),
+    pytest.param('toy', stop(7, 'model.val_step', 2), 8, id='validation', marks=SLOW),
     pytest.param('plain', stop(3, 'model.val_step'), 4, id='validation without a best',
                  marks=SLOW),
     pytest.param('toy', stop(7, 'train_loop.runner.save_checkpoint', number=signal.SIGTERM), 8,
