@@ -59,7 +59,7 @@ def defer() -> None:
 
 
 def finished() -> None:
-    """From here on a signal changes nothing: all is saved, and Python shuts down."""
+    """From here on a signal changes nothing here: all is saved, or a server takes it itself."""
     for number in _NAMES:
         signal.signal(number, signal.SIG_IGN)
 

@@ -10,6 +10,7 @@ import argparse
 import os
 import sys
 
+from .. import stopping
 from .segment import add_model_arguments
 
 
@@ -55,8 +56,6 @@ def main(args: argparse.Namespace) -> int:
     sys.setswitchinterval(0.0005)
     server = make_server(app, settings, args.host, args.port, log_level='info',
                          timeout_graceful_shutdown=5)
-    try:
-        server.run()
-    except KeyboardInterrupt:  # has been heard: the server has stopped
-        pass
+    stopping.finished()  # the server takes the signals itself, and raises them again at its end
+    server.run()
     return 0
