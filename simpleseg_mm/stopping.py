@@ -42,7 +42,7 @@ def end_in_one_line(line: str = _AGAIN) -> None:
         _watch()
         return
     if _State.process != os.getpid():
-        os.register_at_fork(before=_remember, after_in_child=_watch)
+        os.register_at_fork(before=_remember, after_in_child=_in_fork)
     _State.process, _State.line = os.getpid(), line
     for number in _NAMES:
         signal.signal(number, _on_signal)
@@ -122,6 +122,14 @@ def _is_first() -> bool:
 # --- forked processes ---------------------------------------------------------------------------
 def _remember() -> None:
     _State.parent = os.getpid()
+
+
+def _in_fork() -> None:
+    """A forked worker takes no Ctrl-C, and SIGTERM ends it where it waits: a handler in Python
+    would not get to run there."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    _watch()
 
 
 def _watch() -> None:

@@ -2,6 +2,7 @@
 import json
 import os
 import runpy
+import signal
 import sys
 from pathlib import Path
 
@@ -37,11 +38,15 @@ def run(monkeypatch, capsys):
     """Run a tool; returns its exit code and the JSON object of its last line."""
     def run_tool(tool: str, *args) -> tuple[int, dict, str]:
         monkeypatch.setattr(sys, 'argv', [tool, *map(str, args)])
-        code = 0
+        code, handlers = 0, {number: signal.getsignal(number)
+                             for number in (signal.SIGINT, signal.SIGTERM)}
         try:
             runpy.run_path(str(ROOT / 'tools' / tool), run_name='__main__')
         except SystemExit as end:
             code = end.code or 0
+        finally:  # a tool sets its own
+            for number, handler in handlers.items():
+                signal.signal(number, handler)
         out = capsys.readouterr().out
         lines = out.strip().splitlines()
         return code, json.loads(lines[-1]) if lines and lines[-1][0] == '{' else {}, out

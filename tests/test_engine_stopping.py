@@ -295,6 +295,26 @@ def test_every_tool_ends_in_one_line(toy, args, seconds, number, tmp_path):
 
 
 # --- workers ------------------------------------------------------------------------------------
+def test_forked_workers_end_by_sigterm_wherever_they_wait():
+    """A handler in Python does not run where another thread gets the signal."""
+    code = """
+import multiprocessing, signal
+from simpleseg_mm import stopping
+stopping.end_in_one_line()
+def handlers(_):
+    return [str(signal.getsignal(number)) for number in (signal.SIGINT, signal.SIGTERM)]
+with multiprocessing.get_context('fork').Pool(1) as pool:
+    print(pool.map(handlers, [0])[0])
+for _ in range(30):
+    with multiprocessing.get_context('fork').Pool(3) as pool:
+        pool.map(abs, range(3))
+"""
+    done = subprocess.run([sys.executable, '-c', code], env=ENVIRONMENT, timeout=120, text=True,
+                          capture_output=True)
+    assert (done.returncode, done.stdout.strip()) == (
+        0, str([str(signal.SIG_IGN), str(signal.SIG_DFL)])), done.stderr
+
+
 def children(pid):
     found = subprocess.run(['ps', '-o', 'pid=', '--ppid', str(pid)], text=True,
                            capture_output=True).stdout.split()
