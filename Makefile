@@ -1,5 +1,5 @@
 # Commands for a fresh machine with Python 3.11, pip and make:
-#   make quickstart   install, generate data, SFT, RL, test, draw (about 9 minutes on 2 quiet cores)
+#   make quickstart   install, generate data, SFT, RL, test, draw (about 10 minutes on 2 quiet cores)
 #   make test         install, run the tests
 #   make bench        install, run the benchmarks beside their peers
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
