@@ -9,7 +9,6 @@ import cv2
 import numpy as np
 from PIL import Image
 
-from simpleseg_mm.datasets.transforms import decode_image
 from simpleseg_mm.files import ImageError, load_image, open_picture, orientation_of, replacing
 from simpleseg_mm.files.pictures import turned, upright
 
@@ -275,6 +274,6 @@ def _deep_pixels(image: Image.Image, raw: bytes) -> np.ndarray | None:
 def _trained_alike(raw: bytes, pixels: np.ndarray) -> bool:
     """Whether training reads the file as these pixels."""
     try:
-        return np.array_equal(decode_image(raw), pixels)
+        return np.array_equal(load_image(raw, upright=False), pixels)
     except (OSError, ValueError):
         return False

@@ -316,11 +316,6 @@ class PackQuery(BaseTransform):
         return dict(inputs=image, data_samples=sample)
 
 
-def decode_image(raw: bytes) -> np.ndarray:
-    """Pixels (H, W, 3) uint8 of an encoded image as they are stored. Raises ImageError."""
-    return load_image(raw, upright=False)
-
-
 def target_mask(info: dict) -> np.ndarray:
     """Mask (H, W) bool of all instances of a sample, absent ones all False.
 

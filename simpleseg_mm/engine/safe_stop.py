@@ -12,6 +12,7 @@ from simpleseg_mm import stopping
 from simpleseg_mm.registry import LOOPS
 
 from . import launch
+from .hooks.saving import lacks_validation
 from .hooks.whole_weights import WholeWeightsHook
 from .sharding import deepspeed_engine
 
@@ -71,13 +72,7 @@ class _StopHook(Hook):
     def before_train_epoch(self, runner) -> None:
         """The validation that a run may have been stopped before or in, unless the hook of
         checkpoints knows that it took place."""
-        loop = runner.train_loop
-        if loop.iter == 0 or runner.val_loop is None or (
-                runner.message_hub.runtime_info.get('validated_iter') == loop.iter):
-            return
-        loop._decide_current_val_interval()
-        if loop.iter >= loop.val_begin and (loop.iter % loop.val_interval == 0
-                                            or loop.iter == loop.max_iters):
+        if lacks_validation(runner):
             runner.val_loop.run()
 
     def before_train_iter(self, runner, batch_idx: int, data_batch=None) -> None:

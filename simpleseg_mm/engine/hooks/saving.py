@@ -55,16 +55,10 @@ class WholeCheckpointHook(CheckpointHook):
 
     def before_train_epoch(self, runner) -> None:
         """The validation that the resumed checkpoint lacks."""
-        loop = runner.train_loop
-        if not (self.save_best and isinstance(loop, IterBasedTrainLoop) and loop.iter
-                and runner.val_loop is not None):
-            return
-        loop._decide_current_val_interval()
-        due = loop.iter >= loop.val_begin and (
-            loop.iter % loop.val_interval == 0 or loop.iter == loop.max_iters)
-        if due and runner.message_hub.runtime_info.get('validated_iter') != loop.iter:
-            runner.logger.info(f'The run was stopped before or in the validation at {loop.iter}: '
-                               'it takes place now.')
+        if (self.save_best and isinstance(runner.train_loop, IterBasedTrainLoop)
+                and lacks_validation(runner)):
+            runner.logger.info('The run was stopped before or in the validation at '
+                               f'{runner.train_loop.iter}: it takes place now.')
             runner.val_loop.run()
 
     def _forget_lost_best(self, runner) -> bool:
@@ -201,6 +195,17 @@ class WholeCheckpointHook(CheckpointHook):
             self.best_ckpt_path = path
         else:
             self.best_ckpt_path_dict[key] = path
+
+
+def lacks_validation(runner) -> bool:
+    """Whether a resumed run begins where a validation is due that did not take place."""
+    loop = runner.train_loop
+    if not loop.iter or runner.val_loop is None:
+        return False
+    loop._decide_current_val_interval()
+    due = loop.iter >= loop.val_begin and (
+        loop.iter % loop.val_interval == 0 or loop.iter == loop.max_iters)
+    return due and runner.message_hub.runtime_info.get('validated_iter') != loop.iter
 
 
 @contextmanager
