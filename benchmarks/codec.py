@@ -4,7 +4,7 @@ Objects are those of the COCO photos in ``SIMPLESEG_DATA`` of at least 20 pixels
 blobs where there are none.
 """
 import json
-from typing import Callable, List, Tuple
+from collections.abc import Callable
 
 import cv2
 import numpy as np
@@ -21,7 +21,7 @@ EPSILON = 0.005  # the paper's best
 OURS = dict(preset='paper-exact', grammar='int1000', epsilon=EPSILON)
 
 
-def blob(rng: np.random.Generator, size: Tuple[int, int], vertices: int = 200) -> np.ndarray:
+def blob(rng: np.random.Generator, size: tuple[int, int], vertices: int = 200) -> np.ndarray:
     """``(N, 2)`` outline of a rough star about the middle of an image of ``size`` (h, w)."""
     h, w = size
     angle = -np.linspace(0, 2 * np.pi, vertices, endpoint=False)
@@ -30,7 +30,7 @@ def blob(rng: np.random.Generator, size: Tuple[int, int], vertices: int = 200) -
     return np.stack([w / 2 + radius * np.cos(angle), h / 2 + radius * np.sin(angle)], axis=1)
 
 
-def answers(size: Tuple[int, int], count: int, vertices: int = 20) -> List[tuple]:
+def answers(size: tuple[int, int], count: int, vertices: int = 20) -> list[tuple]:
     """(answer in fixed3, the same in int1000, target) of each: the target is the answer's outline,
     moved and rough."""
     rng = np.random.default_rng(0)
@@ -44,7 +44,7 @@ def answers(size: Tuple[int, int], count: int, vertices: int = 20) -> List[tuple
     return found
 
 
-def objects(count: int) -> Tuple[List[tuple], str]:
+def objects(count: int) -> tuple[list[tuple], str]:
     """(segmentation, h, w) of each object, and where they are from."""
     data = real_data()
     if data is None:
@@ -70,7 +70,7 @@ def compare(name: str, ours: Callable, peer: Callable, count: int, repeats: int,
                unit='ms', **notes)
 
 
-def decode_rows(count: int, repeats: int) -> List[dict]:
+def decode_rows(count: int, repeats: int) -> list[dict]:
     codec, items = PolygonCodec(), answers(SIZE, count)
     # pycocotools' masks lie column after column; so does the peer's target
     columns = [np.asfortranarray(target) for *_, target in items]
@@ -92,14 +92,14 @@ def decode_rows(count: int, repeats: int) -> List[dict]:
             compare('decode_iou_with_mask', masks, peer, count, repeats, what=what)]
 
 
-def encode_rows(count: int, repeats: int) -> List[dict]:
+def encode_rows(count: int, repeats: int) -> list[dict]:
     items, source = objects(count)
     codec = PolygonCodec(**OURS)
     # what the official decoding gives, where it does not raise: on rings of one or two points
     official_codec = PolygonCodec('paper', 'decimal3')
     masks = [official.annotation_mask(*item).astype(np.uint8) for item in items]
 
-    def quality(texts: List[str], reader: PolygonCodec) -> dict:
+    def quality(texts: list[str], reader: PolygonCodec) -> dict:
         ious = [mask_iou(reader.decode(text, mask.shape).mask, mask)
                 for text, mask in zip(texts, masks)]
         return dict(iou=round(float(np.mean(ious)), 4),
@@ -125,7 +125,7 @@ def encode_rows(count: int, repeats: int) -> List[dict]:
     return found
 
 
-def reward_rows(prompts: int, group: int, repeats: int) -> List[dict]:
+def reward_rows(prompts: int, group: int, repeats: int) -> list[dict]:
     """The three rewards of a rollout batch in one thread; the peer gives the IoU alone."""
     items = answers(SIZE, prompts)
     texts = [text for _, text, _ in items for _ in range(group)]
@@ -144,7 +144,7 @@ def reward_rows(prompts: int, group: int, repeats: int) -> List[dict]:
                          'and format; the peer IoU alone; ms an answer')]
 
 
-def rows(quick: bool = False) -> List[dict]:
+def rows(quick: bool = False) -> list[dict]:
     cv2.setNumThreads(1)
     repeats = 2 if quick else 9
     return (decode_rows(4 if quick else 20, repeats) + encode_rows(6 if quick else 100, repeats)

@@ -13,7 +13,7 @@ own CPU time. The last line is one JSON object.
 import argparse
 import json
 import time
-from typing import Callable, Dict, List
+from collections.abc import Callable
 
 import numpy as np
 import torch
@@ -33,7 +33,7 @@ RING = rf'\[{VERTEX}, {VERTEX}(, {VERTEX})+\]'
 ANSWER = rf'\[({RING}(, {RING})*)?\]'
 
 
-def polygons(tokenizer, vertices: int) -> List[List[int]]:
+def polygons(tokenizer, vertices: int) -> list[list[int]]:
     """Token ids of answers in decimal3, end token included."""
     grammar, rng = Grammar.from_name('decimal3'), np.random.default_rng(0)
     texts = [grammar.format_steps([rng.integers(0, grammar.steps + 1, (vertices, 2))])
@@ -54,7 +54,7 @@ class Ours:
     def ban(self, logits: torch.Tensor) -> torch.Tensor:
         return constrained(logits, [(self.guide, state) for state in self.states])
 
-    def take(self, tokens: List[int]) -> None:
+    def take(self, tokens: list[int]) -> None:
         self.states = [self.guide.step(state, token)
                        for state, token in zip(self.states, tokens)]
 
@@ -91,7 +91,7 @@ class LLGuidance(Library):
     def fill(self, number: int) -> None:
         self.torch.fill_next_token_bitmask(self.matchers[number], self.mask, number)
 
-    def take(self, tokens: List[int]) -> None:
+    def take(self, tokens: list[int]) -> None:
         for matcher, token in zip(self.matchers, tokens):
             assert matcher.consume_token(token), matcher.get_error()
 
@@ -111,12 +111,12 @@ class XGrammar(Library):
     def fill(self, number: int) -> None:
         self.matchers[number].fill_next_token_bitmask(self.mask, number)
 
-    def take(self, tokens: List[int]) -> None:
+    def take(self, tokens: list[int]) -> None:
         for matcher, token in zip(self.matchers, tokens):
             assert matcher.accept_token(token)
 
 
-def write(side, logits: torch.Tensor, answers: List[List[int]]) -> None:
+def write(side, logits: torch.Tensor, answers: list[list[int]]) -> None:
     """All passes of the answers."""
     side.begin()
     for tokens in zip(*answers):
@@ -124,7 +124,7 @@ def write(side, logits: torch.Tensor, answers: List[List[int]]) -> None:
         side.take(tokens)
 
 
-def agreement(ours, peer, logits: torch.Tensor, answers: List[List[int]]) -> Dict[str, int]:
+def agreement(ours, peer, logits: torch.Tensor, answers: list[list[int]]) -> dict[str, int]:
     """Places of the answers, and at how many of them both allow the same tokens."""
     same = 0
     for side in (ours, peer):
@@ -137,7 +137,7 @@ def agreement(ours, peer, logits: torch.Tensor, answers: List[List[int]]) -> Dic
     return dict(places=sum(map(len, answers)), same_tokens_allowed=same)
 
 
-def compared(name: str, peer_of: Callable, known, answers: List[List[int]], turns: int) -> dict:
+def compared(name: str, peer_of: Callable, known, answers: list[list[int]], turns: int) -> dict:
     """The row of one library."""
     size, start = len(known), time.process_time()
     ours = Ours(known, size)
@@ -155,7 +155,7 @@ def compared(name: str, peer_of: Callable, known, answers: List[List[int]], turn
                what=f'{ROWS} polygons in decimal3, a vocabulary of {size:,} tokens', **notes)
 
 
-def rows(quick: bool = False, tokenizer: str = '') -> List[dict]:
+def rows(quick: bool = False, tokenizer: str = '') -> list[dict]:
     """A row a library.
 
     Args:

@@ -16,8 +16,8 @@ import json
 import statistics
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
-from typing import Callable, Dict, List, Optional
 
 import torch
 from measure import alternate, one_thread, released, row
@@ -133,17 +133,17 @@ class Writer:
         return answers, time.process_time() - start, self.passes[0]
 
 
-def by_batch(writer: Writer, turns: int) -> Dict[str, List[float]]:
+def by_batch(writer: Writer, turns: int) -> dict[str, list[float]]:
     """Greedy answers a second by the number of questions in a batch, medians of some turns."""
     sizes = [size for size in (1, 2, 4, 8, 16) if size <= len(writer.prompts)]
-    found: Dict[str, List[float]] = dict(batch=sizes, ours=[], peer=[])
+    found: dict[str, list[float]] = dict(batch=sizes, ours=[], peer=[])
     for few in map(writer.first, sizes):
         for name, values in alternate(dict(ours=few.ours, peer=few.peer), turns).items():
             found[name].append(round(len(few.prompts) / statistics.median(values), 2))
     return found
 
 
-def measured(grammar: str, writer: Writer, turns: int) -> List[dict]:
+def measured(grammar: str, writer: Writer, turns: int) -> list[dict]:
     """Rows of one grammar; the first turn warms both sides up and is not counted."""
     answers_a_second, writer = by_batch(writer, turns), writer.first(BATCH)
     seconds, passes, a_token = ([], []), ([], []), ([], [])
@@ -168,7 +168,7 @@ def measured(grammar: str, writer: Writer, turns: int) -> List[dict]:
     ]
 
 
-def rows(quick: bool = False, weights: Optional[Dict[str, str]] = None) -> List[dict]:
+def rows(quick: bool = False, weights: dict[str, str] | None = None) -> list[dict]:
     """All rows: of each grammar greedy passes, greedy seconds, seconds a sampled token.
 
     Args:

@@ -6,13 +6,12 @@ All weights are trained, by the recipe of configs/simpleseg/nano_gspo_refshapes.
 TRL does not do: it learns from all 16 answers of a prompt.
 """
 import argparse
-from typing import List
 
 from gspo_step import compare
 from measure import ROOT
 
 
-def rows(quick: bool = False) -> List[dict]:
+def rows(quick: bool = False) -> list[dict]:
     return [compare('gspo_step_nano', argparse.Namespace(
         config=str(ROOT / 'configs/simpleseg/nano_gspo_refshapes.py'),
         model=str(ROOT / 'configs/_base_/models/nano_random.py'), prompts=2 if quick else 8,

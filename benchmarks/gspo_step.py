@@ -14,7 +14,6 @@ import statistics
 import sys
 import tempfile
 import zlib
-from typing import Optional
 
 from measure import (ROOT, Skip, device, device_name, free_memory, need_cuda, now, peak_gib,
                      row)
@@ -58,7 +57,7 @@ def configure(args: argparse.Namespace, folder: str) -> Config:
     return cfg
 
 
-def measure_steps(cfg: Config, steps: int, seen: Optional[list] = None) -> dict:
+def measure_steps(cfg: Config, steps: int, seen: list | None = None) -> dict:
     """Figures of a few steps after one of warm-up: medians, ``rates`` of each.
 
     ``seen`` takes the pictures and prompts of each step, that of warm-up included.

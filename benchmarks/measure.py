@@ -5,9 +5,9 @@ import platform
 import statistics
 import sys
 import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Callable, Dict, Iterator, List, Optional
 
 import torch
 from torch import nn
@@ -24,15 +24,15 @@ def need_cuda() -> None:
         raise Skip('no CUDA device')
 
 
-def real_data() -> Optional[Path]:
+def real_data() -> Path | None:
     """Folder with real photos, where SIMPLESEG_DATA names one."""
     folder = os.environ.get('SIMPLESEG_DATA', '')
     return Path(folder) if folder and Path(folder).is_dir() else None
 
 
-def alternate(ways: Dict[str, Callable[[], object]], repeats: int,
+def alternate(ways: dict[str, Callable[[], object]], repeats: int,
               clock: Callable[[], float] = time.process_time,
-              before: Optional[Callable[[str], object]] = None) -> Dict[str, List[float]]:
+              before: Callable[[str], object] | None = None) -> dict[str, list[float]]:
     """Seconds of each way, ``repeats`` times in turns after one turn of warm-up.
 
     Args:
@@ -42,7 +42,7 @@ def alternate(ways: Dict[str, Callable[[], object]], repeats: int,
             processes or devices do a part.
         before: called with the name, untimed.
     """
-    seconds: Dict[str, List[float]] = {name: [] for name in ways}
+    seconds: dict[str, list[float]] = {name: [] for name in ways}
     for turn in range(repeats + 1):
         for name, way in ways.items():
             if before is not None:
@@ -68,7 +68,7 @@ def one_thread() -> Iterator[None]:
         torch.set_num_threads(threads)
 
 
-def row(name: str, ours: List[float], peer: Optional[List[float]], unit: str,
+def row(name: str, ours: list[float], peer: list[float] | None, unit: str,
         device: str = 'cpu', more_is_better: bool = False, **notes) -> dict:
     """A row of the report.
 
@@ -125,7 +125,7 @@ def released(hf: nn.Module) -> Iterator[nn.Module]:
         hf.disable_input_require_grads()  # a trainer's checkpointing enables them
 
 
-def peak_gib(start: bool = False) -> Optional[float]:
+def peak_gib(start: bool = False) -> float | None:
     """Most memory of the GPU that was allocated since the last call with ``start``."""
     if not torch.cuda.is_available():
         return None

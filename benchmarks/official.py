@@ -5,7 +5,6 @@ one writes them by hand. Sources of the steps: the paper, and the official repos
 """
 import json
 import re
-from typing import List
 
 import cv2
 import numpy as np
@@ -31,7 +30,7 @@ def mask_text(mask: np.ndarray, epsilon: float) -> str:
     h, w = mask.shape
     contours, _ = cv2.findContours(mask.astype(np.uint8), cv2.RETR_EXTERNAL,
                                    cv2.CHAIN_APPROX_SIMPLE)
-    polygons: List[list] = []
+    polygons: list[list] = []
     for contour in contours:
         tolerance = epsilon * cv2.arcLength(contour, True)
         points = cv2.approxPolyDP(contour, tolerance, True).reshape(-1, 2)

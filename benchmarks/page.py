@@ -1,6 +1,5 @@
 """docs/benchmarks.md, its JSON and its plots, from a report of run.py."""
 import json
-from typing import Dict
 
 import codec
 import run
@@ -11,7 +10,7 @@ FOLDER = ROOT / 'docs/benchmarks'
 START, END = '<!-- figures -->', '<!-- end of figures -->'
 
 
-def write(report: Dict[str, dict], quick: bool = False) -> None:
+def write(report: dict[str, dict], quick: bool = False) -> None:
     """Rewrites what stands between the page's marks; rows of earlier reports stay where this one
     has none."""
     FOLDER.mkdir(exist_ok=True)
@@ -25,7 +24,7 @@ def write(report: Dict[str, dict], quick: bool = False) -> None:
     draw_batches(report)
 
 
-def figures(report: Dict[str, dict]) -> str:
+def figures(report: dict[str, dict]) -> str:
     """The machine, the table, and what each row was."""
     machine = report['machine']
     lines = [f'{machine["cpu"]}, {machine["cores"]} cores, {machine["threads"]} thread(s), load '
@@ -64,7 +63,7 @@ def draw(quick: bool = False) -> None:
     (FOLDER / 'curves.json').write_text(json.dumps(dict(latency=times, tokens=curves)) + '\n')
 
 
-def draw_batches(report: Dict[str, dict]) -> None:
+def draw_batches(report: dict[str, dict]) -> None:
     """Answers a second against the batch, by grammar, where the report has them."""
     figure, axes = _axes()
     for grammar, color in (('decimal3', 'C0'), ('int1000', 'C1')):

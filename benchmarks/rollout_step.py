@@ -4,7 +4,6 @@ Random weights, bfloat16: they end no answer and follow no grammar, so both side
 one by one. What is compared is the reading of the prompt and the passes, without the drafts that
 save a trained model passes. Same network, prompts and sampling, in turns in one process.
 """
-from typing import Dict, List
 
 import numpy as np
 import torch
@@ -29,7 +28,7 @@ def compare(name: str, config: str, prompts: int, limit: int, turns: int) -> dic
     rng = np.random.default_rng(0)
     images = [torch.from_numpy(rng.integers(0, 255, (3, 480, 640), dtype=np.uint8))
               for _ in range(prompts)]
-    tokens: Dict[str, List[int]] = dict(ours=[], peer=[])
+    tokens: dict[str, list[int]] = dict(ours=[], peer=[])
     memory = {}
 
     def finish(side: str, answers: list) -> None:
@@ -55,7 +54,7 @@ def compare(name: str, config: str, prompts: int, limit: int, turns: int) -> dic
                f'{memory["ours"]} GiB, the peer {memory["peer"]}')
 
 
-def rows(quick: bool = False) -> List[dict]:
+def rows(quick: bool = False) -> list[dict]:
     need_cuda()
     return [compare('rollout_7b_g8', 'configs/_base_/models/qwen25vl_7b_random.py', 8,
                     16 if quick else 256, 1 if quick else 3)]

@@ -12,8 +12,8 @@ import json
 import logging
 import sys
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
-from typing import Callable, Dict, List, Optional
 
 import numpy as np
 import torch
@@ -96,7 +96,7 @@ class Collator:
     def __init__(self, tokenizer, image_processor) -> None:
         self.tokenizer, self.image_processor = tokenizer, image_processor
 
-    def __call__(self, items: List[dict]) -> Dict[str, torch.Tensor]:
+    def __call__(self, items: list[dict]) -> dict[str, torch.Tensor]:
         images = [Image.open(item['image']).convert('RGB') for item in items]
         visual = self.image_processor(images=images, return_tensors='pt')
         texts = []
@@ -140,7 +140,7 @@ class Clock(TrainerCallback):
     """When batches end."""
 
     def __init__(self) -> None:
-        self.ends: List[float] = []
+        self.ends: list[float] = []
 
     def on_step_end(self, args, state, control, **kwargs) -> None:
         self.ends.append(now())
@@ -152,7 +152,7 @@ class Clock(TrainerCallback):
 
 
 def trainer_steps(mllm, data: Dataset, folder: str, batch_size: int, steps: int, warmup: int,
-                  optimizer: Optional[torch.optim.Optimizer] = None, hf=None, **options) -> float:
+                  optimizer: torch.optim.Optimizer | None = None, hf=None, **options) -> float:
     """Seconds of ``steps`` batches of the Trainer, after ``warmup`` others.
 
     Args:
@@ -194,7 +194,7 @@ def meet_all(loop) -> None:
         next(loop.dataloader_iterator)
 
 
-def rows(quick: bool = False) -> List[dict]:
+def rows(quick: bool = False) -> list[dict]:
     steps, warmup, turns, scenes = (2, 1, 2, 40) if quick else (30, 5, 5, 400)
     with tempfile.TemporaryDirectory() as folder:
         runner = build(folder, scenes)
@@ -203,8 +203,8 @@ def rows(quick: bool = False) -> List[dict]:
         data = Conversations(Path(folder) / 'conversations', loop.dataloader.dataset,
                              min(scenes, 4 if quick else 240))
         hf, size = copy.deepcopy(mllm.hf), loop.dataloader.batch_size
-        seconds: Dict[str, List[float]] = dict(ours=[], peer=[])
-        ways: Dict[str, Callable[[], float]] = dict(
+        seconds: dict[str, list[float]] = dict(ours=[], peer=[])
+        ways: dict[str, Callable[[], float]] = dict(
             ours=lambda: runner_steps(loop, steps, warmup),
             peer=lambda: trainer_steps(mllm, data, f'{folder}/trainer', size, steps, warmup,
                                        hf=hf))

@@ -18,7 +18,6 @@ import statistics
 import sys
 import tempfile
 from pathlib import Path
-from typing import List, Optional, Tuple
 
 import numpy as np
 import torch
@@ -65,7 +64,7 @@ class Stars(Dataset):
 
 
 def build(folder: str, model: str, batch_size: int, micro_batches: int,
-          options: Optional[dict] = None):
+          options: dict | None = None):
     """Runner of the config on generated pictures."""
     cfg = Config.fromfile(str(CONFIG))
     cfg.model = Config.fromfile(model).model
@@ -79,7 +78,7 @@ def build(folder: str, model: str, batch_size: int, micro_batches: int,
         return runner_of(cfg, folder)
 
 
-def counted(model, dataset: Dataset) -> Tuple[float, int]:
+def counted(model, dataset: Dataset) -> tuple[float, int]:
     """FLOPs and tokens of the whole dataset: 6 FLOPs a parameter a patch (vision tower) or token
     (language model, no embedding)."""
     parts = {'vision': 0, 'projector': 0, 'llm': 0}
@@ -96,7 +95,7 @@ def counted(model, dataset: Dataset) -> Tuple[float, int]:
 
 
 def compare(name: str, model: str, batch_size: int, micro_batches: int, turns: int,
-            peak_tflops: float, peer: bool = True, options: Optional[dict] = None) -> dict:
+            peak_tflops: float, peer: bool = True, options: dict | None = None) -> dict:
     """A row of samples a second, with memory and MFU; ``peer``: whether to run the Trainer;
     ``options``: override our config, the peer recomputes every layer.
 
@@ -142,7 +141,7 @@ def compare(name: str, model: str, batch_size: int, micro_batches: int, turns: i
                reserved_gib=round(torch.cuda.max_memory_reserved() / 2**30, 2) if cuda else None)
 
 
-def rows(quick: bool = False) -> List[dict]:
+def rows(quick: bool = False) -> list[dict]:
     need_cuda()
     model = str(ROOT / 'configs/_base_/models/qwen25vl_7b_random.py')
     update = compare('sft_update_7b', model, 16, 4 if quick else 16, 1, 989., peer=False)

@@ -6,7 +6,7 @@ over the updates, where ours learns prompt by prompt; and it generates by transf
 """
 import statistics
 import zlib
-from typing import List, Sequence, Tuple
+from collections.abc import Sequence
 from unittest.mock import patch
 
 import torch
@@ -25,7 +25,7 @@ from simpleseg_mm.models.backbones.base import MLLMAdapter
 from simpleseg_mm.registry import MODELS
 
 #: pictures, uint8 (3, H, W), and their prompts
-Batch = Tuple[Sequence[Tensor], Sequence[str]]
+Batch = tuple[Sequence[Tensor], Sequence[str]]
 
 #: the chat template of nano's tokenizer, for messages in parts, as TRL makes them
 CHAT_TEMPLATE = (
@@ -74,7 +74,7 @@ class Clock(TrainerCallback):
     does between two updates is left out, as on our side."""
 
     def __init__(self) -> None:
-        self.seconds: List[float] = []
+        self.seconds: list[float] = []
 
     def on_step_begin(self, args, state, control, **kwargs) -> None:
         self.start = now()
@@ -88,14 +88,14 @@ class Checksum:
     __name__ = 'checksum'
 
     def __init__(self) -> None:
-        self.tokens: List[int] = []
+        self.tokens: list[int] = []
 
-    def __call__(self, completions, completion_ids, **columns) -> List[float]:
+    def __call__(self, completions, completion_ids, **columns) -> list[float]:
         self.tokens.append(sum(map(len, completion_ids)))
         return [zlib.crc32(message['content'].encode()) / 2**32 for message, in completions]
 
 
-def arguments(cfg: Config, rollouts: int, banned: List[int], folder: str) -> GRPOConfig:
+def arguments(cfg: Config, rollouts: int, banned: list[int], folder: str) -> GRPOConfig:
     """The settings of a GSPO config, in TRL's names."""
     loop, rollout, objective = cfg.train_cfg, cfg.train_cfg.rollout, cfg.train_cfg.objective
     if loop.get('down_sample'):

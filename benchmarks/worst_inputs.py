@@ -13,7 +13,7 @@ import sys
 import time
 import tracemalloc
 import warnings
-from typing import Callable, List, Tuple
+from collections.abc import Callable
 
 import numpy as np
 
@@ -57,10 +57,10 @@ class Answers:
     def text(self, genes: dict) -> str:
         rng = np.random.default_rng(genes['seed'])
         near, far = 1000 * genes['spread'], 999 - 1000 * min(genes['spread'], 0.9)
-        rings: List[str] = []
+        rings: list[str] = []
         room = MAX_CHARS - 2
         while room > 30:
-            vertices: List[str] = []
+            vertices: list[str] = []
             while len(vertices) < genes['ring'] and room > 16:
                 up = len(vertices) % 2
                 x = rng.integers(0, genes['digits'] + 1)
@@ -109,7 +109,7 @@ class Masks:
 
 
 def search(source, cost: Callable[[dict], float], seconds: float, seed: int = 0
-           ) -> Tuple[float, dict, int]:
+           ) -> tuple[float, dict, int]:
     """The worst cost found, its genes, and how many were tried."""
     rng = np.random.default_rng(seed)
     worst, best, tries = -1.0, None, 0

@@ -6,7 +6,7 @@ A subcommand is a module of ``simpleseg_mm.commands`` with ``add_arguments(parse
 import argparse
 import importlib
 import sys
-from typing import Optional, Sequence
+from collections.abc import Sequence
 
 from . import __version__, stopping
 
@@ -16,7 +16,7 @@ COMMANDS = {'segment': 'simpleseg_mm.commands.segment',
             'serve': 'simpleseg_mm.commands.serve'}
 
 
-def main(argv: Optional[Sequence[str]] = None) -> int:
+def main(argv: Sequence[str] | None = None) -> int:
     """Run a subcommand; its exit status."""
     if argv is None:  # this process is the command
         stopping.end_in_one_line('what was written is kept; the same command starts again.')

@@ -1,9 +1,10 @@
 """What is asked of a picture and what comes back: plain data, numpy alone."""
 import math
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Iterable, Optional, Tuple, Union
+from typing import Union
 
 import numpy as np
 
@@ -23,9 +24,9 @@ class Prompt:
         ValueError: none or several are given, an empty expression, numbers that are no point or
             no box, or a box of no or negative size.
     """
-    text: Optional[str] = None
-    point: Optional[Tuple[float, float]] = None
-    box: Optional[Tuple[float, float, float, float]] = None
+    text: str | None = None
+    point: tuple[float, float] | None = None
+    box: tuple[float, float, float, float] | None = None
 
     def __post_init__(self) -> None:
         given = [kind for kind in ('text', 'point', 'box') if getattr(self, kind) is not None]
@@ -69,7 +70,7 @@ class Prompt:
         raise ValueError(f'a prompt is an expression, dict(point=(x, y)) or dict(box=(x1, y1, x2, '
                          f'y2)); got {value!r:.80}')
 
-    def within(self, size: Tuple[int, int]) -> 'Prompt':
+    def within(self, size: tuple[int, int]) -> 'Prompt':
         """The prompt for a picture of ``size`` (h, w), a box cut to it.
 
         Raises:
@@ -91,7 +92,7 @@ class Prompt:
         return self
 
 
-def _numbers(value, count: int, kind: str) -> Tuple[float, ...]:
+def _numbers(value, count: int, kind: str) -> tuple[float, ...]:
     try:
         numbers = tuple(float(number) for number in value)
     except (TypeError, ValueError, OverflowError):
@@ -161,13 +162,13 @@ class Segmentation:
         warnings: why the answer may mean nothing, a sentence each.
     """
     image: str
-    size: Tuple[int, int]
+    size: tuple[int, int]
     prompt: Prompt
-    parts: Tuple[Part, ...]
+    parts: tuple[Part, ...]
     mask: np.ndarray
-    box: Optional[np.ndarray]
+    box: np.ndarray | None
     text: str
-    confidence: Optional[float]
+    confidence: float | None
     valid: bool
     finished: bool
     says_nothing: bool
@@ -175,7 +176,7 @@ class Segmentation:
     seconds: float
     codec: str
     index: int = 0
-    warnings: Tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
 
     @property
     def label(self) -> str:

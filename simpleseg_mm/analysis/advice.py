@@ -1,7 +1,6 @@
 """What would make a run fit."""
 import copy
 from dataclasses import dataclass
-from typing import List, Optional, Tuple
 
 from mmengine.config import Config
 
@@ -49,7 +48,7 @@ class Knob:
         return cfg
 
 
-def knobs_of(cfg: Config, batch: Batch, gpus: int) -> List[Knob]:
+def knobs_of(cfg: Config, batch: Batch, gpus: int) -> list[Knob]:
     """What could help, first what changes no result."""
     mllm, rl = cfg.model.mllm, launch.is_rl(cfg)
     rows = 'train_cfg.micro_batch_size' if rl else 'train_dataloader.batch_size'
@@ -91,7 +90,7 @@ def knobs_of(cfg: Config, batch: Batch, gpus: int) -> List[Knob]:
 
 
 def _rehearsed(knob: Knob, cfg: Config, batch: Batch, known: Measured,
-               gpus: int) -> Tuple[Config, Measured, float]:
+               gpus: int) -> tuple[Config, Measured, float]:
     """The changed config, what it takes, and its peak in GiB a GPU."""
     cfg = knob.apply(cfg)
     found = rehearse(cfg, batch, gpus, known=None if knob.changes_update else known)
@@ -100,11 +99,11 @@ def _rehearsed(knob: Knob, cfg: Config, batch: Batch, known: Measured,
 
 
 def use_of_spare_memory(cfg: Config, batch: Batch, measured: Measured, gpus: int,
-                        gpu_memory: float) -> Optional[dict]:
+                        gpu_memory: float) -> dict | None:
     """Of a config that fits, how little recomputing fits too; ``None``: as much as it does."""
     present = float(cfg.model.mllm.get('gradient_checkpointing') or 0)
 
-    def tried(share: float) -> Optional[dict]:
+    def tried(share: float) -> dict | None:
         knob = Knob(f'{share:.0%} of the layers recomputed' if share else
                     'no gradient checkpointing', {'model.mllm.gradient_checkpointing': share})
         _, found, peak = _rehearsed(knob, cfg, batch, measured, gpus)

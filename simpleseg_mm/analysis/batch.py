@@ -1,6 +1,5 @@
 """What a training step reads: sizes of pictures and answers, from a config's dataset and codec."""
 from dataclasses import dataclass
-from typing import Optional, Tuple
 
 from mmengine.config import Config
 
@@ -32,15 +31,15 @@ class Batch:
         mean: tokens an answer that time is planned for.
         sources: (what, value, where it is from).
     """
-    picture: Tuple[int, int]
+    picture: tuple[int, int]
     turns: int
     longest: int
     mean: float
-    sources: Tuple[Tuple[str, str, str], ...]
+    sources: tuple[tuple[str, str, str], ...]
 
 
-def plan_batch(cfg: Config, picture: Optional[Tuple[int, int]] = None,
-               answer_tokens: Optional[int] = None) -> Batch:
+def plan_batch(cfg: Config, picture: tuple[int, int] | None = None,
+               answer_tokens: int | None = None) -> Batch:
     """Sizes of pictures and answers, from the config's dataset and codec.
 
     Args:

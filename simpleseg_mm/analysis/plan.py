@@ -5,7 +5,6 @@ Memory is measured, not estimated: the config's own training step is rehearsed w
 :mod:`.sharing`.
 """
 from math import ceil
-from typing import Optional, Tuple
 
 from mmengine.config import Config
 
@@ -18,8 +17,8 @@ from .step import Measured, rehearse
 
 
 def make_plan(cfg: Config, gpus: int, gpu_memory: float, mfu: float = 0.35,
-              peak_tflops: float = 989., picture: Optional[Tuple[int, int]] = None,
-              answer_tokens: Optional[int] = None, tokens_per_s: Optional[float] = None,
+              peak_tflops: float = 989., picture: tuple[int, int] | None = None,
+              answer_tokens: int | None = None, tokens_per_s: float | None = None,
               advise: bool = True) -> dict:
     """What a training run needs, and what would make it fit.
 
@@ -75,7 +74,7 @@ def make_plan(cfg: Config, gpus: int, gpu_memory: float, mfu: float = 0.35,
 
 
 def _sources(cfg: Config, gpus: int, mfu: float, peak_tflops: float,
-             tokens_per_s: Optional[float]) -> list:
+             tokens_per_s: float | None) -> list:
     rows = [['memory', 'rehearsed', "the config's own step on tensors without data, tensors that "
              'live at once; buffers inside kernels are not seen'],
             ['reserve', f'{RESERVE_GIB:g} GiB + {RESERVE_SHARE:.0%}',
@@ -96,7 +95,7 @@ def _sources(cfg: Config, gpus: int, mfu: float, peak_tflops: float,
 
 
 def _work(cfg: Config, batch: Batch, measured: Measured, gpus: int, mfu: float,
-          peak_tflops: float, tokens_per_s: Optional[float]) -> dict:
+          peak_tflops: float, tokens_per_s: float | None) -> dict:
     """Tokens, FLOPs and time. A sample's FLOPs are taken in proportion to its tokens."""
     settings = cfg.train_cfg
     forward, backward = measured.phases['forward'], measured.phases['backward']

@@ -1,5 +1,4 @@
 """A linear layer of few bits as a planner sees it: its bytes and its work."""
-from typing import Tuple
 
 import torch
 from torch import Tensor, nn
@@ -39,7 +38,7 @@ class QuantizedLinear(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         dtype = x.dtype
 
-        def whole(shape: Tuple[int, ...]) -> Tensor:
+        def whole(shape: tuple[int, ...]) -> Tensor:
             return self.absmax.new_empty(shape, dtype=dtype)
 
         with saved_tensors_hooks(lambda saved: tuple(saved.shape), whole):

@@ -5,9 +5,9 @@ checkpointing, the optimizer. Only its floating-point tensors hold nothing, so t
 seconds and no memory. Integers are real: token ids, masks and positions decide about shapes.
 """
 from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Dict, Iterable, Iterator, Sequence
 from weakref import finalize
 
 import torch
@@ -48,7 +48,7 @@ class Phase:
         flops: floating-point operations of matrix products, convolutions and attention.
         recomputed: those of ``flops`` that gradient checkpointing spent a second time.
     """
-    peak: Dict[str, int] = field(default_factory=dict)
+    peak: dict[str, int] = field(default_factory=dict)
     flops: int = 0
     recomputed: int = 0
 
@@ -75,7 +75,7 @@ class Rehearsal(TorchDispatchMode):
         self._fake = FakeTensorMode(allow_non_fake_inputs=True)
         self._device = torch.device(device)
         self._vocabulary = vocabulary
-        self._storages: Dict[int, list] = {}  # its number -> [category, bytes]
+        self._storages: dict[int, list] = {}  # its number -> [category, bytes]
         self.alive: Counter = Counter()
         self._phase = Phase()
 
@@ -91,7 +91,7 @@ class Rehearsal(TorchDispatchMode):
     def adopt(self, model: nn.Module) -> None:
         """Turns parameters and buffers of a model on the meta device into tensors without data;
         both are filed as 'weights'."""
-        taken: Dict[int, Tensor] = {}
+        taken: dict[int, Tensor] = {}
 
         def empty(tensor: Tensor) -> Tensor:
             if id(tensor) not in taken:

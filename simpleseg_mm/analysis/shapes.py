@@ -1,6 +1,5 @@
 """Models without weights and without a hub: the shapes of pretrained MLLMs."""
 from pathlib import Path
-from typing import Dict
 
 import torch
 from mmengine.config import Config
@@ -15,7 +14,7 @@ _PACKAGE = Path(__file__).resolve().parent.parent
 _ORIGIN = ('pretrained', 'config', 'processor', 'init')
 
 
-def shapes() -> Dict[str, Path]:
+def shapes() -> dict[str, Path]:
     """What is loaded -> the config of its shape.
 
     There is no list: in ``configs/_base_/models``, ``NAME_random.py`` is the shape of what

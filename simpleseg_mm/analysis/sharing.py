@@ -1,5 +1,4 @@
 """What several GPUs change: what data parallelism adds, and what sharding divides."""
-from typing import Dict
 
 from mmengine.config import Config
 
@@ -19,7 +18,7 @@ def strategy_of(cfg: Config) -> str:
     return 'DDP'
 
 
-def share_out(cfg: Config, measured: Measured, name: str, gpus: int) -> Dict[str, int]:
+def share_out(cfg: Config, measured: Measured, name: str, gpus: int) -> dict[str, int]:
     """Bytes by part of one GPU of several, at the peak of a phase of one process.
 
     - DDP copies the gradients into buckets (MMEngine's default), or keeps them there

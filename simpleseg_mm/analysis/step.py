@@ -1,8 +1,8 @@
 """A config's training step, rehearsed without data: what each of its phases takes."""
 import copy
+from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
-from typing import Dict, List, Optional, Sequence, Tuple
 from unittest import mock
 
 import torch
@@ -40,8 +40,8 @@ class Measured:
         layer, root: bytes of (weights, trained weights) of the largest repeated layer, and of
             what is outside repeated layers.
     """
-    phases: Dict[str, Phase] = field(default_factory=dict)
-    parts: Dict[str, Tuple[int, int]] = field(default_factory=dict)
+    phases: dict[str, Phase] = field(default_factory=dict)
+    parts: dict[str, tuple[int, int]] = field(default_factory=dict)
     sample_tokens: int = 0
     visual_tokens: int = 0
     batch_tokens: int = 0
@@ -50,12 +50,12 @@ class Measured:
     state: int = 0
     trained_count: int = 0
     packing: bool = False
-    layer: Tuple[int, int] = (0, 0)
-    root: Tuple[int, int] = (0, 0)
+    layer: tuple[int, int] = (0, 0)
+    root: tuple[int, int] = (0, 0)
 
 
 def rehearse(cfg: Config, batch: Batch, processes: int = 1, on_gpu: bool = True,
-             known: Optional[Measured] = None) -> Measured:
+             known: Measured | None = None) -> Measured:
     """Runs the config's training step without data.
 
     Args:
@@ -142,7 +142,7 @@ def _census(model: nn.Module) -> Measured:
                                       for all_, column in zip(total, zip(*layers))))
 
 
-def _layers(module: nn.Module) -> List[nn.Module]:
+def _layers(module: nn.Module) -> list[nn.Module]:
     """The outermost members of module lists: what a sharding wraps."""
     found = []
     for child in module.children():
@@ -150,7 +150,7 @@ def _layers(module: nn.Module) -> List[nn.Module]:
     return found
 
 
-def _size(module: nn.Module) -> Tuple[int, int]:
+def _size(module: nn.Module) -> tuple[int, int]:
     parameters = list(module.parameters())
     return bytes_of(parameters), bytes_of(p for p in parameters if p.requires_grad)
 
@@ -163,7 +163,7 @@ def _as_in_the_run(optimizer: torch.optim.Optimizer, processes: int, on_gpu: boo
         if on_gpu and optimizer._ns_dtype is None:
             optimizer._ns_dtype = 'bfloat16'
         if optimizer._share and processes > 1:
-            def first(stacks: List[Tensor], steps: int, shared: bool) -> None:
+            def first(stacks: list[Tensor], steps: int, shared: bool) -> None:
                 stacks[0] = orthogonalize(stacks[0], steps)  # the others come from the others
 
             optimizer._processes = lambda spread: processes
@@ -181,7 +181,7 @@ def _blank_gradients(rehearsal: Rehearsal, parameters: Sequence[Tensor]) -> None
             rehearsal.file([p.grad], 'gradients')
 
 
-def training_turns(mllm, batch: Batch, row: int) -> List[tuple]:
+def training_turns(mllm, batch: Batch, row: int) -> list[tuple]:
     """A conversation of a row; all but the first row are a token shorter, so that there is
     padding, as there always is, and begin with another digit, as they share no more than the
     prompt."""
@@ -245,7 +245,7 @@ def _rehearse_rl(rehearsal, cfg, model, image, batch, phases, trained, reference
 
 @torch.no_grad()
 def _rehearse_generation(rehearsal, mllm, image, prompts: int, group: int, new_tokens: int,
-                         sampling: Optional[Sampling] = None) -> Phase:
+                         sampling: Sampling | None = None) -> Phase:
     """Prefill, then one token with a cache; the cache is then counted at its full length."""
     batch = mllm.encode([image] * prompts, [[(question(), None)]] * prompts, for_generation=True)
     length = batch['input_ids'].shape[1]
@@ -270,5 +270,5 @@ def _rehearse_generation(rehearsal, mllm, image, prompts: int, group: int, new_t
     return decode if decode.total >= prefill.total else prefill
 
 
-def _cached(cache) -> List[Tensor]:
+def _cached(cache) -> list[Tensor]:
     return [x for layer in cache.layers for x in (layer.keys, layer.values)]

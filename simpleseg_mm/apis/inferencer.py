@@ -1,8 +1,9 @@
 """From a picture and a prompt to polygons: MMEngine's inferencer for SimpleSeg."""
 import copy
 import json
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Callable, Iterator, List, NamedTuple, Optional, Sequence, Tuple, Union
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -25,7 +26,7 @@ from ..visualization import write_image
 from .loading import load_weights, query_of, resolve
 from .taught import Taught
 
-PromptLike = Union[Prompt, str, dict]
+PromptLike = Prompt | str | dict
 
 
 class _Query(NamedTuple):
@@ -79,10 +80,10 @@ class SimpleSegInferencer(BaseInferencer):
     visualize_kwargs = {'return_vis', 'show', 'wait_time', 'no_save_vis'}
     postprocess_kwargs = {'no_save_pred', 'print_result', 'out_dir'}
 
-    def __init__(self, model: Union[str, dict, Config, None] = None,
-                 weights: Optional[str] = None, device: Optional[str] = None,
+    def __init__(self, model: str | dict | Config | None = None,
+                 weights: str | None = None, device: str | None = None,
                  scope: str = 'simpleseg_mm', show_progress: bool = True,
-                 cfg_options: Optional[dict] = None) -> None:
+                 cfg_options: dict | None = None) -> None:
         self.device = usable_device(device)
         cfg, checkpoint = resolve(model, weights)
         cfg.merge_from_dict(cfg_options or {})
@@ -98,7 +99,7 @@ class SimpleSegInferencer(BaseInferencer):
 
     # --- typed ---------------------------------------------------------------------------------
     def segment(self, inputs, prompts, batch_size: int = 1, on_error: str = 'raise'
-                ) -> List[Segmentation]:
+                ) -> list[Segmentation]:
         """Answers, picture by picture and prompt by prompt.
 
         Args:
@@ -113,7 +114,7 @@ class SimpleSegInferencer(BaseInferencer):
         return [result for *_, result in self._run(inputs, prompts, batch_size, on_error)]
 
     def write(self, inputs, prompts, out_dir: str, batch_size: int = 1, on_error: str = 'raise'
-              ) -> List[Segmentation]:
+              ) -> list[Segmentation]:
         """As :meth:`segment`, with ``out_dir/vis/NAME.png`` and ``out_dir/preds/NAME.json``
         written as the answers come."""
         names, results = FileNames(), []
@@ -124,7 +125,7 @@ class SimpleSegInferencer(BaseInferencer):
         return results
 
     def ask(self, picture: np.ndarray, prompt: PromptLike,
-            on_text: Optional[Callable[[str], None]] = None) -> Segmentation:
+            on_text: Callable[[str], None] | None = None) -> Segmentation:
         """One prompt about one loaded picture ((H, W, 3) uint8, RGB), without a bar.
 
         Args:
@@ -137,9 +138,9 @@ class SimpleSegInferencer(BaseInferencer):
         tell = None if on_text is None else lambda _, text: on_text(text)
         return self.ask_batch([(picture, prompt)], tell)[0]
 
-    def ask_batch(self, asked: Sequence[Tuple[np.ndarray, PromptLike]],
-                  on_text: Optional[Callable[[int, str], Optional[bool]]] = None
-                  ) -> List[Segmentation]:
+    def ask_batch(self, asked: Sequence[tuple[np.ndarray, PromptLike]],
+                  on_text: Callable[[int, str], bool | None] | None = None
+                  ) -> list[Segmentation]:
         """Several loaded pictures and a prompt each, answered together.
 
         Args:
@@ -154,9 +155,9 @@ class SimpleSegInferencer(BaseInferencer):
                    for index, (picture, prompt) in enumerate(asked)]
         if on_text is None:
             return [result for *_, result in self._answer(queries)]
-        written: List[List[int]] = [[] for _ in queries]
+        written: list[list[int]] = [[] for _ in queries]
 
-        def on_tokens(row: int, token_ids: Sequence[int]) -> Optional[bool]:
+        def on_tokens(row: int, token_ids: Sequence[int]) -> bool | None:
             written[row].extend(token_ids)
             return on_text(row, self.model.mllm._read(written[row]).text)
 
@@ -201,7 +202,7 @@ class SimpleSegInferencer(BaseInferencer):
         return self.postprocess(predictions, pictures if return_vis else None)
 
     def visualize(self, inputs: Sequence[_Query], preds: Sequence[DetDataSample],
-                  show: bool = False, wait_time: float = 0) -> List[np.ndarray]:
+                  show: bool = False, wait_time: float = 0) -> list[np.ndarray]:
         """Pictures (H, W, 3) uint8 RGB of answers: outline, vertices in order, the text."""
         pictures = [self.visualizer.draw_query(query.picture, sample, draw_gt=False)
                     for query, sample in zip(inputs, preds)]
@@ -215,7 +216,7 @@ class SimpleSegInferencer(BaseInferencer):
         return dict(predictions=preds, visualization=visualization)
 
     @torch.no_grad()
-    def forward(self, inputs: dict, **options) -> List[DetDataSample]:
+    def forward(self, inputs: dict, **options) -> list[DetDataSample]:
         """Samples with predictions; ``options`` are those of ``SimpleSeg.answer``."""
         return self.model.predict(**self.model.data_preprocessor(inputs, False), **options)
 
@@ -232,21 +233,21 @@ class SimpleSegInferencer(BaseInferencer):
             raise ValueError(f"on_error is {on_error!r}; choose 'raise' or 'skip'")
         sources = self._inputs_to_list(inputs)
         asked = prompts_by_picture(prompts, len(sources))
-        self.errors: List[str] = []
+        self.errors: list[str] = []
         queries = self._queries(sources, asked, on_error)
         if self.show_progress:
             queries = track(queries, total=sum(map(len, asked)), description='Inference')
         for chunk in self._get_chunk_data(queries, batch_size):
             yield from self._answer(chunk)
 
-    def _answer(self, queries: Sequence[_Query], **options) -> List[tuple]:
+    def _answer(self, queries: Sequence[_Query], **options) -> list[tuple]:
         with DefaultScope.overwrite_default_scope(self.scope):
             batch, = self.preprocess(queries, len(queries))
             samples = self.forward(batch, **options)
         return [(query, sample, _read(query, sample, self.taught))
                 for query, sample in zip(queries, samples)]
 
-    def _queries(self, sources: list, asked: List[List[Prompt]], on_error: str
+    def _queries(self, sources: list, asked: list[list[Prompt]], on_error: str
                  ) -> Iterator[_Query]:
         """Pictures are read one after the other, each once."""
         for index, (source, prompts) in enumerate(zip(sources, asked)):
@@ -276,7 +277,7 @@ class SimpleSegInferencer(BaseInferencer):
         return inputs
 
     # --- building ------------------------------------------------------------------------------
-    def _init_model(self, cfg: Config, weights: Optional[str], device: str = 'cpu'):
+    def _init_model(self, cfg: Config, weights: str | None, device: str = 'cpu'):
         model = MODELS.build(cfg.model)
         if weights is not None:
             load_weights(model, cfg, weights)
@@ -303,7 +304,7 @@ class SimpleSegInferencer(BaseInferencer):
                         TRANSFORMS.build(dict(type='PackQuery'))])
 
 
-def usable_device(name: Optional[str]) -> str:
+def usable_device(name: str | None) -> str:
     """The device that is meant; None: the GPU where there is one.
 
     Raises:
@@ -320,7 +321,7 @@ def usable_device(name: Optional[str]) -> str:
     return name
 
 
-def prompts_by_picture(prompts, count: int) -> List[List[Prompt]]:
+def prompts_by_picture(prompts, count: int) -> list[list[Prompt]]:
     """A list of prompts for each of ``count`` pictures.
 
     Raises:
@@ -357,8 +358,8 @@ def _read(query: _Query, sample: DetDataSample, taught: Taught) -> Segmentation:
         warnings=taught.doubts(query.picture, query.prompt))
 
 
-def _save(out_dir: Path, name: str, picture: Optional[np.ndarray],
-          result: Optional[Segmentation]) -> None:
+def _save(out_dir: Path, name: str, picture: np.ndarray | None,
+          result: Segmentation | None) -> None:
     if picture is not None:
         write_image(picture, out_dir / 'vis' / f'{name}.png')
     if result is not None:

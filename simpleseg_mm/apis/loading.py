@@ -1,9 +1,9 @@
 """Which config and which weights a user means: a config, a checkpoint, a folder, a name."""
 import json
 import os.path as osp
+from collections.abc import Iterable
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Iterable, Optional, Tuple
 
 from mmengine.config import Config
 from mmengine.infer import BaseInferencer
@@ -24,7 +24,7 @@ DEFAULT = 'simpleseg_mm://nano_sft'
 NOTE = 'simpleseg.json'
 
 
-def resolve(model: Optional[str], weights: Optional[str]) -> Tuple[Config, Optional[str]]:
+def resolve(model: str | None, weights: str | None) -> tuple[Config, str | None]:
     """The config and the checkpoint that are meant.
 
     Args:
@@ -63,7 +63,7 @@ def resolve(model: Optional[str], weights: Optional[str]) -> Tuple[Config, Optio
     return cfg, weights
 
 
-def _of_run(name: Optional[str]) -> Optional[str]:
+def _of_run(name: str | None) -> str | None:
     """The checkpoint where a run's folder, or ``best`` or ``last`` in one, is named."""
     if not isinstance(name, str) or '://' in name or osp.isfile(name):
         return name
@@ -93,7 +93,7 @@ def load_weights(model, cfg: Config, path: str, not_compared: Iterable[str] = ()
     _load_checkpoint_to_model(model, checkpoint)
 
 
-def note_of(cfg: Config) -> Optional[dict]:
+def note_of(cfg: Config) -> dict | None:
     """What exported weights need to be used without their config, for ``simpleseg.json`` beside
     them: adapter, pixels, generation, prompt form, codec, what was taught. None where the config
     has no codec. transformers and inference engines pass the file over.
@@ -180,7 +180,7 @@ def _released(family: str, pretrained: str) -> Config:
     return cfg
 
 
-def _config_named(name: str) -> Optional[Config]:
+def _config_named(name: str) -> Config | None:
     root = config_root()
     for entry in BaseInferencer._get_models_from_metafile(root):
         if entry['Name'].lower() == name.lower():

@@ -7,8 +7,9 @@ config that it stores in a checkpoint.
 import ast
 import inspect
 import math
+from collections.abc import Callable, Iterator, Mapping
 from reprlib import repr as short
-from typing import Any, Callable, Dict, Iterator, Mapping, Tuple
+from typing import Any
 
 from ..models import MLLMAdapter
 from ..polygon import PolygonCodec
@@ -148,7 +149,7 @@ def check_stored(config: Mapping, where: str) -> None:
         _refuse(where, 'visualizer', visualizer, 'a SimpleSegVisualizer')
 
 
-def parse_config(text: str, where: str) -> Dict[str, Any]:
+def parse_config(text: str, where: str) -> dict[str, Any]:
     """Settings of a config as MMEngine writes it into a checkpoint: ``name = value``, where values
     are numbers, texts, lists, tuples and ``dict(...)`` of such. Nothing is run.
 
@@ -166,7 +167,7 @@ def parse_config(text: str, where: str) -> Dict[str, Any]:
                          'give the config file too') from None
 
 
-def _assigned(module: ast.Module) -> Iterator[Tuple[str, Any]]:
+def _assigned(module: ast.Module) -> Iterator[tuple[str, Any]]:
     for line in module.body:
         if not (isinstance(line, ast.Assign) and len(line.targets) == 1
                 and isinstance(line.targets[0], ast.Name)):
@@ -199,7 +200,7 @@ def _literal(node: ast.expr) -> Any:
     raise ValueError(f'line {getattr(node, "lineno", "?")} holds a {type(node).__name__}')
 
 
-def _check_adapter(mllm: Any, known: Dict[str, Allowed], where: str, place: str) -> None:
+def _check_adapter(mllm: Any, known: dict[str, Allowed], where: str, place: str) -> None:
     kind = mllm.get('type') if isinstance(mllm, Mapping) else None
     adapter = MODELS.module_dict.get(kind) if _text(kind) else None
     if not (inspect.isclass(adapter) and issubclass(adapter, MLLMAdapter)):
@@ -236,13 +237,13 @@ def _never(value: Any) -> bool:
     return value is None
 
 
-def _fits(content: Any, known: Dict[str, Allowed]) -> bool:
+def _fits(content: Any, known: dict[str, Allowed]) -> bool:
     return isinstance(content, Mapping) and all(
         key in known and known[key](value) for key, value in content.items())
 
 
-def _check(content: Any, known: Dict[str, Allowed], where: str, place: str,
-           required: Tuple[str, ...] = ()) -> None:
+def _check(content: Any, known: dict[str, Allowed], where: str, place: str,
+           required: tuple[str, ...] = ()) -> None:
     if not isinstance(content, Mapping):
         _refuse(where, place or 'it', content, f'settings of {sorted(known)}')
     if missing := sorted(set(required) - set(content)):

@@ -1,6 +1,7 @@
 """What the next step needs, prepared in a thread beside the present one."""
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import Callable, Iterator, Optional, Sequence, Tuple, TypeVar
+from typing import TypeVar
 
 Item, Made = TypeVar('Item'), TypeVar('Made')
 
@@ -15,7 +16,7 @@ class Ahead:
     def __init__(self, batches: Iterator, prepare: Callable[[dict], dict]) -> None:
         self._batches, self._prepare = batches, prepare
         self._thread = _thread()
-        self._next: Optional[Future] = None
+        self._next: Future | None = None
 
     def begin(self) -> None:
         self._next = self._thread.submit(lambda: self._prepare(next(self._batches)))
@@ -35,7 +36,7 @@ class Ahead:
 
 
 def each_prepared(items: Sequence[Item], prepare: Callable[[Item], Made]
-                  ) -> Iterator[Tuple[Item, Made]]:
+                  ) -> Iterator[tuple[Item, Made]]:
     """Each item and what ``prepare`` made of it, which is done while the one before is worked
     on; so two are held at a time."""
     with _thread() as thread:

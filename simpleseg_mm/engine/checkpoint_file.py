@@ -13,7 +13,7 @@ from dataclasses import is_dataclass
 from enum import Enum
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, Dict, List, Optional
+from typing import Any
 
 import numpy as np
 import torch
@@ -31,7 +31,7 @@ class CheckpointError(ValueError):
     """A checkpoint that cannot be used; the text is one line that says why and what to do."""
 
 
-def read_checkpoint(path: str, map_location='cpu') -> Dict[str, Any]:
+def read_checkpoint(path: str, map_location='cpu') -> dict[str, Any]:
     """Read a checkpoint, whole, or say in one line why not.
 
     Args:
@@ -80,7 +80,7 @@ def refuse_address(name: str) -> None:
 
 # Also of addresses, for which MMEngine has readers that run what a file holds.
 @CheckpointLoader.register_scheme(prefixes=list(CheckpointLoader._schemes), force=True)
-def load_from_local(filename: str, map_location=None) -> Dict[str, Any]:
+def load_from_local(filename: str, map_location=None) -> dict[str, Any]:
     """MMEngine's one reader of checkpoints, see :func:`read_checkpoint`."""
     return read_checkpoint(filename, map_location)
 
@@ -111,7 +111,7 @@ def load_pickle(path: os.PathLike, map_location='cpu') -> Any:
                               f'{_NEXT}') from None
 
 
-def fault_of(path: str) -> Optional[str]:
+def fault_of(path: str) -> str | None:
     """What is wrong with a checkpoint's bytes, in one line; None where it is whole.
 
     All of it is read: archives carry a checksum of every part.
@@ -147,7 +147,7 @@ def _by_number(name: str) -> tuple:
 
 
 @lru_cache(maxsize=64)
-def _fault_of_file(path: str, size: int, changed: int) -> Optional[str]:
+def _fault_of_file(path: str, size: int, changed: int) -> str | None:
     """``size`` and ``changed`` make the answer that of these bytes."""
     if not size:
         return f'{path} is empty. {_NEXT}'
@@ -168,7 +168,7 @@ def _fault_of_file(path: str, size: int, changed: int) -> Optional[str]:
     return None
 
 
-def _fault_of_archive(file, name) -> Optional[str]:
+def _fault_of_archive(file, name) -> str | None:
     """Of a zip archive, which is what ``torch.save`` writes."""
     try:
         with zipfile.ZipFile(file) as archive:
@@ -181,7 +181,7 @@ def _fault_of_archive(file, name) -> Optional[str]:
     return part and f'{name} is damaged: the checksum of {part} is wrong. {_NEXT}'
 
 
-def _fault_of_folder(folder: Path) -> Optional[str]:
+def _fault_of_folder(folder: Path) -> str | None:
     deepspeed = sorted(folder.glob('*.pt'))
     if (folder / REST).is_file():
         files = [folder / REST]
@@ -258,7 +258,7 @@ def _history_method(owner: type, name: str):
     return getattr(owner, name)
 
 
-def _safe() -> List[Any]:
+def _safe() -> list[Any]:
     multiarray = np._core.multiarray
     return [HistoryBuffer, (_history_method, 'builtins.getattr'), slice, np.ndarray, np.dtype,
             multiarray._reconstruct, multiarray.scalar,

@@ -1,7 +1,8 @@
 """Settings that nothing reads, named with the nearest right one before anything is loaded."""
 import difflib
 import inspect
-from typing import Any, Callable, Iterator, List, Optional, Sequence, Set, Tuple
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
 from mmengine.config import Config
 from mmengine.registry import EVALUATOR, VISBACKENDS, init_default_scope
@@ -123,7 +124,7 @@ def _is_built(place: str) -> bool:
                                 'rollout', 'query')
 
 
-def _targets(kind: Any) -> List[Callable]:
+def _targets(kind: Any) -> list[Callable]:
     """What a type may stand for: the class itself, or those of its name in all registries."""
     if not isinstance(kind, str):
         return [kind] if callable(kind) else []
@@ -138,7 +139,7 @@ def _targets(kind: Any) -> List[Callable]:
     return found
 
 
-def _arguments(target: Callable) -> Tuple[Set[str], bool]:
+def _arguments(target: Callable) -> tuple[set[str], bool]:
     """Names that a class or function takes; whether these are all."""
     if not inspect.isclass(target):
         try:
@@ -147,7 +148,7 @@ def _arguments(target: Callable) -> Tuple[Set[str], bool]:
             return set(), False
         return ({p.name for p in parameters},
                 all(p.kind is not p.VAR_KEYWORD for p in parameters))
-    names: Set[str] = set()
+    names: set[str] = set()
     passes_on = False  # a parent may be called with some of its arguments: then none is certain
     for cls in target.__mro__:
         init = vars(cls).get('__init__')
@@ -184,16 +185,16 @@ def _nearest(name: str, names: Sequence[str]) -> str:
     return f'; did you mean {near[0]}?' if near else ''
 
 
-def _all_names(registry) -> Set[str]:
-    names: Set[str] = set()
-    current: Optional[Any] = registry
+def _all_names(registry) -> set[str]:
+    names: set[str] = set()
+    current: Any | None = registry
     while current is not None:
         names |= set(current.module_dict)
         current = current.parent
     return names
 
 
-def _nodes(value: Any, place: str = '') -> Iterator[Tuple[str, Any]]:
+def _nodes(value: Any, place: str = '') -> Iterator[tuple[str, Any]]:
     """All values of nested dictionaries and lists, with their dotted places."""
     items = (value.items() if isinstance(value, (dict, Config)) else
              enumerate(value) if isinstance(value, (list, tuple)) else ())
@@ -203,5 +204,5 @@ def _nodes(value: Any, place: str = '') -> Iterator[Tuple[str, Any]]:
         yield from _nodes(item, here)
 
 
-def _leaves(cfg: Config) -> Iterator[Tuple[str, Any]]:
+def _leaves(cfg: Config) -> Iterator[tuple[str, Any]]:
     return ((place, value) for place, value in _nodes(cfg) if '.' in place)

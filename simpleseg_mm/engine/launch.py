@@ -9,10 +9,10 @@ import re
 import sys
 import traceback
 import warnings
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from importlib import metadata
 from pathlib import Path
-from typing import Iterator, Optional, Sequence
 
 import torch
 from mmengine.config import Config
@@ -222,7 +222,7 @@ def scale_learning_rate(cfg: Config) -> None:
     cfg.auto_scale_lr.base_batch_size /= cfg.optim_wrapper.get('accumulative_counts', 1)
 
 
-def find_resumable(work_dir: str) -> Optional[str]:
+def find_resumable(work_dir: str) -> str | None:
     """The newest whole checkpoint of ``work_dir``; None where there is none.
 
     A damaged one is named and passed over: all of each is read, see
@@ -275,7 +275,7 @@ def _is_weights(path: Path) -> bool:
                               or any(path.glob('*_model_states.pt')))
 
 
-def _best_of(folder: Path) -> Optional[str]:
+def _best_of(folder: Path) -> str | None:
     pointer = folder / 'best_checkpoint'
     if pointer.is_file():
         named = Path(pointer.read_text().strip())
@@ -299,7 +299,7 @@ def _to_train_first(path: Path) -> str:
     return what_is_there(path.parent)
 
 
-def existing_checkpoint(name: str) -> Optional[str]:
+def existing_checkpoint(name: str) -> str | None:
     """A checkpoint named to a tool, see :func:`find_checkpoint`; None for 'none', the config's
     own weights.
 
@@ -318,7 +318,7 @@ def existing_checkpoint(name: str) -> Optional[str]:
                                 ) from None
 
 
-def read_config(path: str, options: Optional[dict] = None, read: Sequence[str] = ()) -> Config:
+def read_config(path: str, options: dict | None = None, read: Sequence[str] = ()) -> Config:
     """A config file, with the settings of ``--cfg-options``.
 
     Args:

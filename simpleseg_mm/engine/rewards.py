@@ -1,5 +1,5 @@
 """Rewards in configs: the pure ones of ``simpleseg_mm.rl``, and a user's own, by name."""
-from typing import Mapping
+from collections.abc import Mapping
 
 from ..registry import REWARDS
 from ..rl import PolygonReward

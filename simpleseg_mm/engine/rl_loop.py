@@ -9,9 +9,9 @@ import logging
 import math
 import os.path as osp
 import time
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
-from typing import Dict, Iterator, List, Optional, Sequence, Tuple
 
 import torch
 from mmengine.dist import all_reduce, get_rank, get_world_size, is_main_process
@@ -41,9 +41,9 @@ class Experience:
         advantage_PG: of each answer, 0 where it is not learnt from.
         learnt_PG: bool, answers that are learnt from; none of a dropped group.
     """
-    images: List[Tensor]
+    images: list[Tensor]
     samples: Sequence
-    answers: List[List[Generated]]
+    answers: list[list[Generated]]
     rewards: Rewards
     advantage_PG: Tensor
     learnt_PG: Tensor
@@ -57,7 +57,7 @@ class Experience:
         """Bool, groups that teach nothing."""
         return ~self.learnt_PG.any(1)
 
-    def rows(self) -> List[dict]:
+    def rows(self) -> list[dict]:
         """One row an answer: prompt, text, every reward, advantage."""
         size = self.advantage_PG.shape[1]
         rows = []
@@ -81,8 +81,8 @@ class _MicroBatch:
 
     A filler is computed because other ranks have a micro-batch more: it teaches nothing.
     """
-    images: List[Tensor]
-    conversations: List[List[Tuple[str, Tuple[int, ...]]]]
+    images: list[Tensor]
+    conversations: list[list[tuple[str, tuple[int, ...]]]]
     advantage_B: Tensor
     filler: bool = False
 
@@ -125,9 +125,9 @@ class RLTrainLoop(IterBasedTrainLoop):
     """
 
     def __init__(self, runner, dataloader, reward: dict, rollout: dict,
-                 objective: Optional[dict] = None, group_size: int = 8, mini_batches: int = 4,
+                 objective: dict | None = None, group_size: int = 8, mini_batches: int = 4,
                  micro_batch_size: int = 8, min_std: float = 0.01,
-                 down_sample: Optional[int] = None, **kwargs) -> None:
+                 down_sample: int | None = None, **kwargs) -> None:
         super().__init__(runner, dataloader, **kwargs)
         prompts = self.dataloader.batch_size
         if group_size < 2:
@@ -146,9 +146,9 @@ class RLTrainLoop(IterBasedTrainLoop):
         self.micro_batch_size = micro_batch_size
         self.min_std = min_std
         self.down_sample = down_sample or group_size
-        self.reference: Optional[_Reference] = None
+        self.reference: _Reference | None = None
         #: the last rollout, for hooks that show it
-        self.experience: Optional[Experience] = None
+        self.experience: Experience | None = None
 
     @property
     def model(self):
@@ -187,7 +187,7 @@ class RLTrainLoop(IterBasedTrainLoop):
         self._iter += 1
 
     # --- rollout ------------------------------------------------------------------------------
-    def collect(self, images: List[Tensor], samples: Sequence) -> Experience:
+    def collect(self, images: list[Tensor], samples: Sequence) -> Experience:
         """Sampled answers, their rewards and advantages."""
         # The place of a prompt in all ranks' batch: draws do not depend on the number of ranks.
         places = [i * get_world_size() + get_rank() for i in range(len(samples))]
@@ -215,7 +215,7 @@ class RLTrainLoop(IterBasedTrainLoop):
                           chosen_PG & kept_P[:, None])
 
     # --- update -------------------------------------------------------------------------------
-    def update(self, experience: Experience) -> Dict[str, Tensor]:
+    def update(self, experience: Experience) -> dict[str, Tensor]:
         """One update a mini-batch; figures for the log, means over all ranks' answers."""
         prompts = len(experience.samples)
         size = prompts // self.mini_batches
@@ -228,14 +228,14 @@ class RLTrainLoop(IterBasedTrainLoop):
             self._step(experience, part, old_logp, sums, check=not sums.updates)
         return sums.means()
 
-    def _old_log_probs(self, part: List[_MicroBatch], first: bool) -> List[Optional[Tensor]]:
+    def _old_log_probs(self, part: list[_MicroBatch], first: bool) -> list[Tensor | None]:
         """Of each micro-batch. The first update's are those of its own pass (``None``), but of
         one micro-batch, by which the policy is compared with itself."""
         asked = part if not first else part[:1] if self.mini_batches > 1 else []
         known = [self._log_probs(batch)[0] for _, batch in self._encoded(asked)]
         return known + [None] * (len(part) - len(known))
 
-    def _micro_batches(self, experience: Experience, places: Sequence[int]) -> List[_MicroBatch]:
+    def _micro_batches(self, experience: Experience, places: Sequence[int]) -> list[_MicroBatch]:
         """The answers of some prompts to learn from, in micro-batches: prompt after prompt where
         answers share one, and else longest first, for the padding's sake."""
         rows = [(p, g) for p in places for g in range(self.group_size)
@@ -260,25 +260,25 @@ class RLTrainLoop(IterBasedTrainLoop):
                              torch.zeros(1, device=device), filler=True)
         return micros + [filler] * (int(-most) - len(micros))
 
-    def _encoded(self, part: Sequence[_MicroBatch]) -> Iterator[Tuple[_MicroBatch, dict]]:
+    def _encoded(self, part: Sequence[_MicroBatch]) -> Iterator[tuple[_MicroBatch, dict]]:
         """Each micro-batch and what the network reads of it."""
         return each_prepared(part, lambda micro: self.model.encode_answers(micro.images,
                                                                            micro.conversations))
 
     @torch.no_grad()
-    def _log_probs(self, batch: dict) -> Tuple[Tensor, Tensor, Tensor]:
+    def _log_probs(self, batch: dict) -> tuple[Tensor, Tensor, Tensor]:
         """The training forward without a gradient: GSPO's band is narrower than the noise
         between two kernels or two paddings."""
         return self._forward(self.model, batch)
 
-    def _forward(self, model, batch: dict) -> Tuple[Tensor, Tensor, Tensor]:
+    def _forward(self, model, batch: dict) -> tuple[Tensor, Tensor, Tensor]:
         wrapper = self.runner.optim_wrapper
         deepspeed = deepspeed_engine(self.runner.model)
         with nullcontext() if deepspeed else wrapper.optim_context(model):
             return model(None, None, mode='log_probs', encoded=batch,
                          temperature=self.rollout.temperature)
 
-    def _step(self, experience: Experience, part: List[_MicroBatch], old_logp: List[Tensor],
+    def _step(self, experience: Experience, part: list[_MicroBatch], old_logp: list[Tensor],
               sums: '_Sums', check: bool) -> None:
         """Gradients of one mini-batch over its micro-batches and all ranks, and the update."""
         total = torch.tensor(float(sum(len(m.advantage_B) for m in part if not m.filler)),
@@ -302,7 +302,7 @@ class RLTrainLoop(IterBasedTrainLoop):
         all_reduce(loss, 'mean')
         sums.updates.append(loss)
 
-    def _loss(self, micro: _MicroBatch, batch: dict, old_logp: Optional[Tensor], share: float,
+    def _loss(self, micro: _MicroBatch, batch: dict, old_logp: Tensor | None, share: float,
               sums: '_Sums', check: bool) -> Tensor:
         reference = None
         if self.reference is not None:
@@ -376,15 +376,15 @@ class _Sums:
         self.figures = dict.fromkeys(names, 0.0)
         self.count = 0
         self.answer_tokens = 0
-        self.updates: List[Tensor] = []
+        self.updates: list[Tensor] = []
 
-    def add(self, figures: Dict[str, Tensor], mask_BT: Tensor) -> None:
+    def add(self, figures: dict[str, Tensor], mask_BT: Tensor) -> None:
         for name, value in figures.items():
             self.figures[name] = self.figures[name] + value.detach().double()
         self.count += len(mask_BT)
         self.answer_tokens = self.answer_tokens + mask_BT.sum()
 
-    def means(self) -> Dict[str, Tensor]:
+    def means(self) -> dict[str, Tensor]:
         row = torch.tensor([*map(float, self.figures.values()), self.count], dtype=torch.float64)
         all_reduce(row)
         means = dict(zip(self.figures, row / row[-1].clamp(min=1)))
@@ -434,7 +434,7 @@ class _Reference:
                 self.weights[name].copy_(present)
 
 
-def _describe(experience: Experience) -> Dict[str, Tensor]:
+def _describe(experience: Experience) -> dict[str, Tensor]:
     """Figures of a rollout, means over all ranks: rewards, lengths, shares of answers."""
     answers = [answer for group in experience.answers for answer in group]
     read = experience.rewards.answers

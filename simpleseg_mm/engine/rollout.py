@@ -1,6 +1,6 @@
 """Rollouts: who writes the answers that reinforcement learning learns from."""
 from abc import ABC, abstractmethod
-from typing import List, Optional, Sequence
+from collections.abc import Sequence
 
 from torch import Tensor
 
@@ -25,8 +25,8 @@ class RolloutEngine(ABC):
 
     @abstractmethod
     def generate(self, model, images: Sequence[Tensor], prompts: Sequence[str], group_size: int,
-                 seeds: Sequence[Sequence[int]], forms: Optional[Sequence] = None
-                 ) -> List[List[Generated]]:
+                 seeds: Sequence[Sequence[int]], forms: Sequence | None = None
+                 ) -> list[list[Generated]]:
         """Answers, ``group_size`` to each of P prompts, with their token ids.
 
         Args:
@@ -54,7 +54,7 @@ class InProcessRollout(RolloutEngine):
             vocabulary, so answers drawn from a part of it would be learnt from with wrong ratios.
     """
 
-    def __init__(self, batch_size: Optional[int] = None, draft: bool = True, **sampling) -> None:
+    def __init__(self, batch_size: int | None = None, draft: bool = True, **sampling) -> None:
         if batch_size is not None and batch_size < 1:
             raise ValueError(f'batch_size={batch_size}: a positive number of prompts, or None')
         if sampling.pop('constrain', False):
@@ -69,7 +69,7 @@ class InProcessRollout(RolloutEngine):
 
     def generate(self, model, images, prompts, group_size, seeds, forms=None):
         step = self.batch_size or len(prompts)
-        answers: List[List[Generated]] = []
+        answers: list[list[Generated]] = []
         for i in range(0, len(prompts), step):
             answers += model.sample(images[i:i + step], prompts[i:i + step], group_size,
                                     seeds[i * group_size:(i + step) * group_size], self.sampling,

@@ -1,7 +1,7 @@
 """A training run that is asked to stop ends where ``--resume`` goes on bit for bit."""
 import os.path as osp
+from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
-from typing import Iterator
 
 import torch
 from mmengine.dist import all_reduce, get_world_size, is_main_process

@@ -6,8 +6,9 @@ interrupted. What is read is the dictionary that a plain run would have saved.
 """
 import os
 import warnings
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Callable, Dict, Optional, Tuple, Union
+from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -20,12 +21,12 @@ from .checkpoint_file import REST, CheckpointError, FolderReader, load_pickle
 
 _MARK = '__tensor__'
 #: keys and numbers that lead to a value of nested containers
-Place = Tuple[Union[str, int], ...]
+Place = tuple[str | int, ...]
 #: place of a tensor, its shape and type -> a tensor to read it into
 MakeTensor = Callable[[Place, torch.Size, torch.dtype], Tensor]
 
 
-def save_sharded(checkpoint: Dict[str, Any], folder: str) -> None:
+def save_sharded(checkpoint: dict[str, Any], folder: str) -> None:
     """Write a checkpoint; every process of the run calls it with the same keys.
 
     Args:
@@ -37,7 +38,7 @@ def save_sharded(checkpoint: Dict[str, Any], folder: str) -> None:
         rest.parent.mkdir(parents=True, exist_ok=True)
         rest.unlink(missing_ok=True)
     barrier()
-    tensors: Dict[str, Tensor] = {}
+    tensors: dict[str, Tensor] = {}
 
     def take_out(value: Any, place: Place) -> Any:
         if not isinstance(value, Tensor):
@@ -57,7 +58,7 @@ def save_sharded(checkpoint: Dict[str, Any], folder: str) -> None:
     barrier()
 
 
-def load_sharded(folder: str, make: Optional[MakeTensor] = None) -> Dict[str, Any]:
+def load_sharded(folder: str, make: MakeTensor | None = None) -> dict[str, Any]:
     """Read a checkpoint.
 
     Args:
@@ -72,7 +73,7 @@ def load_sharded(folder: str, make: Optional[MakeTensor] = None) -> Dict[str, An
         raise CheckpointError(f'{folder} is not a whole checkpoint: it has no {REST}, which is '
                               'written last. Take an earlier one.')
     skeleton = load_pickle(Path(folder, REST))
-    tensors: Dict[str, Tensor] = {}
+    tensors: dict[str, Tensor] = {}
     stored = FolderReader(folder).read_metadata().state_dict_metadata
 
     def put_in(value: Any, place: Place) -> Any:

@@ -1,6 +1,6 @@
 """Models whose weights are split over processes: whole for a while, and tensors to and fro."""
+from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Iterator
 
 from mmengine._strategy.deepspeed import MMDeepSpeedEngineWrapper
 from mmengine.model import is_model_wrapper

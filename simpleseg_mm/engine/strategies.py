@@ -1,7 +1,8 @@
 """Training whose weights, gradients and optimizer state are split over processes."""
 import os
 import re
-from typing import Any, Callable, Dict, List, Optional
+from collections.abc import Callable
+from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -41,7 +42,7 @@ class FullyShardStrategy(DDPStrategy):
             its blocks are (``_no_split_modules`` of transformers).
     """
 
-    def __init__(self, *, shard_size: Optional[int] = None, reduce_dtype: str = 'float32',
+    def __init__(self, *, shard_size: int | None = None, reduce_dtype: str = 'float32',
                  **kwargs) -> None:
         super().__init__(**kwargs)
         self.shard_size = shard_size
@@ -73,10 +74,10 @@ class FullyShardStrategy(DDPStrategy):
 
     # --- checkpoints --------------------------------------------------------------------------
     def save_checkpoint(self, filename: str, *, save_optimizer: bool = True,
-                        save_param_scheduler: bool = True, extra_ckpt: Optional[dict] = None,
-                        callback: Optional[Callable] = None) -> None:
+                        save_param_scheduler: bool = True, extra_ckpt: dict | None = None,
+                        callback: Callable | None = None) -> None:
         """Every process writes its part into the folder ``filename``."""
-        checkpoint: Dict[str, Any] = dict(state_dict=self.model_state_dict())
+        checkpoint: dict[str, Any] = dict(state_dict=self.model_state_dict())
         if save_optimizer and hasattr(self, 'optim_wrapper'):
             checkpoint['optimizer'] = self.optim_state_dict()
         if save_param_scheduler and hasattr(self, 'param_schedulers'):
@@ -90,7 +91,7 @@ class FullyShardStrategy(DDPStrategy):
     def model_state_dict(self) -> dict:
         return dict(self.model.state_dict())
 
-    def load_checkpoint(self, filename: str, *, callback: Optional[Callable] = None,
+    def load_checkpoint(self, filename: str, *, callback: Callable | None = None,
                         **kwargs) -> dict:
         """A folder, of which each process reads its part, or a file of a plain run."""
         if not os.path.isdir(filename):
@@ -135,12 +136,12 @@ class FullyShardStrategy(DDPStrategy):
                     state[key] = split_like(value, params[i])
         super().load_optim_state_dict(state_dict)
 
-    def _optimized(self) -> List[Tensor]:
+    def _optimized(self) -> list[Tensor]:
         """The optimizer's parameters in the order of its saved state."""
         return [p for group in self.optim_wrapper.param_groups for p in group['params']]
 
 
-def _blocks(model: nn.Module) -> List[nn.Module]:
+def _blocks(model: nn.Module) -> list[nn.Module]:
     """The transformer blocks of a model, as its transformers part names them."""
     names = {name for module in model.modules()
              for name in getattr(module, '_no_split_modules', None) or ()}

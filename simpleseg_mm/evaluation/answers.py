@@ -1,13 +1,12 @@
 """The text of a sample, read by the grammar and for the task that the sample names."""
 from functools import lru_cache
-from typing import Optional
 
 from ..polygon import Grammar, ParsedAnswer, PolygonCodec, parse_answer
 
 _KIND_OF_TARGET = dict(mask='rings', box='box', point='point')
 
 
-def read_answer(sample: dict, key: str = 'pred_text', kind: Optional[str] = None) -> ParsedAnswer:
+def read_answer(sample: dict, key: str = 'pred_text', kind: str | None = None) -> ParsedAnswer:
     """``sample[key]`` parsed by the grammar of ``sample['codec']``; never fails on the text.
 
     Args:

@@ -2,7 +2,8 @@
 import math
 from abc import abstractmethod
 from collections import Counter
-from typing import Any, Dict, Iterable, List, Optional, Sequence
+from collections.abc import Iterable, Sequence
+from typing import Any
 
 import numpy as np
 from mmengine.evaluator import BaseMetric, DumpResults
@@ -29,8 +30,8 @@ class QueryMetric(BaseMetric):
         prefix, collect_device, collect_dir: See `mmengine.evaluator.BaseMetric`.
     """
 
-    def __init__(self, per_set: bool = False, prefix: Optional[str] = None,
-                 collect_device: str = 'cpu', collect_dir: Optional[str] = None) -> None:
+    def __init__(self, per_set: bool = False, prefix: str | None = None,
+                 collect_device: str = 'cpu', collect_dir: str | None = None) -> None:
         super().__init__(collect_device=collect_device, prefix=prefix, collect_dir=collect_dir)
         self.per_set = per_set
 
@@ -39,7 +40,7 @@ class QueryMetric(BaseMetric):
         """The result of one sample, given as a dict (``DetDataSample.to_dict()``)."""
 
     @abstractmethod
-    def summarize(self, results: List[Any]) -> dict:
+    def summarize(self, results: list[Any]) -> dict:
         """Figures over the results of all samples."""
 
     def process(self, data_batch: Any, data_samples: Sequence[dict]) -> None:
@@ -68,7 +69,7 @@ class QueryMetric(BaseMetric):
                 '(image, sentence) pair, not an image')
 
     def _figures_of_sets(self, results: list) -> dict:
-        sets: Dict[str, list] = {}
+        sets: dict[str, list] = {}
         for _, name, result in results:
             sets.setdefault(name, []).append(result)
         if None in sets:
@@ -112,18 +113,18 @@ def predicted_mask(sample: dict, size: Sequence[int]) -> np.ndarray:
     return _union(masks)
 
 
-def scored_pixels(sample: dict) -> Optional[np.ndarray]:
+def scored_pixels(sample: dict) -> np.ndarray | None:
     """(h, w) bool: False where neither mask counts (``gt_ignore``, as in ReasonSeg); None: all."""
     return None if sample.get('gt_ignore') is None else ~_union(sample['gt_ignore'].to_ndarray())
 
 
-def mean(values: Iterable[float]) -> Optional[float]:
+def mean(values: Iterable[float]) -> float | None:
     """Mean of the values that are not None, the same in any order; None if there are none."""
     values = [value for value in values if value is not None]
     return math.fsum(values) / len(values) if values else None
 
 
-def percent(values: Iterable[float]) -> Optional[float]:
+def percent(values: Iterable[float]) -> float | None:
     """`mean` times 100."""
     value = mean(values)
     return None if value is None else 100 * value
@@ -157,7 +158,7 @@ def check_metric_names(metrics: Sequence[BaseMetric]) -> None:
         owner[metric.prefix] = name
 
 
-def _set_name(sample: dict) -> Optional[str]:
+def _set_name(sample: dict) -> str | None:
     if sample.get('source') is None or sample.get('split') is None:
         return None
     return f"{sample['source']}_{sample['split']}"

@@ -1,5 +1,5 @@
 """Generalised referring expression segmentation: one, several or no targets, as ReLA scores it."""
-from typing import List, Sequence
+from collections.abc import Sequence
 
 from ..registry import METRICS
 from .base import percent, stated
@@ -37,7 +37,7 @@ class GRESMetric(RESMetric):
     def measure(self, sample: dict) -> dict:
         return dict(super().measure(sample), objects=len(sample.get('instances', ())))
 
-    def summarize(self, results: List[dict]) -> dict:
+    def summarize(self, results: list[dict]) -> dict:
         found = super().summarize(results)
         figures = {name: found.get(name) for name in ('cIoU', 'gIoU', 'N-acc', 'T-acc')}
         figures.update({f'Pr@{x:g}': found.get(f'P@{x:g}') for x in self.thresholds})

@@ -1,6 +1,5 @@
 """Output health: is what the model writes well-formed, short, and right in kind?"""
 import logging
-from typing import List, Tuple
 
 import cv2
 import numpy as np
@@ -76,7 +75,7 @@ class OutputHealthMetric(QueryMetric):
                       'released SimpleSeg weights).', 'current', logging.WARNING)
         return figures
 
-    def summarize(self, results: List[dict]) -> dict:
+    def summarize(self, results: list[dict]) -> dict:
         def column(name: str) -> list:
             return [result.get(name) for result in results]
 
@@ -126,7 +125,7 @@ class OutputHealthMetric(QueryMetric):
                 holes, hole_areas, _holes(prediction))
         return result
 
-    def _found(self, labels: np.ndarray, areas: np.ndarray, cover: np.ndarray) -> Tuple[int, int]:
+    def _found(self, labels: np.ndarray, areas: np.ndarray, cover: np.ndarray) -> tuple[int, int]:
         """Components of at least ``min_pixels``: how many, and how many are half covered."""
         covered = np.bincount(labels[cover], minlength=len(areas) + 1)[1:]
         counted = areas >= self.min_pixels
@@ -138,7 +137,7 @@ def _vertices(parsed: ParsedAnswer) -> int:
     return sum(len(ring) for ring in parsed.rings)
 
 
-def _components(mask: np.ndarray, connectivity: int) -> Tuple[np.ndarray, np.ndarray]:
+def _components(mask: np.ndarray, connectivity: int) -> tuple[np.ndarray, np.ndarray]:
     """(h, w) labels from 1 (0 is the rest), and the area of each."""
     if not mask.any():
         return np.zeros(mask.shape, np.int32), np.zeros(0, np.int64)

@@ -1,5 +1,5 @@
 """Answers that were written as text, scored again on their dataset without running a model."""
-from typing import Callable, List, Optional
+from collections.abc import Callable
 
 from mmdet.structures import DetDataSample
 from mmengine.config import Config
@@ -17,7 +17,7 @@ from .text_dump import match_rows, read_text_rows
 Visit = Callable[[int, DetDataSample, dict], None]
 
 
-def build_evaluator(config, names: Optional[List[str]] = None) -> Evaluator:
+def build_evaluator(config, names: list[str] | None = None) -> Evaluator:
     """The evaluator without what only writes files; ``names``: types of metrics instead."""
     if names:
         config = [dict(type=name) for name in names]
@@ -40,8 +40,8 @@ def attach_answer(sample: DetDataSample, row: dict) -> None:
     sample.set_metainfo(dict(pred_confidence=row.get('confidence')))
 
 
-def score(config: Config, results: str, names: Optional[List[str]] = None,
-          visit: Optional[Visit] = None) -> dict:
+def score(config: Config, results: str, names: list[str] | None = None,
+          visit: Visit | None = None) -> dict:
     """Figures of the answers in a .jsonl file on the test set of a config.
 
     Args:

@@ -1,5 +1,4 @@
 """Masks from a point or a box, as promptable segmenters are scored: mIoU, in all and by size."""
-from typing import List
 
 from ..registry import METRICS
 from .base import percent, stated
@@ -35,7 +34,7 @@ class PromptedMaskMetric(RESMetric):
         size = result['area'] if not stated_areas or None in stated_areas else sum(stated_areas)
         return dict(iou=result['iou'], size=size, given=given)
 
-    def summarize(self, results: List[dict]) -> dict:
+    def summarize(self, results: list[dict]) -> dict:
         figures = _by_size(results)
         kinds = sorted({result['given'] for result in results})
         for kind in kinds if len(kinds) > 1 else ():
@@ -44,7 +43,7 @@ class PromptedMaskMetric(RESMetric):
         return stated(figures)
 
 
-def _by_size(results: List[dict]) -> dict:
+def _by_size(results: list[dict]) -> dict:
     figures = dict(mIoU=percent(result['iou'] for result in results), objects=len(results))
     for name, (low, high) in SIZE_BINS.items():
         least = 0 if name == 'small' else low  # an annotated area may be a fraction of a pixel

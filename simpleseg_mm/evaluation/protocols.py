@@ -4,14 +4,14 @@ All of them count (reference, sentence) pairs and take the ground truth from the
 pycocotools. A protocol is data; the metrics have no branch on its name.
 """
 from dataclasses import dataclass
-from typing import Dict, Optional, TypeVar
+from typing import TypeVar
 
 
 @dataclass(frozen=True)
 class RegionProtocol:
     """How masks are scored."""
 
-    square: Optional[int]
+    square: int | None
     """Side in pixels of the square that both masks are resized to, nearest; None: as they are."""
     empty_iou: float
     """IoU of two empty masks where there is a target (resizing can lose a small one)."""
@@ -39,7 +39,7 @@ _TEXT4SEG = RegionProtocol(square=None, empty_iou=1.0, absent_iou=1.0, unreadabl
 _LAVT = RegionProtocol(square=480, empty_iou=0.0, absent_iou=0.0, unreadable_is_empty=True,
                        precision_over_absent=True)
 
-REGION_PROTOCOLS: Dict[str, RegionProtocol] = dict(
+REGION_PROTOCOLS: dict[str, RegionProtocol] = dict(
     text4seg=_TEXT4SEG,   # the default: SimpleSeg's tables stand beside Text4Seg's rows
     lisa=_TEXT4SEG,
     gsva=_TEXT4SEG,
@@ -51,7 +51,7 @@ REGION_PROTOCOLS: Dict[str, RegionProtocol] = dict(
                         precision_over_absent=False),
 )
 
-BOX_PROTOCOLS: Dict[str, BoxProtocol] = dict(
+BOX_PROTOCOLS: dict[str, BoxProtocol] = dict(
     text4seg=BoxProtocol(truth='mask', strict=True),
     polyformer=BoxProtocol(truth='annotation', strict=False),
 )
@@ -59,7 +59,7 @@ BOX_PROTOCOLS: Dict[str, BoxProtocol] = dict(
 P = TypeVar('P')
 
 
-def get_protocol(name: str, table: Dict[str, P]) -> P:
+def get_protocol(name: str, table: dict[str, P]) -> P:
     """The protocol of that name.
 
     Raises:

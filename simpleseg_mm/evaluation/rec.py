@@ -1,5 +1,4 @@
 """Referring expression comprehension (boxes) and pointing."""
-from typing import List, Optional
 
 import numpy as np
 
@@ -35,7 +34,7 @@ class RECMetric(QueryMetric):
         self.protocol = get_protocol(protocol, BOX_PROTOCOLS)
         self.threshold = threshold
 
-    def measure(self, sample: dict) -> Optional[float]:
+    def measure(self, sample: dict) -> float | None:
         truth = true_mask(sample)
         if not truth.any():
             return None
@@ -49,7 +48,7 @@ class RECMetric(QueryMetric):
             box = _first_box(sample)
         return 0.0 if box is None else float(box_iou(box, true_box))
 
-    def summarize(self, results: List[Optional[float]]) -> dict:
+    def summarize(self, results: list[float | None]) -> dict:
         ious = [iou for iou in results if iou is not None]
         if self.protocol.strict:
             hits = [iou > self.threshold for iou in ious]
@@ -65,7 +64,7 @@ class PointMetric(QueryMetric):
 
     default_prefix = 'point'
 
-    def measure(self, sample: dict) -> Optional[bool]:
+    def measure(self, sample: dict) -> bool | None:
         truth = true_mask(sample)
         if not truth.any():
             return None
@@ -78,11 +77,11 @@ class PointMetric(QueryMetric):
         y = min(int(point[1] * height), height - 1)
         return bool(truth[y, x])
 
-    def summarize(self, results: List[Optional[bool]]) -> dict:
+    def summarize(self, results: list[bool | None]) -> dict:
         return stated(dict(hit=percent(results)))
 
 
-def _first_box(sample: dict) -> Optional[np.ndarray]:
+def _first_box(sample: dict) -> np.ndarray | None:
     """The first predicted box; None where there is none or it has no area."""
     boxes = sample.get('pred_instances', {}).get('bboxes')
     if boxes is None:

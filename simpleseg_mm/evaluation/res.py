@@ -1,5 +1,5 @@
 """Referring expression segmentation: cIoU, gIoU, P@X, boundary metrics, size bins."""
-from typing import List, Sequence, Tuple
+from collections.abc import Sequence
 
 import cv2
 import numpy as np
@@ -73,7 +73,7 @@ class RESMetric(QueryMetric):
             result.update(bIoU=boundary_iou(prediction, truth), bF=boundary_f(prediction, truth))
         return result
 
-    def summarize(self, results: List[dict]) -> dict:
+    def summarize(self, results: list[dict]) -> dict:
         union = sum(result['union'] for result in results)
         intersection = sum(result['intersection'] for result in results)
         figures = dict(cIoU=100 * intersection / union if union else None,
@@ -92,7 +92,7 @@ class RESMetric(QueryMetric):
             figures['T-acc'] = percent(not r['nothing'] for r in results if r['area'])
         return stated(figures)
 
-    def _overlap(self, prediction: np.ndarray, truth: np.ndarray) -> Tuple[int, int]:
+    def _overlap(self, prediction: np.ndarray, truth: np.ndarray) -> tuple[int, int]:
         if self.protocol.square is not None:
             prediction, truth = (_to_square(mask, self.protocol.square)
                                  for mask in (prediction, truth))

@@ -1,7 +1,8 @@
 """Answers as text, one JSON object a line: written by a run, read back for offline scoring."""
 import json
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Any, Dict, Iterable, List, Optional, Union
+from typing import Any
 
 from mmengine.logging import print_log
 from mmengine.utils import mkdir_or_exist
@@ -34,7 +35,7 @@ class TextDump(QueryMetric):
     returns_nothing = True
 
     def __init__(self, out_file: str, collect_device: str = 'cpu',
-                 collect_dir: Optional[str] = None) -> None:
+                 collect_dir: str | None = None) -> None:
         super().__init__(collect_device=collect_device, collect_dir=collect_dir)
         if not str(out_file).endswith('.jsonl'):
             raise ValueError(f'out_file must end in .jsonl, got {str(out_file)!r}')
@@ -43,7 +44,7 @@ class TextDump(QueryMetric):
     def measure(self, sample: dict) -> dict:
         return {field: sample.get(key) for field, key in _FIELDS.items()}
 
-    def summarize(self, results: List[dict]) -> dict:
+    def summarize(self, results: list[dict]) -> dict:
         mkdir_or_exist(self.out_file.parent)
         with open(self.out_file, 'w', encoding='utf-8') as file:
             for row in results:
@@ -52,7 +53,7 @@ class TextDump(QueryMetric):
         return {}
 
 
-def read_text_rows(path: Union[str, Path]) -> List[dict]:
+def read_text_rows(path: str | Path) -> list[dict]:
     """The rows of a .jsonl file of answers, blank lines left out.
 
     Raises:
@@ -73,7 +74,7 @@ def read_text_rows(path: Union[str, Path]) -> List[dict]:
     return rows
 
 
-def match_rows(rows: Iterable[dict], samples: Iterable[dict]) -> Dict[int, dict]:
+def match_rows(rows: Iterable[dict], samples: Iterable[dict]) -> dict[int, dict]:
     """Joins rows to the queries of a dataset.
 
     A row is matched by ``img_id`` where it has one, else by (``ref_id``, ``sent_id``), and by
@@ -91,12 +92,12 @@ def match_rows(rows: Iterable[dict], samples: Iterable[dict]) -> Dict[int, dict]
         ValueError: Rows of unknown queries, two rows of one query, queries without a row, or rows
             that fit several queries; the message counts each fault and gives an example.
     """
-    index: Dict[tuple, List[int]] = {}
+    index: dict[tuple, list[int]] = {}
     total = 0
     for total, sample in enumerate(samples, 1):
         for key in _keys(sample):
             index.setdefault(key, []).append(total - 1)
-    found: Dict[int, dict] = {}
+    found: dict[int, dict] = {}
     unknown, doubled, ambiguous = [], [], []
     faults = {'of unknown queries': unknown, 'of a query that has one already': doubled,
               "that fit several queries (add 'source')": ambiguous}
@@ -120,7 +121,7 @@ def match_rows(rows: Iterable[dict], samples: Iterable[dict]) -> Dict[int, dict]
     return found
 
 
-def _keys(row: dict) -> List[tuple]:
+def _keys(row: dict) -> list[tuple]:
     """The keys that a row or a query goes by, the surest first."""
     keys = []
     if row.get('img_id') is not None:

@@ -1,6 +1,5 @@
 """Questions with short answers: exact match after VQA's normalisation, by kind."""
 import re
-from typing import List, Optional
 
 from ..registry import METRICS
 from .base import QueryMetric, percent, stated
@@ -23,7 +22,7 @@ class QuestionAnsweringMetric(QueryMetric):
 
     default_prefix = 'vqa'
 
-    def measure(self, sample: dict) -> Optional[dict]:
+    def measure(self, sample: dict) -> dict | None:
         if sample.get('answers') is None:
             return None
         if not isinstance(sample.get('pred_text'), str):
@@ -32,7 +31,7 @@ class QuestionAnsweringMetric(QueryMetric):
         accepted = {normalise_answer(answer) for answer in sample['answers']}
         return dict(kind=sample['kind'], right=normalise_answer(sample['pred_text']) in accepted)
 
-    def summarize(self, results: List[Optional[dict]]) -> dict:
+    def summarize(self, results: list[dict | None]) -> dict:
         asked = [result for result in results if result is not None]
         figures = {kind: percent(r['right'] for r in asked if r['kind'] == kind)
                    for kind in sorted({r['kind'] for r in asked})}

@@ -1,9 +1,9 @@
 """The formats by name, and the files that they are."""
 import json
 import os
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Callable, Dict, Iterable, List, Union
 
 from ..files import replace_text
 from ..structures import FileNames, Segmentation
@@ -27,7 +27,7 @@ class Format:
     write: Callable[..., str]
 
 
-FORMATS: Dict[str, Format] = {
+FORMATS: dict[str, Format] = {
     'coco': Format('.json', False, lambda results, exact, _: _json(to_coco(results, exact))),
     'cvat': Format('.xml', False, lambda results, exact, _: to_cvat(results, exact)),
     'labelme': Format('.json', True, lambda results, exact, folder: _json(
@@ -41,8 +41,8 @@ FORMATS: Dict[str, Format] = {
 _RESERVED = {'.json': ['coco'], '.txt': ['classes']}
 
 
-def export(results: Iterable[Segmentation], out_dir: Union[str, os.PathLike], format: str,
-           exact: bool = False) -> List[Path]:
+def export(results: Iterable[Segmentation], out_dir: str | os.PathLike, format: str,
+           exact: bool = False) -> list[Path]:
     """Write answers as annotation files; docs/inference.md has a table of what each format keeps.
 
     Outlines are cut at the border of the picture; an object without a pixel in it is left out, and
@@ -68,7 +68,7 @@ def export(results: Iterable[Segmentation], out_dir: Union[str, os.PathLike], fo
     out_dir.mkdir(parents=True, exist_ok=True)
     if not kind.per_image:
         return [_written(out_dir / f'{format}{kind.suffix}', kind.write(results, exact, out_dir))]
-    pictures: Dict[int, List[Segmentation]] = {}
+    pictures: dict[int, list[Segmentation]] = {}
     for result in results:
         pictures.setdefault(result.index, []).append(result)
     taken = FileNames(_RESERVED.get(kind.suffix, ()))
@@ -85,7 +85,7 @@ def export(results: Iterable[Segmentation], out_dir: Union[str, os.PathLike], fo
                     for name, text in zip(names, texts)]
 
 
-def _data_yaml(classes: List[str], places: List[str]) -> str:
+def _data_yaml(classes: list[str], places: list[str]) -> str:
     """Ultralytics' description of a set: where its pictures lie and what its classes are called.
     A text in JSON's quotes is one in YAML, too."""
     folder = json.dumps(os.path.commonpath([os.path.dirname(place) or '.' for place in places])

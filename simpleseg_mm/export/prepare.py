@@ -2,9 +2,9 @@
 import os
 import urllib.parse
 from collections import Counter
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Dict, Iterable, List, Sequence
 
 import numpy as np
 import shapely
@@ -14,14 +14,14 @@ from ..polygon import Part, mask_to_parts, rings_to_mask, signed_area
 from ..structures import Segmentation, one_line
 
 
-def prepared(results: Iterable[Segmentation]) -> List[Segmentation]:
+def prepared(results: Iterable[Segmentation]) -> list[Segmentation]:
     """Answers whose outlines lie in the picture: what leaves it is cut off at its border, an
     outline without a pixel in it has no parts. The pixels are the same."""
     return [result if _inside(result) and (result.mask.any() or not result.parts) else
             replace(result, parts=_cut(result)) for result in results]
 
 
-def notes_of(results: Sequence[Segmentation], format: str) -> List[str]:
+def notes_of(results: Sequence[Segmentation], format: str) -> list[str]:
     """What an export leaves out of these answers or changes in them, a line each; what was not
     found is no object, and not counted."""
     objects = [result for result in results if result.parts or result.mask.any()]
@@ -46,7 +46,7 @@ def notes_of(results: Sequence[Segmentation], format: str) -> List[str]:
             notes.append(f'{len(odd)} pictures have names that XML cannot hold; they are written '
                          'with blanks: ' + ', '.join(f'{name!r:.60}' for name in odd[:5]))
     if format == 'yolo':
-        stems: Dict[str, set] = {}
+        stems: dict[str, set] = {}
         for result in results:
             name = picture_names([result.image])[result.image]
             stems.setdefault(Path(name).stem.casefold(), set()).add(result.image)
@@ -58,7 +58,7 @@ def notes_of(results: Sequence[Segmentation], format: str) -> List[str]:
     return notes
 
 
-def picture_names(images: Iterable[str]) -> Dict[str, str]:
+def picture_names(images: Iterable[str]) -> dict[str, str]:
     """Names below the folder that holds all pictures, with ``/``: a bare name where they lie in
     one folder. Other tools look for them below a folder that their user names."""
     images = list(dict.fromkeys(images))
@@ -101,7 +101,7 @@ def _cut(result: Segmentation) -> tuple:
     if not result.mask.any():
         return ()
     height, width = result.size
-    parts: List[Part] = []
+    parts: list[Part] = []
     for part in result.parts:
         polygon = shapely.Polygon(part.outer, part.holes)
         if not polygon.is_valid:

@@ -1,6 +1,6 @@
 """Outlines as the formats want them: exact ones, holes cut open to one ring, numbers as text."""
 import heapq
-from typing import Dict, List, Sequence, Tuple
+from collections.abc import Sequence
 
 import cv2
 import numpy as np
@@ -13,12 +13,12 @@ from ..structures import Segmentation
 MAX_VERTICES = 500_000
 
 
-def parts_of(result: Segmentation, exact: bool) -> List[Part]:
+def parts_of(result: Segmentation, exact: bool) -> list[Part]:
     """The model's own outline, or the pixel-exact one of its mask; edges between pixels."""
     return mask_to_parts(result.mask) if exact else list(result.parts)
 
 
-def centre_rings(mask: np.ndarray) -> List[np.ndarray]:
+def centre_rings(mask: np.ndarray) -> list[np.ndarray]:
     """One ring ``(N, 2) int`` a part of a mask through the centres of its border pixels, its holes
     cut open: filled inclusively (even-odd, outline drawn) all together give the mask.
 
@@ -65,10 +65,10 @@ def keyhole(outer: np.ndarray, holes: Sequence[np.ndarray]) -> np.ndarray:
     size = np.array([len(ring) for ring in rings])
     start = np.cumsum(size) - size
     ring_of = np.repeat(np.arange(len(rings)), size)
-    cuts: Dict[int, List[int]] = {}  # at each vertex, those where holes are entered
+    cuts: dict[int, list[int]] = {}  # at each vertex, those where holes are entered
     for i, j in _cuts(points, ring_of):
         cuts.setdefault(i, []).append(j)
-    order: List[int] = []
+    order: list[int] = []
     todo = [iter(range(size[0]))]  # by itself: a recursion could be as deep as there are holes
     while todo:
         i = next(todo[-1], None)
@@ -84,7 +84,7 @@ def keyhole(outer: np.ndarray, holes: Sequence[np.ndarray]) -> np.ndarray:
     return points[order]
 
 
-def _cuts(points: np.ndarray, ring: np.ndarray) -> List[Tuple[int, int]]:
+def _cuts(points: np.ndarray, ring: np.ndarray) -> list[tuple[int, int]]:
     """Pairs of vertices, one of what is joined and the nearest one of a ring that is not.
 
     Args:
@@ -110,7 +110,7 @@ def _cuts(points: np.ndarray, ring: np.ndarray) -> List[Tuple[int, int]]:
     pairs = np.concatenate([first[np.concatenate(links)], same])
     pairs = pairs[ring[pairs[:, 0]] != ring[pairs[:, 1]]]
     apart = ((points[pairs[:, 0]].astype(np.float64) - points[pairs[:, 1]]) ** 2).sum(axis=1)
-    near: Dict[int, list] = {}
+    near: dict[int, list] = {}
     for (i, j), distance in zip(pairs.tolist(), apart.tolist()):
         near.setdefault(int(ring[i]), []).append((distance, i, j))
         near.setdefault(int(ring[j]), []).append((distance, j, i))
@@ -154,7 +154,7 @@ def _corners(ring: np.ndarray) -> np.ndarray:
     return kept if len(kept) >= 3 else np.concatenate([kept] * 3)[:3]
 
 
-def plain(ring: np.ndarray, decimals: int = 3) -> List[List[float]]:
+def plain(ring: np.ndarray, decimals: int = 3) -> list[list[float]]:
     """Points as lists of numbers, whole ones without a fraction."""
     return [[number(x, decimals), number(y, decimals)] for x, y in np.asarray(ring).tolist()]
 

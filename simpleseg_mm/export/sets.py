@@ -1,8 +1,8 @@
 """Formats of annotation tools and training sets: COCO, LabelMe, CVAT, YOLO."""
 import base64
 import io
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Dict, List, Sequence, Tuple
 from xml.etree import ElementTree
 
 import numpy as np
@@ -24,8 +24,8 @@ def to_coco(results: Sequence[Segmentation], exact: bool = False) -> dict:
     results = list(results)
     names = picture_names(result.image for result in results)
     categories = _numbered(result.label for result in results)
-    images: Dict[int, dict] = {}
-    annotations: List[dict] = []
+    images: dict[int, dict] = {}
+    annotations: list[dict] = []
     for result in results:
         images.setdefault(result.index, dict(
             id=result.index + 1, file_name=names[result.image], height=result.size[0],
@@ -55,7 +55,7 @@ def to_labelme(results: Sequence[Segmentation], exact: bool = False, folder: Pat
     Polygons, one a part, holes cut open (LabelMe's have none); when ``exact``, shapes of type
     'mask' (a PNG in the box of the object), since its polygons are filled with their outline.
     """
-    shapes: List[dict] = []
+    shapes: list[dict] = []
     for group, result in enumerate(results):
         if not result.mask.any():
             continue
@@ -75,7 +75,7 @@ def to_labelme(results: Sequence[Segmentation], exact: bool = False, folder: Pat
 
 
 def to_yolo(pictures: Sequence[Sequence[Segmentation]], exact: bool = False
-            ) -> Tuple[List[str], List[str]]:
+            ) -> tuple[list[str], list[str]]:
     """Texts of YOLO's segmentation labels, one a picture, and the names of the classes.
 
     A row is one ring, ``class x1 y1 x2 y2 ...`` in shares of the picture: holes are cut open, and
@@ -114,7 +114,7 @@ def to_cvat(results: Sequence[Segmentation], exact: bool = False) -> str:
         label = ElementTree.SubElement(labels, 'label')
         ElementTree.SubElement(label, 'name').text = name
         ElementTree.SubElement(label, 'attributes')
-    images: Dict[int, ElementTree.Element] = {}
+    images: dict[int, ElementTree.Element] = {}
     for group, result in enumerate(results, 1):
         if result.index not in images:
             images[result.index] = ElementTree.SubElement(
@@ -145,9 +145,9 @@ def _runs(mask: np.ndarray) -> dict:
                 height=str(y2 - y1))
 
 
-def _numbered(labels) -> Dict[str, int]:
+def _numbered(labels) -> dict[str, int]:
     """Each label's number, in the order of their first use."""
-    numbers: Dict[str, int] = {}
+    numbers: dict[str, int] = {}
     for label in labels:
         numbers.setdefault(label, len(numbers))
     return numbers

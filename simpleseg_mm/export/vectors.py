@@ -1,5 +1,5 @@
 """GeoJSON and SVG: parts and holes as such, in image coordinates (x right, y down, edges)."""
-from typing import List, Sequence
+from collections.abc import Sequence
 from xml.sax.saxutils import escape
 
 from ..structures import Segmentation
@@ -33,7 +33,7 @@ def to_geojson(results: Sequence[Segmentation], exact: bool = False) -> dict:
                                      width=first.size[1]))
 
 
-def _closed(ring) -> List[List[float]]:
+def _closed(ring) -> list[list[float]]:
     points = plain(ring)
     return [*points, points[0]]
 

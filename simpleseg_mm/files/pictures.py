@@ -12,7 +12,6 @@ import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import List, Tuple, Union
 
 import numpy as np
 from PIL import Image
@@ -38,7 +37,7 @@ _TURNS = {2: Image.Transpose.FLIP_LEFT_RIGHT, 3: Image.Transpose.ROTATE_180,
 _FLIPS = {1: (1, 1), 2: (1, -1), 3: (-1, -1), 4: (-1, 1),  # of rows and columns, the sides
           5: (1, 1), 6: (1, -1), 7: (-1, -1), 8: (-1, 1)}  # swapped before from 5 on
 
-ImageLike = Union[str, os.PathLike, bytes, np.ndarray, Image.Image]
+ImageLike = str | os.PathLike | bytes | np.ndarray | Image.Image
 
 
 class ImageError(ValueError):
@@ -86,7 +85,7 @@ def load_image(source: ImageLike, name: str = '', max_pixels: int = MAX_PIXELS,
 
 
 @contextmanager
-def open_picture(source: Union[str, os.PathLike, bytes], name: str = '',
+def open_picture(source: str | os.PathLike | bytes, name: str = '',
                  max_pixels: int = MAX_PIXELS) -> Iterator[Image.Image]:
     """A picture whose header is read and whose pixels are not yet unpacked.
 
@@ -113,7 +112,7 @@ def open_picture(source: Union[str, os.PathLike, bytes], name: str = '',
         yield image
 
 
-def check_picture(source: Union[str, os.PathLike, bytes], name: str = '') -> None:
+def check_picture(source: str | os.PathLike | bytes, name: str = '') -> None:
     """Refuse what :func:`open_picture` refuses, by the header alone. Raises ImageError."""
     with open_picture(source, name):
         pass
@@ -128,7 +127,7 @@ def orientation_of(image: Image.Image) -> int:
     return tag if tag in _TURNS else 1
 
 
-def turned(size: Tuple[int, int], orientation: int) -> Tuple[int, int]:
+def turned(size: tuple[int, int], orientation: int) -> tuple[int, int]:
     """The size of a picture once it is upright: tags 5 to 8 swap its sides."""
     return size[::-1] if orientation >= 5 else size
 
@@ -146,7 +145,7 @@ def is_url(source) -> bool:
     return isinstance(source, str) and source.lower().startswith(('http://', 'https://'))
 
 
-def list_images(folder: Union[str, os.PathLike]) -> List[Path]:
+def list_images(folder: str | os.PathLike) -> list[Path]:
     """Pictures of a folder by their suffix, sorted; not of folders in it, nor hidden files
     (``._NAME.jpg`` of a Mac). Links to nothing are among them: reading tells of each.
 
@@ -161,7 +160,7 @@ def list_images(folder: Union[str, os.PathLike]) -> List[Path]:
     return found
 
 
-def check_size(size: Tuple[int, int], name: str, max_pixels: int = MAX_PIXELS) -> None:
+def check_size(size: tuple[int, int], name: str, max_pixels: int = MAX_PIXELS) -> None:
     """Refuse a picture of ``size`` (width, height) that is too large. Raises ImageError."""
     width, height = size
     if width < 1 or height < 1:
@@ -242,7 +241,7 @@ def _one_error(name: str, size: int) -> Iterator[None]:
         raise ImageError(f'{name} is a broken picture: {str(error) or repr(error)}') from None
 
 
-def _check_scans(raw: bytes, size: Tuple[int, int], name: str) -> None:
+def _check_scans(raw: bytes, size: tuple[int, int], name: str) -> None:
     """Refuse a JPEG whose scans are more than any encoder writes: they take minutes to read."""
     scans = raw.count(b'\xff\xda')
     if scans > MAX_SCANS or scans * size[0] * size[1] > MAX_SCANNED:

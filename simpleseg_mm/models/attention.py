@@ -2,10 +2,10 @@
 
 Both run PyTorch's own attention, and stand among transformers' implementations by name.
 """
+from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from inspect import signature
-from typing import List, Optional, Sequence, Tuple
 
 import torch
 import torch.nn.functional as F
@@ -33,9 +33,9 @@ SEGMENTS = 'simpleseg_flash_segments'
 
 
 def packed_attention(module: nn.Module, query: Tensor, key: Tensor, value: Tensor,
-                     attention_mask: Optional[Tensor], shared: Sequence[Shared] = (),
-                     apart: Optional[Tensor] = None, together: Optional[Tensor] = None,
-                     borders: Optional[Tensor] = None, **options) -> Tuple[Tensor, None]:
+                     attention_mask: Tensor | None, shared: Sequence[Shared] = (),
+                     apart: Tensor | None = None, together: Tensor | None = None,
+                     borders: Tensor | None = None, **options) -> tuple[Tensor, None]:
     """Causal attention within each of several sequences that lie in one row.
 
     On a GPU, in 16 bits, one kernel takes them as they lie. Else, and where some share a
@@ -123,7 +123,7 @@ _FEW = 32
 
 
 def _few_queries(query: Tensor, key: Tensor, value: Tensor, mask: Tensor, shared: int,
-                 dropout: float = 0., scaling: Optional[float] = None, **_) -> Tensor:
+                 dropout: float = 0., scaling: float | None = None, **_) -> Tensor:
     """(R, T, heads, D) of few tokens: the heads that share a key are queries of one head.
 
     transformers does this for one token; for several it repeats keys and values.
@@ -182,7 +182,7 @@ class SharedPrompts:
 
 
 def _after_prompts(query: Tensor, key: Tensor, value: Tensor, mask: Tensor,
-                   prompts: SharedPrompts, scaling: Optional[float] = None, **_) -> Tensor:
+                   prompts: SharedPrompts, scaling: float | None = None, **_) -> Tensor:
     """(R, T, heads, D) of few tokens that see their prompt, and of their row what the mask lets
     them: one softmax over both.
 
@@ -212,9 +212,9 @@ class _Plan:
         order: (N,) places, group after group; ``None``: as they lie.
         back: (N,) the inverse.
     """
-    groups: List[Tuple[int, int]]
-    order: Optional[Tensor] = None
-    back: Optional[Tensor] = None
+    groups: list[tuple[int, int]]
+    order: Tensor | None = None
+    back: Tensor | None = None
 
     @classmethod
     def of(cls, borders: Tensor) -> '_Plan':
@@ -225,7 +225,7 @@ class _Plan:
         return plan
 
     @classmethod
-    def _made(cls, borders: List[int], device) -> '_Plan':
+    def _made(cls, borders: list[int], device) -> '_Plan':
         starts: dict = {}
         for start, end in zip(borders, borders[1:]):
             starts.setdefault(end - start, []).append(start)
@@ -252,9 +252,9 @@ class _Permuted(torch.autograd.Function):
 
 
 def segment_attention(module: nn.Module, query: Tensor, key: Tensor, value: Tensor,
-                      attention_mask: None, scaling: Optional[float] = None, dropout: float = 0.,
-                      cu_seq_lens_q: Optional[Tensor] = None,
-                      max_length_q: Optional[int] = None, **_) -> Tuple[Tensor, None]:
+                      attention_mask: None, scaling: float | None = None, dropout: float = 0.,
+                      cu_seq_lens_q: Tensor | None = None,
+                      max_length_q: int | None = None, **_) -> tuple[Tensor, None]:
     """Attention within each segment of one row: the windows or pictures of a vision tower.
 
     Segments of one length go through PyTorch's attention together. Of a picture's some thirty

@@ -6,9 +6,9 @@ again: launched kernel by kernel, a pass of a 7B takes several times as long as 
 Shapes: B prompts, R rows (answers), P slots of the padded prompt, T tokens read in one pass, S
 slots in use, C slots allocated.
 """
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Callable, Dict, List, Optional, Sequence, Set, Tuple
 
 import torch
 import torch.nn.functional as F
@@ -34,9 +34,9 @@ class _Layer(CacheLayerMixin):
         self.dtype, self.device = self.keys.dtype, self.keys.device
         self.is_initialized = True
         self.slots_RT: Tensor = None
-        self.places: Dict[int, Tensor] = {}
+        self.places: dict[int, Tensor] = {}
 
-    def _begun(self, layer: DynamicLayer, rows: Tensor, size: int) -> List[Tensor]:
+    def _begun(self, layer: DynamicLayer, rows: Tensor, size: int) -> list[Tensor]:
         # room is made while rows are few; index_select is several times as fast as indexing
         return [_grown(x, size).index_select(0, rows) for x in (layer.keys, layer.values)]
 
@@ -80,7 +80,7 @@ class _OwnLayer(_Layer):
     """One layer's keys and values of what the rows have written, (R, heads, C - P, D); those of
     the prompts stand once beside them."""
 
-    def _begun(self, layer: DynamicLayer, rows: Tensor, size: int) -> List[Tensor]:
+    def _begun(self, layer: DynamicLayer, rows: Tensor, size: int) -> list[Tensor]:
         self.before = self.used
         self.prompts = SharedPrompts(layer.keys, layer.values, rows)
         return [x.new_zeros(len(rows), x.shape[1], size - self.before, x.shape[3])
@@ -177,7 +177,7 @@ class RaggedMemory:
         """Keep so many of each row's tokens of the last pass."""
         self.lengths = [length + count for length, count in zip(self.lengths, counts)]
 
-    def keep(self, rows: List[int]) -> None:
+    def keep(self, rows: list[int]) -> None:
         """Forget the other rows."""
         index = torch.tensor(rows, device=self.visible_RC.device)
         self.lengths = [self.lengths[row] for row in rows]
@@ -199,7 +199,7 @@ class _Recording:
         return self.hidden
 
 
-def _recorded(run: Callable[[], Tensor]) -> Tuple[Callable[[], None], Tensor]:
+def _recorded(run: Callable[[], Tensor]) -> tuple[Callable[[], None], Tensor]:
     """What runs it again as a CUDA graph, and where the result then stands."""
     graph, stream = torch.cuda.CUDAGraph(), _recording_stream()
     stream.wait_stream(torch.cuda.current_stream())
@@ -233,10 +233,10 @@ class GraphMemory(RaggedMemory):
     step = 256
 
     def __init__(self, cache: Cache, mask_BP: Tensor, rows: Tensor,
-                 ready: Set[Tuple[int, int]]) -> None:
+                 ready: set[tuple[int, int]]) -> None:
         super().__init__(cache, mask_BP, rows)
         self._ready = ready
-        self._recordings: Dict[int, _Recording] = {}
+        self._recordings: dict[int, _Recording] = {}
 
     def read(self, decode: Decode, tokens_RT: Tensor, start_R: Tensor) -> Tensor:
         """As the base's; the next pass of as many tokens overwrites the result."""
@@ -268,7 +268,7 @@ class GraphMemory(RaggedMemory):
             self._forget()
         return self.visible_RC.shape[1]
 
-    def keep(self, rows: List[int]) -> None:
+    def keep(self, rows: list[int]) -> None:
         self._forget()
         super().keep(rows)
 
@@ -297,14 +297,14 @@ class StepMemory:
     def close(self, counts: Sequence[int]) -> None:
         """Nothing: the cache has grown by itself."""
 
-    def keep(self, rows: List[int]) -> None:
+    def keep(self, rows: list[int]) -> None:
         index = torch.tensor(rows, device=self.mask_RS.device)
         self.mask_RS = self.mask_RS[index]
         self.cache.reorder_cache(index)
 
 
 def memory_of(cache: Cache, mask_BP: Tensor, rows: Tensor, attention: str,
-              ready: Optional[Set[Tuple[int, int]]] = None):
+              ready: set[tuple[int, int]] | None = None):
     """The memory that suits a network's cache and its implementation of attention.
 
     Args:

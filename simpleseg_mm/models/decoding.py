@@ -8,8 +8,9 @@ those of one token a pass, whatever is drafted, and fewer passes write them.
 Shapes: B prompts, G answers each, R answers being written, N tokens to be chosen, T tokens of the
 longest run, D features, V tokens of the vocabulary.
 """
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Callable, List, Optional, Sequence, Tuple
+from typing import Any
 
 import numpy as np
 import torch
@@ -20,7 +21,7 @@ from .guide import NEAR
 from .transfer import sent
 
 #: Called with the number of an answer (b * G + g) and the ids that were added to it.
-OnTokens = Callable[[int, Sequence[int]], Optional[bool]]
+OnTokens = Callable[[int, Sequence[int]], bool | None]
 #: A pass costs as much as so many tokens before it reads one: measured for nano on one core
 #: (11 ms against 0.1 ms a token), worked out for 7 B on an H100 (reading the weights against
 #: multiplying them).
@@ -43,10 +44,10 @@ class Answer:
     """
     row: int
     guide: Any = None
-    tokens: List[int] = field(default_factory=list)
-    logps: List[float] = field(default_factory=list)
-    run: List[int] = field(default_factory=list)
-    states: List[Any] = field(default_factory=list)
+    tokens: list[int] = field(default_factory=list)
+    logps: list[float] = field(default_factory=list)
+    run: list[int] = field(default_factory=list)
+    states: list[Any] = field(default_factory=list)
     ended: bool = False
     hurried: bool = False
 
@@ -67,7 +68,7 @@ class Answer:
 @torch.no_grad()
 def write_answers(mllm, batch: dict, choose: Callable, limit: int, group_size: int = 1,
                   guides: Sequence = (), draft: bool = True, constrain: bool = False,
-                  on_tokens: Optional[OnTokens] = None) -> List[Answer]:
+                  on_tokens: OnTokens | None = None) -> list[Answer]:
     """B * G answers, answer g of prompt b at ``b * G + g``.
 
     The prompts are read once and their cache is repeated; answers that have ended leave the batch.
@@ -119,8 +120,8 @@ def write_answers(mllm, batch: dict, choose: Callable, limit: int, group_size: i
         hidden_ND = _read(mllm, memory, placed, first)
 
 
-def _choose(mllm, hidden_ND: Tensor, live: List[Answer], choose: Callable, banned: Tensor, stops,
-            limit: int, constrain: bool, on_tokens: Optional[OnTokens]) -> dict:
+def _choose(mllm, hidden_ND: Tensor, live: list[Answer], choose: Callable, banned: Tensor, stops,
+            limit: int, constrain: bool, on_tokens: OnTokens | None) -> dict:
     """Choose after each token of the runs and take what stands: how many, by row."""
     logits = mllm.logits(hidden_ND)
     total = logits.logsumexp(-1)
@@ -146,7 +147,7 @@ def _choose(mllm, hidden_ND: Tensor, live: List[Answer], choose: Callable, banne
     return kept
 
 
-def constrained(logits_NV: Tensor, places: Sequence[Tuple[Any, Any]]) -> Tensor:
+def constrained(logits_NV: Tensor, places: Sequence[tuple[Any, Any]]) -> Tensor:
     """A copy in which all is impossible that the guides do not allow.
 
     Args:
@@ -174,8 +175,8 @@ def _only(logits_NV: Tensor, ids: Sequence[np.ndarray]) -> Tensor:
     return copy_NV
 
 
-def _hurry(logits_NV: Tensor, tokens_N: Tensor, places: Sequence[Tuple[Any, Any]],
-           prefixes: Sequence, choose: Callable, limit: int) -> List[int]:
+def _hurry(logits_NV: Tensor, tokens_N: Tensor, places: Sequence[tuple[Any, Any]],
+           prefixes: Sequence, choose: Callable, limit: int) -> list[int]:
     """Where a chosen token leaves no room to complete the answer, choose one that does, in place.
     Returns where."""
     rooms = [limit - len(tokens) - len(draft) - 1 for _, tokens, draft in prefixes]
@@ -209,7 +210,7 @@ def _draft(answer: Answer, count: int, limit: int, many: bool) -> None:
         answer.states.append(guide.step(answer.states[-1], token))
 
 
-def _width(lengths: List[int], rows: int) -> int:
+def _width(lengths: list[int], rows: int) -> int:
     """How long a run is worth its padding: where most rows have none, a pass of one token a row
     is cheap, and those that wait come together."""
     def worth(width: int) -> float:
@@ -217,7 +218,7 @@ def _width(lengths: List[int], rows: int) -> int:
     return max(range(1, max(lengths) + 1), key=worth)
 
 
-def _read(mllm, memory, placed: List[Answer], first: List[int]) -> Tensor:
+def _read(mllm, memory, placed: list[Answer], first: list[int]) -> Tensor:
     """Hidden states (N, D) after each token of the runs of the answers that have not ended."""
     runs = [[0] if answer.ended else answer.run for answer in placed]
     width = max(map(len, runs))

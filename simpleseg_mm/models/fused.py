@@ -12,9 +12,9 @@ the two, and its band is narrower than the noise between kernels.
 
 Shapes: N tokens, D features.
 """
+from collections.abc import Callable, Sequence
 from functools import lru_cache, partial
 from types import FunctionType, MethodType
-from typing import Callable, Optional, Sequence, Tuple
 
 import torch
 import torch.nn.functional as F
@@ -95,7 +95,7 @@ def _fused_adapter(self, states: Tensor, *args, **options) -> Tensor:
     return output.view(*states.shape[:-1], -1)
 
 
-def _plain_adapter(layer: LoraLinear) -> Optional[Tuple[Tensor, Tensor, float]]:
+def _plain_adapter(layer: LoraLinear) -> tuple[Tensor, Tensor, float] | None:
     """Weights (r, in), (out, r) and scale of its adapter, where there is but one, which does
     nothing but multiply."""
     name, *others = layer.active_adapters
@@ -126,7 +126,7 @@ class _Norm(Function):
         return compiled(_norm_back)(gradient, states, weight, scale), of_weight, None
 
 
-def _norm(states: Tensor, weight: Tensor, eps: float) -> Tuple[Tensor, Tensor]:
+def _norm(states: Tensor, weight: Tensor, eps: float) -> tuple[Tensor, Tensor]:
     values = states.float()
     scale = torch.rsqrt(values.pow(2).mean(-1, keepdim=True) + eps)
     return weight * (values * scale).to(states.dtype), scale
@@ -167,7 +167,7 @@ def _gate(gate: Tensor, up: Tensor) -> Tensor:
     return F.silu(gate) * up
 
 
-def _gate_back(gradient: Tensor, gate: Tensor, up: Tensor) -> Tuple[Tensor, Tensor]:
+def _gate_back(gradient: Tensor, gate: Tensor, up: Tensor) -> tuple[Tensor, Tensor]:
     values = gate.float()
     share = torch.sigmoid(values)
     slope = share * (1 + values * (1 - share))
@@ -203,7 +203,7 @@ class _Rotation(Function):
 
     @staticmethod
     def forward(ctx, rotate: Callable, query: Tensor, key: Tensor, cos: Tensor, sin: Tensor,
-                *more) -> Tuple[Tensor, Tensor]:
+                *more) -> tuple[Tensor, Tensor]:
         ctx.rotate, ctx.more = rotate, more
         ctx.save_for_backward(cos, sin)
         return _rotated(rotate, query.detach(), key.detach(), cos, sin, *more)
@@ -216,7 +216,7 @@ class _Rotation(Function):
 
 
 def _rotated(rotate: Callable, query: Tensor, key: Tensor, cos: Tensor, sin: Tensor, *more
-             ) -> Tuple[Tensor, Tensor]:
+             ) -> tuple[Tensor, Tensor]:
     """Of (N, heads, D) with (N, D), or of (B, heads, T, D) with (B, T, D)."""
     any_length(query, key, of=(0, 2) if query.ndim == 4 else (0, ))
     any_length(cos, sin, of=tuple(range(cos.ndim - 1)))

@@ -1,6 +1,7 @@
 """Which settings of transformers' ``GenerationConfig`` our own loop follows."""
 import copy
-from typing import Any, Callable, Dict, List, Optional, Tuple
+from collections.abc import Callable
+from typing import Any
 
 from torch import Tensor
 from transformers import GenerationConfig
@@ -36,7 +37,7 @@ _SAMPLING = {'temperature', 'top_k', 'top_p', 'min_p', 'top_h', 'typical_p', 'ep
              'eta_cutoff'}
 
 
-def pinned(config: GenerationConfig) -> Tuple[GenerationConfig, Dict[str, Any]]:
+def pinned(config: GenerationConfig) -> tuple[GenerationConfig, dict[str, Any]]:
     """The one way in which answers are chosen, whatever a folder of weights asks for: the
     likeliest token, without penalties, bans or forced tokens. Its end tokens stay.
 
@@ -60,8 +61,8 @@ def pinned(config: GenerationConfig) -> Tuple[GenerationConfig, Dict[str, Any]]:
         'bos_token_id', 'eos_token_id', 'pad_token_id')}), asked
 
 
-def greedy_rules(config: GenerationConfig, options: Dict, mask_BP: Tensor
-                 ) -> Optional[List[Callable]]:
+def greedy_rules(config: GenerationConfig, options: dict, mask_BP: Tensor
+                 ) -> list[Callable] | None:
     """Logits processors of a greedy search by our loop, in transformers' order.
 
     ``sequence_bias``, ``repetition_penalty``, ``no_repeat_ngram_size``, ``bad_words_ids`` and

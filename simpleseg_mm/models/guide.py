@@ -6,8 +6,8 @@ the automaton of the characters; what is found is kept by the automaton's reduce
 """
 import re
 from collections import Counter, defaultdict
+from collections.abc import Sequence
 from functools import lru_cache
-from typing import Dict, List, Optional, Sequence
 
 import numpy as np
 
@@ -34,7 +34,7 @@ class Spelling:
     def __init__(self, tokenizer, size: int) -> None:
         special = set(tokenizer.all_special_ids)
         #: id -> text
-        self.texts: Dict[int, str] = {}
+        self.texts: dict[int, str] = {}
         for name, token in tokenizer.get_vocab().items():
             text = name.translate(_SPELLS_SPACE)
             if _ANSWER.fullmatch(text) and token not in special and token < size:
@@ -73,7 +73,7 @@ class Spelling:
             counts.append(best)
         return counts[-1]
 
-    def walk(self, automaton: AnswerAutomaton, state) -> List[int]:
+    def walk(self, automaton: AnswerAutomaton, state) -> list[int]:
         """Ids of the tokens that may follow a state."""
         found, todo = [], [(self.trie, state)]
         while todo:
@@ -108,12 +108,12 @@ class Guide:
         self.stops = sorted(stops)
         self.start = automaton.start
         self._check()
-        self._steps: Dict[tuple, Optional[tuple]] = {}
-        self._allowed: Dict[tuple, np.ndarray] = {}
-        self._arrays: Dict[tuple, np.ndarray] = {}
+        self._steps: dict[tuple, tuple | None] = {}
+        self._allowed: dict[tuple, np.ndarray] = {}
+        self._arrays: dict[tuple, np.ndarray] = {}
         self._drafts = self._learn(encode)
-        self._shapes: Dict[tuple, Optional[int]] = {}
-        self._costs: Dict[tuple, int] = {}
+        self._shapes: dict[tuple, int | None] = {}
+        self._costs: dict[tuple, int] = {}
 
     def _check(self) -> None:
         """Every character must be there by itself: then no state is a dead end."""
@@ -160,7 +160,7 @@ class Guide:
         return self._allowed[key]
 
     # --- the limit ----------------------------------------------------------------------------
-    def in_time(self, state, token: int, room: int) -> Optional[List[int]]:
+    def in_time(self, state, token: int, room: int) -> list[int] | None:
         """What may be written in place of a token after which the answer could not be completed
         in ``room`` more; ``None`` where it can, or where nothing else would do either.
 
@@ -183,7 +183,7 @@ class Guide:
         return self._costs[state]
 
     # --- drafts -------------------------------------------------------------------------------
-    def draft(self, state) -> Optional[int]:
+    def draft(self, state) -> int | None:
         """The token that is likely to follow; ``None`` where none is."""
         if state is None:
             return None
@@ -196,7 +196,7 @@ class Guide:
             self._shapes[state] = token
         return self._shapes[state]
 
-    def _learn(self, encode) -> Dict[tuple, int]:
+    def _learn(self, encode) -> dict[tuple, int]:
         """What follows each shape of state, where it mostly is one token, in answers written at
         random: so drafts know the tokenizer's way with brackets, and no model's."""
         counts = defaultdict(Counter)
@@ -213,7 +213,7 @@ class Guide:
 
 
 @lru_cache(maxsize=16)
-def _written(name: str, kind: str) -> List[str]:
+def _written(name: str, kind: str) -> list[str]:
     """Answers with coordinates at random: rings of 3 to 15 vertices, one to three of them."""
     grammar, rng = Grammar.from_name(name), np.random.default_rng(0)
     if kind != 'rings':

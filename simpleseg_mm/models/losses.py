@@ -1,5 +1,5 @@
 """Token losses that never hold a whole (N, V) tensor of fp32 logits."""
-from typing import Callable, Tuple
+from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
@@ -9,7 +9,7 @@ from torch.utils.checkpoint import checkpoint
 
 
 def chunked_token_nll(hidden_ND: Tensor, weight_VD: Tensor, target_N: Tensor,
-                      chunk: int = 512) -> Tuple[Tensor, Tensor]:
+                      chunk: int = 512) -> tuple[Tensor, Tensor]:
     """Negative log-likelihood of each target token under a linear head.
 
     The head is applied to ``chunk`` tokens at a time and, where there are more, again in the
@@ -28,7 +28,7 @@ def chunked_token_nll(hidden_ND: Tensor, weight_VD: Tensor, target_N: Tensor,
     if chunk < 1:
         raise ValueError(f'chunk={chunk}: give a positive number of tokens')
 
-    def head(hidden: Tensor, weight: Tensor, target: Tensor) -> Tuple[Tensor, Tensor]:
+    def head(hidden: Tensor, weight: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
         logits = (hidden @ weight.T).float()
         return (F.cross_entropy(logits, target, reduction='none'),
                 logits.detach().argmax(-1) == target)
@@ -39,7 +39,7 @@ def chunked_token_nll(hidden_ND: Tensor, weight_VD: Tensor, target_N: Tensor,
 
 
 def chunked_token_logp(hidden_ND: Tensor, weight_VD: Tensor, target_N: Tensor,
-                       temperature: float = 1.0, chunk: int = 512) -> Tuple[Tensor, Tensor]:
+                       temperature: float = 1.0, chunk: int = 512) -> tuple[Tensor, Tensor]:
     """Log-probability of each target token under a linear head in fp32, for policy gradients.
 
     GSPO's clip band is narrower than the noise of a bf16 head, so logits are sums in fp32 (fp64
@@ -56,7 +56,7 @@ def chunked_token_logp(hidden_ND: Tensor, weight_VD: Tensor, target_N: Tensor,
     if chunk < 1:
         raise ValueError(f'chunk={chunk}: give a positive number of tokens')
 
-    def head(hidden: Tensor, weight: Tensor, target: Tensor) -> Tuple[Tensor, Tensor]:
+    def head(hidden: Tensor, weight: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
         logp = F.log_softmax(product(hidden, weight) / temperature, -1)
         with torch.no_grad():
             entropy = -(logp.exp() * logp).sum(-1)
@@ -101,7 +101,7 @@ def _raised_product(hidden: Tensor, weight: Tensor) -> Tensor:
 
 
 def _by_chunks(head: Callable, hidden_ND: Tensor, weight_VD: Tensor, target_N: Tensor,
-               chunk: int) -> Tuple[Tensor, Tensor]:
+               chunk: int) -> tuple[Tensor, Tensor]:
     if len(target_N) <= chunk:
         return head(hidden_ND, weight_VD, target_N)
     count = -(-len(target_N) // chunk)  # of one size: a GPU loads a kernel for each new one

@@ -1,12 +1,12 @@
 """Rows of a batch laid end to end, each beginning that several rows share laid once."""
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Dict, List, Optional, Sequence, Tuple
 
 import torch
 from torch import Tensor
 
 #: a beginning that sequences share: its tokens, where it stands in the row, and the sequences
-Shared = Tuple[int, int, List[int]]
+Shared = tuple[int, int, list[int]]
 
 
 @dataclass(frozen=True)
@@ -22,8 +22,8 @@ class Packed:
     """
     order: Tensor
     places: Tensor
-    shared: List[Shared]
-    borders: Optional[Tensor]
+    shared: list[Shared]
+    borders: Tensor | None
 
 
 def pack_rows(ids_BT: Tensor, real_BT: Tensor, pictures: Sequence[int]) -> Packed:
@@ -35,7 +35,7 @@ def pack_rows(ids_BT: Tensor, real_BT: Tensor, pictures: Sequence[int]) -> Packe
         real_BT: (B, T) bool, False where padded.
         pictures: B numbers, from 0 in the order of first use: the picture of each row.
     """
-    by_picture: Dict[int, List[int]] = {}
+    by_picture: dict[int, list[int]] = {}
     for row, picture in enumerate(pictures):
         by_picture.setdefault(picture, []).append(row)
     width, lengths = ids_BT.shape[1], real_BT.sum(1).tolist()

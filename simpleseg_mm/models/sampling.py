@@ -3,8 +3,8 @@
 Shapes: R answers, N tokens to be chosen at once, V tokens of the vocabulary.
 """
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Optional, Sequence, Tuple
 
 import numpy as np
 import torch
@@ -14,7 +14,7 @@ from torch import Tensor
 from .transfer import sent
 
 #: an answer's number, its tokens, and what of its draft comes before the token to be chosen
-Prefix = Tuple[int, Sequence[int], Sequence[int]]
+Prefix = tuple[int, Sequence[int], Sequence[int]]
 
 
 @dataclass(frozen=True)
@@ -56,7 +56,7 @@ def uniforms(seeds: Sequence[Sequence[int]], count: int) -> Tensor:
 def draw(logits_RV: Tensor, uniform_R: Tensor, sampling: Sampling) -> Tensor:
     """One token id a row (R,), by inverting the cumulative distribution at ``uniform_R``."""
     logits_RV = logits_RV.float() / sampling.temperature
-    ids_RV: Optional[Tensor] = None
+    ids_RV: Tensor | None = None
     if sampling.top_k or sampling.top_p < 1:
         width = min(sampling.top_k or logits_RV.shape[1], logits_RV.shape[1])
         logits_RV, ids_RV = logits_RV.topk(width, sorted=True)
@@ -102,7 +102,7 @@ class Likeliest:
         prompt_RP: token ids of the prompts, left-padded, which some processors look at.
     """
 
-    def __init__(self, processors: Sequence = (), prompt_RP: Optional[Tensor] = None) -> None:
+    def __init__(self, processors: Sequence = (), prompt_RP: Tensor | None = None) -> None:
         self.processors = processors
         self.prompt_RP = prompt_RP
 

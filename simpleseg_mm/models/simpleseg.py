@@ -1,6 +1,6 @@
 """SimpleSeg: a multimodal LLM, unmodified, that writes the outline of an object as text."""
 import time
-from typing import Dict, List, Optional, Sequence, Tuple
+from collections.abc import Sequence
 
 import numpy as np
 import torch
@@ -48,8 +48,8 @@ class SimpleSeg(BaseModel):
         loss_chunk: tokens of the vocabulary head computed at a time.
     """
 
-    def __init__(self, mllm: dict, generation: Optional[dict] = None, loss_chunk: int = 512,
-                 data_preprocessor: Optional[dict] = None, init_cfg: Optional[dict] = None):
+    def __init__(self, mllm: dict, generation: dict | None = None, loss_chunk: int = 512,
+                 data_preprocessor: dict | None = None, init_cfg: dict | None = None):
         super().__init__(data_preprocessor=data_preprocessor or AsLoaded(), init_cfg=init_cfg)
         self.mllm = MODELS.build(mllm)
         self.generation = {'do_sample': False, 'max_new_tokens': 1024,
@@ -74,7 +74,7 @@ class SimpleSeg(BaseModel):
     def init_weights(self) -> None:
         """Nothing: the adapter has loaded or drawn the weights."""
 
-    def forward(self, inputs: List[Tensor], data_samples: Optional[Sequence] = None,
+    def forward(self, inputs: list[Tensor], data_samples: Sequence | None = None,
                 mode: str = 'tensor', **options):
         """MMEngine's entry: 'loss' -> dict of losses, 'predict' -> samples, 'tensor' -> hidden
         states (B, T, D), 'log_probs' -> :meth:`log_probs`.
@@ -97,7 +97,7 @@ class SimpleSeg(BaseModel):
                          "'log_probs'")
 
     # --- training -----------------------------------------------------------------------------
-    def parse_losses(self, losses: Dict[str, Tensor]) -> Tuple[Tensor, Dict[str, Tensor]]:
+    def parse_losses(self, losses: dict[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
         """MMEngine's, with the figures for the log read here, before the backward pass is queued
         on a GPU: whoever reads them after it waits until all is done, and the GPU then waits for
         its next work."""
@@ -105,14 +105,14 @@ class SimpleSeg(BaseModel):
         read = torch.stack([figure.detach() for figure in figures.values()]).cpu()
         return loss, dict(zip(figures, read))
 
-    def encode(self, inputs: List[Tensor], data_samples: Sequence) -> Dict[str, Tensor]:
+    def encode(self, inputs: list[Tensor], data_samples: Sequence) -> dict[str, Tensor]:
         """The batch as ``loss`` gives it to the network, where the network is: in rows without
         padding where ``mllm.packing`` is on; see :meth:`_prepared`."""
         batch = self._encode(inputs, data_samples)
         return self._prepared(batch, _of_answers(batch))
 
-    def loss(self, inputs: List[Tensor], data_samples: Sequence,
-             encoded: Optional[Dict[str, Tensor]] = None) -> Dict[str, Tensor]:
+    def loss(self, inputs: list[Tensor], data_samples: Sequence,
+             encoded: dict[str, Tensor] | None = None) -> dict[str, Tensor]:
         """Cross-entropy of the answer tokens, averaged over all ranks' tokens.
 
         Args:
@@ -136,15 +136,15 @@ class SimpleSeg(BaseModel):
                     answer_tokens=answer_tokens,
                     sequence_tokens=tokens.float())
 
-    def encode_answers(self, images: List[Tensor], conversations: Sequence) -> Dict[str, Tensor]:
+    def encode_answers(self, images: list[Tensor], conversations: Sequence) -> dict[str, Tensor]:
         """The batch as ``log_probs`` gives it to the network, where the network is."""
         batch = self.mllm.encode(images, conversations, share_images=True)
         mask = _of_answers(batch)
         return self._prepared(batch, mask, answer_mask=mask,
                               answer_slots=mask.flatten().nonzero().squeeze(1))
 
-    def log_probs(self, images: List[Tensor], conversations: Sequence, temperature: float = 1.0,
-                  encoded: Optional[Dict[str, Tensor]] = None) -> Tuple[Tensor, Tensor, Tensor]:
+    def log_probs(self, images: list[Tensor], conversations: Sequence, temperature: float = 1.0,
+                  encoded: dict[str, Tensor] | None = None) -> tuple[Tensor, Tensor, Tensor]:
         """Log-probabilities of the answers' tokens, with gradient, head in fp32.
 
         Args:
@@ -167,8 +167,8 @@ class SimpleSeg(BaseModel):
         logp, entropy = (blank.index_copy(0, slots, x).view(mask.shape) for x in (logp, entropy))
         return logp, entropy, mask
 
-    def _prepared(self, batch: Dict[str, Tensor], mask: Tensor, **more: Tensor
-                  ) -> Dict[str, Tensor]:
+    def _prepared(self, batch: dict[str, Tensor], mask: Tensor, **more: Tensor
+                  ) -> dict[str, Tensor]:
         """An encoded batch packed, and on the network's device, with ``answer_tokens`` (N,), the
         tokens that belong to answers, row after row, and ``answer_places`` (N,): whose states they
         follow from. The device is never asked for them: whoever asks waits for all that it still
@@ -182,17 +182,17 @@ class SimpleSeg(BaseModel):
         return self.mllm.to_device(dict(packed, answer_tokens=batch['labels'][:, 1:][mask],
                                         answer_places=places[:, :-1][mask], **more))
 
-    def _answers(self, batch: Dict[str, Tensor]) -> Tuple[Tensor, Tensor]:
+    def _answers(self, batch: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
         """Hidden states (N, D) from which the answers' tokens (N,) follow, row after row."""
         hidden = self.mllm.hidden_states(batch).flatten(0, 1)
         return hidden.index_select(0, batch['answer_places']), batch['answer_tokens']
 
-    def _encode(self, inputs: List[Tensor], data_samples: Sequence) -> Dict[str, Tensor]:
+    def _encode(self, inputs: list[Tensor], data_samples: Sequence) -> dict[str, Tensor]:
         return self.mllm.encode(inputs, [sample.turns for sample in data_samples])
 
     # --- inference ----------------------------------------------------------------------------
     @torch.no_grad()
-    def predict(self, inputs: List[Tensor], data_samples: Sequence, **options) -> List:
+    def predict(self, inputs: list[Tensor], data_samples: Sequence, **options) -> list:
         """Generates an answer for each sample and decodes it into ``pred_instances``, unless the
         sample names no codec, as a question about a picture.
 
@@ -212,8 +212,8 @@ class SimpleSeg(BaseModel):
             self.postprocess(sample, answer, seconds)
         return list(data_samples)
 
-    def answer(self, images: List[Tensor], prompts: Sequence[str],
-               forms: Optional[Sequence] = None, **options) -> List[Generated]:
+    def answer(self, images: list[Tensor], prompts: Sequence[str],
+               forms: Sequence | None = None, **options) -> list[Generated]:
         """Answers to one prompt a picture.
 
         Args:
@@ -233,16 +233,16 @@ class SimpleSeg(BaseModel):
         return self.mllm.generate(batch, guides=guides, constrain=constrain, draft=draft,
                                   **options)
 
-    def sample(self, images: List[Tensor], prompts: Sequence[str], group_size: int,
+    def sample(self, images: list[Tensor], prompts: Sequence[str], group_size: int,
                seeds: Sequence[Sequence[int]], sampling: Sampling,
-               forms: Optional[Sequence] = None, **options) -> List[List[Generated]]:
+               forms: Sequence | None = None, **options) -> list[list[Generated]]:
         """``group_size`` sampled answers to one prompt a picture; see ``MLLMAdapter.sample``.
         With ``forms``, as in :meth:`answer`, the same answers are written in fewer passes."""
         guides = self.mllm.guides(forms, constrain=False) if forms else ()
         return self.mllm.sample(self._prompted(images, prompts), group_size, seeds, sampling,
                                 guides=guides, **options)
 
-    def _prompted(self, images: List[Tensor], prompts: Sequence[str]) -> Dict[str, Tensor]:
+    def _prompted(self, images: list[Tensor], prompts: Sequence[str]) -> dict[str, Tensor]:
         return self.mllm.encode(images, [[(prompt, None)] for prompt in prompts],
                                 for_generation=True)
 
@@ -272,7 +272,7 @@ class SimpleSeg(BaseModel):
         sample.set_metainfo(dict(pred_has_mask=bool(mask.any())))
 
     # --- for people ---------------------------------------------------------------------------
-    def describe_batch(self, inputs: List[Tensor], data_samples: Sequence) -> List[str]:
+    def describe_batch(self, inputs: list[Tensor], data_samples: Sequence) -> list[str]:
         """The batch as the model reads it: tokens that are trained on stand in ``⟦ ⟧``, runs of
         picture tokens are counted."""
         batch = self._encode(inputs, data_samples)
@@ -280,7 +280,7 @@ class SimpleSeg(BaseModel):
                 for ids, labels, mask in zip(batch['input_ids'], batch['labels'],
                                              batch['attention_mask'])]
 
-    def _describe(self, ids: List[int], labels: List[int]) -> str:
+    def _describe(self, ids: list[int], labels: list[int]) -> str:
         text, i = '', 0
         while i < len(ids):
             end = i + 1
@@ -295,12 +295,12 @@ class SimpleSeg(BaseModel):
         return text
 
 
-def _of_answers(batch: Dict[str, Tensor]) -> Tensor:
+def _of_answers(batch: dict[str, Tensor]) -> Tensor:
     """(B, T - 1) bool of the tokens that belong to answers, from a row's second on."""
     return batch['labels'][:, 1:] != IGNORE
 
 
-def answer_form(sample) -> Optional[AnswerAutomaton]:
+def answer_form(sample) -> AnswerAutomaton | None:
     """The grammar of a sample's answer, by the codec and the task that it names; ``None`` where
     the answer is free text or not known to be of one kind."""
     kind = _KINDS.get(sample.get('task', '').split('2')[-1])
@@ -309,6 +309,6 @@ def answer_form(sample) -> Optional[AnswerAutomaton]:
     return AnswerAutomaton.of(sample.codec.split('/')[0], kind)
 
 
-def _same_run(ids: List[int], labels: List[int], first: int, other: int, image: int) -> bool:
+def _same_run(ids: list[int], labels: list[int], first: int, other: int, image: int) -> bool:
     return ((ids[first] == image) == (ids[other] == image)
             and (labels[first] == IGNORE) == (labels[other] == IGNORE))

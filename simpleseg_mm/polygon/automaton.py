@@ -8,12 +8,11 @@ out: the parser does not take them as following the grammar.
 """
 import re
 from functools import lru_cache
-from typing import List, Optional, Tuple, Union
 
 from .text import KINDS, Grammar
 
 #: (where, index or memory, ...): hashable, and the same for texts that can go on alike
-State = Tuple
+State = tuple
 _DIGITS = '0123456789'
 
 
@@ -27,7 +26,7 @@ class Numbers:
         self.value = lru_cache(maxsize=100_000)(self._value)
         self.fill = lru_cache(maxsize=100_000)(self._fill)
 
-    def spans(self, prefix: str) -> List[Tuple[int, int]]:
+    def spans(self, prefix: str) -> list[tuple[int, int]]:
         """Ranges of the steps whose text begins so."""
         grammar, steps = self.grammar, self.grammar.steps
         if not prefix:
@@ -62,7 +61,7 @@ class Numbers:
         """Whether a number of ``low`` to ``high`` begins so."""
         return any(first <= high and last >= low for first, last in self.spans(prefix))
 
-    def _fill(self, prefix: str, low: int, high: int, but: Tuple[int, ...] = ()) -> Optional[str]:
+    def _fill(self, prefix: str, low: int, high: int, but: tuple[int, ...] = ()) -> str | None:
         """The first of the shortest texts that make a prefix a number of ``low`` to ``high``, none
         of ``but``; None: there is none."""
         texts = [prefix]
@@ -77,7 +76,7 @@ class Numbers:
                 texts = texts[:len(but) + 1]
         return None
 
-    def _value(self, text: str) -> Optional[int]:
+    def _value(self, text: str) -> int | None:
         """The step that is written so; None: no number of the grammar."""
         grammar = self.grammar
         if grammar.style == 'int':
@@ -103,7 +102,7 @@ class AnswerAutomaton:
     #: every character of an answer
     alphabet = _DIGITS + '[], .'
 
-    def __init__(self, grammar: Union[str, Grammar], kind: str = 'rings') -> None:
+    def __init__(self, grammar: str | Grammar, kind: str = 'rings') -> None:
         if kind not in KINDS:
             raise ValueError(f'kind is {kind!r}; choose one of {KINDS}')
         self.grammar = Grammar.from_name(grammar)
@@ -121,11 +120,11 @@ class AnswerAutomaton:
         """Whether the answer is complete."""
         return state == ('done', )
 
-    def step(self, state: State, char: str) -> Optional[State]:
+    def step(self, state: State, char: str) -> State | None:
         """The state after one more character; None where the grammar forbids it."""
         return getattr(self, f'_{state[0]}')(char, *state[1:])
 
-    def follow(self, state: Optional[State], text: str) -> Optional[State]:
+    def follow(self, state: State | None, text: str) -> State | None:
         """The state after a text; None where the grammar forbids it."""
         for char in text:
             if state is None:
@@ -196,7 +195,7 @@ class AnswerAutomaton:
         return ('ring', ) if char == '[' else None
 
     # a box or a point: number ``index`` after ``past``
-    def _number(self, char: str, index: int, text: str, past: Tuple[int, ...]):
+    def _number(self, char: str, index: int, text: str, past: tuple[int, ...]):
         count = 2 if self.kind == 'point' else 4
         low, high = self._bounds(index, past)
         if char in ',]':
@@ -212,7 +211,7 @@ class AnswerAutomaton:
             return ('number', index, text, past)
         return None
 
-    def _bounds(self, index: int, past: Tuple[int, ...]) -> Tuple[int, int]:
+    def _bounds(self, index: int, past: tuple[int, ...]) -> tuple[int, int]:
         top = self.grammar.steps
         if self.kind == 'point':
             return 0, top
@@ -263,7 +262,7 @@ class AnswerAutomaton:
             return fill or (comma if where == 'x' else ']')
         return '['
 
-    def _taken(self, where: str, seen) -> Tuple[int, ...]:
+    def _taken(self, where: str, seen) -> tuple[int, ...]:
         """Coordinates with which a vertex would not be a new one."""
         if seen is True:
             return ()
@@ -274,7 +273,7 @@ class AnswerAutomaton:
         return tuple(x for x in dict.fromkeys(xs) if xs.count(x) > self.grammar.steps)
 
     # --- what states have in common -----------------------------------------------------------
-    def shape(self, state: State) -> Tuple:
+    def shape(self, state: State) -> tuple:
         """The state without its digits and memory: the same where answers go on with the same
         punctuation."""
         where, *rest = state
@@ -291,7 +290,7 @@ class AnswerAutomaton:
         head = 0 if self.grammar.style == 'int' else 2  # '0.' or '1.' stays
         return text[:head] + '#' * len(text[head:])
 
-    def reduced(self, state: State) -> Tuple:
+    def reduced(self, state: State) -> tuple:
         """The state without memory that cannot forbid anything before the next vertex ends."""
         if state[0] in ('x', 'y', 'next', 'vertex') and state[-1] is not True:
             # two vertices and the third's x: whether a third one is new decides what may follow

@@ -1,9 +1,9 @@
 """Mask to text and back: one object that holds every choice made on the way."""
 import hashlib
 import warnings
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import List, Optional, Sequence, Tuple
 
 import numpy as np
 
@@ -35,9 +35,9 @@ class Decoded:
         size: (h, w) of the image.
         preset: how the rings are filled.
     """
-    rings: List[np.ndarray]
+    rings: list[np.ndarray]
     parsed: ParsedAnswer
-    size: Tuple[int, int]
+    size: tuple[int, int]
     preset: str = 'default'
 
     @cached_property
@@ -83,7 +83,7 @@ class PolygonCodec:
     """
 
     def __init__(self, preset: str = 'default', grammar='int1000',
-                 tokens: Optional[float] = 150, epsilon: Optional[float] = None,
+                 tokens: float | None = 150, epsilon: float | None = None,
                  ring_order: str = 'opencv', seed: int = 0) -> None:
         if preset not in PRESETS:
             raise ValueError(f'preset is {preset!r}; choose one of {PRESETS}')
@@ -167,12 +167,12 @@ class PolygonCodec:
         """
         return self.encode_rle(segmentation_to_rle(seg, h, w))
 
-    def _paper_steps(self, rings, size) -> List[np.ndarray]:
+    def _paper_steps(self, rings, size) -> list[np.ndarray]:
         most = self.grammar.most_vertices
         rings = [simplify_dp(ring, self.epsilon * arc_length(ring), most) for ring in rings]
         return self.grammar.rings_to_steps(rings, size)
 
-    def _steps(self, mask) -> List[np.ndarray]:
+    def _steps(self, mask) -> list[np.ndarray]:
         if self.epsilon is None and not self.lossless:
             return fit_rings(mask, self.grammar, rate_of(self.tokens, self.grammar))
         if self.lossless:
@@ -182,7 +182,7 @@ class PolygonCodec:
             return self.grammar.rings_to_steps(rings, mask.shape)
         return thin_rings(mask, self.grammar, self.epsilon)
 
-    def _text(self, rings: List[np.ndarray], found: int = 0) -> str:
+    def _text(self, rings: list[np.ndarray], found: int = 0) -> str:
         text = self.grammar.format_steps(self._ordered(rings))
         if len(text) <= self.max_chars and found < self.grammar.most_rings:
             return text
@@ -192,7 +192,7 @@ class PolygonCodec:
                       'that decoding reads; its largest rings are written', stacklevel=3)
         return self.grammar.format_steps(self._ordered(self._largest(rings)))
 
-    def _largest(self, rings: List[np.ndarray]) -> List[np.ndarray]:
+    def _largest(self, rings: list[np.ndarray]) -> list[np.ndarray]:
         """The largest of many rings, as many as there is room for; a hole only in its part."""
         areas = [signed_area(ring) for ring in rings]
         owner = np.arange(len(rings))
@@ -208,7 +208,7 @@ class PolygonCodec:
                 kept.add(i)
         return [rings[i] for i in sorted(kept)]
 
-    def _ordered(self, rings: Sequence[np.ndarray]) -> List[np.ndarray]:
+    def _ordered(self, rings: Sequence[np.ndarray]) -> list[np.ndarray]:
         if self.ring_order == 'reversed':
             return [np.roll(ring[::-1], 1, axis=0) for ring in rings]
         if self.ring_order == 'shuffled':
@@ -227,7 +227,7 @@ class PolygonCodec:
         scale = np.array([w, h], np.float64)
         return Decoded([ring * scale for ring in parsed.rings], parsed, (h, w), self.preset)
 
-    def parts(self, rings: Sequence) -> List[Part]:
+    def parts(self, rings: Sequence) -> list[Part]:
         """Decoded rings grouped to outer rings with their holes, in pixels, read as edges.
 
         Vertices stay where the model put them. 'paper' knows no holes; of 'paper-exact', whose

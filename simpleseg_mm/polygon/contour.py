@@ -13,7 +13,6 @@ of two readings:
 In both, outer rings have negative shoelace area with y down (as OpenCV returns them:
 counter-clockwise on the screen) and holes have positive area.
 """
-from typing import List, Optional, Tuple
 
 import cv2
 import numpy as np
@@ -69,7 +68,7 @@ def canonical_start(ring: np.ndarray) -> np.ndarray:
     return np.concatenate([ring[first:], ring[:first]]) if first else ring
 
 
-def crop_of(mask: np.ndarray) -> Optional[Tuple[int, int, int, int]]:
+def crop_of(mask: np.ndarray) -> tuple[int, int, int, int] | None:
     """Tight ``(x0, y0, x1, y1)`` of the non-zero pixels, right and bottom exclusive, or None."""
     if not mask.size:
         return None
@@ -95,7 +94,7 @@ class _Chain:
         self.start = np.cumsum(size) - size
         self.ring = np.repeat(np.arange(len(size)), size)
 
-    def neighbours(self) -> Tuple[np.ndarray, np.ndarray]:
+    def neighbours(self) -> tuple[np.ndarray, np.ndarray]:
         """The points before and after each point."""
         index = np.arange(len(self.points))
         last = self.start + self.size - 1
@@ -127,7 +126,7 @@ class _Chain:
         return _Chain(self.points[index], self.size)
 
 
-def _order(chain: _Chain, parent: np.ndarray, most: Optional[int] = None) -> List[int]:
+def _order(chain: _Chain, parent: np.ndarray, most: int | None = None) -> list[int]:
     """Outer rings by decreasing area (then top, left), each followed by its holes likewise.
 
     ``most``: only so many rings, those of the largest area. (A hole's outer ring is larger.)
@@ -140,8 +139,8 @@ def _order(chain: _Chain, parent: np.ndarray, most: Optional[int] = None) -> Lis
     return [i for outer in holes.get(-1, []) for i in (outer, *holes.get(outer, []))]
 
 
-def mask_to_rings(mask, reading: str = 'centres', holes: bool = True, most: Optional[int] = None
-                  ) -> List[np.ndarray]:
+def mask_to_rings(mask, reading: str = 'centres', holes: bool = True, most: int | None = None
+                  ) -> list[np.ndarray]:
     """Trace every part and hole of a mask.
 
     Args:
@@ -167,8 +166,8 @@ def mask_to_rings(mask, reading: str = 'centres', holes: bool = True, most: Opti
     return trace_crop(mask[y0:y1, x0:x1], (x0, y0), reading, holes, most)
 
 
-def trace_crop(crop: np.ndarray, corner: Tuple[int, int], reading: str, holes: bool,
-               most: Optional[int] = None) -> List[np.ndarray]:
+def trace_crop(crop: np.ndarray, corner: tuple[int, int], reading: str, holes: bool,
+               most: int | None = None) -> list[np.ndarray]:
     """``mask_to_rings`` of the part of a mask that its tight box holds.
 
     Args:
@@ -208,7 +207,7 @@ def _contours(crop: np.ndarray, reading: str, holes: bool) -> tuple:
     return cv2.findContours(crop, mode, cv2.CHAIN_APPROX_SIMPLE)
 
 
-def _followed(contours, hierarchy, reading: str) -> Tuple[_Chain, np.ndarray]:
+def _followed(contours, hierarchy, reading: str) -> tuple[_Chain, np.ndarray]:
     """Rings of contours, and the index of each one's outer ring or -1."""
     chain = _Chain(np.concatenate(contours)[:, 0], np.array([len(c) for c in contours]))
     return _to_edges(chain) if reading == 'edges' else chain, hierarchy[0, :, 3]
@@ -231,7 +230,7 @@ def _without_small(crop: np.ndarray) -> np.ndarray:
     return parts
 
 
-def _linked(crop: np.ndarray, holes: bool) -> Tuple[_Chain, np.ndarray]:
+def _linked(crop: np.ndarray, holes: bool) -> tuple[_Chain, np.ndarray]:
     """``_followed`` for edges in time of the corners, however many rings there are.
 
     OpenCV looks for a hole's outer ring among the rings before it. Here the corners between

@@ -22,7 +22,6 @@ earn their tokens are dropped.
 from dataclasses import dataclass
 from functools import lru_cache
 from operator import add
-from typing import List, Optional, Tuple
 
 import numpy as np
 
@@ -193,7 +192,7 @@ class _Outline:
         both[1, 1:] = (px * down - py * table.stride * self.step[:, 0]) / 2
         return both.cumsum(axis=1)
 
-    def candidates(self, grammar: Grammar, shape, most: int) -> Tuple[np.ndarray, np.ndarray]:
+    def candidates(self, grammar: Grammar, shape, most: int) -> tuple[np.ndarray, np.ndarray]:
         """Places for vertices: steps ``(M, 2)``, M at most ``most``, and which unit step each
         belongs to ``(M,)``."""
         twice = points = self.twice_middles()
@@ -283,7 +282,7 @@ def _cheapest_ring(table: _Table, tied: _Tied, steps: np.ndarray, tokens: np.nda
 
 
 def _move_singly(table: _Table, tied: _Tied, steps: np.ndarray, grammar: Grammar,
-                 rate: float) -> Tuple[np.ndarray, bool]:
+                 rate: float) -> tuple[np.ndarray, bool]:
     """Move every vertex to the cheapest place near it, neighbours held, until none moves.
 
     Also returns whether it has come to that.
@@ -396,7 +395,7 @@ class _Fitter:
         wrong = self.table.price(points, _next(points))[0].sum()
         return float(wrong + self.tokens(steps).sum() + self.rate * self.grammar.ring_tokens)
 
-    def fit(self, ring: np.ndarray) -> Optional[np.ndarray]:
+    def fit(self, ring: np.ndarray) -> np.ndarray | None:
         """Steps ``(N, 2)`` for one true ring, or None where the grid cannot hold it."""
         outline = _Outline(ring)
         most = MAX_CANDIDATES if self.candidates < MAX_CANDIDATES_A_MASK else FEW_CANDIDATES
@@ -436,7 +435,7 @@ class _Fitter:
         return _tidy(steps)
 
 
-def _tidy(steps: np.ndarray) -> Optional[np.ndarray]:
+def _tidy(steps: np.ndarray) -> np.ndarray | None:
     """Without repeated vertices and from the canonical start; None when nothing is enclosed."""
     steps = steps[_is_new(steps)]
     if len(steps) < 3 or not signed_area(steps):
@@ -454,7 +453,7 @@ def _smallest_box(box, grammar: Grammar, shape) -> np.ndarray:
     return np.array([[x0, y0], [x0, y1], [x1, y1], [x1, y0]])
 
 
-def thin_rings(mask, grammar: Grammar, epsilon: float) -> List[np.ndarray]:
+def thin_rings(mask, grammar: Grammar, epsilon: float) -> list[np.ndarray]:
     """Plain Douglas-Peucker on the outlines of parts and holes, for comparison.
 
     ``epsilon`` is the tolerance as a share of the length of each ring. Returns rings as
@@ -465,7 +464,7 @@ def thin_rings(mask, grammar: Grammar, epsilon: float) -> List[np.ndarray]:
     box = crop_of(mask)
     if box is None:
         return []
-    kept: List[np.ndarray] = []
+    kept: list[np.ndarray] = []
     outer_kept = False
     x0, y0, x1, y1 = box
     for ring in trace_crop(mask[y0:y1, x0:x1], (x0, y0), 'edges', True, grammar.most_rings):
@@ -495,7 +494,7 @@ def rate_of(tokens: float, grammar: Grammar) -> float:
     return float(np.exp(np.interp(np.log(HEADROOM * tokens / vertex), known, rates))) / vertex
 
 
-def fit_rings(mask, grammar: Grammar, rate: float) -> List[np.ndarray]:
+def fit_rings(mask, grammar: Grammar, rate: float) -> list[np.ndarray]:
     """Polygons of a mask that balance IoU against tokens.
 
     The work is bounded: of the rings, the ``grammar.most_rings`` of the largest area are looked
@@ -522,8 +521,8 @@ def fit_rings(mask, grammar: Grammar, rate: float) -> List[np.ndarray]:
     areas = [signed_area(ring) for ring in rings]
     work = sum(_height(ring) for ring, area in zip(rings, areas) if abs(area) > least)
     fitter = _Fitter(mask, box, grammar, rate, 1 + work // MAX_WORK)
-    parts: List[Tuple[float, List[np.ndarray]]] = []
-    group: Optional[Tuple[float, List[np.ndarray]]] = None
+    parts: list[tuple[float, list[np.ndarray]]] = []
+    group: tuple[float, list[np.ndarray]] | None = None
     tries = MAX_TRIES
     for ring, area in zip(rings, areas):
         outer = area < 0

@@ -5,7 +5,7 @@ distances come back in that unit. Nothing here rounds, clips or repairs: the par
 model wrote, and a ring of the wrong shape or with NaN is a ValueError.
 """
 import math
-from typing import Sequence, Tuple
+from collections.abc import Sequence
 
 import cv2
 import numpy as np
@@ -133,7 +133,7 @@ def self_intersects(ring: Ring) -> bool:
     return not shapely.LinearRing(ring).is_simple
 
 
-def _mask_pair(a: np.ndarray, b: np.ndarray) -> Tuple[np.ndarray, np.ndarray]:
+def _mask_pair(a: np.ndarray, b: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     a, b = np.asarray(a), np.asarray(b)
     if a.ndim != 2 or a.shape != b.shape or a.size == 0:
         raise ValueError(f'expected two masks of one size (H, W), got {a.shape} and {b.shape}')
@@ -175,7 +175,7 @@ def _outline(points: np.ndarray):
     return shapely.LineString(np.concatenate([points, points[:1]]))
 
 
-def _vertex_to_outline(ring_a: Ring, ring_b: Ring) -> Tuple[np.ndarray, np.ndarray]:
+def _vertex_to_outline(ring_a: Ring, ring_b: Ring) -> tuple[np.ndarray, np.ndarray]:
     """Distances of the vertices of a to the outline of b (N,), and of b to that of a (M,)."""
     a, b = _ring(ring_a), _ring(ring_b)
     outline_a, outline_b = _outline(a), _outline(b)

@@ -1,6 +1,6 @@
 """Rings grouped to parts: an outer ring and its holes, as most annotation formats want them."""
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import List, Optional, Sequence, Tuple
 
 import cv2
 import numpy as np
@@ -24,15 +24,15 @@ class Part:
         holes: rings of the same form, of positive area.
     """
     outer: np.ndarray
-    holes: Tuple[np.ndarray, ...] = ()
+    holes: tuple[np.ndarray, ...] = ()
 
     @property
-    def rings(self) -> List[np.ndarray]:
+    def rings(self) -> list[np.ndarray]:
         """The outer ring, then the holes."""
         return [self.outer, *self.holes]
 
 
-def group_rings(rings: Sequence, oriented: bool = True) -> List[Part]:
+def group_rings(rings: Sequence, oriented: bool = True) -> list[Part]:
     """Rings to parts, by the rule by which ``rings_to_mask`` fills them.
 
     The ring of the largest area says which way outer rings run. A ring that runs the other way is
@@ -65,8 +65,8 @@ def group_rings(rings: Sequence, oriented: bool = True) -> List[Part]:
             for i in sorted(outers)]
 
 
-def _owners(rings: List[np.ndarray], areas: np.ndarray, outers: List[int], holes: List[int]
-            ) -> List[Optional[int]]:
+def _owners(rings: list[np.ndarray], areas: np.ndarray, outers: list[int], holes: list[int]
+            ) -> list[int | None]:
     """Of each hole the smallest outer ring, no smaller than the hole, that winds around its inner
     point, or None.
 
@@ -120,7 +120,7 @@ def _owners(rings: List[np.ndarray], areas: np.ndarray, outers: List[int], holes
     return [None if i < 0 else int(i) for i in owner]
 
 
-def mask_to_parts(mask) -> List[Part]:
+def mask_to_parts(mask) -> list[Part]:
     """The pixel-exact outline of a mask ``(H, W)``, by parts, largest first.
 
     A part is 4-connected and no ring touches itself, so that every part is a valid polygon of
@@ -135,7 +135,7 @@ def mask_to_parts(mask) -> List[Part]:
     count, labels, stats, _ = cv2.connectedComponentsWithStats(mask, connectivity=4)
     check_parts(stats)
     order = sorted(range(1, count), key=lambda i: -stats[i, cv2.CC_STAT_AREA])
-    parts: List[Part] = []
+    parts: list[Part] = []
     for i in order:
         x, y, w, h = stats[i, :4].tolist()
         crop = labels[y:y + h, x:x + w] == i
@@ -158,7 +158,7 @@ def check_parts(stats: np.ndarray) -> None:
                          'them); keep it as a mask, or leave out its small parts')
 
 
-def _split(ring: np.ndarray) -> List[np.ndarray]:
+def _split(ring: np.ndarray) -> list[np.ndarray]:
     """A ring that comes back to a vertex, cut there into rings that do not."""
     simple, path, seen = [], [], {}
     for point in map(tuple, ring.tolist()):
@@ -187,7 +187,7 @@ def _turned(ring: np.ndarray, sign: int) -> np.ndarray:
     return np.roll(ring[::-1], 1, axis=0) if signed_area(ring) * sign < 0 else ring
 
 
-def _inner_points(rings: List[np.ndarray]) -> np.ndarray:
+def _inner_points(rings: list[np.ndarray]) -> np.ndarray:
     """A point in each ring, ``(R, 2)``; of one that crosses itself it may lie outside."""
     try:
         polygons = shapely.polygons([shapely.linearrings(ring) for ring in rings])

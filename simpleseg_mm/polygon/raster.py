@@ -3,7 +3,7 @@
 Masks are ``(H, W) bool``. Boxes are ``(4,) float64`` x1, y1, x2, y2 in image coordinates (pixel
 edges): pixel (0, 0) covers the box (0, 0, 1, 1).
 """
-from typing import Dict, List, Optional, Sequence, Tuple
+from collections.abc import Sequence
 
 import cv2
 import numpy as np
@@ -22,7 +22,7 @@ MAX_COCO_POINTS = 1 << 22
 _FIVE_BITS = np.array([*range(16), *range(-16, 0), *range(32)])
 
 
-def check_size(size) -> Tuple[int, int]:
+def check_size(size) -> tuple[int, int]:
     """Return ``(h, w)`` as positive ints or raise ValueError."""
     try:
         h, w = (int(v) for v in size)
@@ -76,12 +76,12 @@ def rings_to_spans(rings: Sequence, size) -> Spans:
     return wind(rings, size) if rings else Spans(np.zeros(0, np.int64), size)
 
 
-def _checked_rings(rings: Sequence) -> List[np.ndarray]:
+def _checked_rings(rings: Sequence) -> list[np.ndarray]:
     rings = [check_ring(ring) for ring in rings]
     return [ring for ring in rings if len(ring)]
 
 
-def _fill_inclusive(rings: List[np.ndarray], size) -> np.ndarray:
+def _fill_inclusive(rings: list[np.ndarray], size) -> np.ndarray:
     """Inclusive fills of outer rings minus exclusive fills of holes, more than zero."""
     rings = [np.floor(ring + 0.5).astype(np.int32) for ring in rings]
     areas = [signed_area(ring) for ring in rings]
@@ -188,7 +188,7 @@ def segmentation_to_mask(seg, h: int, w: int) -> np.ndarray:
     return rle_to_mask(segmentation_to_rle(seg, h, w))
 
 
-def segmentation_to_rle(seg, h: int, w: int) -> Dict:
+def segmentation_to_rle(seg, h: int, w: int) -> dict:
     """Any COCO segmentation to one RLE, by pycocotools.
 
     Args:
@@ -272,7 +272,7 @@ def _whole_runs(rle: dict, h: int, w: int, name: str) -> np.ndarray:
     return runs.astype(np.int64, copy=False)
 
 
-def _checked_rle(rle: dict, h: int, w: int, name: str) -> Dict:
+def _checked_rle(rle: dict, h: int, w: int, name: str) -> dict:
     """A compressed RLE of the right size whose runs cover the image exactly."""
     runs = _checked_runs(rle, h, w, name)
     return coco_mask.frPyObjects(dict(size=[h, w], counts=runs.tolist()), h, w)
@@ -308,13 +308,13 @@ def _runs(counts, name: str) -> np.ndarray:
     return runs
 
 
-def mask_to_rle(mask) -> Dict:
+def mask_to_rle(mask) -> dict:
     """Compressed COCO RLE, ``dict(size=[h, w], counts=str)``, ready for JSON."""
     rle = coco_mask.encode(np.asfortranarray(check_mask(mask)))
     return dict(size=[int(v) for v in rle['size']], counts=rle['counts'].decode('ascii'))
 
 
-def rle_to_crop(rle: Dict) -> Tuple[np.ndarray, Tuple[int, int]]:
+def rle_to_crop(rle: dict) -> tuple[np.ndarray, tuple[int, int]]:
     """The part of an RLE's mask that its tight box holds; the rest is never built.
 
     Returns:
@@ -326,12 +326,12 @@ def rle_to_crop(rle: Dict) -> Tuple[np.ndarray, Tuple[int, int]]:
     return _crop_of_runs(*_sized_runs(rle))
 
 
-def rle_to_mask(rle: Dict) -> np.ndarray:
+def rle_to_mask(rle: dict) -> np.ndarray:
     """Mask of an RLE with list, str or bytes counts. Raises ValueError on wrong counts."""
     return _mask_of_runs(*_sized_runs(rle))
 
 
-def _sized_runs(rle: Dict) -> Tuple[np.ndarray, int, int]:
+def _sized_runs(rle: dict) -> tuple[np.ndarray, int, int]:
     """Checked runs of an RLE, and the h and w that it states."""
     if not isinstance(rle, dict) or 'size' not in rle:
         raise ValueError('an RLE is a dict with size and counts')
@@ -346,7 +346,7 @@ def _mask_of_runs(runs: np.ndarray, h: int, w: int) -> np.ndarray:
     return mask
 
 
-def _crop_of_runs(runs: np.ndarray, h: int, w: int) -> Tuple[np.ndarray, Tuple[int, int]]:
+def _crop_of_runs(runs: np.ndarray, h: int, w: int) -> tuple[np.ndarray, tuple[int, int]]:
     if len(runs) > 1 and not runs[1:].all():  # runs of no pixel: the next two are one
         inside = np.repeat(np.arange(len(runs)) & 1, runs)
         change = np.flatnonzero(np.diff(inside, prepend=0, append=0))
@@ -367,13 +367,13 @@ def _crop_of_runs(runs: np.ndarray, h: int, w: int) -> Tuple[np.ndarray, Tuple[i
     return cv2.transpose(crop).view(bool), (x0, y0)
 
 
-def mask_to_box(mask) -> Optional[np.ndarray]:
+def mask_to_box(mask) -> np.ndarray | None:
     """Tight box ``(4,) float64`` x1, y1, x2, y2, right and bottom exclusive; None when empty."""
     box = crop_of(check_mask(mask))
     return None if box is None else np.array(box, np.float64)
 
 
-def mask_to_point(mask, mode: str = 'inside') -> Optional[np.ndarray]:
+def mask_to_point(mask, mode: str = 'inside') -> np.ndarray | None:
     """One point of a mask, ``(2,) float64`` x, y in image coordinates; None when empty.
 
     Args:
@@ -397,7 +397,7 @@ def mask_to_point(mask, mode: str = 'inside') -> Optional[np.ndarray]:
     return np.array([x + x0 + 0.5, y + y0 + 0.5])
 
 
-def mask_to_extreme(mask, direction: Sequence[float]) -> Optional[np.ndarray]:
+def mask_to_extreme(mask, direction: Sequence[float]) -> np.ndarray | None:
     """The mask's extreme point in a direction, ``(2,) float64`` x, y on its outer edge.
 
     Extreme points are those of Papadopoulos et al., Extreme clicking, ICCV 2017, in any direction.

@@ -1,5 +1,4 @@
 """Fewer vertices: Douglas-Peucker by tolerance."""
-from typing import Optional
 
 import cv2
 import numpy as np
@@ -10,7 +9,7 @@ import numpy as np
 PIECE = 4096
 
 
-def simplify_dp(ring, tolerance: float, most: Optional[int] = None) -> np.ndarray:
+def simplify_dp(ring, tolerance: float, most: int | None = None) -> np.ndarray:
     """Douglas-Peucker on a closed ring (OpenCV).
 
     Time is near-linear in the points: a ring of more than ``PIECE`` points is simplified piece by

@@ -5,9 +5,9 @@ of an image of width w has the number ``y * w + x``. A polygon over a 640 x 480 
 hundred spans, so that reading an answer costs its outline, not its area.
 """
 import math
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Iterator, List, Optional, Sequence, Tuple
 
 import numpy as np
 
@@ -33,7 +33,7 @@ class Spans:
         size: (h, w) of the mask.
     """
     borders: np.ndarray
-    size: Tuple[int, int]
+    size: tuple[int, int]
 
     @classmethod
     def from_mask(cls, mask) -> 'Spans':
@@ -62,7 +62,7 @@ class Spans:
         return int((self.borders[1::2] - self.borders[::2]).sum())
 
     @cached_property
-    def box(self) -> Optional[np.ndarray]:
+    def box(self) -> np.ndarray | None:
         """Tight box ``(4,) float64`` x1, y1, x2, y2, right and bottom exclusive; None if empty."""
         if not len(self.borders):
             return None
@@ -76,7 +76,7 @@ class Spans:
         return np.array([left, rows[0], right, last[-1] // w + 1], np.float64)
 
     @cached_property
-    def centroid(self) -> Optional[Tuple[float, float]]:
+    def centroid(self) -> tuple[float, float] | None:
         """Mean x and y of the pixels' indices, None if empty."""
         if not self.area:
             return None
@@ -129,7 +129,7 @@ def count_crossings(rings: Sequence[np.ndarray], size) -> int:
     return total
 
 
-def wind(rings: List[np.ndarray], size) -> Spans:
+def wind(rings: list[np.ndarray], size) -> Spans:
     """Pixels whose centre has a winding number other than zero, summed over all rings.
 
     Time is that of the crossings (``count_crossings``), memory that of the rings and the spans.
@@ -138,7 +138,7 @@ def wind(rings: List[np.ndarray], size) -> Spans:
         rings: ``(N, 2) float64`` each, N at least 1, x then y, image coordinates.
         size: ``(h, w)``; what lies outside is cut off.
     """
-    pieces: List[np.ndarray] = []
+    pieces: list[np.ndarray] = []
     for borders in _borders(rings, size):
         if len(borders) and pieces and pieces[-1][-1] == borders[0]:
             pieces[-1], borders = pieces[-1][:-1], borders[1:]  # a span that goes on
@@ -149,7 +149,7 @@ def wind(rings: List[np.ndarray], size) -> Spans:
     return Spans(np.concatenate([np.zeros(0, np.int64), *pieces]), tuple(size))
 
 
-def fill(rings: List[np.ndarray], size) -> np.ndarray:
+def fill(rings: list[np.ndarray], size) -> np.ndarray:
     """The mask ``(h, w) bool`` of ``wind``, without keeping its spans."""
     h, w = size
     mask = np.zeros(h * w, bool)
@@ -172,7 +172,7 @@ def _paint(mask: np.ndarray, borders: np.ndarray) -> None:
     np.logical_xor.accumulate(part, out=part)
 
 
-def _borders(rings: List[np.ndarray], size) -> Iterator[np.ndarray]:
+def _borders(rings: list[np.ndarray], size) -> Iterator[np.ndarray]:
     """Borders of the spans of some rows at a time, from top to bottom.
 
     A chunk is as many rows as have ``CHUNK`` crossings, or one row; so memory does not grow with
@@ -206,7 +206,7 @@ def _borders(rings: List[np.ndarray], size) -> Iterator[np.ndarray]:
         yield borders
 
 
-def _following(rings: List[np.ndarray]) -> np.ndarray:
+def _following(rings: list[np.ndarray]) -> np.ndarray:
     """Index of the point after each point of the rings laid end to end; rings close."""
     after = np.arange(1, sum(map(len, rings)) + 1)
     end = 0
@@ -242,7 +242,7 @@ class _Edges:
         self.shift = x + (0.5 - y) * self.slope - TIE
         self.down = dy > 0
 
-    def chunks(self) -> List[Tuple[int, int]]:
+    def chunks(self) -> list[tuple[int, int]]:
         """Rows from, rows to (exclusive), so that no chunk of several has too many crossings."""
         count = int(self.last.sum() - self.first.sum())
         most = max(CHUNK, len(self.first))  # each chunk looks at all edges once
@@ -259,7 +259,7 @@ class _Edges:
             top, before = bottom, int(done[bottom - 1])
         return chunks
 
-    def crossings(self, top: int, bottom: int) -> Tuple[np.ndarray, ...]:
+    def crossings(self, top: int, bottom: int) -> tuple[np.ndarray, ...]:
         """Of rows ``top`` to ``bottom``: ``(row, column, down)``, edge after edge.
 
         The centre of pixel ``(row, j)`` lies right of the crossing exactly for ``j >= column``;

@@ -4,9 +4,10 @@ A coordinate is a share of the width or height of the image, written in steps of
 0 is the left or top edge, 1 the right or bottom edge.
 """
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
-from typing import List, Optional, Sequence, Tuple, Union
+from typing import Union
 
 import numpy as np
 
@@ -36,7 +37,7 @@ def _coordinate_tokens(grammar: 'Grammar') -> np.ndarray:
 
 
 @lru_cache(maxsize=None)
-def _words(grammar: 'Grammar') -> List[str]:
+def _words(grammar: 'Grammar') -> list[str]:
     """Every coordinate of a grammar as text; none where they would be too many to keep."""
     return [grammar.number(k) for k in range(grammar.steps + 1)] if grammar.steps <= 1e4 else []
 
@@ -131,7 +132,7 @@ class Grammar:
         tokens = _coordinate_tokens(self).take(points)
         return tokens[..., 0] + tokens[..., 1]
 
-    def is_foreign(self, text: str) -> Optional[bool]:
+    def is_foreign(self, text: str) -> bool | None:
         """Whether a text has a number that this grammar does not write: one with a decimal point
         or far above N for 'int', a whole number above 1 for the others. None: no number.
 
@@ -158,7 +159,7 @@ class Grammar:
             steps = np.clip(steps, 0, self.steps)
         return steps.astype(np.int64)
 
-    def rings_to_steps(self, rings: Sequence, size) -> List[np.ndarray]:
+    def rings_to_steps(self, rings: Sequence, size) -> list[np.ndarray]:
         """``to_steps`` for a list of rings, ``(N, 2)`` each; rings without points are left out."""
         rings = [ring for ring in rings if len(ring)]
         if not rings:
@@ -223,14 +224,14 @@ class ParsedAnswer:
         span: characters of the answer, ``text[start:end]``; (0, 0) where there is none.
     """
     kind: str = 'none'
-    rings: List[np.ndarray] = field(default_factory=list)
-    box: Optional[np.ndarray] = None
-    point: Optional[np.ndarray] = None
+    rings: list[np.ndarray] = field(default_factory=list)
+    box: np.ndarray | None = None
+    point: np.ndarray | None = None
     valid: bool = False
     truncated: bool = False
     dropped: int = 0
     short_rings: int = 0
-    span: Tuple[int, int] = (0, 0)
+    span: tuple[int, int] = (0, 0)
 
 
 KINDS = ('rings', 'box', 'point')
@@ -251,8 +252,8 @@ _BRACKETS = re.compile(r'[\s\[\],]*')
 _TAIL = re.compile(r'[\s\[\],0-9.eE+-]*')
 
 
-def parse_answer(text: str, grammar: Union[str, Grammar] = 'int1000',
-                 kind: Optional[str] = None, max_chars: Optional[int] = MAX_CHARS
+def parse_answer(text: str, grammar: str | Grammar = 'int1000',
+                 kind: str | None = None, max_chars: int | None = MAX_CHARS
                  ) -> ParsedAnswer:
     """Find the answer in a model's text. Never raises on the text.
 
@@ -288,7 +289,7 @@ def parse_answer(text: str, grammar: Union[str, Grammar] = 'int1000',
     return found
 
 
-def written_rings(text: str, grammar: Union[str, Grammar] = 'int1000') -> List[np.ndarray]:
+def written_rings(text: str, grammar: str | Grammar = 'int1000') -> list[np.ndarray]:
     """Vertices of an answer that is still being written, ring by ring, as shares 0..1.
 
     A ring may have one vertex; a vertex counts once its bracket is closed. For showing, not for
@@ -326,7 +327,7 @@ def _is_bare(text: str, start: int, end: int) -> bool:
     return not nested and not tail.startswith(']')
 
 
-def _find_numbers(text: str, grammar: Grammar, pattern, kind: str) -> Optional[ParsedAnswer]:
+def _find_numbers(text: str, grammar: Grammar, pattern, kind: str) -> ParsedAnswer | None:
     """The first box or point."""
     match = pattern.search(text)
     if match is None:
@@ -345,7 +346,7 @@ def _find_numbers(text: str, grammar: Grammar, pattern, kind: str) -> Optional[P
     return ParsedAnswer(kind, box=box, valid=valid, span=span)
 
 
-def _shares(words: Sequence[str], grammar: Grammar) -> Tuple[np.ndarray, bool]:
+def _shares(words: Sequence[str], grammar: Grammar) -> tuple[np.ndarray, bool]:
     """Numbers as written to shares of the image; and whether they follow the grammar."""
     values = np.array(list(map(float, words)), np.float64)
     letters = ''.join(words)
@@ -363,7 +364,7 @@ def _is_near(shares: np.ndarray) -> np.ndarray:
     return (shares >= -CLIP_MARGIN) & (shares <= 1 + CLIP_MARGIN)
 
 
-def _find_rings(text: str, grammar: Grammar, cut: bool) -> Optional[ParsedAnswer]:
+def _find_rings(text: str, grammar: Grammar, cut: bool) -> ParsedAnswer | None:
     """The first list of rings, by the grammar or as much of one as can be told."""
     nested = _NESTED.search(text)
     if nested is None:
@@ -376,7 +377,7 @@ def _find_rings(text: str, grammar: Grammar, cut: bool) -> Optional[ParsedAnswer
     return _rings_answer(*_recover_rings(text, *_opening(text, nested), grammar, cut))
 
 
-def _opening(text: str, nested) -> Tuple[int, int]:
+def _opening(text: str, nested) -> tuple[int, int]:
     """Where the brackets before the first vertex begin, and how many they are."""
     before = text[:nested.start() + 1]
     start = before.find('[', len(before.rstrip('[ \t\r\n')))

@@ -2,7 +2,7 @@
 
 Truths are masks, COCO RLE dicts or JSON texts of either, as ``PolygonReward`` takes them.
 """
-from typing import Callable, Dict, List, Optional, Sequence, Union
+from collections.abc import Callable, Sequence
 
 from .rewards import PolygonReward, Rewards
 
@@ -20,8 +20,8 @@ def trl_reward(reward: PolygonReward, truth: str = 'mask', codec: str = 'codec')
         conversations (lists of messages).
     """
 
-    def simpleseg_polygon(prompts: Optional[Sequence] = None, completions: Sequence = (),
-                          **columns) -> List[float]:
+    def simpleseg_polygon(prompts: Sequence | None = None, completions: Sequence = (),
+                          **columns) -> list[float]:
         if truth not in columns:
             raise ValueError(f'the dataset has no column {truth!r}, only {sorted(columns)}')
         texts = [item if isinstance(item, str) else item[-1]['content'] for item in completions]
@@ -42,7 +42,7 @@ def ms_swift_reward(reward: PolygonReward, truth: str = 'mask', codec: str = 'co
         def __init__(self, *args, **kwargs) -> None:
             """Takes what ms-swift passes, and needs none of it."""
 
-        def __call__(self, completions: Sequence, **columns) -> List[float]:
+        def __call__(self, completions: Sequence, **columns) -> list[float]:
             return function(completions=completions, **columns)
 
     return SimpleSegPolygon
@@ -57,7 +57,7 @@ def verl_reward(reward: PolygonReward) -> Callable:
     """
 
     def compute_score(data_source: str, solution_str: str, ground_truth, extra_info=None,
-                      **kwargs) -> Dict[str, float]:
+                      **kwargs) -> dict[str, float]:
         return _scores(reward([solution_str], [ground_truth]), 'score')[0]
 
     return compute_score
@@ -72,7 +72,7 @@ def easyr1_reward(reward: PolygonReward) -> Callable:
         its name.
     """
 
-    def compute_score(records: Union[dict, Sequence[dict]]):
+    def compute_score(records: dict | Sequence[dict]):
         if isinstance(records, dict):
             return compute_score([records])[0]
         return _scores(reward(records), 'overall')
@@ -80,7 +80,7 @@ def easyr1_reward(reward: PolygonReward) -> Callable:
     return compute_score
 
 
-def _scores(found: Rewards, name: str) -> List[Dict[str, float]]:
+def _scores(found: Rewards, name: str) -> list[dict[str, float]]:
     """A dict of each answer: the weighted sum by ``name``, and the components."""
     if name in found.components:
         raise ValueError(f'a component is named {name!r}, which is the name of the sum here; '

@@ -4,7 +4,6 @@ Shapes: B answers of T tokens (padded on either side), P prompts with G answers 
 """
 import math
 from dataclasses import dataclass, fields
-from typing import Dict, Optional, Tuple
 
 import torch
 from torch import Tensor
@@ -14,7 +13,7 @@ _MAX_LOG_RATIO = 20.0  # before exp; e^20 is far outside every clip band
 
 
 def group_advantages(reward_PG: Tensor, min_std: float = 0.01,
-                     eps: float = 1e-4) -> Tuple[Tensor, Tensor]:
+                     eps: float = 1e-4) -> tuple[Tensor, Tensor]:
     """Rewards of a group, centred and divided by their deviation (GSPO eq. 2, ddof = 1).
 
     Args:
@@ -95,8 +94,8 @@ class PolicyObjective:
                 raise ValueError(f'{field.name}={value!r}: give a number of at least 0')
 
     def __call__(self, logp_BT: Tensor, old_logp_BT: Tensor, advantage_B: Tensor,
-                 mask_BT: Tensor, total: Optional[float] = None,
-                 ref_logp_BT: Optional[Tensor] = None) -> Tuple[Tensor, Dict[str, Tensor]]:
+                 mask_BT: Tensor, total: float | None = None,
+                 ref_logp_BT: Tensor | None = None) -> tuple[Tensor, dict[str, Tensor]]:
         """Loss of a micro-batch, as its share of the whole mini-batch's.
 
         Args:

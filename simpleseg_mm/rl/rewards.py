@@ -4,9 +4,9 @@ Pure: numpy, OpenCV and ``simpleseg_mm.polygon`` only, so that any trainer can c
 """
 import json
 import math
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
-from typing import Callable, Dict, List, Mapping, Optional, Sequence, Tuple, Union
 
 import cv2
 import numpy as np
@@ -31,8 +31,8 @@ class Answer:
     truth: np.ndarray
     codec: PolygonCodec
     finished: bool = True
-    num_tokens: Optional[int] = None
-    target: Optional[Spans] = None
+    num_tokens: int | None = None
+    target: Spans | None = None
 
     def __post_init__(self) -> None:
         if self.target is None:
@@ -62,7 +62,7 @@ class Answer:
         return self.parsed.valid and self.finished
 
     @cached_property
-    def says_absent_rightly(self) -> Optional[bool]:
+    def says_absent_rightly(self) -> bool | None:
         """For an absent target, whether the answer is '[]'; None for a present one."""
         return None if self.target.area else self.parsed.kind == 'empty' and self.parsed.valid
 
@@ -121,7 +121,7 @@ def length_reward(answer: Answer, budget: int = 200) -> float:
 
 
 Component = Callable[[Answer], float]
-COMPONENTS: Dict[str, Component] = dict(
+COMPONENTS: dict[str, Component] = dict(
     mask_iou=mask_iou_reward, iou_squared=iou_squared_reward, boundary_iou=boundary_iou_reward,
     centroid=centroid_reward, format=format_reward, length=length_reward)
 
@@ -136,8 +136,8 @@ class Rewards:
         answers: the N answers as they were read.
     """
     total: np.ndarray
-    components: Dict[str, np.ndarray]
-    answers: List[Answer]
+    components: dict[str, np.ndarray]
+    answers: list[Answer]
 
 
 _TRUTHS = ('give a mask (H, W) of bool, a COCO RLE dict with size and counts, or a JSON text of '
@@ -166,7 +166,7 @@ class PolygonReward:
     """
 
     def __init__(self, weights: Mapping[str, float], codec: str = 'int1000/default',
-                 max_side: int = 512, extra: Optional[Mapping[str, Component]] = None) -> None:
+                 max_side: int = 512, extra: Mapping[str, Component] | None = None) -> None:
         known = {**COMPONENTS, **(extra or {})}
         if unknown := sorted(set(weights) - set(known)):
             raise ValueError(f'unknown reward components {unknown}; choose from {sorted(known)}')
@@ -181,11 +181,11 @@ class PolygonReward:
         self.max_side = max_side
         _codec(codec)  # a wrong spec is refused here
 
-    def __call__(self, texts: Sequence[Union[str, dict]],
-                 truths: Optional[Sequence[Union[np.ndarray, dict, str]]] = None,
-                 finished: Optional[Sequence[bool]] = None,
-                 num_tokens: Optional[Sequence[int]] = None,
-                 codecs: Optional[Sequence[str]] = None) -> Rewards:
+    def __call__(self, texts: Sequence[str | dict],
+                 truths: Sequence[np.ndarray | dict | str] | None = None,
+                 finished: Sequence[bool] | None = None,
+                 num_tokens: Sequence[int] | None = None,
+                 codecs: Sequence[str] | None = None) -> Rewards:
         """Rewards of N answers.
 
         Args:
@@ -208,7 +208,7 @@ class PolygonReward:
         if any(len(column) != count for column in columns):
             raise ValueError(f'{count} texts, but {[len(column) for column in columns]} truths, '
                              'finished flags, token counts and codecs')
-        rasters: Dict = {}  # answers of a group share their target
+        rasters: dict = {}  # answers of a group share their target
         answers = []
         for text, truth, end, tokens, spec in zip(texts, *columns):
             key = truth if isinstance(truth, str) else id(truth)
@@ -235,7 +235,7 @@ class PolygonReward:
         return small
 
 
-def read_truth(truth: Union[np.ndarray, Sequence, Mapping, str]) -> np.ndarray:
+def read_truth(truth: np.ndarray | Sequence | Mapping | str) -> np.ndarray:
     """A target as ``(H, W) bool``.
 
     Args:
@@ -276,7 +276,7 @@ def _codec(spec: str) -> PolygonCodec:
     return PolygonCodec.from_spec(spec)
 
 
-def _columns_of(records: Sequence[dict]) -> Tuple[List[str], List]:
+def _columns_of(records: Sequence[dict]) -> tuple[list[str], list]:
     """Texts and targets of EasyR1's records."""
     for record in records:
         if not isinstance(record, Mapping) or not {'response', 'ground_truth'} <= set(record):

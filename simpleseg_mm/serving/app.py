@@ -1,10 +1,10 @@
 """The web app: the page, the JSON API behind it, and Label Studio's protocol."""
 import json
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import AsyncIterator, Optional, Sequence, Tuple
 from urllib.parse import quote
 
 import anyio
@@ -53,7 +53,7 @@ class Settings:
     max_mb: float = 20.0
     max_megapixels: float = 25.0
     picture_mb: float = 500.0
-    root: Optional[str] = None
+    root: str | None = None
     hosts: Sequence[str] = ()
     held_mb: float = 200.0
     body_seconds: float = 20.0
@@ -62,8 +62,8 @@ class Settings:
     max_client_connections: int = 128
     export_seconds: float = 10.0
     export_mb: float = 2000.0
-    label_studio_url: Optional[str] = None
-    label_studio_key: Optional[str] = None
+    label_studio_url: str | None = None
+    label_studio_key: str | None = None
 
 
 class Api:
@@ -161,7 +161,7 @@ class Api:
             raise HTTPException(404, 'there is no such picture (any more): send it again'
                                 ) from None
 
-    def _size(self, body: dict) -> Tuple[Tuple[int, int], str]:
+    def _size(self, body: dict) -> tuple[tuple[int, int], str]:
         """(h, w) and name of the picture that an export is about."""
         if isinstance(body.get('picture'), str):
             picture = self._kept(body['picture'])

@@ -8,7 +8,6 @@ too many connections, those that have not finished a request's head make room, t
 import asyncio
 import logging
 from collections import Counter
-from typing import Dict, Optional
 
 import h11
 import uvicorn
@@ -40,7 +39,7 @@ class Connections:
     def __init__(self, limit: int, client_limit: int, head_seconds: float) -> None:
         self.limit = max(8, min(limit, _descriptors() - _SPARE_FILES))
         self.client_limit, self.head_seconds = client_limit, head_seconds
-        self._open: Dict['Connection', None] = {}  # the oldest first
+        self._open: dict[Connection, None] = {}  # the oldest first
         self._clients: Counter = Counter()
 
     def add(self, connection: 'Connection') -> bool:
@@ -62,7 +61,7 @@ class Connections:
             if not self._clients[connection.address]:
                 del self._clients[connection.address]
 
-    def _make_room(self, address: Optional[str]) -> bool:
+    def _make_room(self, address: str | None) -> bool:
         """Close the oldest connection that waits for a head, of this address or of any."""
         for connection in self._open:
             if connection.reads_head and address in (None, connection.address):
@@ -79,7 +78,7 @@ class Connection(H11Protocol):
     def connection_made(self, transport) -> None:
         super().connection_made(transport)
         self.address = self.client[0] if self.client else ''
-        self._timer: Optional[asyncio.TimerHandle] = None
+        self._timer: asyncio.TimerHandle | None = None
         if not self.connections_of_server.add(self):
             transport.write(_BUSY)
             transport.close()

@@ -3,7 +3,6 @@ import io
 import tempfile
 import zipfile
 from pathlib import Path
-from typing import List, Tuple
 
 import numpy as np
 
@@ -24,7 +23,7 @@ _TYPES = {'.json': 'application/json', '.geojson': 'application/geo+json',
           '.svg': 'image/svg+xml', '.xml': 'application/xml', '.txt': 'text/plain; charset=utf-8'}
 
 
-def read_objects(name: str, size: Tuple[int, int], objects) -> List[Segmentation]:
+def read_objects(name: str, size: tuple[int, int], objects) -> list[Segmentation]:
     """Edited objects as answers.
 
     Args:
@@ -95,7 +94,7 @@ def _turned(ring: np.ndarray, sign: int) -> np.ndarray:
     return ring[::-1] if area * sign < 0 else ring
 
 
-def _answer(name: str, size: Tuple[int, int], label: str, rings: List[np.ndarray]
+def _answer(name: str, size: tuple[int, int], label: str, rings: list[np.ndarray]
             ) -> Segmentation:
     mask = rings_to_mask(rings, size, 'edges') if rings else np.zeros(size, bool)
     return Segmentation(
@@ -105,8 +104,8 @@ def _answer(name: str, size: Tuple[int, int], label: str, rings: List[np.ndarray
         seconds=0.0, codec='')
 
 
-def write(results: List[Segmentation], format: str, exact: bool = False
-          ) -> Tuple[str, str, bytes]:
+def write(results: list[Segmentation], format: str, exact: bool = False
+          ) -> tuple[str, str, bytes]:
     """File name, media type and bytes of an export; several files come as a zip.
 
     Raises:

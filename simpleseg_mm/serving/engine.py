@@ -5,7 +5,6 @@ import threading
 import time
 from collections import Counter, OrderedDict, deque
 from dataclasses import dataclass, field
-from typing import List, Optional, Tuple
 
 import numpy as np
 
@@ -85,7 +84,7 @@ class Engine:
         self.inferencer = inferencer
         self.batch_size, self.max_queue, self.max_client = batch_size, max_queue, max_client
         self.max_bytes = max_bytes
-        self._queues: 'OrderedDict[str, deque[Job]]' = OrderedDict()  # clients, the next first
+        self._queues: OrderedDict[str, deque[Job]] = OrderedDict()  # clients, the next first
         self._clients: Counter = Counter()
         self._changed = threading.Condition()
         self._closed = False
@@ -98,7 +97,7 @@ class Engine:
         with self._changed:
             return sum(map(len, self._queues.values()))
 
-    def check(self, prompt: Prompt, size: Optional[Tuple[int, int]] = None) -> Prompt:
+    def check(self, prompt: Prompt, size: tuple[int, int] | None = None) -> Prompt:
         """The prompt as it is asked of a picture of ``size`` (h, w).
 
         Raises:
@@ -154,7 +153,7 @@ class Engine:
         for job in left:
             self._end(job, event='error', message='the server is stopping')
 
-    def _next(self) -> List[Job]:
+    def _next(self) -> list[Job]:
         """The jobs of the next batch; none at the end."""
         with self._changed:
             while True:
@@ -166,7 +165,7 @@ class Engine:
                     return jobs
                 self._changed.wait()
 
-    def _gone(self) -> List[Job]:
+    def _gone(self) -> list[Job]:
         """Take what nobody waits for any more out of the queues."""
         gone = [job for queue in self._queues.values() for job in queue if job.cancelled]
         for client, queue in list(self._queues.items()):
@@ -175,9 +174,9 @@ class Engine:
                 del self._queues[client]
         return gone
 
-    def _taken(self) -> List[Job]:
+    def _taken(self) -> list[Job]:
         """Take a batch: the clients' oldest in turn, while they fit."""
-        jobs: List[Job] = []
+        jobs: list[Job] = []
         longest, turns = 0, len(self._queues)
         while turns and len(jobs) < self.batch_size:
             client, queue = next(iter(self._queues.items()))
@@ -193,7 +192,7 @@ class Engine:
             turns = len(self._queues)
         return jobs
 
-    def _makes_room(self, job: Job, jobs: List[Job], started: float) -> bool:
+    def _makes_room(self, job: Job, jobs: list[Job], started: float) -> bool:
         """Whether others wait, and this client has more waiting itself."""
         if job.restarts >= _RESTARTS or time.monotonic() - started < PATIENCE:
             return False
@@ -202,7 +201,7 @@ class Engine:
             return job.client in self._queues and any(
                 client not in served for client in self._queues)
 
-    def _work(self, jobs: List[Job]) -> None:
+    def _work(self, jobs: list[Job]) -> None:
         for job in jobs:
             job.closed = job.vertices = 0
             job.set_aside = False
@@ -229,7 +228,7 @@ class Engine:
                     job.restarts += 1
                     self._queues.setdefault(job.client, deque()).append(job)
 
-    def _answer(self, jobs: List[Job]) -> List[Segmentation]:
+    def _answer(self, jobs: list[Job]) -> list[Segmentation]:
         codec, started = self._codec(), time.monotonic()
 
         def on_text(number: int, text: str) -> bool:

@@ -10,7 +10,7 @@ import os
 import signal
 import sys
 from collections import Counter
-from typing import List, NamedTuple, Optional, Tuple
+from typing import NamedTuple
 
 import anyio
 from anyio.abc import Process
@@ -30,7 +30,7 @@ class Exported(NamedTuple):
     file: str
     kind: str
     content: bytes
-    notes: List[str]
+    notes: list[str]
 
 
 class Exporter:
@@ -43,11 +43,11 @@ class Exporter:
 
     def __init__(self, seconds: float, max_bytes: int) -> None:
         self.seconds, self.max_bytes = seconds, max_bytes
-        self._idle: List[Process] = []
+        self._idle: list[Process] = []
         self._workers = anyio.CapacityLimiter(WORKERS)
         self._clients: Counter = Counter()
 
-    async def export(self, body: bytes, size: Tuple[int, int], name: str, client: str
+    async def export(self, body: bytes, size: tuple[int, int], name: str, client: str
                      ) -> Exported:
         """The file that a request's body asks for. Cancelling stops the work.
 
@@ -78,9 +78,9 @@ class Exporter:
             await process.wait()
         self._idle.clear()
 
-    async def _work(self, body: bytes, size: Tuple[int, int], name: str) -> Exported:
+    async def _work(self, body: bytes, size: tuple[int, int], name: str) -> Exported:
         process = await self._process()
-        answer: Optional[Exported] = None
+        answer: Exported | None = None
         head = json.dumps(dict(size=list(size), name=name, length=len(body),
                                seconds=self.seconds)).encode()
         try:
@@ -148,7 +148,7 @@ def main() -> int:
     return 0
 
 
-def _answer(body: bytes, size: Tuple[int, int], name: str) -> Tuple[dict, bytes]:
+def _answer(body: bytes, size: tuple[int, int], name: str) -> tuple[dict, bytes]:
     from ..export import notes_of
     from . import edited
     from .http import parse_json

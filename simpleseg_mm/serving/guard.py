@@ -6,8 +6,8 @@ another site is told by its Origin; a name that was made to point here (DNS rebi
 import ipaddress
 import json
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import List, Optional, Sequence
 from urllib.parse import urlsplit
 
 import anyio
@@ -32,7 +32,7 @@ class _Body:
     size: int = 0
     whole: bool = False
     refused: bool = False
-    scope: Optional[anyio.CancelScope] = None  # of waiting for its next piece
+    scope: anyio.CancelScope | None = None  # of waiting for its next piece
 
 
 class Bodies:
@@ -45,7 +45,7 @@ class Bodies:
 
     def __init__(self, max_held: int) -> None:
         self.max_held = max_held
-        self._all: List[_Body] = []
+        self._all: list[_Body] = []
 
     def open(self, client: str) -> _Body:
         self._all.append(body := _Body(client))
@@ -128,7 +128,7 @@ class Guard:
         """The next piece of a body. Raises HTTPException: it is late (408), or others need the
         room (503)."""
         deadline = start + self.body_seconds + body.size / _RATE
-        message: Optional[dict] = None
+        message: dict | None = None
         with anyio.move_on_after(deadline - time.monotonic()) as body.scope:
             message = await receive()
         body.scope = None
@@ -188,7 +188,7 @@ class Guard:
                              'a few seconds', {'retry-after': '2', **_CLOSE})
 
 
-def _other_site(origin: Optional[str], host: str) -> bool:
+def _other_site(origin: str | None, host: str) -> bool:
     try:
         return origin is not None and urlsplit(origin).netloc.lower() != host.lower()
     except ValueError:

@@ -1,6 +1,7 @@
 """Requests and answers: bodies of JSON, whose request it is, waiting, errors in one line."""
 import json
-from typing import Any, Coroutine, List, TypeVar
+from collections.abc import Coroutine
+from typing import Any, TypeVar
 
 import anyio
 from starlette.exceptions import HTTPException
@@ -64,7 +65,7 @@ async def wait(job: Job, request: Request) -> Segmentation:
 
 async def while_there(request: Request, work: Coroutine[Any, Any, T]) -> T:
     """The result of ``work``, which is cancelled where the client goes away."""
-    result: List[T] = []
+    result: list[T] = []
 
     async def watch() -> None:
         while not await request.is_disconnected():

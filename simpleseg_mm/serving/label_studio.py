@@ -4,7 +4,6 @@ From the requests that label-studio-ml documents. Positions are in percent of th
 """
 import re
 import urllib.parse
-from typing import List, Optional, Tuple
 
 import anyio
 from starlette.requests import Request
@@ -37,7 +36,7 @@ class LabelStudio:
     def __init__(self, api) -> None:
         self.api = api
         settings = api.settings
-        self.fetcher: Optional[Fetcher] = None
+        self.fetcher: Fetcher | None = None
         if settings.label_studio_url:
             self.fetcher = Fetcher(settings.label_studio_url, settings.label_studio_key,
                                    int(settings.max_mb * 1e6))
@@ -137,7 +136,7 @@ class LabelStudio:
         raw = await anyio.to_thread.run_sync(self.fetcher.fetch, place, limiter=self._fetching)
         return await api.picture_of(raw, 'task')
 
-    def _local(self, query: str) -> Tuple[bytes, str]:
+    def _local(self, query: str) -> tuple[bytes, str]:
         """A file of the allowed folder, as ``?d=`` names it: quoted, or as it was typed."""
         value = query.partition('d=')[2]
         names = [urllib.parse.unquote(value), *urllib.parse.parse_qs(query).get('d', []),
@@ -145,7 +144,7 @@ class LabelStudio:
         return self.api.pictures.read(*dict.fromkeys(names))
 
 
-def asked_of(data: dict, config: Config) -> List[Tuple[Prompt, str]]:
+def asked_of(data: dict, config: Config) -> list[tuple[Prompt, str]]:
     """What is asked of a task without a context, and the label's name. Raises ValueError."""
     texts = expressions_of(data)
     labels = config.labels_of(data)

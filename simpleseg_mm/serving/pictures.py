@@ -9,7 +9,6 @@ import urllib.parse
 from collections import OrderedDict
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Optional, Tuple
 
 import numpy as np
 from PIL import Image
@@ -43,10 +42,10 @@ class Pictures:
         root: folder whose files may be named; None: none may.
     """
 
-    def __init__(self, max_pixels: int, max_bytes: int, root: Optional[Path] = None) -> None:
+    def __init__(self, max_pixels: int, max_bytes: int, root: Path | None = None) -> None:
         self.max_pixels, self.max_bytes = max_pixels, max_bytes
         self.root = None if root is None else Path(root).resolve(strict=True)
-        self._kept: 'OrderedDict[str, Picture]' = OrderedDict()
+        self._kept: OrderedDict[str, Picture] = OrderedDict()
         self._lock = threading.Lock()
 
     def add(self, raw: bytes, name: str = '') -> Picture:
@@ -70,7 +69,7 @@ class Pictures:
             self._kept.move_to_end(key)
             return self._kept[key]
 
-    def read(self, *paths: str) -> Tuple[bytes, str]:
+    def read(self, *paths: str) -> tuple[bytes, str]:
         """Bytes and name of a file of the allowed folder.
 
         Args:
@@ -94,7 +93,7 @@ class Pictures:
             pass
         raise ImageError(f'there is no picture {paths[0][:200]!r} in the folder of this server')
 
-    def _inside(self, path: str) -> Optional[Path]:
+    def _inside(self, path: str) -> Path | None:
         """The place of a path; None: it cannot be one. Raises PermissionError."""
         try:
             place = (self.root / path).resolve()

@@ -7,7 +7,6 @@ import time
 import urllib.error
 import urllib.parse
 import urllib.request
-from typing import Optional, Tuple
 
 from ..files import ImageError, ImageTooLarge
 from ..files.pictures import quoted
@@ -32,7 +31,7 @@ class Fetcher:
         ValueError: ``base`` is no http(s) address, or ``key`` no token.
     """
 
-    def __init__(self, base: str, key: Optional[str], max_bytes: int) -> None:
+    def __init__(self, base: str, key: str | None, max_bytes: int) -> None:
         self.base, self.max_bytes = base.strip().rstrip('/'), max_bytes
         if not re.match(r'https?://[^/]', self.base) or _site(self.base) is None:
             raise ValueError(f"Label Studio's address is {base!r:.80}; give one such as "
@@ -41,7 +40,7 @@ class Fetcher:
         if self.key and not re.fullmatch(r'[\x21-\x7e]+', self.key):
             raise ValueError('LABEL_STUDIO_API_KEY holds blanks or letters that no token has; '
                              'copy it anew from Label Studio (Account & Settings)')
-        self._access: Tuple[str, float] = ('', 0.0)  # token and until when, monotonic
+        self._access: tuple[str, float] = ('', 0.0)  # token and until when, monotonic
         self._lock = threading.Lock()
 
     def address(self, place: str) -> str:
@@ -105,7 +104,7 @@ class Fetcher:
                 self._access = self._exchanged(deadline)
             return {'Authorization': f'Bearer {self._access[0]}'}
 
-    def _exchanged(self, deadline: float) -> Tuple[str, float]:
+    def _exchanged(self, deadline: float) -> tuple[str, float]:
         """A short-lived token for the personal one, and until when it is used."""
         body = json.dumps(dict(refresh=self.key)).encode()
         for path in ('/api/token/refresh/', '/api/token/refresh'):
@@ -153,7 +152,7 @@ class Fetcher:
         return target
 
 
-def _is_jwt(key: Optional[str]) -> bool:
+def _is_jwt(key: str | None) -> bool:
     return bool(key) and key.startswith('ey') and key.count('.') == 2
 
 
@@ -167,7 +166,7 @@ def _seconds_left(access: str) -> float:
         return _ACCESS_SECONDS
 
 
-def _site(url: str) -> Optional[Tuple[str, str, int]]:
+def _site(url: str) -> tuple[str, str, int] | None:
     """Scheme, host (with a user's name, if any) and port; None: no http(s) address."""
     try:
         parts = urllib.parse.urlsplit(url)

@@ -2,7 +2,6 @@
 import re
 import uuid
 from dataclasses import dataclass
-from typing import List, Optional, Tuple
 from xml.etree import ElementTree
 
 import numpy as np
@@ -47,7 +46,7 @@ class Config:
     to_name: str
     kind: str
     image: str
-    labels: Tuple[Label, ...]
+    labels: tuple[Label, ...]
     dynamic: str = ''
 
     def picture_of(self, data: dict) -> str:
@@ -57,7 +56,7 @@ class Config:
             raise ValueError(f'a task has no picture in data.{self.image[1:]}')
         return place.strip()
 
-    def labels_of(self, data: dict) -> List[Label]:
+    def labels_of(self, data: dict) -> list[Label]:
         """Labels of the config and of the task, each once. Raises ValueError."""
         found = list(self.labels)
         if self.dynamic and (value := _filled(self.dynamic, data)) is not None:
@@ -97,7 +96,7 @@ def read_config(text) -> Config:
                      'key points and other controls hold no outline')
 
 
-def name_of(given: Optional[str], labels: List[Label]) -> str:
+def name_of(given: str | None, labels: list[Label]) -> str:
     """The label's name that a region or an expression gives; the first label's where it gives
     none of them."""
     for label in labels:
@@ -127,7 +126,7 @@ def _looked_up(key: str, data):
     return data
 
 
-def expressions_of(data: dict) -> List[str]:
+def expressions_of(data: dict) -> list[str]:
     """Expressions that a task's data holds; none: its labels are asked. Raises ValueError."""
     texts = next((data[key] for key in EXPRESSIONS if data.get(key)), [])
     return [Prompt(text=text).text for text in _few(texts)]
@@ -140,7 +139,7 @@ def _few(texts) -> list:
     return texts
 
 
-def read_context(context, size: Tuple[int, int]) -> List[Tuple[Prompt, Optional[str]]]:
+def read_context(context, size: tuple[int, int]) -> list[tuple[Prompt, str | None]]:
     """Prompts and labels of what the annotator has just drawn or written.
 
     Args:
@@ -154,7 +153,7 @@ def read_context(context, size: Tuple[int, int]) -> List[Tuple[Prompt, Optional[
     given = context.get('result') if isinstance(context, dict) else None
     if not isinstance(given, list):
         raise ValueError('the context is dict(result=[region, ...])')
-    found: List[Tuple[Prompt, Optional[str]]] = []
+    found: list[tuple[Prompt, str | None]] = []
     for region in given:
         value = region.get('value') if isinstance(region, dict) else None
         if not isinstance(value, dict):
@@ -182,7 +181,7 @@ def read_context(context, size: Tuple[int, int]) -> List[Tuple[Prompt, Optional[
     return found[-1:] if found[-1][0].kind != 'text' else texts[-MAX_ASKED:]
 
 
-def _pixels(x, y, size: Tuple[int, int]) -> np.ndarray:
+def _pixels(x, y, size: tuple[int, int]) -> np.ndarray:
     """A position in percent as pixels; on the border where rounding put it outside."""
     percent = np.array([float(x), float(y)])
     inside = percent.clip(0, 100)
@@ -190,7 +189,7 @@ def _pixels(x, y, size: Tuple[int, int]) -> np.ndarray:
     return percent * size[::-1] / 100
 
 
-def _box(value: dict, size: Tuple[int, int]) -> Tuple[float, ...]:
+def _box(value: dict, size: tuple[int, int]) -> tuple[float, ...]:
     """x1, y1, x2, y2 around a rectangle, which may be turned about its first corner."""
     x, y, w, h = (float(value[key]) for key in ('x', 'y', 'width', 'height'))
     if w < 0 or h < 0:
@@ -206,7 +205,7 @@ def _box(value: dict, size: Tuple[int, int]) -> Tuple[float, ...]:
     return tuple(np.concatenate([first, last]))
 
 
-def regions(result: Segmentation, config: Config, name: str) -> List[dict]:
+def regions(result: Segmentation, config: Config, name: str) -> list[dict]:
     """An answer as regions of the config's kind: a polygon a part (holes are cut open), or one
     brush mask, or one rectangle."""
     height, width = result.size
@@ -231,11 +230,11 @@ def regions(result: Segmentation, config: Config, name: str) -> List[dict]:
     return rows
 
 
-def _percent(points: np.ndarray, size: Tuple[int, int]) -> List[List[float]]:
+def _percent(points: np.ndarray, size: tuple[int, int]) -> list[list[float]]:
     return (points * (100 / np.array(size[::-1], np.float64))).clip(0, 100).round(4).tolist()
 
 
-def brush_rle(mask: np.ndarray) -> List[int]:
+def brush_rle(mask: np.ndarray) -> list[int]:
     """A mask as Label Studio's brushes hold it: bytes of its run lengths of RGBA pixels.
 
     The format is that of the package rle-pack: 32 bits for the number of values, 5 for the bits

@@ -1,7 +1,7 @@
 """Curves of a run: losses, learning rate and metrics as MMEngine's local backend logs them."""
 import json
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Dict, List, Optional, Sequence, Tuple, Union
 
 import numpy as np
 from mmengine.utils import mkdir_or_exist
@@ -9,10 +9,10 @@ from mmengine.utils import mkdir_or_exist
 _MAIN = ('loss', 'lr', 'res/gIoU', 'res/cIoU', 'health/valid_parse', 'valid_parse', 'length',
          'entropy', 'kl', 'clipped', 'dropped_groups')
 
-Series = Dict[str, Tuple[List[float], List[float]]]
+Series = dict[str, tuple[list[float], list[float]]]
 
 
-def find_log(run: Union[str, Path]) -> Path:
+def find_log(run: str | Path) -> Path:
     """The scalars of a run: a file itself, or a work directory's newest.
 
     Raises:
@@ -28,7 +28,7 @@ def find_log(run: Union[str, Path]) -> Path:
     return logs[-1]
 
 
-def read_scalars(path: Union[str, Path]) -> Series:
+def read_scalars(path: str | Path) -> Series:
     """Values by name from a ``vis_data/scalars.json``: name -> (steps, values).
 
     A line that was being written when the run was killed is passed over.
@@ -54,8 +54,8 @@ def read_scalars(path: Union[str, Path]) -> Series:
     return series
 
 
-def plot_curves(scalars: Union[str, Path, Sequence[Union[str, Path]]], out_file: Union[str, Path],
-                names: Optional[Sequence[str]] = None) -> None:
+def plot_curves(scalars: str | Path | Sequence[str | Path], out_file: str | Path,
+                names: Sequence[str] | None = None) -> None:
     """Draws one panel a scalar, all runs in it.
 
     Args:
@@ -74,8 +74,8 @@ def plot_curves(scalars: Union[str, Path, Sequence[Union[str, Path]]], out_file:
     figure.savefig(out_file, dpi=110)
 
 
-def curves_figure(scalars: Union[str, Path, Sequence[Union[str, Path]]],
-                  names: Optional[Sequence[str]] = None):
+def curves_figure(scalars: str | Path | Sequence[str | Path],
+                  names: Sequence[str] | None = None):
     """The matplotlib figure of :func:`plot_curves`."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
@@ -104,7 +104,7 @@ def curves_figure(scalars: Union[str, Path, Sequence[Union[str, Path]]],
     return figure
 
 
-def _draw(axes, steps: List[float], values: List[float], label: str, color: str) -> None:
+def _draw(axes, steps: list[float], values: list[float], label: str, color: str) -> None:
     """Few values as dots on a line; many faintly, under their running mean."""
     if len(values) <= 40:
         axes.plot(steps, values, marker='o', markersize=3, label=label, color=color)
@@ -116,7 +116,7 @@ def _draw(axes, steps: List[float], values: List[float], label: str, color: str)
     axes.plot(steps, smooth, label=label, color=color)
 
 
-def _label(path: Union[str, Path], paths: Sequence[Union[str, Path]]) -> str:
+def _label(path: str | Path, paths: Sequence[str | Path]) -> str:
     """The work directory of a run, or else its time, whichever tells it from the others."""
     parts = Path(path).resolve().parts[:-1]
     parts = parts[:-1][-2:] if parts[-1:] == ('vis_data', ) else parts[-1:]

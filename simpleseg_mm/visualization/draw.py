@@ -3,15 +3,15 @@
 Coordinates are those of the polygon core: x, y in pixels, 0 at the left or top edge of the image.
 """
 import re
+from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
-from typing import List, Optional, Sequence, Tuple
 
 import cv2
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-Color = Tuple[int, int, int]
+Color = tuple[int, int, int]
 
 TRUTH: Color = (57, 255, 20)
 PREDICTION: Color = (255, 64, 160)
@@ -25,7 +25,7 @@ _SHIFT = 4
 _WORDS = re.compile(r'\s+|[^\s\]]*\]+,?\s*|[^\s\]]+\s*')
 
 
-def fit(image: np.ndarray, side: int = 560, largest: int = 1600) -> Tuple[np.ndarray, float]:
+def fit(image: np.ndarray, side: int = 560, largest: int = 1600) -> tuple[np.ndarray, float]:
     """A copy of an image in a size that lines and letters of some pixels suit.
 
     Its longer side is brought to at least ``side``, by a whole number of times, and to at most
@@ -52,7 +52,7 @@ def tint(canvas: np.ndarray, mask: np.ndarray, color: Color, alpha: float = 0.35
 
 
 def draw_ring(canvas: np.ndarray, ring: np.ndarray, color: Color, width: int = 2,
-              dash: Optional[Tuple[int, int]] = None) -> None:
+              dash: tuple[int, int] | None = None) -> None:
     """Draws a closed ring (N, 2) in pixels of the canvas, in place.
 
     Args:
@@ -99,7 +99,7 @@ def number_vertices(canvas: np.ndarray, ring: np.ndarray, first: int = 1, size: 
 
 
 def draw_box(canvas: np.ndarray, box: np.ndarray, color: Color, width: int = 2,
-             dash: Optional[Tuple[int, int]] = None) -> None:
+             dash: tuple[int, int] | None = None) -> None:
     """Draws a box (4,) x1, y1, x2, y2 in pixels of the canvas, in place."""
     x1, y1, x2, y2 = box
     draw_ring(canvas, np.array([[x1, y1], [x1, y2], [x2, y2], [x2, y1]]), color, width, dash)
@@ -113,7 +113,7 @@ def draw_point(canvas: np.ndarray, point: np.ndarray, color: Color, radius: int 
     _dot(canvas, point, 1, PAPER)
 
 
-def add_caption(canvas: np.ndarray, lines: Sequence[Tuple[str, Color]], size: int = 15,
+def add_caption(canvas: np.ndarray, lines: Sequence[tuple[str, Color]], size: int = 15,
                 max_lines: int = 4) -> np.ndarray:
     """The canvas with lines of text under it.
 
@@ -144,7 +144,7 @@ def add_title(canvas: np.ndarray, title: str, color: Color = INK, size: int = 15
     return np.concatenate([add_caption(strip, [(title, color)], size, max_lines=1), canvas])
 
 
-def wrap(text: str, columns: int, max_lines: int) -> List[str]:
+def wrap(text: str, columns: int, max_lines: int) -> list[str]:
     """Lines of at most ``columns`` characters; what does not fit is cut from the middle."""
     room = columns * max_lines
     if len(text) > 4 * room:
@@ -191,7 +191,7 @@ def contact_sheet(images: Sequence[np.ndarray], columns: int = 4, gap: int = 10,
     return sheet
 
 
-def _lines(text: str, columns: int) -> List[str]:
+def _lines(text: str, columns: int) -> list[str]:
     """Breaks after spaces and after the comma behind a vertex; elsewhere only where it must."""
     lines = ['']
     for word in _WORDS.findall(text):
@@ -227,7 +227,7 @@ def _arrow(canvas: np.ndarray, ring: np.ndarray, radius: int) -> None:
     cv2.polylines(canvas, [head], True, PAPER, 1, cv2.LINE_AA, _SHIFT)
 
 
-def _dashes(ring: np.ndarray, on: int, off: int) -> List[np.ndarray]:
+def _dashes(ring: np.ndarray, on: int, off: int) -> list[np.ndarray]:
     """Strokes along the closed ring, with the corners that they pass."""
     ring = np.concatenate([ring, ring[:1]]).astype(np.float64)
     at = np.concatenate([[0], np.cumsum(np.hypot(*np.diff(ring, axis=0).T))])

@@ -3,8 +3,8 @@ import base64
 import io
 import json
 import math
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Dict, List, Optional, Sequence, Tuple, Union
 
 import jinja2
 import numpy as np
@@ -29,7 +29,7 @@ PAPER_ROW = ('res/cIoU', 'res/gIoU', 'res/P@0.5', 'res/P@0.7', 'res/P@0.9', 'res
 _SIDE = 900  # pixels of a picture's longer side in the file
 
 
-def write_report(config: Config, answers: str, out_file: Union[str, Path],
+def write_report(config: Config, answers: str, out_file: str | Path,
                  runs: Sequence[str] = (), examples: int = 6, title: str = '') -> dict:
     """Score answers as ``tools/test.py`` does and write ``out_file`` (.html) and, beside it, the
     figures as Markdown (.md).
@@ -73,7 +73,7 @@ def write_report(config: Config, answers: str, out_file: Union[str, Path],
     return figures
 
 
-def to_markdown(figures: Dict[str, float], counts: Dict[Optional[str], int], title: str) -> str:
+def to_markdown(figures: dict[str, float], counts: dict[str | None, int], title: str) -> str:
     """A row for a paper, all figures, and the kinds of failures, as Markdown tables."""
     row = [name for name in PAPER_ROW if name in figures]
     total = max(1, sum(counts.values()))
@@ -87,12 +87,12 @@ def to_markdown(figures: Dict[str, float], counts: Dict[Optional[str], int], tit
     return '\n'.join(lines)
 
 
-def _table(head: List[str], rows: List[List[str]]) -> List[str]:
+def _table(head: list[str], rows: list[list[str]]) -> list[str]:
     cells = [head, ['---'] * len(head), *rows]
     return ['| ' + ' | '.join(cell.replace('|', '\\|') for cell in row) + ' |' for row in cells]
 
 
-def _chosen(queries: List[dict], examples: int) -> Dict[Optional[str], List[dict]]:
+def _chosen(queries: list[dict], examples: int) -> dict[str | None, list[dict]]:
     """Of each kind some, spread over their IoU from the worst; at last those without failure."""
     groups = {}
     for kind in (*KINDS, None):
@@ -103,7 +103,7 @@ def _chosen(queries: List[dict], examples: int) -> Dict[Optional[str], List[dict
     return groups
 
 
-def _pictures(config: Config, answers: str, queries: List[dict]) -> Dict[int, str]:
+def _pictures(config: Config, answers: str, queries: list[dict]) -> dict[int, str]:
     """Drawn queries by number, as data addresses: truth and answer side by side, vertices
     numbered."""
     visualizer = SimpleSegVisualizer(name='report', layout='side_by_side', numbers=True)
@@ -122,7 +122,7 @@ def _pictures(config: Config, answers: str, queries: List[dict]) -> Dict[int, st
     return pictures
 
 
-def _plots(queries: List[dict]) -> List[Tuple[str, str]]:
+def _plots(queries: list[dict]) -> list[tuple[str, str]]:
     """Titles and pictures: IoU against size, tokens and confidence, as far as they are known."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
@@ -149,7 +149,7 @@ def _plots(queries: List[dict]) -> List[Tuple[str, str]]:
     return plots
 
 
-def _means(x: np.ndarray, y: np.ndarray, back) -> Tuple[List[float], List[float]]:
+def _means(x: np.ndarray, y: np.ndarray, back) -> tuple[list[float], list[float]]:
     """Means over tenths of the points, in the order of x."""
     parts = np.array_split(np.argsort(x, kind='stable'), min(10, len(x)))
     middle = np.array([x[part].mean() for part in parts])

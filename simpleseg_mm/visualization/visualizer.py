@@ -1,6 +1,5 @@
 """Pictures of queries: true and predicted polygons with their vertices, and the text."""
 from pathlib import Path
-from typing import List, Optional, Tuple, Union
 
 import cv2
 import numpy as np
@@ -42,7 +41,7 @@ class SimpleSegVisualizer(Visualizer):
         self.side, self.largest = side, largest
         self.numbers = numbers
 
-    def draw_query(self, image: np.ndarray, data_sample: Optional[DetDataSample] = None,
+    def draw_query(self, image: np.ndarray, data_sample: DetDataSample | None = None,
                    draw_gt: bool = True, draw_pred: bool = True) -> np.ndarray:
         """The picture of one query.
 
@@ -70,9 +69,9 @@ class SimpleSegVisualizer(Visualizer):
 
     @master_only
     def add_datasample(self, name: str, image: np.ndarray,
-                       data_sample: Optional[DetDataSample] = None, draw_gt: bool = True,
+                       data_sample: DetDataSample | None = None, draw_gt: bool = True,
                        draw_pred: bool = True, show: bool = False, wait_time: float = 0,
-                       out_file: Optional[str] = None, pred_score_thr: float = 0.3,
+                       out_file: str | None = None, pred_score_thr: float = 0.3,
                        step: int = 0) -> None:
         """Draws a query and shows it, writes it, or hands it to the backends.
 
@@ -111,14 +110,14 @@ class SimpleSegVisualizer(Visualizer):
         return canvas
 
 
-def write_image(image: np.ndarray, path: Union[str, Path]) -> None:
+def write_image(image: np.ndarray, path: str | Path) -> None:
     """Writes an RGB image by the suffix of its path; folders are made."""
     mkdir_or_exist(Path(path).parent)
     if not cv2.imwrite(str(path), cv2.cvtColor(image, cv2.COLOR_RGB2BGR)):
         raise ValueError(f'could not write an image to {path}')
 
 
-def _size(sample: DetDataSample) -> Tuple[int, int]:
+def _size(sample: DetDataSample) -> tuple[int, int]:
     return tuple(sample.ori_shape[:2])
 
 
@@ -126,25 +125,25 @@ def _wanted(sample: DetDataSample) -> str:
     return (sample.get('task') or 'text2mask').rpartition('2')[2]
 
 
-def _truth(sample: DetDataSample) -> Optional[np.ndarray]:
+def _truth(sample: DetDataSample) -> np.ndarray | None:
     return sample.gt_masks.to_ndarray().any(axis=0) if 'gt_masks' in sample else None
 
 
-def _predicted_mask(sample: DetDataSample) -> Optional[np.ndarray]:
+def _predicted_mask(sample: DetDataSample) -> np.ndarray | None:
     masks = sample.get('pred_instances', {}).get('masks')
     if masks is None or not len(masks):
         return None
     return (masks if isinstance(masks, np.ndarray) else masks.cpu().numpy()).any(axis=0)
 
 
-def _predicted_rings(sample: DetDataSample) -> List[np.ndarray]:
+def _predicted_rings(sample: DetDataSample) -> list[np.ndarray]:
     """Rings in pixels, from the text where there is one."""
     if _wanted(sample) != 'mask' or 'pred_text' not in sample or 'codec' not in sample:
         return []
     return PolygonCodec.from_spec(sample.codec).decode(sample.pred_text, _size(sample)).rings
 
 
-def _read(sample: DetDataSample, text: str, target: str) -> Optional[np.ndarray]:
+def _read(sample: DetDataSample, text: str, target: str) -> np.ndarray | None:
     """A point (2,) or box (4,) in pixels from a text; None where there is none."""
     if 'codec' not in sample or target not in ('point', 'box'):
         return None
@@ -184,8 +183,8 @@ def _draw_given(canvas: np.ndarray, scale: float, sample: DetDataSample) -> None
     _draw_mark(canvas, scale, _read(sample, sample.get('prompt', ''), given), draw.GIVEN)
 
 
-def _draw_mark(canvas: np.ndarray, scale: float, mark: Optional[np.ndarray], color: draw.Color,
-               dash: Optional[Tuple[int, int]] = None) -> None:
+def _draw_mark(canvas: np.ndarray, scale: float, mark: np.ndarray | None, color: draw.Color,
+               dash: tuple[int, int] | None = None) -> None:
     if mark is not None and len(mark) == 4:
         draw.draw_box(canvas, mark * scale, color, dash=dash)
     elif mark is not None:

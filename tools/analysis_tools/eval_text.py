@@ -8,7 +8,7 @@ object.
 """
 import argparse
 import json
-from typing import Optional, Sequence
+from collections.abc import Sequence
 
 from simpleseg_mm import stopping
 
@@ -18,7 +18,7 @@ if __name__ in ('__main__', '__mp_main__'):  # also while the libraries below ar
 from mmengine.config import DictAction
 
 
-def parse_args(argv: Optional[Sequence[str]] = None) -> argparse.Namespace:
+def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument('config', help='config file; its test_dataloader.dataset is scored')
     parser.add_argument('results', help='.jsonl file of answers, one row a query')
@@ -30,7 +30,7 @@ def parse_args(argv: Optional[Sequence[str]] = None) -> argparse.Namespace:
     return parser.parse_args(argv)
 
 
-def main(argv: Optional[Sequence[str]] = None) -> None:
+def main(argv: Sequence[str] | None = None) -> None:
     args = parse_args(argv)
     from simpleseg_mm.evaluation.offline import score  # loads torch: not for --help
     from simpleseg_mm.engine.launch import read_config

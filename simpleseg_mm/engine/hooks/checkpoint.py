@@ -1,6 +1,6 @@
 """Checkpoints that hold what is trained."""
 import re
-from typing import Dict, List, Sequence
+from collections.abc import Sequence
 
 import torch
 from mmengine.hooks import Hook
@@ -36,7 +36,7 @@ class TrainableCheckpointHook(Hook):
     def __init__(self, ignore: Sequence[str] = ()):
         self.ignore = [re.compile(pattern) for pattern in ignore]
         self._brought: set = set()
-        self._probes: Dict[str, List[float]] = {}
+        self._probes: dict[str, list[float]] = {}
 
     def before_save_checkpoint(self, runner, checkpoint: dict) -> None:
         state = checkpoint['state_dict']
@@ -84,24 +84,24 @@ class TrainableCheckpointHook(Hook):
         self._brought |= {n for n in state if n in params and not params[n].requires_grad}
 
 
-def _parameters(model: nn.Module) -> Dict[str, Tensor]:
+def _parameters(model: nn.Module) -> dict[str, Tensor]:
     """All parameters under all their names (tied ones have several)."""
     return dict(unwrap(model).named_parameters(remove_duplicate=False))
 
 
-def _scalings(model: nn.Module) -> Dict[str, float]:
+def _scalings(model: nn.Module) -> dict[str, float]:
     """Layer with a LoRA -> its factor, which no tensor of a checkpoint holds."""
     return {name: float(layer.scaling['default'])
             for name, layer in unwrap(model).named_modules()
             if isinstance(getattr(layer, 'scaling', None), dict) and 'default' in layer.scaling}
 
 
-def _probe(param: Tensor) -> List[float]:
+def _probe(param: Tensor) -> list[float]:
     flat = whole(param.detach()).flatten()
     return flat[::max(1, len(flat) // _PROBES)][:_PROBES].float().tolist()
 
 
-def _matches(param: Tensor, values: List[float]) -> bool:
+def _matches(param: Tensor, values: list[float]) -> bool:
     """Equal up to the rounding of a half-precision type."""
     if param.is_meta:
         return True

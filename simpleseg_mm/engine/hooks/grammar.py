@@ -1,6 +1,5 @@
 """The grammar that a checkpoint was taught."""
 import logging
-from typing import Set
 
 from mmengine.config import Config
 from mmengine.hooks import Hook
@@ -36,7 +35,7 @@ class GrammarHook(Hook):
                     logging.WARNING)
 
 
-def _grammars(cfg: Config, key: str) -> Set[str]:
+def _grammars(cfg: Config, key: str) -> set[str]:
     """Names of the grammars of a dataloader's dataset, or of those that it joins."""
     dataset = (cfg.get(key) or {}).get('dataset', {})
     queries = [part.get('query') or {} for part in dataset.get('datasets', [dataset])]

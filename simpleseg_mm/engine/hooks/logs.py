@@ -6,7 +6,6 @@ import sys
 from collections import deque
 from contextlib import ExitStack, nullcontext
 from functools import cached_property
-from typing import Optional
 
 import torch
 from mmengine.dist import all_reduce, get_rank, get_world_size, is_main_process
@@ -32,7 +31,7 @@ class ReduceLogsHook(Hook):
         return torch.cuda.Stream()
 
     def after_train_iter(self, runner, batch_idx: int, data_batch=None,
-                         outputs: Optional[dict] = None) -> None:
+                         outputs: dict | None = None) -> None:
         if get_world_size() == 1 or not outputs:
             return
         names = sorted(name for name, value in outputs.items() if torch.is_tensor(value))
@@ -70,7 +69,7 @@ class ThroughputHook(Hook):
         self._window: deque = deque(maxlen=window)
 
     def after_train_iter(self, runner, batch_idx: int, data_batch=None,
-                         outputs: Optional[dict] = None) -> None:
+                         outputs: dict | None = None) -> None:
         row = dict(seconds=runner.message_hub.get_scalar('train/time').current())
         if isinstance(data_batch, dict) and 'inputs' in data_batch:
             row['samples_per_s'] = len(data_batch['inputs']) * get_world_size()
@@ -98,7 +97,7 @@ class NonFiniteGuardHook(Hook):
     priority = 'ABOVE_NORMAL'
 
     def after_train_iter(self, runner, batch_idx: int, data_batch=None,
-                         outputs: Optional[dict] = None) -> None:
+                         outputs: dict | None = None) -> None:
         values = {name: value.item() if torch.is_tensor(value) else float(value)
                   for name, value in (outputs or {}).items() if 'loss' in name}
         if not hasattr(runner.optim_wrapper, 'loss_scaler') and (

@@ -1,7 +1,7 @@
 """Exact continuation of an interrupted run."""
 import random
+from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Iterator
 
 import numpy as np
 import torch

@@ -1,5 +1,4 @@
 """What of its general ability a model keeps while it learns to segment."""
-from typing import Dict, Optional
 
 from mmengine.hooks import Hook
 from mmengine.runner import Runner
@@ -30,7 +29,7 @@ class RetentionHook(Hook):
 
     def __init__(self, interval: int = -1):
         self.interval = interval
-        self._start: Optional[Dict[str, float]] = None
+        self._start: dict[str, float] | None = None
         self._loader = self._evaluator = self._scored_at = None
 
     def before_train(self, runner) -> None:

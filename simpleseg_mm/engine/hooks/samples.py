@@ -1,6 +1,5 @@
 """Hooks that let a person see what is trained on and what is learnt."""
 import os.path as osp
-from typing import List
 
 import torch
 from mmengine.dist import is_main_process
@@ -33,7 +32,7 @@ class FirstBatchHook(Hook):
             return
         with preserve_rng(), torch.no_grad():
             batch = model.data_preprocessor(data_batch, True)
-            texts: List[str] = model.describe_batch(batch['inputs'], batch['data_samples'])
+            texts: list[str] = model.describe_batch(batch['inputs'], batch['data_samples'])
         path = osp.join(runner.work_dir, 'first_batch.txt')
         with open(path, 'w') as file:
             file.write('\n\n'.join(f'--- {i} ---\n{text}' for i, text in enumerate(texts)) + '\n')

@@ -3,9 +3,9 @@ import errno
 import logging
 import os
 import shutil
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Dict, Iterator, List, Optional
 
 from mmengine.dist import barrier, broadcast_object_list, is_main_process
 from mmengine.hooks import CheckpointHook
@@ -37,13 +37,13 @@ class WholeCheckpointHook(CheckpointHook):
     """
 
     #: iteration of the newest checkpoint
-    _last_step: Optional[int] = None
+    _last_step: int | None = None
 
     # --- start and resume -----------------------------------------------------------------------
     def before_train(self, runner) -> None:
         super().before_train(runner)
         if self.max_keep_ckpts > 0:
-            self.keep_ckpt_ids: List[int] = list(self.keep_ckpt_ids)
+            self.keep_ckpt_ids: list[int] = list(self.keep_ckpt_ids)
         if is_main_process():
             _tidy(Path(self.out_dir))
         if runner.iter == 0:
@@ -178,7 +178,7 @@ class WholeCheckpointHook(CheckpointHook):
                 _remove(path)
 
     # --- one or several indicators: MMEngine names them differently -----------------------------
-    def _names(self) -> Dict[str, tuple]:
+    def _names(self) -> dict[str, tuple]:
         """Each indicator's keys of its score and path in the message hub."""
         if not self.save_best:
             return {}
@@ -186,11 +186,11 @@ class WholeCheckpointHook(CheckpointHook):
             return {self.key_indicators[0]: ('best_score', 'best_ckpt')}
         return {key: (f'best_score_{key}', f'best_ckpt_{key}') for key in self.key_indicators}
 
-    def _best(self, key: str) -> Optional[str]:
+    def _best(self, key: str) -> str | None:
         return (self.best_ckpt_path if len(self.key_indicators) == 1
                 else self.best_ckpt_path_dict.get(key))
 
-    def _set_best(self, key: str, path: Optional[str]) -> None:
+    def _set_best(self, key: str, path: str | None) -> None:
         if len(self.key_indicators) == 1:
             self.best_ckpt_path = path
         else:
@@ -223,7 +223,7 @@ def _as_counted(runner, step: int, by_epoch: bool) -> Iterator[None]:
 
 
 @contextmanager
-def _named_errors(name: str, aside: Optional[Path] = None) -> Iterator[None]:
+def _named_errors(name: str, aside: Path | None = None) -> Iterator[None]:
     """Within, what fails for a full disk and the like leaves nothing and says so in one line."""
     try:
         yield

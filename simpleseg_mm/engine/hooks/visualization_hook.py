@@ -1,6 +1,6 @@
 """Pictures of test samples: ``tools/test.py --show`` and ``--show-dir``."""
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Optional, Sequence
 
 from mmengine.fileio import get
 from mmengine.hooks import Hook
@@ -30,8 +30,8 @@ class PredictionVisualizationHook(Hook):
     """
 
     def __init__(self, draw: bool = False, interval: int = 10, show: bool = False,
-                 wait_time: float = 0., test_out_dir: Optional[str] = None,
-                 backend_args: Optional[dict] = None) -> None:
+                 wait_time: float = 0., test_out_dir: str | None = None,
+                 backend_args: dict | None = None) -> None:
         if interval < 1:
             raise ValueError(f'interval must be at least 1, got {interval}; draw=False switches '
                              'the hook off')
@@ -46,8 +46,8 @@ class PredictionVisualizationHook(Hook):
     def before_test(self, runner) -> None:
         self._seen = 0
 
-    def after_test_iter(self, runner, batch_idx: int, data_batch: Optional[dict] = None,
-                        outputs: Optional[Sequence] = None) -> None:
+    def after_test_iter(self, runner, batch_idx: int, data_batch: dict | None = None,
+                        outputs: Sequence | None = None) -> None:
         if not self.draw:
             return
         for sample in outputs or ():

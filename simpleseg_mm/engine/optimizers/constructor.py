@@ -2,7 +2,7 @@
 import inspect
 import logging
 from collections import defaultdict
-from typing import Dict, Optional, Sequence, Tuple
+from collections.abc import Sequence
 
 import torch
 import torch.nn as nn
@@ -44,7 +44,7 @@ class MuonConstructor:
         ValueError: an unknown option, or a model without a trainable parameter.
     """
 
-    def __init__(self, optim_wrapper_cfg: dict, paramwise_cfg: Optional[dict] = None):
+    def __init__(self, optim_wrapper_cfg: dict, paramwise_cfg: dict | None = None):
         if 'optimizer' not in optim_wrapper_cfg:
             raise ValueError("optim_wrapper needs an 'optimizer', for example "
                              "dict(type='MuonAdamW', lr=5e-5).")
@@ -55,7 +55,7 @@ class MuonConstructor:
         if unknown:
             raise ValueError(f'paramwise_cfg has {sorted(unknown)}: MuonConstructor takes '
                              f'{list(_KEYS)}.')
-        self.custom_keys: Dict[str, dict] = dict(options.get('custom_keys', {}))
+        self.custom_keys: dict[str, dict] = dict(options.get('custom_keys', {}))
         for key, value in self.custom_keys.items():
             if set(value) - {'lr_mult', 'decay_mult'}:
                 raise ValueError(f'custom_keys[{key!r}] has {sorted(value)}: give lr_mult and '
@@ -93,12 +93,12 @@ class MuonConstructor:
         optimizer = OPTIMIZERS.build(cfg)
         return OPTIM_WRAPPERS.build(wrapper_cfg, default_args=dict(optimizer=optimizer))
 
-    def _groups(self, model: nn.Module, lr: float, decay: float) -> Tuple[list, int]:
+    def _groups(self, model: nn.Module, lr: float, decay: float) -> tuple[list, int]:
         owners = defaultdict(list)
         for module_name, module in model.named_modules():
             for name, param in module.named_parameters(recurse=False):
                 owners[param].append((f'{module_name}.{name}'.lstrip('.'), module))
-        groups: Dict[tuple, list] = defaultdict(list)
+        groups: dict[tuple, list] = defaultdict(list)
         frozen = 0
         for param, places in owners.items():
             if not param.requires_grad:

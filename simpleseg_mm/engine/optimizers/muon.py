@@ -6,8 +6,9 @@ only; every other number here is our choice (Moonlight's where it states one).
 """
 import math
 from collections import defaultdict
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
-from typing import Dict, Iterable, Iterator, List, NamedTuple, Optional, Sequence, Tuple, Union
+from typing import NamedTuple
 
 import torch
 import torch.distributed as dist
@@ -73,13 +74,13 @@ class _Matrix(NamedTuple):
     param: Tensor
     grad: Tensor
     momentum: Tensor
-    low: Optional[Tensor]  # of bfloat16 parameters
-    shape: Tuple[int, int]  # of all rows
+    low: Tensor | None  # of bfloat16 parameters
+    shape: tuple[int, int]  # of all rows
 
 
 #: who else has a matrix: every process of a data-parallel run (None), nobody (a split stack of
 #: experts), or some of its rows the processes of a group
-_Spread = Union[None, str, dist.ProcessGroup]
+_Spread = str | dist.ProcessGroup | None
 _ALONE = 'alone'
 
 
@@ -88,7 +89,7 @@ def _stack(matrices: Sequence[Tensor]) -> Tensor:
     return torch.stack([m.mT if m.shape[0] > m.shape[1] else m for m in matrices])
 
 
-def _unstack(stack: Tensor, matrices: Sequence[Tensor]) -> List[Tensor]:
+def _unstack(stack: Tensor, matrices: Sequence[Tensor]) -> list[Tensor]:
     """The matrices of a stack in the shapes of those that it was made of."""
     return [u if u.shape == m.shape else u.mT for u, m in zip(stack.unbind(), matrices)]
 
@@ -142,9 +143,9 @@ class MuonAdamW(Optimizer):
                  momentum: float = 0.95,
                  nesterov: bool = True,
                  ns_steps: int = 5,
-                 betas: Tuple[float, float] = (0.9, 0.95),
+                 betas: tuple[float, float] = (0.9, 0.95),
                  eps: float = 1e-8,
-                 ns_dtype: Optional[str] = None,
+                 ns_dtype: str | None = None,
                  fused: bool = True,
                  share: bool = True):
         for name, value, high in [('lr', lr, math.inf), ('weight_decay', weight_decay, math.inf),
@@ -198,17 +199,17 @@ class MuonAdamW(Optimizer):
             state['low_bits'] = torch.zeros_like(param, dtype=torch.int16)
         return local(state['low_bits'])
 
-    def _muon_step(self, params: List[Tensor], group: dict) -> None:
+    def _muon_step(self, params: list[Tensor], group: dict) -> None:
         for p in params:
             if 'momentum_buffer' not in self.state[p]:
                 self.state[p]['momentum_buffer'] = torch.zeros_like(p.grad)
         torch._foreach_lerp_([local(self.state[p]['momentum_buffer']) for p in params],
                              [local(p.grad) for p in params], 1 - group['momentum'])
-        buckets: Dict[tuple, List[_Matrix]] = defaultdict(list)
+        buckets: dict[tuple, list[_Matrix]] = defaultdict(list)
         for p in params:
             key = (_spread(p), *sorted(p.shape[-2:]), p.dtype, p.device)
             buckets[key] += self._matrices(p)
-        chunks: Dict[_Spread, List[List[_Matrix]]] = defaultdict(list)
+        chunks: dict[_Spread, list[list[_Matrix]]] = defaultdict(list)
         for (spread, rows, columns, *_), bucket in buckets.items():
             chunks[spread] += _chunks(bucket, max(1, _MAX_STACK // (rows * columns)))
         # Each process orthogonalises one chunk of a round and sends it to the others.
@@ -220,7 +221,7 @@ class MuonAdamW(Optimizer):
                 for chunk, chunk_updates in zip(chunks_of_round, updates):
                     self._apply_muon(chunk, chunk_updates, group)
 
-    def _matrices(self, param: Tensor) -> List[_Matrix]:
+    def _matrices(self, param: Tensor) -> list[_Matrix]:
         """The matrices of an (r, c) or (E, r, c) parameter."""
         tensors = [local(t) for t in (param, param.grad, self.state[param]['momentum_buffer'])]
         if param.dtype == torch.bfloat16:
@@ -235,8 +236,8 @@ class MuonAdamW(Optimizer):
         shared = spread is None and self._share and dist.is_initialized()
         return dist.get_world_size() if shared else 1
 
-    def _orthogonal(self, chunks: List[List[_Matrix]], spread: _Spread,
-                    group: dict) -> List[List[Tensor]]:
+    def _orthogonal(self, chunks: list[list[_Matrix]], spread: _Spread,
+                    group: dict) -> list[list[Tensor]]:
         """The update of each matrix of each chunk, in this process's rows of it."""
         raw = [[self._raw_update(m, group) for m in chunk] for chunk in chunks]
         if isinstance(spread, dist.ProcessGroup):
@@ -261,7 +262,7 @@ class MuonAdamW(Optimizer):
         return torch.float32 if slow else torch.bfloat16
 
     @staticmethod
-    def _orthogonalize(stacks: List[Tensor], steps: int, shared: bool) -> None:
+    def _orthogonalize(stacks: list[Tensor], steps: int, shared: bool) -> None:
         for i in range(len(stacks)):
             if not shared or i == dist.get_rank():
                 stacks[i] = orthogonalize(stacks[i], steps)
@@ -282,7 +283,7 @@ class MuonAdamW(Optimizer):
             master = load_master(m.param, m.low).mul_(decay).add_(update, alpha=alpha)
             store_master(master, m.param, m.low)
 
-    def _adamw_step(self, params: List[Tensor], group: dict) -> None:
+    def _adamw_step(self, params: list[Tensor], group: dict) -> None:
         for p in params:
             state = self.state[p]
             if 'step' not in state:
@@ -315,7 +316,7 @@ class MuonAdamW(Optimizer):
             store_master(master, values, low)
 
     @staticmethod
-    def _adamw(rows: List[list], group: dict) -> None:
+    def _adamw(rows: list[list], group: dict) -> None:
         """Rows of a parameter, its gradient, both averages and its count of steps."""
         params, grads, averages, squares, steps = zip(*rows)
         adamw(list(params), list(grads), list(averages), list(squares), [], list(steps),

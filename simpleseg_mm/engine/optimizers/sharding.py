@@ -4,8 +4,8 @@ Newton-Schulz needs a whole matrix. Each process of a round owns some matrices: 
 rows from all, orthogonalises them, and sends the rows back. What moves is twice the process's
 share of the matrices, instead of all of them to everyone.
 """
+from collections.abc import Callable, Sequence
 from operator import mul
-from typing import Callable, List, Optional, Sequence, Tuple
 
 import torch
 import torch.distributed as dist
@@ -18,7 +18,7 @@ def local(tensor: Tensor) -> Tensor:
     return tensor.to_local() if isinstance(tensor, DTensor) else tensor
 
 
-def shard_group(param: Tensor) -> Optional[dist.ProcessGroup]:
+def shard_group(param: Tensor) -> dist.ProcessGroup | None:
     """The processes that the rows of a parameter are split over; None for a whole one.
 
     Raises:
@@ -36,9 +36,9 @@ def shard_group(param: Tensor) -> Optional[dist.ProcessGroup]:
     return param.device_mesh.get_group(split[0])
 
 
-def orthogonalize_sharded(shapes: Sequence[Sequence[Tuple[int, int]]],
+def orthogonalize_sharded(shapes: Sequence[Sequence[tuple[int, int]]],
                           updates: Sequence[Sequence[Tensor]], group: dist.ProcessGroup,
-                          function: Callable[[List[Tensor]], List[Tensor]]) -> List[List[Tensor]]:
+                          function: Callable[[list[Tensor]], list[Tensor]]) -> list[list[Tensor]]:
     """Apply ``function`` to whole matrices of which every process has some rows.
 
     Args:
@@ -82,6 +82,6 @@ def _rows(total: int, world: int, rank: int) -> int:
     return max(0, min(size, total - rank * size))
 
 
-def _unflatten(flat: Tensor, rows: Sequence[int], columns: Sequence[int]) -> List[Tensor]:
+def _unflatten(flat: Tensor, rows: Sequence[int], columns: Sequence[int]) -> list[Tensor]:
     sizes = [r * c for r, c in zip(rows, columns)]
     return [part.view(r, c) for part, r, c in zip(flat.split(sizes), rows, columns)]

@@ -3,9 +3,10 @@ import copy
 import inspect
 import os
 import re
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Dict, Iterable, Iterator, List, Optional, Sequence, Tuple, Union
+from typing import Any
 
 import torch
 from jinja2 import TemplateError
@@ -33,7 +34,7 @@ _NOT_READ = ('labels', 'image_index', 'picture_places', 'answer_places', 'answer
 #: of ``apply_chat_template`` itself
 _TEMPLATE_WORDS = set(inspect.signature(PreTrainedTokenizerBase.apply_chat_template).parameters)
 #: (prompt, answer) pairs; an answer may be given as the token ids that were written
-Turns = Sequence[Tuple[str, Union[str, Sequence[int], None]]]
+Turns = Sequence[tuple[str, str | Sequence[int] | None]]
 
 
 class MLLMAdapter(AnswerWriter, nn.Module):
@@ -70,9 +71,9 @@ class MLLMAdapter(AnswerWriter, nn.Module):
             template that begins answers with an open thought has it closed unless told otherwise.
     """
     #: ``model_type`` of the configs that it reads; empty: any
-    families: Tuple[str, ...] = ()
+    families: tuple[str, ...] = ()
     #: name of the part -> prefixes of its parameters below the transformers model
-    parts: Dict[str, Tuple[str, ...]] = {}
+    parts: dict[str, tuple[str, ...]] = {}
     #: whether the network takes ``mm_token_type_ids`` (B, T), 1 where a picture's token stands
     takes_token_types = False
     #: whether :meth:`token_positions` is there, which ``packing`` needs
@@ -81,23 +82,23 @@ class MLLMAdapter(AnswerWriter, nn.Module):
     saves_original_format = True
 
     def __init__(self,
-                 pretrained: Optional[str] = None,
-                 config: Optional[dict] = None,
-                 processor: Optional[str] = None,
+                 pretrained: str | None = None,
+                 config: dict | None = None,
+                 processor: str | None = None,
                  init: str = 'pretrained',
                  dtype: str = 'float32',
-                 min_pixels: Optional[int] = None,
-                 max_pixels: Optional[int] = None,
+                 min_pixels: int | None = None,
+                 max_pixels: int | None = None,
                  freeze: Sequence[str] = (),
-                 lora: Optional[dict] = None,
+                 lora: dict | None = None,
                  train_with_lora: Sequence[str] = (),
-                 quantization: Optional[dict] = None,
-                 gradient_checkpointing: Union[bool, float] = False,
+                 quantization: dict | None = None,
+                 gradient_checkpointing: bool | float = False,
                  attn_implementation: str = 'sdpa',
                  packing: bool = False,
                  fused: bool = False,
-                 system_prompt: Optional[str] = None,
-                 chat_template_kwargs: Optional[dict] = None) -> None:
+                 system_prompt: str | None = None,
+                 chat_template_kwargs: dict | None = None) -> None:
         super().__init__()
         if init not in ('pretrained', 'random'):
             raise ValueError(f"init={init!r}: allowed are 'pretrained' and 'random'")
@@ -178,12 +179,12 @@ class MLLMAdapter(AnswerWriter, nn.Module):
             self._recompute(float(gradient_checkpointing))
 
     # --- what a subclass provides -------------------------------------------------------------
-    def build_image_processor(self, folder: str, min_pixels: Optional[int],
-                              max_pixels: Optional[int]):
+    def build_image_processor(self, folder: str, min_pixels: int | None,
+                              max_pixels: int | None):
         """The image processor of a folder, without torchvision where that is absent."""
         raise NotImplementedError
 
-    def encode_images(self, images: Sequence[Tensor]) -> Tuple[Dict[str, Tensor], List[int]]:
+    def encode_images(self, images: Sequence[Tensor]) -> tuple[dict[str, Tensor], list[int]]:
         """uint8 (3, H, W) images -> keyword tensors of the model, number of tokens an image."""
         raise NotImplementedError
 
@@ -198,18 +199,18 @@ class MLLMAdapter(AnswerWriter, nn.Module):
         raise NotImplementedError
 
     @property
-    def banned_tokens(self) -> List[int]:
+    def banned_tokens(self) -> list[int]:
         """Ids that break the model when written: placeholders of pictures and videos."""
         raise NotImplementedError
 
-    def token_positions(self, batch: Dict[str, Tensor]) -> Tensor:
+    def token_positions(self, batch: dict[str, Tensor]) -> Tensor:
         """Positions (3, B, T) of an encoded batch's tokens, as the network counts them."""
         raise NotImplementedError
 
     # --- encoding -----------------------------------------------------------------------------
     def encode(self, images: Sequence[Tensor], conversations: Sequence[Turns],
                for_generation: bool = False,
-               share_images: bool = False) -> Dict[str, Tensor]:
+               share_images: bool = False) -> dict[str, Tensor]:
         """Pictures and conversations -> a padded batch on the CPU.
 
         Whatever runs the network takes it to the device (:meth:`to_device`): a thread that
@@ -234,7 +235,7 @@ class MLLMAdapter(AnswerWriter, nn.Module):
                 the chat template writes.
         """
         images = list(images)
-        places: Dict[int, int] = {}
+        places: dict[int, int] = {}
         index = [places.setdefault(id(image) if share_images else i, len(places))
                  for i, image in enumerate(images)]
         unique = {place: image for place, image in zip(index, images)}
@@ -259,14 +260,14 @@ class MLLMAdapter(AnswerWriter, nn.Module):
             batch['image_index'] = index
         return batch
 
-    def _encode_row(self, turns: Turns, num_image_tokens: int, ids_of: Dict[str, List[int]],
-                    for_generation: bool) -> Tuple[List[int], List[int]]:
+    def _encode_row(self, turns: Turns, num_image_tokens: int, ids_of: dict[str, list[int]],
+                    for_generation: bool) -> tuple[list[int], list[int]]:
         before, after, opening, end, between, close, middle = self._skeleton
         head = before + [self.image_token_id] * num_image_tokens + after
-        ids: List[int] = []
-        labels: List[int] = []
+        ids: list[int] = []
+        labels: list[int] = []
 
-        def add(new: List[int], train: bool) -> None:
+        def add(new: list[int], train: bool) -> None:
             ids.extend(new)
             labels.extend(new if train else [IGNORE] * len(new))
 
@@ -280,7 +281,7 @@ class MLLMAdapter(AnswerWriter, nn.Module):
                 add(close, False)
         return ids, labels
 
-    def _check_family(self, kind: str, folder: Optional[str]) -> None:
+    def _check_family(self, kind: str, folder: str | None) -> None:
         if self.families and kind not in self.families:
             others = [name for name, cls in MODELS.module_dict.items()
                       if kind in getattr(cls, 'families', ())]
@@ -304,10 +305,10 @@ class MLLMAdapter(AnswerWriter, nn.Module):
                              f'stands for a picture in {type(self).__name__}: take the adapter '
                              'of the tokenizer\'s family, or another `processor`')
 
-    def _ids(self, text: str) -> List[int]:
+    def _ids(self, text: str) -> list[int]:
         return self._ids_of([text])[text]
 
-    def _ids_of(self, texts: Iterable[str]) -> Dict[str, List[int]]:
+    def _ids_of(self, texts: Iterable[str]) -> dict[str, list[int]]:
         """The tokens of each text, by one call of the tokenizer."""
         texts = list(texts)
         if not texts:
@@ -315,7 +316,7 @@ class MLLMAdapter(AnswerWriter, nn.Module):
         # a sentence that spells a special token stays text
         return dict(zip(texts, self._text_tokenizer(texts, add_special_tokens=False)['input_ids']))
 
-    def _read_template(self) -> Tuple[str, ...]:
+    def _read_template(self) -> tuple[str, ...]:
         """Constant texts of a conversation, from the tokenizer's own chat template: up to the
         picture's tokens, from there to the first prompt, from the last prompt to its answer, the
         end of an answer, from there to the next prompt, to the end of the conversation, and from
@@ -333,7 +334,7 @@ class MLLMAdapter(AnswerWriter, nn.Module):
         raise ValueError(f'the chat template of {self.tokenizer.name_or_path} cannot be used: '
                          f'{faults[-1]}')
 
-    def _frame(self, in_parts: bool) -> Tuple[str, ...]:
+    def _frame(self, in_parts: bool) -> tuple[str, ...]:
         """:meth:`_read_template` with messages of plain text, or in parts of text and picture."""
         p1, a1, p2 = '<<P1>>', '<<A1>>', '<<P2>>'
 
@@ -343,11 +344,11 @@ class MLLMAdapter(AnswerWriter, nn.Module):
                 content = [dict(type='image')] * picture + [dict(type='text', text=text)]
             return dict(role=role, content=content)
 
-        def render(messages: List[dict], asked: bool) -> str:
+        def render(messages: list[dict], asked: bool) -> str:
             return self.tokenizer.apply_chat_template(
                 messages, tokenize=False, add_generation_prompt=asked, **self.chat_template_kwargs)
 
-        def cut(text: str, marks: Sequence[str]) -> List[str]:
+        def cut(text: str, marks: Sequence[str]) -> list[str]:
             parts = []
             for mark in marks:
                 part, found, text = text.partition(mark)
@@ -388,7 +389,7 @@ class MLLMAdapter(AnswerWriter, nn.Module):
                 'it is closed by enable_thinking=False. model.mllm.chat_template_kwargs='
                 'dict(enable_thinking=True) leaves it open'), 'current')
 
-    def _check_prompt(self, ids: List[int], turns: Turns, num_image_tokens: int) -> None:
+    def _check_prompt(self, ids: list[int], turns: Turns, num_image_tokens: int) -> None:
         """ValueError unless a row begins as the chat template writes it, and each special token
         of the template is one id."""
         prompt, opening = turns[0][0], 2 if len(turns) == 1 else -1
@@ -432,7 +433,7 @@ class MLLMAdapter(AnswerWriter, nn.Module):
         return self.tokenizer.eos_token_id if pad is None else pad
 
     @property
-    def stop_tokens(self) -> List[int]:
+    def stop_tokens(self) -> list[int]:
         """Every id that ends an answer: the tokenizer's and the generation config's."""
         listed = self.hf.generation_config.eos_token_id
         listed = listed if isinstance(listed, list) else [listed]
@@ -440,7 +441,7 @@ class MLLMAdapter(AnswerWriter, nn.Module):
         return sorted({self.tokenizer.eos_token_id,
                        *(i for i in listed if type(i) is int and 0 <= i < size)})
 
-    def generation_settings(self) -> Dict[str, Any]:
+    def generation_settings(self) -> dict[str, Any]:
         """Content of the ``generation_config.json`` of an exported folder, by which transformers
         and vLLM, which knows no ``do_sample``, write what :meth:`generate` does."""
         end = self.tokenizer.eos_token_id
@@ -449,7 +450,7 @@ class MLLMAdapter(AnswerWriter, nn.Module):
                     pad_token_id=self.pad_token_id, do_sample=False, temperature=0.0,
                     repetition_penalty=1.0)
 
-    def pack(self, batch: Dict[str, Tensor]) -> Tuple[Dict[str, Tensor], Tensor]:
+    def pack(self, batch: dict[str, Tensor]) -> tuple[dict[str, Tensor], Tensor]:
         """A batch for training with its padding left out: rows end to end in one row (1, N), and
         what rows of one picture begin with, once (:func:`pack_rows`).
 
@@ -473,14 +474,14 @@ class MLLMAdapter(AnswerWriter, nn.Module):
                     borders=packed.borders), packed.places
 
     # --- running ------------------------------------------------------------------------------
-    def to_device(self, batch: Dict[str, Tensor]) -> Dict[str, Tensor]:
+    def to_device(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
         """An encoded batch where the network is. A GPU takes it in the order of its work, and
         nothing waits for that."""
         device = self.device
         return {key: sent(value, device) if isinstance(value, Tensor) else value
                 for key, value in batch.items()}
 
-    def hidden_states(self, batch: Dict[str, Tensor]) -> Tensor:
+    def hidden_states(self, batch: dict[str, Tensor]) -> Tensor:
         """Last hidden states (B, T, D) of an encoded batch, before the head."""
         return self._run(batch, use_cache=False).last_hidden_state
 
@@ -489,7 +490,7 @@ class MLLMAdapter(AnswerWriter, nn.Module):
         """(V, D) weight of the language head."""
         return self.hf.get_output_embeddings().weight
 
-    def _run(self, batch: Dict[str, Tensor], **options):
+    def _run(self, batch: dict[str, Tensor], **options):
         inputs = {key: value for key, value in self.to_device(batch).items()
                   if key not in _NOT_READ}
         if 'image_index' not in batch:
@@ -498,7 +499,7 @@ class MLLMAdapter(AnswerWriter, nn.Module):
             return self.hf.model(**inputs, **options)
 
     @contextmanager
-    def share_images(self, inputs: Dict[str, Tensor], index: Sequence[int]) -> Iterator[None]:
+    def share_images(self, inputs: dict[str, Tensor], index: Sequence[int]) -> Iterator[None]:
         """Within, the vision tower runs once a picture; row b reads picture ``index[b]``.
 
         For networks whose ``get_image_features(pixel_values, image_grid_thw)`` gives one
@@ -524,7 +525,7 @@ class MLLMAdapter(AnswerWriter, nn.Module):
             del model.get_image_features
 
     # --- what is trained ----------------------------------------------------------------------
-    def part_of(self, name: str) -> Optional[str]:
+    def part_of(self, name: str) -> str | None:
         """The part that owns a parameter of the transformers model, by its name."""
         found = [(len(prefix), part) for part, prefixes in self.parts.items()
                  for prefix in prefixes if name.startswith(prefix)]
@@ -545,7 +546,7 @@ class MLLMAdapter(AnswerWriter, nn.Module):
                  for prefix in prefixes]
         return BitsAndBytesConfig(**{'llm_int8_skip_modules': [*whole, 'lm_head'], **keys})
 
-    def _select_trainable(self, freeze: Sequence[str], lora: Optional[dict],
+    def _select_trainable(self, freeze: Sequence[str], lora: dict | None,
                           train_with_lora: Sequence[str]) -> None:
         if lora is not None:
             from peft import LoraConfig, inject_adapter_in_model
@@ -594,7 +595,7 @@ def num_values(parameter: Tensor) -> int:
     return parameter.numel() * (2 if parameter.dtype == torch.uint8 else 1)
 
 
-def _file(folder: str, name: str) -> Optional[Path]:
+def _file(folder: str, name: str) -> Path | None:
     """A file of a local folder, or of a hub id; None where there is none."""
     found = cached_file(folder, name, _raise_exceptions_for_gated_repo=False,
                         _raise_exceptions_for_missing_entries=False,
@@ -635,7 +636,7 @@ def check_names(where: str, **kinds: Iterable[str]) -> None:
                          'Fetch the folder again, or correct its config.json')
 
 
-def _pad(rows: List[List[int]], value: Union[int, float], left: bool) -> Tensor:
+def _pad(rows: list[list[int]], value: int | float, left: bool) -> Tensor:
     width = max(map(len, rows))
     padded = [[value] * (width - len(row)) + row if left else row + [value] * (width - len(row))
               for row in rows]

@@ -4,8 +4,8 @@ The released folders hold remote code and another layout: convert them once with
 ``tools/model_converters/kimi_vl.py``.
 """
 import math
+from collections.abc import Sequence
 from functools import cached_property
-from typing import Dict, List, Optional, Sequence, Tuple
 
 import numpy as np
 from torch import Tensor
@@ -63,7 +63,7 @@ class Kimi_K25ImageProcessorPil(PilBackend):
     valid_kwargs = KimiImagesKwargs
     model_input_names = ['pixel_values', 'image_grid_thw']
 
-    def fit(self, height: int, width: int) -> Tuple[int, int]:
+    def fit(self, height: int, width: int) -> tuple[int, int]:
         """Height and width in pixels, before padding; the aspect ratio is kept."""
         patch, side = self.patch_size, self.size['max_height'] * self.patch_size
         count = max(1, height // patch) * max(1, width // patch)
@@ -71,7 +71,7 @@ class Kimi_K25ImageProcessorPil(PilBackend):
                     math.sqrt(self.max_patches / count), side / height, side / width)
         return max(1, int(height * scale)), max(1, int(width * scale))
 
-    def _preprocess(self, images: List[np.ndarray], return_tensors=None, **_) -> BatchFeature:
+    def _preprocess(self, images: list[np.ndarray], return_tensors=None, **_) -> BatchFeature:
         parts, grids = [], []
         patch, whole = self.patch_size, self.patch_size * self.merge_size
         for image in images:
@@ -103,8 +103,8 @@ class KimiVL(MLLMAdapter):
     image_token = '<|media_pad|>'
     image_markup = '<|media_start|>image<|media_content|><|media_pad|><|media_end|>'
 
-    def build_image_processor(self, folder: str, min_pixels: Optional[int],
-                              max_pixels: Optional[int]) -> Kimi_K25ImageProcessorPil:
+    def build_image_processor(self, folder: str, min_pixels: int | None,
+                              max_pixels: int | None) -> Kimi_K25ImageProcessorPil:
         processor = from_folder(Kimi_K25ImageProcessorPil.from_pretrained, folder)
         if min_pixels is not None:
             processor.min_patches = min_pixels // processor.patch_size ** 2
@@ -112,7 +112,7 @@ class KimiVL(MLLMAdapter):
             processor.max_patches = max_pixels // processor.patch_size ** 2
         return processor
 
-    def encode_images(self, images: Sequence[Tensor]) -> Tuple[Dict[str, Tensor], List[int]]:
+    def encode_images(self, images: Sequence[Tensor]) -> tuple[dict[str, Tensor], list[int]]:
         visual = self.image_processor(images=[image.cpu() for image in images],
                                       return_tensors='pt')
         visual['pixel_values'] = visual['pixel_values'].to(self.hf.dtype)
@@ -120,6 +120,6 @@ class KimiVL(MLLMAdapter):
         return dict(visual), (visual['image_grid_thw'].prod(-1) // merge).tolist()
 
     @cached_property
-    def banned_tokens(self) -> List[int]:
+    def banned_tokens(self) -> list[int]:
         vocabulary = self.tokenizer.get_vocab()
         return sorted(i for name, i in vocabulary.items() if name.startswith('<|media_'))

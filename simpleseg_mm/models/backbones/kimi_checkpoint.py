@@ -10,8 +10,9 @@ import base64
 import json
 import re
 import shutil
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Callable, Dict, Iterator, List, NamedTuple, Optional, Sequence, Tuple
+from typing import NamedTuple
 
 import torch
 from safetensors import safe_open
@@ -47,19 +48,19 @@ RENAMED = [(re.compile(pattern), name) for pattern, name in [
 #: what transformers' DeepSeek-V3 computes; another value in a released config is refused
 FIXED = dict(scoring_func='sigmoid', topk_method='noaux_tc', moe_layer_freq=1)
 
-Turn = Callable[[Sequence[Tensor]], List[Tensor]]
+Turn = Callable[[Sequence[Tensor]], list[Tensor]]
 
 
 class Rule(NamedTuple):
     """Tensors that belong together: their names in both layouts, and the way there and back."""
-    ours: Tuple[str, ...]
-    released: Tuple[str, ...]
+    ours: tuple[str, ...]
+    released: tuple[str, ...]
     to_ours: Turn
     to_released: Turn
 
 
 # --- weights ----------------------------------------------------------------------------------
-def layout(config: PreTrainedConfig) -> Tuple[List[Rule], Dict[str, Tensor]]:
+def layout(config: PreTrainedConfig) -> tuple[list[Rule], dict[str, Tensor]]:
     """The rules for a network of this config, and its weights on the meta device."""
     with torch.device('meta'):
         weights = AutoModelForImageTextToText.from_config(
@@ -85,25 +86,25 @@ def layout(config: PreTrainedConfig) -> Tuple[List[Rule], Dict[str, Tensor]]:
     return rules, weights
 
 
-def _attention(heads: int) -> Tuple[Turn, Turn]:
+def _attention(heads: int) -> tuple[Turn, Turn]:
     """A rotary pair is two neighbouring rows of a head when released, and two rows half a head
     apart in transformers."""
 
     def reorder(rows: Tensor, *shape: int) -> Tensor:
         return rows.view(heads, *shape, *rows.shape[1:]).transpose(1, 2).reshape(rows.shape)
 
-    def split(tensors: Sequence[Tensor]) -> List[Tensor]:
+    def split(tensors: Sequence[Tensor]) -> list[Tensor]:
         q, k, v = tensors[0].chunk(3)
         return [reorder(q, -1, 2), reorder(k, -1, 2), v]
 
-    def fuse(tensors: Sequence[Tensor]) -> List[Tensor]:
+    def fuse(tensors: Sequence[Tensor]) -> list[Tensor]:
         q, k, v = tensors
         return [torch.cat([reorder(q, 2, -1), reorder(k, 2, -1), v])]
 
     return split, fuse
 
 
-def _stack_experts(tensors: Sequence[Tensor]) -> List[Tensor]:
+def _stack_experts(tensors: Sequence[Tensor]) -> list[Tensor]:
     """Gates, ups and downs of all experts -> (E, 2 I, D) and (E, D, I)."""
     count = len(tensors) // 3
     gate, up, down = (torch.stack(list(tensors[i:i + count]))
@@ -111,7 +112,7 @@ def _stack_experts(tensors: Sequence[Tensor]) -> List[Tensor]:
     return [torch.cat([gate, up], 1), down]
 
 
-def _split_experts(tensors: Sequence[Tensor]) -> List[Tensor]:
+def _split_experts(tensors: Sequence[Tensor]) -> list[Tensor]:
     gate_up, down = tensors
     gate, up = gate_up.chunk(2, 1)
     return [*gate, *up, *down]
@@ -126,7 +127,7 @@ class _Shards:
             raise FileNotFoundError(f'no *.safetensors in {folder}: give the folder of a '
                                     'checkpoint')
         self.folder = folder
-        self.shapes: Dict[str, Tuple[int, ...]] = {}
+        self.shapes: dict[str, tuple[int, ...]] = {}
         self._file = {}
         for file in files:
             opened = safe_open(file, 'pt')
@@ -137,7 +138,7 @@ class _Shards:
     def __getitem__(self, name: str) -> Tensor:
         return self._file[name].get_tensor(name)
 
-    def check(self, expected: Dict[str, Tuple[int, ...]]) -> None:
+    def check(self, expected: dict[str, tuple[int, ...]]) -> None:
         """ValueError that names every tensor that is missing, unknown or of another shape."""
         check_names(self.folder, missing=expected.keys() - self.shapes.keys(),
                     unknown=self.shapes.keys() - expected.keys(),
@@ -146,10 +147,10 @@ class _Shards:
                                       if self.shapes.get(name, shape) != shape])
 
 
-def _write(weights: Iterator[Tuple[str, Tensor]], out: Path, shard_bytes: int) -> None:
+def _write(weights: Iterator[tuple[str, Tensor]], out: Path, shard_bytes: int) -> None:
     """Writes shards as they fill up: no more than one is held."""
-    shards: List[List[str]] = []
-    held: Dict[str, Tensor] = {}
+    shards: list[list[str]] = []
+    held: dict[str, Tensor] = {}
     total = 0
 
     def flush() -> None:
@@ -183,7 +184,7 @@ def convert_weights(source: Path, out: Path, config: PreTrainedConfig, to_ours: 
     shards = _Shards(source)
     shards.check({name: tuple(tensor.shape) for name, tensor in expected.items()})
 
-    def weights() -> Iterator[Tuple[str, Tensor]]:
+    def weights() -> Iterator[tuple[str, Tensor]]:
         for rule in rules:
             if to_ours:
                 yield from zip(rule.ours, rule.to_ours([shards[name] for name in rule.released]))
@@ -226,7 +227,7 @@ class _Ranks(TikTokenConverter):
     """transformers' converter, without the tiktoken package."""
 
     @staticmethod
-    def load_tiktoken_bpe(path) -> Dict[bytes, int]:
+    def load_tiktoken_bpe(path) -> dict[bytes, int]:
         lines = Path(path).read_bytes().splitlines()
         return {base64.b64decode(token): int(rank)
                 for token, rank in (line.split() for line in lines if line)}
@@ -309,7 +310,7 @@ def to_transformers(source: str, out: str, shard_bytes: int = 5 << 30) -> None:
     _copy_rest(source, out / 'original')
 
 
-def to_released(source: str, out: str, original: Optional[str] = None,
+def to_released(source: str, out: str, original: str | None = None,
                 shard_bytes: int = 5 << 30) -> None:
     """A folder of transformers -> the released layout, as vLLM and the remote code read it.
 

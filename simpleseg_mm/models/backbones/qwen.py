@@ -1,7 +1,7 @@
 """Qwen-VL: Qwen2-VL, Qwen2.5-VL and Qwen3-VL share their image processor and placeholders."""
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Dict, List, Optional, Sequence, Tuple, Union
 
 from torch import Tensor
 from transformers import Qwen2VLImageProcessor, vision_utils
@@ -30,8 +30,8 @@ class QwenVL(MLLMAdapter):
         self.image_processor.temporal_patch_size = vision.temporal_patch_size
         self.image_processor.merge_size = vision.spatial_merge_size
 
-    def build_image_processor(self, folder: str, min_pixels: Optional[int],
-                              max_pixels: Optional[int]):
+    def build_image_processor(self, folder: str, min_pixels: int | None,
+                              max_pixels: int | None):
         cls = Qwen2VLImageProcessor if is_torchvision_available() else Qwen2VLImageProcessorPil
         processor = from_folder(cls.from_pretrained, folder)
         if min_pixels is not None:
@@ -40,7 +40,7 @@ class QwenVL(MLLMAdapter):
             processor.size['longest_edge'] = max_pixels
         return processor
 
-    def encode_images(self, images: Sequence[Tensor]) -> Tuple[Dict[str, Tensor], List[int]]:
+    def encode_images(self, images: Sequence[Tensor]) -> tuple[dict[str, Tensor], list[int]]:
         if isinstance(self.image_processor, Qwen2VLImageProcessorPil):
             # Pillow reads lines of pixels; with those in memory it copies them ten times as fast.
             images = [image.cpu().permute(1, 2, 0).contiguous().permute(2, 0, 1)
@@ -49,7 +49,7 @@ class QwenVL(MLLMAdapter):
         merge = self.image_processor.merge_size ** 2
         return dict(visual), (visual['image_grid_thw'].prod(-1) // merge).tolist()
 
-    def token_positions(self, batch: Dict[str, Tensor]) -> Tensor:
+    def token_positions(self, batch: dict[str, Tensor]) -> Tensor:
         grid = batch['image_grid_thw']
         if 'image_index' in batch:
             grid = grid[batch['image_index']]
@@ -57,7 +57,7 @@ class QwenVL(MLLMAdapter):
             batch['input_ids'], mm_token_type_ids=batch['mm_token_type_ids'], image_grid_thw=grid,
             attention_mask=batch['attention_mask'])[0]
 
-    def pack(self, batch: Dict[str, Tensor]) -> Tuple[Dict[str, Tensor], Tensor]:
+    def pack(self, batch: dict[str, Tensor]) -> tuple[dict[str, Tensor], Tensor]:
         """As the base's, with what the network would work out from ``image_grid_thw``: in its
         forward and backward pass it would ask the device for numbers, each time waiting for all
         that the device still has to do."""
@@ -68,7 +68,7 @@ class QwenVL(MLLMAdapter):
         return dict(packed, picture_places=pictures,
                     **self._layout(packed['image_grid_thw'])), places
 
-    def _layout(self, grid: Tensor) -> Dict[str, Union[Tensor, int]]:
+    def _layout(self, grid: Tensor) -> dict[str, Tensor | int]:
         """Positions and segments of the patches of pictures (t, h, w), as the vision tower takes
         them; transformers hands it what begins with ``image_``."""
         visual, config = self.hf.model.visual, self.hf.config.vision_config
@@ -88,14 +88,14 @@ class QwenVL(MLLMAdapter):
                         image_max_window_seqlen=int(borders.diff().max()))
         return made
 
-    def to_device(self, batch: Dict[str, Tensor]) -> Dict[str, Tensor]:
+    def to_device(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
         """As the base's. Where the layout of patches is given, nothing but Python reads the grids:
         they stay on the CPU."""
         stay = {'image_grid_thw'} & batch.keys() if 'image_position_ids' in batch else ()
         moved = super().to_device({key: value for key, value in batch.items() if key not in stay})
         return {**moved, **{key: batch[key] for key in stay}}
 
-    def _run(self, batch: Dict[str, Tensor], **options):
+    def _run(self, batch: dict[str, Tensor], **options):
         model, places = self.hf.model, batch.get('picture_places')
         if places is None or hasattr(model.visual, 'deepstack_visual_indexes'):  # needs a mask
             return super()._run(batch, **options)
@@ -115,7 +115,7 @@ class QwenVL(MLLMAdapter):
         return '<|vision_start|><|image_pad|><|vision_end|>'
 
     @cached_property
-    def banned_tokens(self) -> List[int]:
+    def banned_tokens(self) -> list[int]:
         names = ['<|vision_start|>', '<|vision_end|>', '<|vision_pad|>', '<|image_pad|>',
                  '<|video_pad|>']
         vocabulary = self.tokenizer.get_vocab()

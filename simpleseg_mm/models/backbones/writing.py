@@ -1,9 +1,9 @@
 """How the network of an adapter writes answers: by our own loop, or by transformers'."""
 import math
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import Dict, Iterator, List, Optional, Sequence, Set, Tuple
 
 import torch
 from torch import Tensor, nn
@@ -33,8 +33,8 @@ class Generated:
     text: str
     num_tokens: int
     finished: bool
-    token_ids: Tuple[int, ...] = ()
-    token_logps: Tuple[float, ...] = field(default=(), compare=False, repr=False)
+    token_ids: tuple[int, ...] = ()
+    token_logps: tuple[float, ...] = field(default=(), compare=False, repr=False)
 
     @property
     def confidence(self) -> float:
@@ -50,7 +50,7 @@ class AnswerWriter:
     ``to_device``, ``_run``, ``_ids`` and the special tokens.
     """
 
-    def prefill(self, batch: Dict[str, Tensor]):
+    def prefill(self, batch: dict[str, Tensor]):
         """Read left-padded prompts.
 
         Returns:
@@ -82,7 +82,7 @@ class AnswerWriter:
                        use_cache=True).last_hidden_state
 
     @cached_property
-    def passes_run(self) -> Set[Tuple[int, int]]:
+    def passes_run(self) -> set[tuple[int, int]]:
         """(rows, tokens) of the passes of decoding so far that can be recorded."""
         return set()
 
@@ -103,8 +103,8 @@ class AnswerWriter:
         """(..., V) float32 of hidden states (..., D)."""
         return (hidden @ self.head_weight.T).float()
 
-    def guides(self, forms: Sequence[Optional[AnswerAutomaton]], constrain: bool
-               ) -> List[Optional[Guide]]:
+    def guides(self, forms: Sequence[AnswerAutomaton | None], constrain: bool
+               ) -> list[Guide | None]:
         """Each answer's grammar in this tokenizer's tokens; ``None`` for free text, and where the
         vocabulary cannot spell the grammar.
 
@@ -120,16 +120,16 @@ class AnswerWriter:
         return [self._guides.get(form) for form in forms]
 
     @cached_property
-    def _guides(self) -> Dict[AnswerAutomaton, Guide]:
+    def _guides(self) -> dict[AnswerAutomaton, Guide]:
         return {}
 
     @cached_property
     def _spelling(self) -> Spelling:
         return Spelling(self.tokenizer, self.head_weight.shape[0])
 
-    def sample(self, batch: Dict[str, Tensor], group_size: int,
+    def sample(self, batch: dict[str, Tensor], group_size: int,
                seeds: Sequence[Sequence[int]], sampling: Sampling, **options
-               ) -> List[List[Generated]]:
+               ) -> list[list[Generated]]:
         """``group_size`` sampled answers to each prompt of a left-padded batch.
 
         Args:
@@ -150,9 +150,9 @@ class AnswerWriter:
         return [answers[i:i + group_size] for i in range(0, len(answers), group_size)]
 
     @torch.no_grad()
-    def generate(self, batch: Dict[str, Tensor], guides: Sequence = (), draft: bool = True,
-                 constrain: bool = False, on_tokens: Optional[OnTokens] = None, **options
-                 ) -> List[Generated]:
+    def generate(self, batch: dict[str, Tensor], guides: Sequence = (), draft: bool = True,
+                 constrain: bool = False, on_tokens: OnTokens | None = None, **options
+                 ) -> list[Generated]:
         """Answers to a left-padded batch, one a prompt.
 
         Args:
@@ -196,7 +196,7 @@ class AnswerWriter:
         finally:
             self.hf.train(training)
 
-    def _read(self, ids: List[int]) -> Generated:
+    def _read(self, ids: list[int]) -> Generated:
         stops = set(self.stop_tokens)
         end = next((i for i, token in enumerate(ids) if token in stops), None)
         text = self.tokenizer.decode(ids[:end], skip_special_tokens=False,
