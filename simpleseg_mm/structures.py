@@ -1,6 +1,5 @@
 """What is asked of a picture and what comes back: plain data, numpy alone."""
 import math
-import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,6 +7,7 @@ from typing import Union
 
 import numpy as np
 
+from .files import is_blank, one_line, shown
 from .polygon import Part, mask_to_rle
 
 
@@ -33,9 +33,9 @@ class Prompt:
         if len(given) != 1:
             raise ValueError(f'a prompt is one of text, point and box; got {given or "none"}')
         if self.kind == 'text':
-            if not isinstance(self.text, str) or not self.text.strip():
-                raise ValueError(f'the expression is {self.text!r}; say in words which object is '
-                                 "meant, such as 'the man in red'")
+            if not isinstance(self.text, str) or is_blank(self.text):
+                raise ValueError(f'the expression is {shown(self.text)}; say in words which '
+                                 "object is meant, such as 'the man in red'")
             return
         numbers = _numbers(self.value, 2 if self.kind == 'point' else 4, self.kind)
         object.__setattr__(self, self.kind, numbers)
@@ -68,7 +68,7 @@ class Prompt:
         if isinstance(value, dict) and set(value) <= {'text', 'point', 'box'}:
             return cls(**value)
         raise ValueError(f'a prompt is an expression, dict(point=(x, y)) or dict(box=(x1, y1, x2, '
-                         f'y2)); got {value!r:.80}')
+                         f'y2)); got {shown(value, 80)}')
 
     def within(self, size: tuple[int, int]) -> 'Prompt':
         """The prompt for a picture of ``size`` (h, w), a box cut to it.
@@ -98,19 +98,11 @@ def _numbers(value, count: int, kind: str) -> tuple[float, ...]:
     except (TypeError, ValueError, OverflowError):
         numbers = ()
     if len(numbers) != count or not all(map(math.isfinite, numbers)):
-        raise ValueError(f'a {kind} is {count} numbers (pixels), got {value!r:.80}')
+        raise ValueError(f'a {kind} is {count} numbers (pixels), got {shown(value, 80)}')
     return numbers
 
 
-#: what ends a line for some reader, and what XML cannot hold
-_CONTROL = re.compile('[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff\ufffe\uffff]')
 _MAX_STEM = 180  # bytes; file systems take names of 255 with what is added
-
-
-def one_line(text: str) -> str:
-    """A text for a file of lines or XML: line breaks and control characters become blanks."""
-    cleaned = _CONTROL.sub(' ', text)
-    return text if cleaned == text else ' '.join(cleaned.split())
 
 
 class FileNames:

@@ -53,7 +53,7 @@ def saying(inferencer, monkeypatch):
 # --- refused -------------------------------------------------------------------------------------
 @pytest.mark.parametrize('prompt, message', [
     ('', "the expression is ''; say in words"),
-    (' \n', 'say in words'),
+    (' \n', 'say in words'), ('\u200b', 'say in words'),
     (dict(text=3), 'the expression is 3'),
     (dict(), 'one of text, point and box; got none'),
     (dict(text='a', point=(1, 2)), r"got \['text', 'point'\]"),

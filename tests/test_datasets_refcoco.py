@@ -93,6 +93,20 @@ def test_text_coordinates_are_shares_of_width_and_height(tmp_path):
     assert data.prompt == 'Output the bounding box of refcoco 100 1 1 in the image.'
 
 
+@pytest.mark.parametrize('blank', ['', ' \n', '\u200b', '\ufeff\xa0'])
+@pytest.mark.parametrize('bad_samples', ['error', 'skip'])
+def test_a_blank_sentence_is_left_out_and_counted(tmp_path, blank, bad_samples):
+    def edit(refs, images, annotations):
+        refs[1]['sentences'][0]['sent'] = blank
+        refs[4]['sentences'][0]['sent'] = blank  # of val, which is not asked for
+        refs[0]['sentences'][0]['sent'] = '.'  # seen, if odd
+    dataset = build(make_set(tmp_path, edit=edit), bad_samples=bad_samples)
+    found = [(info['text'], info['sent_id']) for info in map(dataset.get_data_info, range(7))]
+    assert found[:4] == [('.', 0), ('refcoco 100 0 1', 1), ('refcoco 100 1 1', 3),
+                         ('refcoco 101 0 0', 4)]
+    assert (len(dataset), dataset.read, dict(dataset.skipped)) == (7, 8, {'blank sentence': 1})
+
+
 def test_joint_sets_keep_their_own_images(tmp_path):
     make_set(tmp_path)
     make_set(tmp_path, 'refcocog', 'umd', first_image=200)

@@ -139,7 +139,7 @@ def test_reasonseg_files_that_are_missing(tmp_path):
     with pytest.raises(FileNotFoundError, match='there is no folder .*val; unpack'):
         load_reasonseg(tmp_path)
     (tmp_path / 'val').mkdir()
-    with pytest.raises(FileNotFoundError, match='val holds no .jpg and .json'):
+    with pytest.raises(FileNotFoundError, match='val holds no pictures and .json'):
         load_reasonseg(tmp_path)
     reasonseg(tmp_path)
     (tmp_path / 'val' / 'a.json').unlink()
@@ -152,6 +152,45 @@ def test_reasonseg_files_that_are_missing(tmp_path):
     (tmp_path / 'val' / 'a.jpg').write_bytes(b'no image')
     with pytest.raises(ValueError, match='cannot read .*a.jpg'):
         load_reasonseg(tmp_path)
+
+
+@pytest.mark.parametrize('picture, source', [
+    ('a.png', 'a.json'), ('a.JPG', 'a.json'), ('a.jpeg', 'a.JSON'), ('a.tiff', 'a.json'),
+    ('more/a.webp', 'a.json'), ('cafe\u0301.png', 'caf\xe9.json')])
+def test_reasonseg_pictures_of_any_suffix(tmp_path, picture, source):
+    folder = tmp_path / 'val'
+    (folder / 'more').mkdir(parents=True)
+    Image.new('RGB', (40, 30), (9, 9, 9)).save(folder / picture)
+    (folder / source).write_text(json.dumps(reason_record()))
+    (folder / '._a.jpg').write_bytes(b'of a Mac')
+    dataset = load_reasonseg(tmp_path)
+    sample = dataset[0]['data_samples']
+    assert len(dataset) == 1 and sample.img_path == str(folder / picture)
+    assert sample.gt_masks.masks.sum() == 200 + 16 - 9  # what is ignored stands out of the target
+    with pytest.raises(ValueError, match="no sample is left .*{'listed in skip_images': 1}"):
+        load_reasonseg(tmp_path, skip_images=[picture])
+
+
+def test_reasonseg_names_of_several_files(tmp_path):
+    reasonseg(tmp_path)
+    reasonseg(tmp_path, name='b')
+    Image.new('RGB', (40, 30)).save(tmp_path / 'val/a.png')
+    with pytest.raises(ValueError, match='val/a: 2 pictures of this name: a.jpg, a.png'):
+        len(load_reasonseg(tmp_path))
+    (tmp_path / 'val/b.JSON').write_text('{}')
+    with pytest.raises(ValueError, match="no sample is left of .* {'bad record': 2}"):
+        len(load_reasonseg(tmp_path, bad_samples='skip'))
+
+
+def test_a_blank_text_of_reasonseg_is_left_out_and_counted(tmp_path):
+    reasonseg(tmp_path, reason_record(text=[' ', 'the food']))
+    reasonseg(tmp_path, name='b')
+    training = load_reasonseg(tmp_path, test_mode=False)
+    assert [training.get_data_info(k)['text'] for k in range(3)] == [
+        'the food', 'what can one eat?', 'the food']
+    assert (len(training), training.read) == (3, 4)
+    asked = load_reasonseg(tmp_path)  # the first text of each image
+    assert (len(asked), asked.read, dict(asked.skipped)) == (1, 2, {'blank sentence': 1})
 
 
 def test_reasonseg(tmp_path):

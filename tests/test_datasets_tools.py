@@ -62,6 +62,18 @@ def test_convert_and_load(run, tmp_path):
     assert [build(tmp_path).get_data_info(i) for i in range(8)] == before
 
 
+def test_blank_sentences_are_counted_and_kept_by_a_conversion(run, tmp_path):
+    def edit(refs, images, annotations):
+        refs[0]['sentences'][1]['sent'] = ' \t'
+    make_set(tmp_path, edit=edit)
+    code, report, out = run(REFCOCO, 'verify', tmp_path)
+    assert report['blank_sentences'] == 1 and 'a blank sentence asks nothing' in out
+    assert not report['faults']['annotations']  # nobody can mend a published set
+    assert run(REFCOCO, 'convert', tmp_path)[0] == 0
+    written = json.loads((tmp_path / 'refcoco' / 'refs(unc).json').read_text())
+    assert [len(ref['sentences']) for ref in written] == [2] * 8
+
+
 @pytest.mark.parametrize('command, message', [
     (('verify',), 'holds no'), (('convert',), 'holds no'),
     (('verify', '--sets', 'refcoco:unc'), 'no folder')])

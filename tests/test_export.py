@@ -373,7 +373,7 @@ def test_labels_are_one_line_everywhere(label, tmp_path):
     assert titles == ['a b', 'second']
 
 
-@pytest.mark.parametrize('text, label', [('\0', 'object'), (' cup ', 'cup'), ('a  b', 'a  b'),
+@pytest.mark.parametrize('text, label', [('\0a', 'a'), (' cup ', 'cup'), ('a  b', 'a  b'),
                                          ('<a & "b">', '<a & "b">'), ('写真', '写真')])
 def test_labels_stay_as_they_are_otherwise(text, label):
     assert drawn([box(2, 2, 9, 9)], text=text).label == label

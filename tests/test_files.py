@@ -7,8 +7,8 @@ import unicodedata
 
 import pytest
 
-from simpleseg_mm.files import (PictureFinder, load_json, read_lines, read_text, replace_json,
-                                replace_text, replacing)
+from simpleseg_mm.files import (PictureFinder, is_blank, load_json, read_lines, read_text,
+                                replace_json, replace_text, replacing)
 from simpleseg_mm.files.paths import ADDRESS, AS_WRITTEN, BARE_NAME, BELOW, CAPITALS, UPLOADED
 
 
@@ -85,6 +85,28 @@ def test_links_are_followed_and_loops_end(tmp_path):
     (tmp_path / 'images/linked').symlink_to(tmp_path / 'disk')
     (tmp_path / 'disk/loop').symlink_to(tmp_path / 'images')
     assert PictureFinder([tmp_path / 'images']).find('elsewhere/a.png') is not None
+
+
+def test_a_picture_beside_a_file_of_its_name(tmp_path):
+    for name in ('a.JPG', 'b.png', 'b.tif', 'c.txt', 'more/d.bmp', 'more/a.png', 'one/e.png',
+                 'two/e.png'):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes(b'1')
+    finder = PictureFinder([tmp_path])
+    assert finder.look_beside('a') == (tmp_path / 'a.JPG', 'as written')
+    assert finder.look_beside('b') == (None, '2 pictures of this name: b.png, b.tif')
+    assert finder.look_beside('c') == (None, 'missing')
+    assert finder.look_beside('d')[0] == tmp_path / 'more/d.bmp'
+    assert finder.look_beside('e')[0] is None
+    assert finder.look_beside('e', tmp_path / 'two')[0] == tmp_path / 'two/e.png'
+    assert finder.guessed == {'by its bare name, which is there once': 1}
+
+
+@pytest.mark.parametrize('text, blank', [
+    ('', True), (' \t\n', True), ('\u200b\ufeff\xa0\u2029', True), ('.', False), ('é', False),
+    ('日', False), ('\U0001f600', False), ('\x00', True)])
+def test_blank_texts(text, blank):
+    assert is_blank(text) is blank
 
 
 # --- writing ----------------------------------------------------------------------------------

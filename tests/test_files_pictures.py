@@ -6,6 +6,7 @@ import zlib
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 from PIL import Image
@@ -22,16 +23,16 @@ def encoded(image, format='PNG', **options) -> bytes:
     return out.getvalue()
 
 
-def png(width, height, *chunks) -> bytes:
-    """A PNG that claims a size, with a few bytes of pixels."""
+def png(width, height, *chunks, head=(8, 0), rows=bytes(1000)) -> bytes:
+    """A PNG that claims a size, with a few bytes of pixels unless they are given."""
     def chunk(kind, data):
         return struct.pack('>I', len(data)) + kind + data + struct.pack(
             '>I', zlib.crc32(kind + data))
 
     return (b'\x89PNG\r\n\x1a\n'
-            + chunk(b'IHDR', struct.pack('>IIBBBBB', width, height, 8, 0, 0, 0, 0))
+            + chunk(b'IHDR', struct.pack('>IIBBBBB', width, height, *head, 0, 0, 0))
             + b''.join(chunk(*one) for one in chunks)
-            + chunk(b'IDAT', zlib.compress(bytes(1000))) + chunk(b'IEND', b''))
+            + chunk(b'IDAT', zlib.compress(rows)) + chunk(b'IEND', b''))
 
 
 BOMB = zlib.compress(bytes(80 << 20), 9)
@@ -96,12 +97,23 @@ def test_a_large_file_is_not_read(tmp_path, monkeypatch):
     (1, lambda x: x), (2, lambda x: x[:, ::-1]), (3, lambda x: x[::-1, ::-1]),
     (4, lambda x: x[::-1]), (5, lambda x: x.swapaxes(0, 1)), (6, lambda x: np.rot90(x, -1)),
     (7, lambda x: np.rot90(x, 2).swapaxes(0, 1)), (8, lambda x: np.rot90(x, 1))])
-def test_exif_orientation_is_applied(orientation, upright):
+@pytest.mark.parametrize('format, depth', [
+    ('PNG', np.uint8), ('PNG', np.uint16), ('TIFF', np.uint8), ('TIFF', np.uint16)])
+def test_exif_orientation_is_applied(orientation, upright, format, depth):
+    """PIL turns a TIFF by itself, and no other picture."""
     stored = np.arange(6 * 4, dtype=np.uint8).reshape(4, 6) * 10
     exif = Image.Exif()
     exif[0x0112] = orientation
-    found = load_image(encoded(stored, exif=exif))
+    raw = encoded(stored if depth == np.uint8 else stored.astype(depth) * depth(257), format,
+                  exif=exif)
+    found, tag = pictures.load_tagged(raw)
+    assert tag == orientation
     assert np.array_equal(found, np.repeat(upright(stored)[..., None], 3, axis=2))
+    assert np.array_equal(load_image(raw, upright=False)[..., 0], stored)
+    with pictures.open_picture(raw) as image:
+        size = pictures.stored_size(image)
+        assert size == (6, 4) and pictures.turned(size, orientation) == found.shape[1::-1]
+        assert np.array_equal(load_image(image)[..., 0], found[..., 0])
 
 
 def test_cmyk_keeps_its_colours():
@@ -255,6 +267,54 @@ def test_the_brightest_value_of_a_picture_can_be_named(white, expected):
     deep = np.array([[0, 256, 4095, 65535]], np.uint16)
     assert load_image(encoded(deep), white=white)[0, :, 0].tolist() == expected
     assert load_image(deep, white=white)[0, :, 0].tolist() == expected
+
+
+def deep_png(colours: np.ndarray, kind: int, *chunks) -> bytes:
+    """A PNG of 16 bits of any kind of colours; Pillow writes none."""
+    rows = b''.join(b'\0' + row.astype('>u2').tobytes() for row in colours)
+    return png(*colours.shape[1::-1], *chunks, head=(16, kind), rows=rows)
+
+
+def tiff(colours: np.ndarray, compression: int) -> bytes:
+    return cv2.imencode('.tif', colours[..., ::-1],
+                        [cv2.IMWRITE_TIFF_COMPRESSION, compression])[1].tobytes()
+
+
+COLOURS = np.array([[[0, 256, 4095], [4095, 17, 0], [1, 2048, 65535]]], np.uint16)
+#: the same colours as different files hold them
+DEEP = {
+    'png': deep_png(COLOURS, 2), 'array': COLOURS,
+    'png, see-through': deep_png(np.dstack([COLOURS, np.full((1, 3), 65535, np.uint16)]), 6),
+    'png, a colour for nothing': deep_png(COLOURS, 2, (b'tRNS', struct.pack('>HHH', 9, 9, 9))),
+    'ppm': b'P6 3 1 65535\n' + COLOURS.astype('>u2').tobytes(),
+    'tiff': tiff(COLOURS, 1), 'tiff, lzw': tiff(COLOURS, 5), 'tiff, zip': tiff(COLOURS, 8)}
+
+
+@pytest.mark.parametrize('white, expected', [
+    (65535, [[0, 1, 16], [16, 0, 0], [0, 8, 255]]),
+    (4095, [[0, 16, 255], [255, 1, 0], [0, 128, 255]])])
+@pytest.mark.parametrize('name', DEEP)
+def test_colours_of_sixteen_bits_have_a_white_too(name, white, expected):
+    """Pillow cuts them to the upper bytes, which is black where twelve bits are used."""
+    assert load_image(DEEP[name], white=white)[0].tolist() == expected
+    if name != 'array':
+        with pictures.open_picture(DEEP[name]) as image:
+            assert pictures.brightest_of(image) == 65535
+            assert load_image(image, white=white)[0].tolist() == expected
+
+
+def test_transparency_of_sixteen_bits_is_no_brightness():
+    few = np.array([[[4095, 65535], [2048, 0]]], np.uint16)
+    grey = deep_png(few, 4)
+    key = deep_png(few[..., :1], 0, (b'tRNS', struct.pack('>H', 2048)))
+    colours = deep_png(few[..., [0, 0, 0, 1]], 6)
+    for raw in (grey, key, colours):
+        with pictures.open_picture(raw) as image:
+            assert pictures.brightest_of(image) == 4095
+        assert load_image(raw, white=4095)[0].tolist() == [[255] * 3, [255] * 3]  # on white
+    half = deep_png(np.array([[[0, 32768]]], np.uint16), 4)
+    assert load_image(half, white=4095)[0, 0, 0] == 127
+    assert load_image(deep_png(np.array([[[0, 4095]]], np.uint16), 4), white=4095)[0, 0, 0] == 0
 
 
 @pytest.mark.parametrize('url, sent', [

@@ -10,7 +10,7 @@ from PIL import Image
 
 from simpleseg_mm.files import (ImageTooLarge, load_image, open_picture, orientation_of,
                                 replace_json)
-from simpleseg_mm.files.pictures import MAX_PIXELS, ImageTooLong
+from simpleseg_mm.files.pictures import MAX_PIXELS, ImageTooLong, brightest_of
 from simpleseg_mm.registry import STAGES
 
 from .sample import Chunk, Sample, clean_text
@@ -79,13 +79,13 @@ class FilterImage(Stage):
                 sample.drop(self.name, reason)
                 return
             sample.width, sample.height = width, height
+            deep = brightest_of(image) > 0
             sample.orientation = orientation_of(image)
             if not _exif_is_readable(image):
                 sample.notes.append('EXIF orientation unreadable, not turned')
             if jpeg and image.mode in ('RGB', 'L') and sample.orientation == 1:
                 grey = _reduced(sample.raw, min(width, height))
             else:
-                deep = image.mode.startswith('I')
                 note = ('orientation' if sample.orientation != 1 else image.mode if jpeg else
                         f'{image.format} {image.mode}')
                 pixels = load_image(sample.raw, sample.key, self.max_pixels, white=self.white)

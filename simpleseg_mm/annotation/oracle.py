@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 
 from simpleseg_mm.files import coco, load_json
-from simpleseg_mm.files.pictures import SUFFIXES, turned, upright
+from simpleseg_mm.files.pictures import SUFFIXES, turn_upright, turned
 from simpleseg_mm.polygon import mask_to_box, mask_to_rle, segmentation_to_mask
 from simpleseg_mm.registry import STAGES
 
@@ -149,7 +149,7 @@ class OracleSegment(_Coco):
 def _mask(annotation: coco.CocoAnnotation, sample: Sample, turn: int):
     """``(H, W) bool`` of the upright image. ValueError where there is none."""
     width, height = turned((sample.width, sample.height), turn)
-    return upright(segmentation_to_mask(annotation.segmentation, height, width), turn)
+    return turn_upright(segmentation_to_mask(annotation.segmentation, height, width), turn)
 
 
 @lru_cache(maxsize=4)  # both stages read one file

@@ -10,7 +10,7 @@ import numpy as np
 
 from simpleseg_mm.files import PictureFinder
 from simpleseg_mm.files.coco import read_whole
-from simpleseg_mm.files.pictures import MAX_PIXELS, SUFFIXES
+from simpleseg_mm.files.pictures import MAX_PIXELS
 
 from .own_account import Account
 from .own_coco import BOX_ALONE
@@ -70,13 +70,12 @@ def _path(file: Path, content: dict, finder: PictureFinder, reading: Reading,
             return path, '' if path else f'picture missing: {how}'
     if isinstance(content.get('imageData'), str) and content['imageData']:
         return None, 'picture missing'
-    for folder in (*finder.folders, here):
-        for suffix in (end for suffix in SUFFIXES for end in (suffix, suffix.upper())):
-            if (path := folder / f'{file.stem}{suffix}').is_file():
-                account.decide('picture not where its record says, found by the name of its .json '
-                               'file', str(file))
-                return path, ''
-    return None, 'picture missing'
+    path, how = finder.look_beside(file.stem, here)
+    if path is not None:
+        account.decide('picture not where its record says, found by the name of its .json file',
+                       str(file))
+        return path, ''
+    return None, 'picture missing' if how == 'missing' else f'picture missing: {how}'
 
 
 def _add_objects(picture: OwnPicture, file: Path, shapes: list, reading: Reading,

@@ -5,12 +5,11 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import cv2
 import numpy as np
 from PIL import Image
 
 from simpleseg_mm.files import ImageError, load_image, open_picture, orientation_of, replacing
-from simpleseg_mm.files.pictures import turned, upright
+from simpleseg_mm.files.pictures import brightest_of, stored_size, turned
 
 from .own_account import Account
 from .own_formats import OwnPicture, OwnSet
@@ -51,9 +50,8 @@ def look_at(picture: OwnPicture) -> Look | None:
             picture.fault = 'picture file empty'
             return None
         with open_picture(raw, str(picture.path)) as image:
-            deep = _deep_pixels(image, raw)  # before the tag: looking for that may load a PNG
-            brightest = 0 if deep is None else int(deep.max())
-            size, tag = image.size[::-1], orientation_of(image)
+            brightest = brightest_of(image)  # before the tag: looking for that may unpack a PNG
+            size, tag = stored_size(image)[::-1], orientation_of(image)
             # an MPO's other frames are previews and depths of phones
             several = image.format != 'MPO' and getattr(image, 'is_animated', False)
             return Look(size, tag, brightest, several)
@@ -200,7 +198,7 @@ class Checker:
     def _load(self, picture: OwnPicture, look: Look, rule: str, white: int) -> str:
         try:
             raw = picture.raw if picture.raw is not None else picture.path.read_bytes()
-            pixels = _pixels(raw, look, rule, white)
+            pixels = load_image(raw, upright=rule == 'upright', white=white)
         except (OSError, ImageError):
             picture.fault = 'picture broken, too large or of no known format'
             return ''
@@ -241,34 +239,6 @@ class Checker:
                 self.account.change('outline that reaches beyond its picture, cut at its border',
                                     one.where)
         one.parts, one.cuts = [], []
-
-
-def _pixels(raw: bytes, look: Look, rule: str, white: int) -> np.ndarray:
-    """(H, W, 3) uint8 RGB of a picture by the set's rules."""
-    if not look.brightest:
-        return load_image(raw, upright=rule == 'upright')
-    with open_picture(raw) as image:
-        deep = _deep_pixels(image, raw)
-    pixels = load_image(deep, white=white)
-    return upright(pixels, look.tag) if rule == 'upright' else pixels
-
-
-def _deep_pixels(image: Image.Image, raw: bytes) -> np.ndarray | None:
-    """Pixels of more than 8 bits, uint16, as they are stored; None for a picture of 8.
-
-    Pillow cuts colours of 16 bits to the upper 8, which is black where 12 are used; OpenCV reads
-    them whole.
-    """
-    if image.mode.startswith('I'):
-        return np.asarray(image).clip(0, 65535).astype(np.uint16)
-    if not image.tile or ';16' not in str(image.tile[0][3]):
-        return None
-    found = cv2.imdecode(np.frombuffer(raw, np.uint8), cv2.IMREAD_UNCHANGED)
-    if found is None or found.dtype != np.uint16 or found.shape[:2] != image.size[::-1]:
-        return None
-    if found.ndim == 3:
-        found = found[..., [2, 1, 0, 3][:found.shape[2]]]
-    return np.ascontiguousarray(found)
 
 
 def _trained_alike(raw: bytes, pixels: np.ndarray) -> bool:

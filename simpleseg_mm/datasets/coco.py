@@ -5,12 +5,12 @@ from pathlib import Path
 
 import numpy as np
 
-from simpleseg_mm.files import coco, shown
+from simpleseg_mm.files import coco, is_blank, one_line, shown
 from simpleseg_mm.files.coco import CocoAnnotation, CocoImage
 from simpleseg_mm.registry import DATASETS
 
 from . import native
-from .refcoco import RefCOCODataset, one_line
+from .refcoco import RefCOCODataset
 
 TARGETS = ('object', 'category', 'phrase')
 
@@ -257,7 +257,7 @@ def _phrases(value, where: str) -> tuple[list[str], tuple[str, str] | None]:
     if value is None:
         return [], None
     texts = [value] if isinstance(value, str) else value
-    if not isinstance(texts, list) or not all(isinstance(one, str) and one.strip()
+    if not isinstance(texts, list) or not all(isinstance(one, str) and not is_blank(one)
                                               for one in texts):
         return [], (f'{where} must be a text or a list of texts, got {shown(value)}',
                     'phrase that is no text')

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from pycocotools import mask as coco_mask
 
-from simpleseg_mm.files import coco, load_json, shown
+from simpleseg_mm.files import coco, is_blank, load_json, shown
 from simpleseg_mm.files.coco import CocoAnnotation, CocoImage, Fault, read_id
 from simpleseg_mm.files.pickles import load_pickle
 from simpleseg_mm.files.texts import decode_text
@@ -31,6 +31,7 @@ PUBLISHED = {
                              testB=(None, None, 490), testC=(None, None, 465)),
 }
 TRAIN_SPLIT = 'train'
+BLANK = 'blank sentence'  # how one is counted that asks nothing
 DEFAULT_IMG_DIR = dict(refclef='saiapr_tc-12', refshapes='images')  # else: train2014
 DEFAULT_SPLIT_BY = dict(refcocog='umd', refshapes='refshapes')  # else: unc
 _MAX_LIST = 100_000_000  # bytes of a list of images, unpacked
@@ -83,29 +84,33 @@ def missing_images(folder: str | Path, what: str) -> str:
 
 @dataclass(slots=True)
 class BadRecord:
-    """A record of references that cannot be used.
+    """A record of references, or a sentence of one, that cannot be used.
 
     Attributes:
         message: names the file and the record, and says what is wrong.
         reason: how reports count it.
         split: its split, None where it has none.
         samples: how many samples it would have been.
+        by_rule: whether it is left out in any case: it asks nothing, and the file is whole.
     """
     message: str
     reason: str
     split: str | None
     samples: int
+    by_rule: bool = False
 
 
 def load_refs(path: str | Path) -> list[dict]:
-    """References of a set, from ``refs(*).p`` or JSON; see :func:`read_refs`.
+    """References of a set, from ``refs(*).p`` or JSON, without blank sentences; see
+    :func:`read_refs`.
 
     Raises:
         ValueError: If the file is refused or broken, or a record cannot be used.
     """
     refs, bad = read_refs(path)
-    if bad:
-        raise ValueError(bad[0].message)
+    for record in bad:
+        if not record.by_rule:
+            raise ValueError(record.message)
     return refs
 
 
@@ -133,8 +138,9 @@ def read_refs(path: str | Path) -> tuple[list[dict], list[BadRecord]]:
         if fault is None:
             places.setdefault(ref['ref_id'], []).append(number)
             refs.append((number, ref))
-            bad += [BadRecord(f'{where} (ref_id {ref["ref_id"]}): {problem}', 'bad sentence',
-                              ref['split'], 1) for problem in _take_bad_sentences(ref)]
+            bad += [BadRecord(f'{where} (ref_id {ref["ref_id"]}): {problem}', reason,
+                              ref['split'], 1, by_rule=reason == BLANK)
+                    for problem, reason in _take_bad_sentences(ref)]
         else:
             sentences = row.get('sentences') if isinstance(row, dict) else None
             split = row.get('split') if isinstance(row, dict) else None
@@ -178,9 +184,10 @@ def _read_ref(row) -> tuple[dict | None, str | None]:
     return {**row, 'ref_id': ref_id, 'image_id': image_id, 'ann_id': ids if many else ids[0]}, None
 
 
-def _take_bad_sentences(ref: dict) -> list[str]:
-    """Leave a reference the sentences that can be used; gives what is wrong with the others."""
-    found, faults = [], []
+def _take_bad_sentences(ref: dict) -> list[tuple[str, str]]:
+    """Leave a reference the sentences that can be used; gives what is wrong with the others, and
+    how that is counted."""
+    found, faults, blank = [], [], []
     for sentence in ref['sentences']:
         sent_id = read_id(sentence.get('sent_id')) if isinstance(sentence, dict) else None
         if sent_id is None or not isinstance(sentence.get('sent'), str):
@@ -189,10 +196,15 @@ def _take_bad_sentences(ref: dict) -> list[str]:
         else:
             found.append({**sentence, 'sent_id': sent_id})
     counts = Counter(sentence['sent_id'] for sentence in found)
+    for sentence in found:
+        if counts[sentence['sent_id']] == 1 and is_blank(sentence['sent']):
+            counts[sentence['sent_id']] = 0
+            blank.append(f'sent_id {sentence["sent_id"]} is {shown(sentence["sent"])}: a blank '
+                         'sentence asks nothing')
     faults += [f'sent_id {sentence["sent_id"]} is used {counts[sentence["sent_id"]]} times; every '
                'sentence needs its own' for sentence in found if counts[sentence['sent_id']] > 1]
     ref['sentences'] = [sentence for sentence in found if counts[sentence['sent_id']] == 1]
-    return faults
+    return [*((fault, 'bad sentence') for fault in faults), *((fault, BLANK) for fault in blank)]
 
 
 def _ann_id_fault(ann_id, ids: list, many: bool) -> str | None:

@@ -8,14 +8,14 @@ import numpy as np
 from mmcv.transforms import BaseTransform
 from mmengine.logging import print_log
 
-from simpleseg_mm.files import (ImageError, PictureFinder, open_picture, orientation_of, read_text,
-                                shown)
+from simpleseg_mm.files import (ImageError, PictureFinder, is_blank, one_line, open_picture,
+                                orientation_of, read_text, shown)
 from simpleseg_mm.files.coco import read_number
-from simpleseg_mm.files.pictures import turned
+from simpleseg_mm.files.pictures import stored_size, turned
 from simpleseg_mm.polygon import PolygonCodec
 from simpleseg_mm.registry import DATASETS, TRANSFORMS
 
-from .refcoco import RefCOCODataset, one_line
+from .refcoco import RefCOCODataset
 
 REGION = '{region}'
 OVERALL = 'overall'  # what the metric calls the mean over all kinds
@@ -203,7 +203,7 @@ def _read_row(line: str, where: str) -> dict:
     if not isinstance(row, dict):
         raise ValueError(f'{where}: a question is a JSON object, got {line.strip()[:60]!r}')
     for name in ('image', 'question', 'kind'):
-        if not isinstance(row.get(name), str) or not row[name].strip():
+        if not isinstance(row.get(name), str) or is_blank(row[name]):
             raise ValueError(f'{where}: {name!r} must be a text that is not empty, got '
                              f'{shown(row.get(name))}')
     if row['kind'] == OVERALL or '/' in row['kind']:
@@ -214,7 +214,7 @@ def _read_row(line: str, where: str) -> dict:
         raise ValueError(f"{where}: give 'answers', a list of accepted texts, or 'box', and not "
                          'both')
     if answers is not None and not (isinstance(answers, list) and answers and all(
-            isinstance(answer, str) and answer.strip() for answer in answers)):
+            isinstance(answer, str) and not is_blank(answer) for answer in answers)):
         raise ValueError(f"{where}: 'answers' must be a list of texts that are not empty, got "
                          f'{shown(answers)}')
     if box is not None and not _is_box(box):
@@ -249,7 +249,7 @@ def _image_size(path: Path, where: str, orientation: str) -> tuple[int, int]:
     """(width, height) from the file's header."""
     try:
         with open_picture(path) as image:
-            return turned(image.size, orientation_of(image)) if orientation == 'upright' \
-                else image.size
+            size = stored_size(image)
+            return turned(size, orientation_of(image)) if orientation == 'upright' else size
     except ImageError as error:
         raise ValueError(f'{where}: cannot read {path}: {error}. Take the image again') from None

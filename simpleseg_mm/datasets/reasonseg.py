@@ -1,15 +1,18 @@
 """ReasonSeg: questions that take reasoning, in the set's own files."""
+import unicodedata
 from pathlib import Path
 
 import cv2
 import numpy as np
 
-from simpleseg_mm.files import ImageError, load_json, open_picture, orientation_of, shown
+from simpleseg_mm.files import (ImageError, PictureFinder, is_blank, load_json, open_picture,
+                                orientation_of, shown)
 from simpleseg_mm.files.coco import read_number
-from simpleseg_mm.files.pictures import turned
+from simpleseg_mm.files.pictures import SUFFIXES, stored_size, turned
 from simpleseg_mm.polygon import mask_to_box, mask_to_rle
 from simpleseg_mm.registry import DATASETS
 
+from . import native
 from .refcoco import RefCOCODataset, file_fault, names_of
 
 
@@ -17,8 +20,8 @@ from .refcoco import RefCOCODataset, file_fault, names_of
 class ReasonSegDataset(RefCOCODataset):
     """ReasonSeg (Lai et al., 'LISA', CVPR 2024).
 
-    ``data_root/<split>/`` holds for each image ``NAME.jpg`` and ``NAME.json`` (UTF-8,
-    UTF-16 or Windows-1252)::
+    ``data_root/<split>/`` holds for each image ``NAME.jpg`` (or another suffix of pictures) and
+    ``NAME.json`` (UTF-8, UTF-16 or Windows-1252)::
 
         {"text": ["the food that ..."], "is_sentence": true,
          "shapes": [{"label": "target", "points": [[x, y], ...]}, ...]}
@@ -48,28 +51,39 @@ class ReasonSegDataset(RefCOCODataset):
         folder = Path(self.data_root) / split
         if not folder.is_dir():
             raise FileNotFoundError(f'reasonseg: there is no folder {folder}; unpack the set so '
-                                    'that it holds the .jpg and .json files of the split')
-        names = sorted({path.stem for path in folder.iterdir()
-                        if path.suffix in ('.jpg', '.json')
-                        and not path.name.startswith('.')})  # a Mac's ._NAME.jpg
+                                    'that it holds the pictures and .json files of the split')
+        finder = self._finders.setdefault(folder, PictureFinder([folder]))
+        names = _names(folder)
         if not names:
-            raise FileNotFoundError(f'reasonseg: {folder} holds no .jpg and .json files')
+            raise FileNotFoundError(f'reasonseg: {folder} holds no pictures and .json files')
         data_list = []
-        for name in names:
-            path = folder / f'{name}.jpg'
+        for name, sources in names.items():
+            path, how = finder.look_beside(name)
+            picture = path or folder / f'{name}.jpg'
             if self.skip_images and (listed := self.skip_images
-                                     & names_of(path.name, folder)):
+                                     & names_of(picture.name, picture.parent)):
                 self._listed |= listed
                 self._leave_out('listed in skip_images')
                 continue
             try:
-                record = _read(path, self.orientation)
+                if path is None:
+                    raise ValueError(f'{folder / name}: {how}' if how != 'missing' else
+                                     native.missing_images(folder, f'there is no image {picture}, '
+                                                           'nor one of another suffix'))
+                if len(sources) != 1:
+                    raise ValueError(f'{folder / name} has {len(sources)} .json files' if sources
+                                     else f'there is no {folder / name}.json')
+                record = _read(path, sources[0], self.orientation)
             except (ValueError, OSError) as error:
                 self._bad(str(error), 'bad record', 1)
                 continue
             length = 'long' if record['is_sentence'] else 'short'
             texts = record.pop('texts')
             for number, text in enumerate(texts[:1] if self.test_mode else texts):
+                if is_blank(text):
+                    self._leave_out(native.BLANK, 1, f'{sources[0]}: text {number} is '
+                                    f'{shown(text)}: a blank sentence asks nothing')
+                    continue
                 self.read += 1
                 data_list.append(dict(
                     record, img_path=str(path), image_id=name, ref_id=f'{split}/{name}',
@@ -78,20 +92,29 @@ class ReasonSegDataset(RefCOCODataset):
         return data_list
 
 
-def _read(path: Path, orientation: str) -> dict:
+def _names(folder: Path) -> dict[str, list[Path]]:
+    """Names of the pictures and ``.json`` files of a folder, sorted, with the latter."""
+    names: dict[str, list[Path]] = {}
+    for path in sorted(folder.iterdir()):
+        suffix = path.suffix.lower()
+        if suffix in ('.json', *SUFFIXES) and not path.name.startswith('.'):  # a Mac's ._NAME.jpg
+            found = names.setdefault(unicodedata.normalize('NFC', path.stem), [])
+            found += [path] if suffix == '.json' else []
+    return dict(sorted(names.items()))
+
+
+def _read(path: Path, source: Path, orientation: str) -> dict:
     """Size, texts, target and ignored pixels of an image. ValueError says what is wrong."""
     fault = file_fault(path)
     if fault is not None:
         raise ValueError(fault)
     try:
         with open_picture(path) as image:
-            width, height = turned(image.size, orientation_of(image)) \
-                if orientation == 'upright' else image.size
+            size = stored_size(image)
+            width, height = turned(size, orientation_of(image)) if orientation == 'upright' \
+                else size
     except ImageError as error:
         raise ValueError(f'cannot read {path}: {error}') from None
-    source = path.with_suffix('.json')
-    if not source.is_file():
-        raise ValueError(f'there is no {source}')
     content = load_json(source)
     if not isinstance(content, dict):
         raise ValueError(f'{source} must hold an object, it holds {type(content).__name__}')

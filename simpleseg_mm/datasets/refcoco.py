@@ -12,7 +12,7 @@ import numpy as np
 from mmengine.dataset import BaseDataset
 from mmengine.logging import print_log
 
-from simpleseg_mm.files import PictureFinder, read_lines
+from simpleseg_mm.files import PictureFinder, one_line, read_lines
 from simpleseg_mm.files.coco import CocoAnnotation, CocoImage
 from simpleseg_mm.registry import DATASETS, TRANSFORMS
 
@@ -74,7 +74,8 @@ class RefCOCODataset(BaseDataset):
 
     Attributes:
         read: How many samples the files hold in the splits that were asked for.
-        skipped: How many of them were left out, by reason; the rest are the dataset's.
+        skipped: How many of them were left out, by reason; the rest are the dataset's. A blank
+            sentence, which asks nothing, is always left out.
 
     Raises:
         FileNotFoundError, ValueError: One line: what is missing or wrong, and what to do.
@@ -221,8 +222,9 @@ class RefCOCODataset(BaseDataset):
         found: dict[str, set] = {}
         for name, split_by in sets:
             refs, bad = self._refs(native.find_refs(self.data_root, name, split_by))
-            if bad and self.bad_samples == 'error':
-                raise ValueError(bad[0].message)
+            fault = next((record.message for record in bad if not record.by_rule), None)
+            if fault and self.bad_samples == 'error':
+                raise ValueError(fault)
             found.setdefault(native.image_family(name), set()).update(native.eval_image_ids(refs))
         print_log(f'exclude_eval_images: eval splits of {sets} hold '
                   f'{ {family: len(ids) for family, ids in found.items()} } images',
@@ -236,7 +238,9 @@ class RefCOCODataset(BaseDataset):
         for record in bad:
             of_split = record.split == split or (record.split is None
                                                  and split == source['splits'][0])
-            if of_split or self.bad_samples == 'error':
+            if record.by_rule and of_split:
+                self._leave_out(record.reason, record.samples, record.message)
+            elif not record.by_rule and (of_split or self.bad_samples == 'error'):
                 self._bad(record.message, record.reason, record.samples)
         refs = native.select_split(all_refs, split, refs_path)
         self._report_size(name, split_by, split, refs)
@@ -381,13 +385,14 @@ class RefCOCODataset(BaseDataset):
         message = one_line(message)
         if self.bad_samples == 'error':
             raise ValueError(f'{message}{_REMEDY}')
-        self._leave_out(reason, samples)
-        self._examples.setdefault(reason, message)
-        print_log(f'skipped: {message}', logger='current', level=logging.DEBUG)
+        self._leave_out(reason, samples, message)
 
-    def _leave_out(self, reason: str, samples: int = 1) -> None:
+    def _leave_out(self, reason: str, samples: int = 1, example: str | None = None) -> None:
         self.read += samples
         self.skipped[reason] += samples
+        if example is not None:
+            self._examples.setdefault(reason, one_line(example))
+            print_log(f'skipped: {one_line(example)}', logger='current', level=logging.DEBUG)
 
     def _report(self, samples: int) -> None:
         """Log what was read, left out and guessed."""
@@ -475,8 +480,3 @@ def names_of(name: str, folder: Path) -> set[str]:
     """The names that ``skip_images`` may list a picture by."""
     names = name, os.path.join(folder.name, name), os.path.join(folder, name)
     return {_plain_name(one) for one in (*names, os.path.abspath(names[-1]))}
-
-
-def one_line(message: str) -> str:
-    """A message without line breaks, which names of files may hold."""
-    return ' '.join(message.splitlines())

@@ -12,7 +12,8 @@ from mmengine import fileio
 from mmengine.logging import print_log
 from pycocotools import mask as coco_mask
 
-from simpleseg_mm.files import ImageError, load_image, open_picture, orientation_of, shown
+from simpleseg_mm.files import ImageError, shown
+from simpleseg_mm.files.pictures import load_tagged
 from simpleseg_mm.polygon import (PolygonCodec, mask_to_extreme, mask_to_point, rle_to_mask,
                                   segmentation_to_mask, segmentation_to_rle)
 from simpleseg_mm.registry import TRANSFORMS
@@ -66,9 +67,7 @@ class LoadImage(BaseTransform):
     def transform(self, results: dict) -> dict:
         path = results['img_path']
         try:
-            with open_picture(self._read(results), str(path)) as picture:
-                tag = orientation_of(picture)
-                image = load_image(picture, str(path), **self.read_as)
+            image, tag = load_tagged(self._read(results), str(path), **self.read_as)
         except (OSError, ImageError) as error:
             raise ValueError(
                 f'{_record(results)}: cannot read {path}: {error}. Take the image again, or name '
@@ -96,10 +95,14 @@ def size_fault(found: tuple[int, int], said: tuple[int, int], tag: int, orientat
     """What is said of a picture whose (h, w) is not what its annotations say."""
     fault = (f'has (h, w) {found}, its annotations say {said}; they are not of one set')
     if tag >= 5 and found[::-1] == said:
-        other = ORIENTATIONS[orientation == 'stored']
+        advice = ("they are of the upright picture. Set orientation='upright' in LoadImage, if "
+                  'all of the set is')
+        if orientation == 'upright':
+            advice = ("that is the stored picture. Set orientation='stored' in LoadImage where "
+                      'outlines are drawn on that too; where they fit the upright one, as '
+                      "Label Studio's do, convert the set by own_data.py, which looks at outlines")
         fault = (f'has (h, w) {found} and the orientation tag {tag}, its annotations say {said}: '
-                 f"they are of the {other} picture. Set orientation='{other}' in LoadImage, if "
-                 'all of the set is')
+                 + advice)
     return fault
 
 

@@ -9,9 +9,9 @@ from pathlib import Path
 import numpy as np
 import shapely
 
-from ..files import is_url
+from ..files import is_url, one_line
 from ..polygon import Part, mask_to_parts, rings_to_mask, signed_area
-from ..structures import Segmentation, one_line
+from ..structures import Segmentation
 
 
 def prepared(results: Iterable[Segmentation]) -> list[Segmentation]:

@@ -8,8 +8,9 @@ from xml.etree import ElementTree
 import numpy as np
 from PIL import Image
 
+from ..files import one_line
 from ..polygon import mask_to_box, mask_to_rle
-from ..structures import Segmentation, one_line
+from ..structures import Segmentation
 from .prepare import picture_from, picture_names
 from .rings import centre_rings, keyhole, number, parts_of, plain
 

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from .pictures import MAX_PIXELS, MAX_SIDE
-from .texts import shown
+from .texts import is_blank, shown
 
 # Kinds of faults, as reports count them.
 IMAGE_NO_RECORD = 'image that is no record'
@@ -316,7 +316,7 @@ def _text(name) -> str | None:
     if type(name) in _PLAIN and (number := read_number(name)) is not None:
         whole = read_id(number)
         return str(number if whole is None else whole)
-    return name if isinstance(name, str) and name.strip() else None
+    return name if isinstance(name, str) and not is_blank(name) else None
 
 
 def _read_images(rows: list, where: str, tables: CocoTables) -> dict:

@@ -7,6 +7,8 @@ from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
 
+from .pictures import SUFFIXES
+
 #: how a picture was found that does not lie where its record says
 AS_WRITTEN = 'as written'
 BELOW = 'below the folder, by the end of its path'
@@ -44,6 +46,7 @@ class PictureFinder:
         self.passed_over = passed_over
         self.guessed: Counter[str] = Counter()
         self._names: dict[str, list[Path]] | None = None
+        self._stems: dict[str, list[Path]] | None = None
 
     def find(self, name: str) -> Path | None:
         """The picture, or None where there is none or the bare name is there more than once."""
@@ -62,6 +65,29 @@ class PictureFinder:
         if path is not None and how != AS_WRITTEN:
             self.guessed[how] += 1
         return path, how
+
+    def look_beside(self, stem: str, near: str | os.PathLike | None = None
+                    ) -> tuple[Path | None, str]:
+        """The picture whose name is ``stem`` and any suffix of pictures, in any capitals; how it
+        was found, or None and why it was not.
+
+        Args:
+            stem: name without folders and suffix, such as that of a file of annotations.
+            near: a folder that is looked into after the folders, and before those below them.
+        """
+        if self._stems is None:
+            self._stems = {}
+            for name, paths in self._by_name().items():
+                if isinstance(name, str) and os.path.splitext(name)[1].lower() in SUFFIXES:
+                    self._stems.setdefault(os.path.splitext(name)[0], []).extend(paths)
+        found = self._stems.get(_normal(stem), [])
+        for folder in (*self.folders, *([] if near is None else [Path(near)])):
+            if here := [path for path in found if path.parent == folder]:
+                return (here[0], AS_WRITTEN) if len(here) == 1 else (None, _several(here))
+        if len(found) == 1:
+            self.guessed[BARE_NAME] += 1
+            return found[0], BARE_NAME
+        return None, _several(found) if found else 'missing'
 
     def _look(self, name: str) -> tuple[Path | None, str]:
         if not name or '\0' in name:
@@ -108,6 +134,10 @@ class PictureFinder:
                         names.setdefault(key, []).append(Path(folder, file))
         self._names = names  # whole: threads may look at the same time
         return names
+
+
+def _several(paths: list[Path]) -> str:
+    return f'{len(paths)} pictures of this name: ' + ', '.join(sorted(p.name for p in paths)[:3])
 
 
 def _there(path: Path) -> Path | None:

@@ -6,9 +6,11 @@ A picture is refused before its pixels are unpacked where it is too large, and b
 import io
 import os
 import re
+import sys
 import urllib.error
 import urllib.parse
 import urllib.request
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -68,13 +70,20 @@ def load_image(source: ImageLike, name: str = '', max_pixels: int = MAX_PIXELS,
 
     Returns:
         (H, W, 3) uint8, RGB. Greyscale, CMYK, palettes and 16 bits are converted, transparency is
-        laid on white; of several frames the first is taken.
+        laid on white; of several frames the first is taken. A PIL picture whose pixels are
+        unpacked already has 8 bits a colour, as PIL has them.
 
     Raises:
         ImageError: missing or unreachable, no picture, broken, or too large.
     """
+    return load_tagged(source, name, max_pixels, upright, white)[0]
+
+
+def load_tagged(source: ImageLike, name: str = '', max_pixels: int = MAX_PIXELS,
+                upright: bool = True, white: int = 65535) -> tuple[np.ndarray, int]:
+    """What :func:`load_image` gives, and the picture's EXIF orientation, 1 to 8."""
     if isinstance(source, np.ndarray):
-        return _from_array(source, name or 'the array', white)
+        return _from_array(source, name or 'the array', white), 1
     if isinstance(source, Image.Image):
         name = name or getattr(source, 'filename', '') or 'the picture'
         check_size(source.size, name)
@@ -119,7 +128,10 @@ def check_picture(source: str | os.PathLike | bytes, name: str = '') -> None:
 
 
 def orientation_of(image: Image.Image) -> int:
-    """EXIF orientation 1 to 8 of an open picture: 1 where it has none, or a malformed one."""
+    """EXIF orientation 1 to 8 of an open picture: 1 where it has none, or a malformed one.
+
+    Asked before the pixels of a TIFF are unpacked: PIL turns them upright, and forgets the tag.
+    """
     try:
         tag = image.getexif().get(_ORIENTATION, 1)
     except Exception:  # malformed EXIF raises whatever its bytes lead to
@@ -127,12 +139,27 @@ def orientation_of(image: Image.Image) -> int:
     return tag if tag in _TURNS else 1
 
 
+def brightest_of(image: Image.Image) -> int:
+    """The brightest value of an open picture of more than 8 bits, its transparency left out; 0
+    for others. Asked before :func:`orientation_of`, which unpacks a PNG to 8 bits."""
+    deep = _deep_pixels(image)
+    return 0 if deep is None else int(deep[..., :3].max() if deep.ndim == 3 else deep.max())
+
+
+def stored_size(image: Image.Image) -> tuple[int, int]:
+    """(width, height) of an open picture as it is stored. PIL gives that of a TIFF upright."""
+    if image.format != 'TIFF':
+        return image.size
+    tag = image.tag_v2.get(_ORIENTATION)
+    return turned(image.size, tag if tag in _TURNS else 1)
+
+
 def turned(size: tuple[int, int], orientation: int) -> tuple[int, int]:
     """The size of a picture once it is upright: tags 5 to 8 swap its sides."""
     return size[::-1] if orientation >= 5 else size
 
 
-def upright(stored: np.ndarray, orientation: int) -> np.ndarray:
+def turn_upright(stored: np.ndarray, orientation: int) -> np.ndarray:
     """An array (H, W, ...) of a picture as it is stored, such as a mask, once it is upright."""
     if orientation >= 5:
         stored = stored.swapaxes(0, 1)
@@ -249,14 +276,20 @@ def _check_scans(raw: bytes, size: tuple[int, int], name: str) -> None:
                             'where it is large. Save it anew')
 
 
-def _to_rgb(image: Image.Image, name: str, upright: bool, white: int) -> np.ndarray:
-    orientation = orientation_of(image) if upright else 1
+def _to_rgb(image: Image.Image, name: str, upright: bool, white: int) -> tuple[np.ndarray, int]:
+    """Pixels and EXIF orientation."""
     image.seek(0)
-    image.load()
-    if orientation != 1:
-        image = image.transpose(_TURNS[orientation])
-    if image.mode.startswith('I'):  # 16 bits, and the 32 that PIL widens some of them to
-        return _from_array(np.asarray(image).clip(0, 65535).astype(np.uint16), name, white)
+    deep = _deep_pixels(image)  # before the tag: looking for that may unpack a PNG
+    tag = orientation_of(image)
+    turn = tag if upright else 1
+    if image.format == 'TIFF':  # which PIL unpacks upright
+        turn = 1 if upright else {6: 8, 8: 6}.get(tag, tag)
+    pixels = _colours(image, name) if deep is None else deep
+    return _from_array(turn_upright(pixels, turn) if turn != 1 else pixels, name, white), tag
+
+
+def _colours(image: Image.Image, name: str) -> np.ndarray:
+    """Pixels of 8 bits, transparency laid on white, as PIL unpacks them: (H, W, 3) uint8."""
     if image.mode == 'F':
         raise ImageError(f'{name} holds fractions, whose black and white are not known; save it '
                          'with 8 or 16 bits')
@@ -266,19 +299,83 @@ def _to_rgb(image: Image.Image, name: str, upright: bool, white: int) -> np.ndar
     return np.array(image.convert('RGB'))
 
 
+def _deep_pixels(image: Image.Image) -> np.ndarray | None:
+    """Pixels of more than 8 bits as PIL turns them: (H, W) or, with colours or transparency,
+    (H, W, 3 or 4) uint16; None for a picture of 8. ``image`` stays as it is.
+
+    PIL cuts colours of 16 bits to their upper bytes. The lower ones are read as the upper ones of
+    the other order of bytes.
+    """
+    tiles, file = getattr(image, 'tile', None), getattr(image, 'fp', None)
+    if image.mode.startswith('I'):  # 16 bits, and the 32 that PIL widens some of them to
+        copy = image
+        if tiles and file is not None:
+            file.seek(0)
+            copy = Image.open(io.BytesIO(file.read()), formats=FORMATS)
+        return _with_key(np.asarray(copy).clip(0, 65535).astype(np.uint16), image)
+    if not tiles or file is None:
+        return None
+    args = tiles[0][3]
+    mode = args if isinstance(args, str) else args[0] if args else ''
+    if args == ('RGB', 65535):  # PPM, whose decoder scales
+        tiles = [tile._replace(codec_name='raw', args=('RGB;16B', 0, 1)) for tile in tiles]
+    elif mode not in ('LA;16B', *(f'{colours};16{order}' for colours in ('RGB', 'RGBA', 'RGBX')
+                                  for order in 'BLN')):
+        return None
+    file.seek(0)
+    raw = file.read()
+    if mode == 'LA;16B':  # a PNG, read as one of four colours of a byte each
+        head = raw[12:24] + b'\x08\x06' + raw[26:29]
+        raw = raw[:12] + head + zlib.crc32(head).to_bytes(4, 'big') + raw[33:]
+        with Image.open(io.BytesIO(raw), formats=['PNG']) as planes:
+            deep = np.asarray(planes).astype(np.uint16)
+        return (deep[..., ::2] << 8 | deep[..., 1::2])[..., [0, 0, 0, 1]]
+    upper = _unpacked(raw, tiles, swapped=False)
+    return _with_key(upper << 8 | _unpacked(raw, tiles, swapped=True), image)
+
+
+def _unpacked(raw: bytes, tiles: list, swapped: bool) -> np.ndarray:
+    """The upper bytes of colours of 16 bits, (H, W, 3 or 4) uint16; the lower ones where the order
+    of bytes is swapped."""
+    other = dict(B='L', L='B', N='B' if sys.byteorder == 'little' else 'L')
+    made = []
+    for tile in tiles:
+        plain = isinstance(tile.args, str)
+        mode = tile.args if plain else tile.args[0]
+        if swapped:
+            mode = mode[:-1] + other[mode[-1]]
+        made.append(tile._replace(args=mode if plain else (mode, *tile.args[1:])))
+    with Image.open(io.BytesIO(raw), formats=FORMATS) as image:
+        image.tile = made
+        return np.asarray(image).astype(np.uint16)
+
+
+def _with_key(deep: np.ndarray, image: Image.Image) -> np.ndarray:
+    """Pixels with transparency, where a colour of a PNG stands for it."""
+    key = image.info.get('transparency')
+    if not isinstance(key, (int, tuple)) or deep.ndim == 3 and deep.shape[2] == 4:
+        return deep
+    deep = deep[..., None] if deep.ndim == 2 else deep
+    seen = (deep != np.array(key)).any(-1, keepdims=True) * np.uint16(65535)
+    return np.concatenate([np.broadcast_to(deep, (*deep.shape[:2], 3)), seen], -1)
+
+
 def _from_array(array: np.ndarray, name: str, white: int) -> np.ndarray:
     shape = array.shape
     if array.ndim not in (2, 3) or (array.ndim == 3 and shape[2] not in (1, 3, 4)):
         raise ImageError(f'{name} has shape {shape}; give (H, W, 3) RGB, (H, W, 4) or (H, W)')
     check_size((shape[1], shape[0]), name)
     if array.dtype == np.uint16:
-        bright = np.minimum(array, white).astype(np.uint32)
-        array = ((bright * 255 + white // 2) // white).astype(np.uint8)
+        whites = np.full(shape[2:], white, np.uint32)
+        if array.ndim == 3 and shape[2] == 4 and array[..., 3].max() > white:
+            whites[3] = 65535  # transparency may have all bits where colours have few
+        bright = np.minimum(array, whites).astype(np.uint32)
+        array = ((bright * 255 + whites // 2) // whites).astype(np.uint8)
     elif array.dtype == bool:
         array = array.astype(np.uint8) * 255
     elif array.dtype != np.uint8:
         raise ImageError(f'{name} is of {array.dtype}; give uint8 (0..255) or uint16 (0..65535)')
     if array.ndim == 3 and shape[2] == 4:
-        return _to_rgb(Image.fromarray(array, 'RGBA'), name, False, white)
+        return _colours(Image.fromarray(array, 'RGBA'), name)
     grey = array if array.ndim == 2 else array[..., 0] if shape[2] == 1 else None
     return np.ascontiguousarray(array if grey is None else np.stack([grey] * 3, axis=-1))

@@ -1,11 +1,13 @@
 """Text files of any editor: with a byte order mark, in UTF-8, UTF-16 or Windows-1252.
 
-And values of a file in messages.
+And texts and values of a file in lines and messages.
 """
 import codecs
 import json
 import os
+import re
 import reprlib
+import unicodedata
 from pathlib import Path
 
 _MARKS = ((codecs.BOM_UTF8, 'utf-8-sig'), (codecs.BOM_UTF32_LE, 'utf-32'),
@@ -79,6 +81,26 @@ def load_json(path: str | os.PathLike):
         raise ValueError(f'{path} is not readable JSON: it is nested too deep') from None
     except ValueError as error:  # also for numbers of thousands of digits
         raise ValueError(f'{path} is not readable JSON: {error}. Take the file again') from None
+
+
+#: what ends a line for some reader, and what XML cannot hold
+_CONTROL = re.compile('[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff\ufffe\uffff]')
+
+
+def one_line(text: str) -> str:
+    """A text for a file of lines, XML or a message: line breaks and control characters become
+    blanks."""
+    cleaned = _CONTROL.sub(' ', text)
+    return text if cleaned == text else ' '.join(cleaned.split())
+
+
+def is_blank(text: str) -> bool:
+    """Whether nothing of a text is seen: blanks, and characters of control and format alone.
+
+    >>> is_blank(' \\u200b\\ufeff'), is_blank('.')
+    (True, False)
+    """
+    return all(unicodedata.category(letter)[0] in 'ZC' for letter in text)
 
 
 class _Shown(reprlib.Repr):

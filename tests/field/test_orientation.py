@@ -47,12 +47,12 @@ def ring(box) -> list[int]:
     return [x1, y1, x2, y1, x2, y2, x1, y2]
 
 
-def coco_of(folder: Path, tags, view: str, sizes: str) -> Path:
+def coco_of(folder: Path, tags, view: str, sizes: str, suffix: str = 'png') -> Path:
     content = dict(images=[], annotations=[], categories=[dict(id=1, name='car')])
     for k, tag in enumerate(tags):
-        seen = scene(folder / f'images/{k}.png', tag, k)
+        seen = scene(folder / f'images/{k}.{suffix}', tag, k)
         width, height = seen[sizes]['size']
-        content['images'].append(dict(id=k, file_name=f'{k}.png', width=width, height=height))
+        content['images'].append(dict(id=k, file_name=f'{k}.{suffix}', width=width, height=height))
         content['annotations'].append(dict(id=k + 1, image_id=k, category_id=1,
                                            segmentation=[ring(seen[view]['box'])]))
     path = folder / 'coco.json'
@@ -75,8 +75,13 @@ def whitest(samples: dict) -> list[float]:
     return [float(image[mask].mean()) for image, mask in samples.values()]
 
 
+def tiffs_of(folder: Path, tags, view: str, sizes: str) -> Path:
+    """PIL turns TIFF by itself, and states their size upright."""
+    return coco_of(folder, tags, view, sizes, 'tif')
+
+
 @pytest.mark.parametrize('view', VIEWS)
-@pytest.mark.parametrize('make', [coco_of, labelme_of])
+@pytest.mark.parametrize('make', [coco_of, labelme_of, tiffs_of])
 def test_own_data_turns_a_set_by_one_rule(tmp_path, make, view):
     """All tags in one set: those of a quarter turn show the rule for the others."""
     report, samples = own(make(tmp_path / 'set', [1, *TAGS], view, view), tmp_path / 'out')
