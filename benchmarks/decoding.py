@@ -71,13 +71,14 @@ def teach(cfg: Config, steps: int) -> str:
 def transformers_answers(mllm, images, prompts, limit: int, do_sample: bool = False,
                          **options) -> list:
     """What transformers' own ``generate`` writes, by its own attention."""
-    batch = mllm.to_device(mllm.encode(images, [[(prompt, None)] for prompt in prompts],
-                                       for_generation=True))
-    with released(mllm.hf), mllm.generating(), torch.no_grad():
+    batch = mllm.to_device(mllm.encoder.encode(
+        images, [[(prompt, None)] for prompt in prompts], for_generation=True))
+    with released(mllm), mllm.writer.generating(), torch.no_grad():
         output = mllm.hf.generate(
-            **batch, max_new_tokens=limit, do_sample=do_sample, pad_token_id=mllm.pad_token_id,
-            eos_token_id=mllm.stop_tokens, suppress_tokens=mllm.banned_tokens, **options)
-    return [mllm._read(row) for row in output[:, batch['input_ids'].shape[1]:].tolist()]
+            **batch, max_new_tokens=limit, do_sample=do_sample,
+            pad_token_id=mllm.encoder.pad_token_id, eos_token_id=mllm.writer.stop_tokens,
+            suppress_tokens=mllm.writer.banned_tokens, **options)
+    return [mllm.writer.read(row) for row in output[:, batch['input_ids'].shape[1]:].tolist()]
 
 
 class Writer:

@@ -6,7 +6,7 @@ import statistics
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
 import torch
@@ -101,28 +101,20 @@ def _short(value: float) -> float:
 
 
 @contextmanager
-def released(hf: nn.Module) -> Iterator[nn.Module]:
-    """Within, a network of transformers runs transformers' own attention and steps, not this
-    project's; which layers recompute is afterwards as it was before."""
-    configs = {id(module.config): module.config for module in hf.modules()
-               if hasattr(module, 'config')}.values()
-    ours = [config._attn_implementation_internal for config in configs]
-    fused = {module: module.__dict__.pop('forward') for module in hf.modules()
-             if 'fused' in getattr(module.__dict__.get('forward'), '__name__', '')}
+def released(network: nn.Module) -> Iterator[nn.Module]:
+    """Within, a network of transformers, alone or in an ``MLLM``, runs transformers' own attention
+    and steps, not this project's; which layers recompute is afterwards as it was before."""
+    ours = getattr(network, 'acceleration', None)
+    hf = network.hf if ours else network
     recompute = {module: module.gradient_checkpointing for module in hf.modules()
                  if hasattr(module, 'gradient_checkpointing')}
-    for config in configs:
-        config._attn_implementation_internal = 'sdpa'
-    try:
-        yield hf
-    finally:
-        for config, name in zip(configs, ours):
-            config._attn_implementation_internal = name
-        for module, forward in fused.items():
-            module.forward = forward
-        for module, flag in recompute.items():
-            module.gradient_checkpointing = flag
-        hf.disable_input_require_grads()  # a trainer's checkpointing enables them
+    with ours.removed() if ours else nullcontext():
+        try:
+            yield hf
+        finally:
+            for module, flag in recompute.items():
+                module.gradient_checkpointing = flag
+            hf.disable_input_require_grads()  # a trainer's checkpointing enables them
 
 
 def peak_gib(start: bool = False) -> float | None:

@@ -27,7 +27,7 @@ from transformers import Trainer, TrainerCallback, TrainingArguments
 
 from simpleseg_mm.datasets.refshapes import generate
 from simpleseg_mm.engine import launch
-from simpleseg_mm.models.backbones.base import IGNORE
+from simpleseg_mm.models.encoder import IGNORE
 
 CONFIG = ROOT / 'configs/simpleseg/nano_sft_refshapes.py'
 OPTIMIZER = dict(lr=1e-3, weight_decay=0.05, betas=(0.9, 0.95))
@@ -163,10 +163,10 @@ def trainer_steps(mllm, data: Dataset, folder: str, batch_size: int, steps: int,
     """
     clock = Clock()
     cuda = torch.cuda.is_available()
-    with released(hf or mllm.hf) as network:
+    with released(hf or mllm) as network:
         Trainer(
             model=network, train_dataset=data, callbacks=[clock],
-            data_collator=Collator(mllm.tokenizer, mllm.image_processor),
+            data_collator=Collator(mllm.encoder.tokenizer, mllm.family.image_processor),
             optimizers=(optimizer, None),
             args=TrainingArguments(**{**dict(
                 output_dir=folder, per_device_train_batch_size=batch_size,
@@ -202,7 +202,8 @@ def rows(quick: bool = False) -> list[dict]:
         mllm = runner.model.mllm
         data = Conversations(Path(folder) / 'conversations', loop.dataloader.dataset,
                              min(scenes, 4 if quick else 240))
-        hf, size = copy.deepcopy(mllm.hf), loop.dataloader.batch_size
+        with released(mllm) as plain:
+            hf, size = copy.deepcopy(plain), loop.dataloader.batch_size
         seconds: dict[str, list[float]] = dict(ours=[], peer=[])
         ways: dict[str, Callable[[], float]] = dict(
             ours=lambda: runner_steps(loop, steps, warmup),

@@ -87,7 +87,7 @@ def counted(model, dataset: Dataset) -> tuple[float, int]:
             parts[model.mllm.part_of(name)] += parameter.numel()
     patches = tokens = 0
     for item in dataset:
-        batch = model.mllm.encode([item['inputs']], [item['data_samples'].turns])
+        batch = model.mllm.encoder.encode([item['inputs']], [item['data_samples'].turns])
         tokens += batch['input_ids'].numel()
         patches += len(batch['pixel_values'])
     return 6 * (parts['vision'] * patches

@@ -21,8 +21,7 @@ from torch import Tensor
 from transformers import Qwen2_5_VLProcessor, TrainerCallback
 from trl import GRPOConfig, GRPOTrainer, prepare_multimodal_messages
 
-from simpleseg_mm.models.backbones.base import MLLMAdapter
-from simpleseg_mm.registry import MODELS
+from simpleseg_mm.models import MLLM, build_mllm
 
 #: pictures, uint8 (3, H, W), and their prompts
 Batch = tuple[Sequence[Tensor], Sequence[str]]
@@ -47,14 +46,15 @@ def picture(image: Tensor) -> Image.Image:
     return Image.fromarray(image.permute(1, 2, 0).cpu().numpy())
 
 
-def check_prompts(mllm: MLLMAdapter, processor: PictureProcessor, batch: Batch) -> None:
+def check_prompts(mllm: MLLM, processor: PictureProcessor, batch: Batch) -> None:
     """The peer must read the tokens and the pixels that our side reads.
 
     Raises:
         ValueError: it does not.
     """
     images, prompts = batch
-    ours = mllm.encode(images, [[(prompt, None)] for prompt in prompts], for_generation=True)
+    ours = mllm.encoder.encode(images, [[(prompt, None)] for prompt in prompts],
+                               for_generation=True)
     theirs = processor.apply_chat_template(
         [prepare_multimodal_messages([dict(role='user', content=prompt)], [picture(image)])
          for image, prompt in zip(images, prompts)],
@@ -125,9 +125,10 @@ def build(cfg: Config, batches: Sequence[Batch], folder: str, callbacks=()) -> G
     """A trainer of the config's network, with other random weights, for a rollout a batch."""
     init_default_scope(cfg.default_scope)
     with device():
-        mllm = MODELS.build({**cfg.model.mllm, 'packing': False})
-    mllm.tokenizer.padding_side = 'left'  # as the trainer loads its own
-    processor = PictureProcessor(mllm.image_processor, mllm.tokenizer, CHAT_TEMPLATE)
+        mllm = build_mllm({**cfg.model.mllm, 'acceleration': []})
+    mllm.encoder.tokenizer.padding_side = 'left'  # as the trainer loads its own
+    processor = PictureProcessor(mllm.family.image_processor, mllm.encoder.tokenizer,
+                                 CHAT_TEMPLATE)
     for batch in batches:
         check_prompts(mllm, processor, batch)
     data = Dataset.from_list([
@@ -135,7 +136,8 @@ def build(cfg: Config, batches: Sequence[Batch], folder: str, callbacks=()) -> G
         for images, prompts in batches for image, prompt in zip(images, prompts)])
     with patch.object(constants, 'HF_HUB_DISABLE_TELEMETRY', True):  # a trainer reports each start
         return GRPOTrainer(
-            mllm.hf, Checksum(), arguments(cfg, len(batches), mllm.banned_tokens, folder), data,
+            mllm.hf, Checksum(),
+            arguments(cfg, len(batches), mllm.writer.banned_tokens, folder), data,
             processing_class=processor, callbacks=list(callbacks),
             optimizers=(build_optim_wrapper(mllm, cfg.optim_wrapper).optimizer, None))
 

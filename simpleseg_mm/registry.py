@@ -33,6 +33,9 @@ OPTIM_WRAPPERS = _child('optim_wrapper', root.OPTIM_WRAPPERS, 'engine')
 PARAM_SCHEDULERS = _child('parameter scheduler', root.PARAM_SCHEDULERS, 'engine')
 INFERENCERS = _child('inferencer', root.INFERENCERS, 'apis')
 # Without a parent in MMEngine.
+FAMILIES = Registry('family of multimodal LLMs', scope=_SCOPE, locations=[f'{_SCOPE}.models'])
+MEASURES = Registry('measure of acceleration', scope=_SCOPE,
+                    locations=[f'{_SCOPE}.acceleration'])
 REWARDS = Registry('reward', scope=_SCOPE, locations=[f'{_SCOPE}.engine'])
 ROLLOUTS = Registry('rollout engine', scope=_SCOPE, locations=[f'{_SCOPE}.engine'])
 STAGES = Registry('annotation stage', scope=_SCOPE, locations=[f'{_SCOPE}.annotation'])

@@ -23,7 +23,7 @@ from torch.utils.data import Dataset
 
 from simpleseg_mm.engine import launch
 from simpleseg_mm.engine.rollout import InProcessRollout
-from simpleseg_mm.models.backbones.writing import Generated
+from simpleseg_mm.models.writer import Generated
 from simpleseg_mm.registry import DATASETS, HOOKS, METRICS, MODELS, REWARDS, ROLLOUTS
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -212,8 +212,8 @@ class ScriptedRollout(InProcessRollout):
 
     @staticmethod
     def written(model, text, finished=True):
-        ids = model.mllm.tokenizer.encode(text, add_special_tokens=False)
-        ids += model.mllm.stop_tokens[:1] if finished else []
+        ids = model.mllm.encoder.tokenizer.encode(text, add_special_tokens=False)
+        ids += model.mllm.writer.stop_tokens[:1] if finished else []
         return Generated(text, len(ids), finished, tuple(ids))
 
 

@@ -375,5 +375,5 @@ def test_a_borrowed_processor_cuts_the_network_s_patches():
     for name, width in [('qwen25vl_7b', 3 * 2 * 14 * 14), ('qwen3vl_4b', 3 * 2 * 16 * 16)]:
         mllm = build_on_meta(
             Config.fromfile(ROOT / f'configs/_base_/models/{name}.py').model).mllm
-        visual, _ = mllm.encode_images([torch.zeros(3, 64, 64, dtype=torch.uint8)])
+        visual, _ = mllm.family.read_pictures([torch.zeros(3, 64, 64, dtype=torch.uint8)])
         assert visual['pixel_values'].shape[1] == width

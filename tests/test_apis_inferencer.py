@@ -17,7 +17,7 @@ from simpleseg_mm.apis import ImageError, SimpleSegInferencer, loading
 from simpleseg_mm.apis.inferencer import prompts_by_picture
 from simpleseg_mm.datasets.refshapes import generate
 from simpleseg_mm.files import replace_json
-from simpleseg_mm.models.backbones.writing import Generated
+from simpleseg_mm.models.writer import Generated
 from simpleseg_mm.polygon import PolygonCodec
 from simpleseg_mm.registry import DATASETS, INFERENCERS
 from simpleseg_mm.structures import Prompt
@@ -254,7 +254,7 @@ def exported(inferencer, tmp_path_factory):
     """What to_huggingface.py writes."""
     folder = tmp_path_factory.mktemp('hf')
     adapter = inferencer.model.mllm
-    for part in (adapter.hf, adapter.tokenizer, adapter.image_processor):
+    for part in (adapter.hf, adapter.encoder.tokenizer, adapter.family.image_processor):
         part.save_pretrained(folder)
     replace_json(folder / loading.NOTE, loading.note_of(inferencer.cfg))
     return folder

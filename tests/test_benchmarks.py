@@ -130,7 +130,8 @@ def test_the_trainers_batch_is_ours(tmp_path):
     model = runner.model
     inputs, samples = ([item[key] for item in items] for key in ('inputs', 'data_samples'))
     ours = model._encode(inputs, samples)
-    peer = sft_nano.Collator(model.mllm.tokenizer, model.mllm.image_processor)(data.rows)
+    peer = sft_nano.Collator(model.mllm.encoder.tokenizer,
+                             model.mllm.family.image_processor)(data.rows)
     assert ours.keys() == peer.keys()
     assert all(torch.equal(ours[key], peer[key]) for key in ours)
     with torch.no_grad():
@@ -140,17 +141,17 @@ def test_the_trainers_batch_is_ours(tmp_path):
 
 def test_a_peer_gets_the_network_of_transformers_and_gives_ours_back():
     lora = dict(r=2, target_modules=['q_proj'])
-    model = build(gradient_checkpointing=.5, lora=lora).mllm.hf
+    mllm = build(gradient_checkpointing=.5, lora=lora).mllm
 
     def state() -> dict:
         return {name: (module.__dict__.get('forward'),
                        getattr(module, 'gradient_checkpointing', None),
                        getattr(getattr(module, 'config', None), '_attn_implementation', None),
                        len(module._forward_hooks))
-                for name, module in model.named_modules()}
+                for name, module in mllm.hf.named_modules()}
 
     before = state()
-    with measure.released(model) as theirs:
+    with measure.released(mllm) as theirs:
         theirs.activation_checkpointing_enable(dict(use_reentrant=False))
         within = state().values()
         assert not any(forward for forward, *_ in within)

@@ -51,7 +51,8 @@ def test_transformers_alone_writes_the_same(lora, keep, tmp_path, one_thread):
     assert result.returncode == 0, result.stderr[-2000:]
 
     image = torch.from_numpy(np.random.default_rng(0).integers(0, 256, (3, 112, 112), np.uint8))
-    batch = model.mllm.encode([image], [[('Where is the star?', None)]], for_generation=True)
+    batch = model.mllm.encoder.encode([image], [[('Where is the star?', None)]],
+                                      for_generation=True)
     torch.save(batch, tmp_path / 'batch.pt')
     base = ROOT / 'simpleseg_mm/zoo/nano' if keep else tmp_path / 'out'
     read = subprocess.run(

@@ -326,7 +326,7 @@ def test_rollout_table(whole):
 
 
 @pytest.mark.parametrize('method, call', [
-    pytest.param('model.mllm.decode', 3, id='rollout', marks=pytest.mark.slow),
+    pytest.param('model.mllm.writer.decode', 3, id='rollout', marks=pytest.mark.slow),
     pytest.param('optim_wrapper.backward', 4, id='update')])
 def test_killed_and_resumed_equals_never_stopped(config, whole, tmp_path, method, call):
     """SIGKILL while answers are written, and between the updates of a rollout."""

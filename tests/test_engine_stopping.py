@@ -176,7 +176,7 @@ print('asked', stopping.asked())
     pytest.param('toy', stop(23, 'model.val_step'), 24, id='last validation', marks=SLOW),
     pytest.param('nano', stop(2, 'model.mllm.hidden_states'), 3, id='step', marks=SLOW),
     pytest.param('nano', stop(2, 'model.mllm.encode'), 3, id='encoding', marks=SLOW),
-    pytest.param('rl', stop(3, 'model.mllm.decode', 3), 3, id='rollout'),
+    pytest.param('rl', stop(3, 'model.mllm.writer.decode', 3), 3, id='rollout'),
     pytest.param('rl', stop(3, 'optim_wrapper.backward', 4), 4, id='update', marks=SLOW),
     pytest.param('rl', stop(3, 'model.val_step'), 4, id='validation of RL', marks=SLOW),
 ], indirect=['kind'])
@@ -197,7 +197,7 @@ def test_stopped_and_resumed_equals_never_stopped(tool, kind, moment, step, tmp_
 
 @pytest.mark.parametrize('moment', [
     pytest.param(stop(0), id='first step', marks=SLOW),
-    pytest.param(stop(0, 'model.mllm.decode', 2), id='first rollout')])
+    pytest.param(stop(0, 'model.mllm.writer.decode', 2), id='first rollout')])
 def test_before_the_first_update_there_is_nothing_to_save(tool, request, moment, tmp_path):
     kind = request.getfixturevalue('rl' if len(moment) > 4 else 'toy')
     result = tool('tools/train.py', *arguments(kind, tmp_path, **moment))

@@ -15,8 +15,8 @@ from transformers import AutoTokenizer
 from transformers.convert_slow_tokenizer import bytes_to_unicode
 
 from simpleseg_mm.models import KimiVL
-from simpleseg_mm.models.backbones.kimi import KIMI_SPLIT
-from simpleseg_mm.models.backbones.kimi_checkpoint import to_released, to_transformers
+from simpleseg_mm.models.families.kimi_checkpoint import KIMI_SPLIT
+from simpleseg_mm.models.families.kimi_checkpoint import to_released, to_transformers
 from simpleseg_mm.models.resources import packaged
 
 TOOLS = Path(__file__).resolve().parent.parent / 'tools' / 'model_converters'
@@ -237,8 +237,8 @@ def test_special_tokens_have_the_released_ids(folders):
     assert len(tokenizer) == 1040
     assert (tokenizer.eos_token, tokenizer.bos_token) == ('<|im_end|>', '[BOS]')
     adapter = KimiVL(str(folders[1]))
-    assert adapter.stop_tokens == [1015, 1016]  # [EOS] by the generation config
-    assert adapter.banned_tokens == [1021, 1022, 1023, 1024]
+    assert adapter.writer.stop_tokens == [1015, 1016]  # [EOS] by the generation config
+    assert adapter.writer.banned_tokens == [1021, 1022, 1023, 1024]
 
 
 @pytest.mark.parametrize('height, width, options, grid, shown', [
@@ -251,8 +251,9 @@ def test_special_tokens_have_the_released_ids(folders):
 ])
 def test_sizes_of_pictures(folders, height, width, options, grid, shown):
     adapter = KimiVL(str(folders[1]), **options)
-    assert adapter.image_processor.fit(height, width) == shown
-    visual, counts = adapter.encode_images([torch.zeros(3, height, width, dtype=torch.uint8)])
+    assert adapter.family.image_processor.fit(height, width) == shown
+    visual, counts = adapter.family.read_pictures(
+        [torch.zeros(3, height, width, dtype=torch.uint8)])
     assert visual['image_grid_thw'].tolist() == [[1, *grid]]
     assert counts == [grid[0] * grid[1] // 4]
     assert visual['pixel_values'].shape == (grid[0] * grid[1], 3, 14, 14)

@@ -13,7 +13,7 @@ from pycocotools import mask as coco_mask
 from simpleseg_mm.datasets.refshapes import generate
 from simpleseg_mm.models import SimpleSeg
 from simpleseg_mm.evaluation.offline import score
-from simpleseg_mm.models.backbones.writing import Generated
+from simpleseg_mm.models.writer import Generated
 from simpleseg_mm.polygon import PolygonCodec
 from simpleseg_mm.registry import DATASETS
 

@@ -51,7 +51,7 @@ def test_which_states_the_kernel_for_any_lengths_takes(takes, query, options, ca
 
 def test_vision_towers_see_what_transformers_own_attention_sees(model):  # noqa: F811
     mllm, seen = model.mllm, []
-    visual, _ = mllm.encode_images(PICTURES)
+    visual, _ = mllm.family.read_pictures(PICTURES)
     tower = mllm.hf.get_submodule(mllm.parts['vision'][0].rstrip('.'))
     assert tower.config._attn_implementation == SEGMENTS
     for name in (SEGMENTS, 'sdpa'):

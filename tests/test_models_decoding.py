@@ -42,7 +42,7 @@ def packed():
 @pytest.fixture
 def passes(nano, monkeypatch):
     """Grows by the shape (rows, tokens) of each pass after the prompt's."""
-    shapes, original = [], nano.mllm.decode
+    shapes, original = [], nano.mllm.writer.decode
 
     def counted(tokens, *args):
         shapes.append(tuple(tokens.shape))
@@ -81,7 +81,7 @@ def test_a_vocabulary_that_cannot_spell_the_grammar_is_refused(left_out, grammar
 
 def test_only_constraints_need_a_vocabulary_that_spells(nano, monkeypatch):
     monkeypatch.setattr(nano.mllm, '_guides', {})
-    spelling = Spelling(nano.mllm.tokenizer, 1024)
+    spelling = Spelling(nano.mllm.encoder.tokenizer, 1024)
     spelling.texts = {i: text for i, text in spelling.texts.items() if '7' not in text}
     monkeypatch.setattr(nano.mllm, '_spelling', spelling)
     options = dict(max_new_tokens=4)
@@ -130,11 +130,11 @@ def test_the_fewest_tokens_of_a_text(text, count):
 
 
 def test_drafts_are_the_tokenizers_own_punctuation(nano):
-    spelt = nano.mllm.tokenizer
-    guide, = nano.mllm.guides([FORMS[1]], True)
+    spelt = nano.mllm.encoder.tokenizer
+    guide, = nano.mllm.writer.guides([FORMS[1]], True)
     text = '[[[0.123, 0.456], [0.789, 0.012], [0.345, 0.678], [0.9'
     state, foreseen = guide.start, []
-    for token in nano.mllm._ids(text):
+    for token in nano.mllm.encoder.ids_of_text(text):
         if guide.draft(state) == token:
             foreseen.append(spelt.decode([token]))
         state = guide.step(state, token)
@@ -171,8 +171,8 @@ def test_constrained_and_open_answers_are_the_same_with_drafts(model, constrain)
 def test_networks_that_cannot_take_back_a_token_read_one_at_a_time():
     for family, many in (('qwen3_5', False), ('qwen2_5_vl', True)):
         tiny = of_family(family)
-        shapes, original = [], tiny.mllm.decode
-        tiny.mllm.decode = lambda tokens, *args: (
+        shapes, original = [], tiny.mllm.writer.decode
+        tiny.mllm.writer.decode = lambda tokens, *args: (
             shapes.append(tokens.shape[1]), original(tokens, *args))[1]
         tiny.answer(PICTURES, PROMPTS, [RINGS] * 3, constrain=True, max_new_tokens=12)
         assert (max(shapes) > 1) == many
@@ -236,8 +236,8 @@ def test_constrained_answers_parse(nano, kind, grammar, limit, cut, draft):
     the limit is completed; what does is what it is under a higher one."""
     form = AnswerAutomaton.of(grammar, kind)
     seeds = [(1, p, g) for p in range(3) for g in range(6)]
-    guides = nano.mllm.guides([form] * 3, True)
-    answers, longer = [sum(nano.mllm.sample(
+    guides = nano.mllm.writer.guides([form] * 3, True)
+    answers, longer = [sum(nano.mllm.writer.sample(
         nano._prompted(PICTURES, PROMPTS), 6, seeds, Sampling(count, temperature=50.),
         guides=guides, constrain=True, draft=draft), []) for count in (limit, 500)]
     assert any(answer.finished for answer in answers) and all(a.finished for a in longer)
@@ -330,12 +330,13 @@ def test_settings_give_what_transformers_gives(nano, options):
     batch = nano._prompted(PICTURES, PROMPTS)
     mllm = nano.mllm
     expected_options = dict(options)
-    banned = mllm.banned_tokens + expected_options.pop('suppress_tokens', [])
-    with mllm.generating(), torch.no_grad():
+    banned = mllm.writer.banned_tokens + expected_options.pop('suppress_tokens', [])
+    with mllm.writer.generating(), torch.no_grad():
         expected = mllm.hf.generate(
-            **batch, do_sample=False, max_new_tokens=24, pad_token_id=mllm.pad_token_id,
-            eos_token_id=mllm.stop_tokens, suppress_tokens=banned, **expected_options)
-    expected = [mllm._read(row) for row in expected[:, batch['input_ids'].shape[1]:].tolist()]
+            **batch, do_sample=False, max_new_tokens=24, pad_token_id=mllm.encoder.pad_token_id,
+            eos_token_id=mllm.writer.stop_tokens, suppress_tokens=banned, **expected_options)
+    expected = [mllm.writer.read(row)
+                for row in expected[:, batch['input_ids'].shape[1]:].tolist()]
     assert nano.answer(PICTURES, PROMPTS, FORMS, max_new_tokens=24, **options) == expected
 
 
@@ -359,8 +360,8 @@ def test_rows_grow_at_their_own_speed(packed, shared):
     """Reading runs of any lengths and forgetting part of them is reading what was kept."""
     mllm, rng = packed.mllm, np.random.default_rng(0)
     batch = packed._prompted(PICTURES[:2], ['a', 'a much longer question, padded on the left'])
-    with mllm.generating(), torch.no_grad():
-        _, cache, position = mllm.prefill(batch)
+    with mllm.writer.generating(), torch.no_grad():
+        _, cache, position = mllm.writer.prefill(batch)
         rows = torch.tensor([0, 1, 1])
         memory = RaggedMemory(cache, batch['attention_mask'], rows, shared)
         kept, start = [[], [], []], position[rows]
@@ -368,7 +369,7 @@ def test_rows_grow_at_their_own_speed(packed, shared):
             width = int(rng.integers(1, 6))
             tokens = torch.from_numpy(rng.integers(20, 60, (len(kept), width)))
             places = start + torch.tensor([len(row) for row in kept])
-            hidden = memory.read(mllm.decode, tokens, places)
+            hidden = memory.read(mllm.writer.decode, tokens, places)
             counts = rng.integers(1, width + 1, len(kept)).tolist()
             memory.close(counts)
             kept = [row + ids[:count].tolist() for row, ids, count in zip(kept, tokens, counts)]
@@ -379,7 +380,7 @@ def test_rows_grow_at_their_own_speed(packed, shared):
         for row, ids, state in zip(rows.tolist(), kept, last):
             prompt = batch['input_ids'][row][batch['attention_mask'][row].bool()]
             turns = [[(['a', 'a much longer question, padded on the left'][row], ids)]]
-            whole = mllm.hidden_states(mllm.encode([PICTURES[row]], turns))[0]
+            whole = mllm.hidden_states(mllm.encoder.encode([PICTURES[row]], turns))[0]
             torch.testing.assert_close(state, whole[len(prompt) + len(ids) - 1], rtol=1e-3,
                                        atol=1e-3)
 
@@ -420,12 +421,12 @@ def test_samples_have_the_frequencies_of_transformers_logits(name, request):
     often = {prefix: tokens for prefix, tokens in after.items() if len(tokens) >= 100}
     assert {len(prefix) for prefix in often} >= {0, 1, 2}
     for prefix, tokens in often.items():
-        batch = mllm.encode([image], [[('red', list(prefix))]])
-        with mllm.generating(), torch.no_grad():
+        batch = mllm.encoder.encode([image], [[('red', list(prefix))]])
+        with mllm.writer.generating(), torch.no_grad():
             logits = mllm.hf(**batch).logits[0]
         length = nano._prompted([image], ['red'])['input_ids'].shape[1] + len(prefix)
         logits = logits[length - 1].double() / .8
-        logits[mllm.banned_tokens] = -math.inf
+        logits[mllm.writer.banned_tokens] = -math.inf
         expected = logits.softmax(-1) * len(tokens)
         found = torch.bincount(torch.tensor(tokens), minlength=len(expected)).double()
         likely = expected >= 5

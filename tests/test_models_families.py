@@ -60,7 +60,7 @@ def test_every_weight_belongs_to_a_part(model):
 
 
 def test_loss_is_transformers_own_and_reaches_every_weight(model):
-    batch = model.mllm.encode(PICTURES[:1], [TURNS])
+    batch = model.mllm.encoder.encode(PICTURES[:1], [TURNS])
     expected = model.mllm.hf(**batch).loss
     loss = model.loss(PICTURES[:1], [sample(TURNS)])['loss']
     torch.testing.assert_close(loss, expected, rtol=1e-5, atol=1e-5)
@@ -71,8 +71,8 @@ def test_loss_is_transformers_own_and_reaches_every_weight(model):
 
 def test_labels_are_the_answers_and_their_end_tokens(model):
     adapter = model.mllm
-    labels = adapter.encode(PICTURES[:1], [TURNS])['labels']
-    assert adapter.tokenizer.decode(labels[labels != -100]) == ''.join(
+    labels = adapter.encoder.encode(PICTURES[:1], [TURNS])['labels']
+    assert adapter.encoder.tokenizer.decode(labels[labels != -100]) == ''.join(
         answer + '<|im_end|>' for _, answer in TURNS)
 
 

@@ -116,13 +116,13 @@ def test_several_digits_in_a_token_change_nothing_but_the_count(name):
     text = dict(int1000='[[[123,999],[45,6],[1000,70]],[[1,2],[3,4],[5,60]]]',
                 int100='[[[12,99],[45,6],[100,70]]]', decimal3='[[[0.123, 0.999], [0.5, 1.0]]]',
                 fixed3='[[[0.123, 0.999], [0.500, 1.000], [0.010, 0.200]]]')[name]
-    ids = adapter._ids(text)
-    longest = max(len(token) for token in adapter.tokenizer.convert_ids_to_tokens(ids)
+    ids = adapter.encoder.ids_of_text(text)
+    longest = max(len(token) for token in adapter.encoder.tokenizer.convert_ids_to_tokens(ids)
                   if token.isdigit())
     assert longest >= 2 and len(ids) < count_tokens(text)  # Qwen's rule: a digit a token
-    read = adapter._read([*ids, adapter.tokenizer.eos_token_id])
+    read = adapter.writer.read([*ids, adapter.encoder.tokenizer.eos_token_id])
     assert (read.text, read.num_tokens, read.finished) == (text, len(ids) + 1, True)
-    batch = adapter.encode([picture(56, 56)], [[('q 12', text)]])
+    batch = adapter.encoder.encode([picture(56, 56)], [[('q 12', text)]])
     assert batch['labels'][batch['labels'] != -100].tolist() == list(read.token_ids)
     assert parse_answer(read.text, grammar).kind == parse_answer(text, grammar).kind == 'rings'
 

@@ -10,7 +10,7 @@ from torch import nn
 
 from simpleseg_mm.models import attention
 from simpleseg_mm.models.attention import packed_attention
-from simpleseg_mm.models.packing import Packed, pack_rows
+from simpleseg_mm.acceleration.packing import Packed, pack_rows
 
 CUDA = torch.cuda.is_available()
 
@@ -49,7 +49,7 @@ def test_refused(make, message):
 
 def test_linear_layers_are_not_packed_and_the_log_says_so(monkeypatch):
     lines = []
-    monkeypatch.setattr('simpleseg_mm.models.backbones.base.print_log',
+    monkeypatch.setattr('simpleseg_mm.models.chat.print_log',
                         lambda line, logger: lines.append(line))
     packed, plain = (of_family('qwen3_5', packing=flag) for flag in (True, False))
     assert not packed.mllm.packing and sum('linear_attention' in line for line in lines) == 1

@@ -70,7 +70,7 @@ def texts(model):
 def test_the_folder_s_wishes_change_no_answer(folder):
     plain, asked = build('simpleseg_mm://nano'), build(folder)
     assert texts(asked) == texts(plain) and rollouts(asked) == rollouts(plain)
-    assert asked.mllm.stop_tokens == [0, 2] and plain.mllm.stop_tokens == [2]
+    assert asked.mllm.writer.stop_tokens == [0, 2] and plain.mllm.writer.stop_tokens == [2]
     assert asked.generation == plain.generation
 
 
@@ -136,9 +136,9 @@ def test_an_export_says_it_to_transformers_and_vllm(folder, tmp_path):
     assert said == dict(bos_token_id=0, eos_token_id=[2, 0], pad_token_id=0, do_sample=False,
                         temperature=0.0, repetition_penalty=1.0)
     read = AutoModelForImageTextToText.from_pretrained(tmp_path / 'out').eval()
-    batch = model.mllm.encode(PICTURES[:1], [[(PROMPTS[0], None)]], for_generation=True)
+    batch = model.mllm.encoder.encode(PICTURES[:1], [[(PROMPTS[0], None)]], for_generation=True)
     written = read.generate(**batch, max_new_tokens=24)[0, batch['input_ids'].shape[1]:]
-    assert model.mllm._read(written.tolist()).text == texts(model)[0]
+    assert model.mllm.writer.read(written.tolist()).text == texts(model)[0]
     read.save_pretrained(tmp_path / 'again')  # of transformers' strict checks
 
 
@@ -164,5 +164,5 @@ def test_a_checkpoint_that_does_not_fit_is_not_exported(spoil, message, folder, 
 def test_banned_tokens_are_looked_up_once(folder, monkeypatch):
     model = build(folder)
     model.answer(PICTURES[:1], PROMPTS[:1])
-    monkeypatch.setattr(type(model.mllm.tokenizer), 'get_vocab', None)
+    monkeypatch.setattr(type(model.mllm.encoder.tokenizer), 'get_vocab', None)
     model.answer(PICTURES[:1], PROMPTS[:1])

@@ -4,8 +4,8 @@ import torch
 from test_models_decoding import BOXES, FORMS
 from test_models_families import PICTURES, PROMPTS, SEEDS, of_family
 
-from simpleseg_mm.models import cache
-from simpleseg_mm.models.backbones.base import MLLMAdapter
+from simpleseg_mm.acceleration import recorded_passes
+from simpleseg_mm.models import MLLM
 from simpleseg_mm.models.sampling import Sampling
 from simpleseg_mm.polygon import AnswerAutomaton
 from simpleseg_mm.registry import MODELS
@@ -41,7 +41,7 @@ def replays(monkeypatch):
 
 
 def with_replay(on, monkeypatch):
-    monkeypatch.setattr(MLLMAdapter, 'can_replay', property(lambda self: on))
+    monkeypatch.setattr(MLLM, 'can_replay', property(lambda self: on))
 
 
 def test_greedy_answers_are_the_same(nano, replays, monkeypatch):

@@ -182,7 +182,7 @@ def test_an_answer_does_not_depend_on_what_is_beside_it(model):
 
 def test_cut_answers_are_marked(model):
     whole = sum(sample(model, max_new_tokens=40), [])
-    finished = [answer.token_ids[-1] in model.mllm.stop_tokens for answer in whole]
+    finished = [answer.token_ids[-1] in model.mllm.writer.stop_tokens for answer in whole]
     assert any(finished) and [answer.finished for answer in whole] == finished
     assert all(answer.num_tokens == 40 for answer in whole if not answer.finished)
     length = min(answer.num_tokens for answer in whole if answer.finished)
@@ -191,7 +191,7 @@ def test_cut_answers_are_marked(model):
             assert cut.token_ids == answer.token_ids[:limit]
             assert cut.num_tokens == len(cut.token_ids)
             assert cut.finished == (answer.finished and answer.num_tokens <= limit)
-            assert cut.text == model.mllm.tokenizer.decode(
+            assert cut.text == model.mllm.encoder.tokenizer.decode(
                 cut.token_ids[:-1] if cut.finished else cut.token_ids)
 
 
@@ -202,11 +202,11 @@ def test_vision_tokens_are_never_written(model, monkeypatch):
 
     def pushed(hidden):
         logits = original(hidden)
-        logits[:, adapter.banned_tokens] = 1e4
+        logits[:, adapter.writer.banned_tokens] = 1e4
         return logits
 
     monkeypatch.setattr(adapter, 'logits', pushed)
-    assert adapter.banned_tokens and sample(model, max_new_tokens=24) == expected
+    assert adapter.writer.banned_tokens and sample(model, max_new_tokens=24) == expected
 
 
 @pytest.mark.parametrize('training', [True, False])
@@ -267,7 +267,7 @@ def test_log_probs_are_the_log_softmax_of_all_logits(model, answers, temperature
     logp, entropy, mask = model.log_probs(pictures, conversations(answers), temperature)
     assert mask.sum(1).tolist() == list(map(len, answers))
     assert not logp[~mask].any() and not entropy[~mask].any() and not entropy.requires_grad
-    batch = model.mllm.encode(pictures, conversations(answers))
+    batch = model.mllm.encoder.encode(pictures, conversations(answers))
     whole = (model.mllm.hf(**batch).logits[:, :-1].float() / temperature).log_softmax(-1)
     tokens = batch['input_ids'][:, 1:]
     assert [tuple(row[m].tolist()) for row, m in zip(tokens, mask)] == answers
@@ -306,7 +306,7 @@ def test_sampling_and_training_agree_on_the_log_probs(model, steps, temperature)
         written = [answers[r][t] for r in going]
         for row, r, token in zip(logits, going, written, strict=True):
             drawn[r].append(float((row / temperature).log_softmax(-1)[token]))
-        logits[:, model.mllm.banned_tokens] = -INF
+        logits[:, model.mllm.writer.banned_tokens] = -INF
         assert draw(logits, uniform[going, t], sampling).tolist() == written
     logp, _, mask = model.log_probs([image for image in PICTURES for _ in range(2)],
                                     conversations(answers), temperature)
@@ -319,7 +319,8 @@ def test_rows_may_share_a_picture(model, answers, order):
     shared = [PICTURES[i] for i in order]
     cloned = [image.clone() for image in shared]
     turns = conversations(answers)
-    batches = [model.mllm.encode(images, turns, share_images=True) for images in (shared, cloned)]
+    batches = [model.mllm.encoder.encode(images, turns, share_images=True)
+               for images in (shared, cloned)]
     assert [len(batch['image_grid_thw']) for batch in batches] == [len(set(order)), 6]
     ours, theirs = (model.log_probs(images, turns) for images in (shared, cloned))
     assert torch.equal(ours[2], theirs[2])

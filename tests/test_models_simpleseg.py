@@ -11,7 +11,7 @@ from mmengine.model import BaseModel
 
 from simpleseg_mm.engine.hooks import TrainableCheckpointHook
 from simpleseg_mm.models import SimpleSeg
-from simpleseg_mm.models.backbones.writing import Generated
+from simpleseg_mm.models.writer import Generated
 from simpleseg_mm.registry import MODELS
 
 CONFIGS = Path(__file__).resolve().parent.parent / 'configs' / '_base_' / 'models'
@@ -78,9 +78,9 @@ TURNS = [('Where is the red one?', '[[[1,2],[30,4],[5,60]]]'), ('And the box?', 
 @pytest.mark.parametrize('turns', [TURNS[:1], TURNS])
 def test_labels_are_the_answers_and_their_end_tokens(model, turns):
     adapter = model.mllm
-    batch = adapter.encode([picture(112, 84)], [turns])
+    batch = adapter.encoder.encode([picture(112, 84)], [turns])
     learnt = batch['labels'][batch['labels'] != -100]
-    assert adapter.tokenizer.decode(learnt) == ''.join(a + '<|im_end|>' for _, a in turns)
+    assert adapter.encoder.tokenizer.decode(learnt) == ''.join(a + '<|im_end|>' for _, a in turns)
     # a label is the token that stands at its own place
     at = batch['labels'] != -100
     assert (batch['input_ids'][at] == batch['labels'][at]).all()
@@ -88,7 +88,7 @@ def test_labels_are_the_answers_and_their_end_tokens(model, turns):
 
 def test_text_is_the_chat_template_of_the_tokenizer(model):
     adapter = model.mllm
-    batch = adapter.encode([picture(112, 84)], [TURNS])
+    batch = adapter.encoder.encode([picture(112, 84)], [TURNS])
     count = 4 * 3  # 112 x 84 pixels in merged patches of 28
     messages = [dict(role='user', content='<|vision_start|>' + '<|image_pad|>' * count
                      + '<|vision_end|>' + TURNS[0][0])]
@@ -96,8 +96,8 @@ def test_text_is_the_chat_template_of_the_tokenizer(model):
         if i:
             messages.append(dict(role='user', content=prompt))
         messages.append(dict(role='assistant', content=answer))
-    expected = adapter.tokenizer.apply_chat_template(messages, tokenize=False)
-    assert adapter.tokenizer.decode(batch['input_ids'][0]) == expected
+    expected = adapter.encoder.tokenizer.apply_chat_template(messages, tokenize=False)
+    assert adapter.encoder.tokenizer.decode(batch['input_ids'][0]) == expected
     assert batch['mm_token_type_ids'].sum() == count
     assert batch['image_grid_thw'].tolist() == [[1, 8, 6]]
 
@@ -105,8 +105,8 @@ def test_text_is_the_chat_template_of_the_tokenizer(model):
 def test_generation_prompt_is_the_training_prompt(model):
     adapter = model.mllm
     image = picture(112, 84)
-    train = adapter.encode([image], [TURNS])
-    ask = adapter.encode([image], [[TURNS[0], (TURNS[1][0], None)]], for_generation=True)
+    train = adapter.encoder.encode([image], [TURNS])
+    ask = adapter.encoder.encode([image], [[TURNS[0], (TURNS[1][0], None)]], for_generation=True)
     length = ask['input_ids'].shape[1]
     assert (train['input_ids'][0, :length] == ask['input_ids'][0]).all()
     assert train['labels'][0, length] != -100 and 'labels' not in ask
@@ -115,18 +115,18 @@ def test_generation_prompt_is_the_training_prompt(model):
 @pytest.mark.parametrize('text', ['<|im_end|>', 'a <|image_pad|> b', '<|im_start|>system\n'])
 def test_a_sentence_cannot_write_special_tokens(model, text):
     adapter = model.mllm
-    batch = adapter.encode([picture(56, 56)], [[(text, '[]')]])
-    assert (batch['input_ids'] == adapter.image_token_id).sum() == 4
-    assert (batch['input_ids'] == adapter.tokenizer.eos_token_id).sum() == 2
-    assert text in adapter.tokenizer.decode(batch['input_ids'][0])
+    batch = adapter.encoder.encode([picture(56, 56)], [[(text, '[]')]])
+    assert (batch['input_ids'] == adapter.family.image_token_id).sum() == 4
+    assert (batch['input_ids'] == adapter.encoder.tokenizer.eos_token_id).sum() == 2
+    assert text in adapter.encoder.tokenizer.decode(batch['input_ids'][0])
 
 
 def test_positions_of_a_picture(model):
     """Golden mRoPE ids: a 2 x 3 picture at position 4 counts (t, h, w) from there, and the text
     goes on one after the largest."""
     adapter = model.mllm
-    batch = adapter.encode([picture(56, 84)], [[('a', 'b')]])
-    first = int((batch['input_ids'][0] == adapter.image_token_id).nonzero()[0])
+    batch = adapter.encoder.encode([picture(56, 84)], [[('a', 'b')]])
+    first = int((batch['input_ids'][0] == adapter.family.image_token_id).nonzero()[0])
     ids, _ = adapter.hf.model.get_rope_index(
         batch['input_ids'], image_grid_thw=batch['image_grid_thw'],
         attention_mask=batch['attention_mask'], mm_token_type_ids=batch['mm_token_type_ids'])
@@ -147,7 +147,7 @@ def test_loss_is_the_mean_over_answer_tokens_and_padding_is_neutral(model):
 
 
 def test_loss_is_transformers_own(model):
-    batch = model.mllm.encode([picture(112, 84)], [TURNS])
+    batch = model.mllm.encoder.encode([picture(112, 84)], [TURNS])
     expected = model.mllm.hf(**batch).loss
     torch.testing.assert_close(model.loss([picture(112, 84)], [sample(TURNS)])['loss'], expected,
                                rtol=1e-5, atol=1e-5)
@@ -184,15 +184,17 @@ def test_vision_tokens_are_never_written(model):
     adapter = model.mllm
     with torch.no_grad():  # a head that wants nothing but an image token
         saved = adapter.head_weight.clone()
-        adapter.head_weight[adapter.image_token_id] = 100 * adapter.head_weight.mean(0)
+        adapter.head_weight[adapter.family.image_token_id] = 100 * adapter.head_weight.mean(0)
     try:
-        batch = adapter.encode([picture(56, 56)] * 4, [[('x', None)]] * 4, for_generation=True)
+        batch = adapter.encoder.encode([picture(56, 56)] * 4, [[('x', None)]] * 4,
+                                       for_generation=True)
         torch.manual_seed(0)
-        out = adapter.generate(batch, do_sample=True, max_new_tokens=40)
+        out = adapter.writer.generate(batch, do_sample=True, max_new_tokens=40)
     finally:
         with torch.no_grad():
             adapter.head_weight.copy_(saved)
-    assert {adapter.tokenizer.convert_ids_to_tokens(i) for i in adapter.banned_tokens} == {
+    names = adapter.encoder.tokenizer.convert_ids_to_tokens(adapter.writer.banned_tokens)
+    assert set(names) == {
         '<|vision_start|>', '<|vision_end|>', '<|vision_pad|>', '<|image_pad|>', '<|video_pad|>'}
     assert all('<|image_pad|>' not in answer.text for answer in out)
 
@@ -204,10 +206,11 @@ def test_vision_tokens_are_never_written(model):
     ('<|im_end|>', '', 1, True),
 ])
 def test_reading_generated_ids(model, ids, text, count, finished):
-    tokens = model.mllm.tokenizer.encode(ids, add_special_tokens=False)
-    answer = model.mllm._read(tokens)
+    tokens = model.mllm.encoder.tokenizer.encode(ids, add_special_tokens=False)
+    answer = model.mllm.writer.read(tokens)
     assert (answer.text, answer.finished) == (text, finished)
-    assert answer.num_tokens == (count or len(model.mllm.tokenizer.encode(text)) + finished)
+    ids = model.mllm.encoder.tokenizer.encode(text)
+    assert answer.num_tokens == (count or len(ids) + finished)
 
 
 @pytest.mark.parametrize('text, area, box, score', [

@@ -68,18 +68,18 @@ def case(request, tmp_path_factory):
 
     def written(messages, asked):
         """Ids of the official messages, with as many placeholders as the picture has tokens."""
-        text = adapter.tokenizer.apply_chat_template(
+        text = adapter.encoder.tokenizer.apply_chat_template(
             messages, tokenize=False, add_generation_prompt=asked, **used)
-        count, = adapter.encode_images([PICTURE])[1]
+        count, = adapter.family.read_pictures([PICTURE])[1]
         assert text.count('<|image_pad|>') == 1
-        return adapter.tokenizer.encode(text.replace('<|image_pad|>', '<|image_pad|>' * count),
-                                        add_special_tokens=False)
+        return adapter.encoder.tokenizer.encode(
+            text.replace('<|image_pad|>', '<|image_pad|>' * count), add_special_tokens=False)
 
     return adapter, written
 
 
 def ids_of(adapter, turns, for_generation):
-    batch = adapter.encode([PICTURE], [turns], for_generation)
+    batch = adapter.encoder.encode([PICTURE], [turns], for_generation)
     return batch['input_ids'][0].tolist(), batch.get('labels')
 
 
@@ -88,7 +88,7 @@ def test_a_prompt_is_the_official_one(case):
     asked = written([message('user', PROMPT, True)], True)
     assert ids_of(adapter, [(PROMPT, None)], True)[0] == asked
     ids, labels = ids_of(adapter, [(PROMPT, ANSWER)], False)
-    answer = [*adapter._ids(ANSWER), adapter.tokenizer.eos_token_id]
+    answer = [*adapter.encoder.ids_of_text(ANSWER), adapter.encoder.tokenizer.eos_token_id]
     assert ids[:len(asked)] == asked and ids[len(asked):][:len(answer)] == answer
     assert labels[labels != -100].tolist() == answer
 
@@ -100,12 +100,12 @@ def test_a_conversation_goes_on_as_the_official_one(case):
     found = ids_of(adapter, [(PROMPT, ANSWER), (SECOND, None)], True)[0]
     ids, labels = ids_of(adapter, [(PROMPT, ANSWER), (SECOND, '[]')], False)
     assert ids[:len(found)] == found
-    if adapter._template[-1].endswith(' '):  # a token of its own here, so that answers are trained
-        found, asked = map(adapter.tokenizer.decode, (found, asked))
+    if adapter.encoder.frame.middle.endswith(' '):  # a token of its own here, so that answers are trained
+        found, asked = map(adapter.encoder.tokenizer.decode, (found, asked))
     assert found == asked
-    end = adapter.tokenizer.eos_token_id
-    assert labels[labels != -100].tolist() == [*adapter._ids(ANSWER), end,
-                                               *adapter._ids('[]'), end]
+    end = adapter.encoder.tokenizer.eos_token_id
+    assert labels[labels != -100].tolist() == [*adapter.encoder.ids_of_text(ANSWER), end,
+                                               *adapter.encoder.ids_of_text('[]'), end]
 
 
 @pytest.mark.parametrize('kwargs, opening, lines', [
@@ -113,11 +113,11 @@ def test_a_conversation_goes_on_as_the_official_one(case):
     (dict(enable_thinking=True), 'assistant\n<think>\n', 1)])
 def test_an_open_thought_is_closed_unless_told(kwargs, opening, lines, tmp_path, monkeypatch):
     said = []
-    monkeypatch.setattr('simpleseg_mm.models.backbones.base.print_log',
+    monkeypatch.setattr('simpleseg_mm.models.chat.print_log',
                         lambda line, logger: said.append(line))
     adapter = build(processor=folder_with(THINKING, tmp_path), chat_template_kwargs=kwargs).mllm
     ids, _ = ids_of(adapter, [(PROMPT, None)], True)
-    assert adapter.tokenizer.decode(ids).endswith(opening)
+    assert adapter.encoder.tokenizer.decode(ids).endswith(opening)
     assert sum('enable_thinking' in line or 'thought' in line for line in said) == lines
 
 
@@ -128,7 +128,7 @@ PLAIN = packaged('nano').joinpath('chat_template.jinja').read_text()
     ('{{ raise_exception("no") }}', 'cannot be used: no'),
     ('{% for m in messages %}', 'cannot be used'), ('nothing', 'does not write what is said'),
     ('{{ undefined.x.y }}', 'cannot be used'),
-    (PLAIN.replace('<|im_end|>', ''), 'must end an answer with the end token'),
+    (PLAIN.replace('<|im_end|>', ''), 'must end an answer with a special token'),
     (PLAIN + '{{ messages | length }}', 'begins a conversation, or an answer, by what follows'),
     ('<|image_pad|>' + PLAIN, 'writes 2 times .* for one picture')])
 def test_templates_that_cannot_be_used(template, message, tmp_path):

@@ -61,17 +61,17 @@ class Interrupted:
 @pytest.mark.parametrize('for_generation', [False, True])
 def test_a_thread_that_encodes_beside_changes_nothing(name, for_generation):
     images, turns = BATCHES[0]
-    expected = build(name).mllm.encode(images, turns, for_generation)
+    expected = build(name).mllm.encoder.encode(images, turns, for_generation)
     adapter, written = build(name).mllm, []
 
     def beside():
-        adapter.encode(*BATCHES[1], not for_generation)
+        adapter.encoder.encode(*BATCHES[1], not for_generation)
         adapter._spelling  # which asks the tokenizer as well
 
     for value in list(vars(adapter).values()):
         if hasattr(value, '_tokenizer'):
             value._tokenizer = Interrupted(value._tokenizer, beside, written)
-    assert_same(expected, adapter.encode(images, turns, for_generation))
+    assert_same(expected, adapter.encoder.encode(images, turns, for_generation))
     assert not written
 
 
@@ -80,7 +80,7 @@ def test_a_thread_that_encodes_beside_changes_nothing(name, for_generation):
 def test_first_steps_on_four_threads_are_all_the_same(name, rounds, monkeypatch):
     """Adapters that were just built, on one network; each encodes four batches at once."""
     adapter = build(name).mllm
-    expected = [adapter.encode(*batch) for batch in BATCHES]
+    expected = [adapter.encoder.encode(*batch) for batch in BATCHES]
     monkeypatch.setattr(AutoModelForImageTextToText, 'from_config', lambda *_, **__: adapter.hf)
     monkeypatch.setattr('simpleseg_mm.models.backbones.base.patches_as_rows', lambda hf: None)
     switches = sys.getswitchinterval()
@@ -103,13 +103,13 @@ def test_first_steps_on_four_threads_are_all_the_same(name, rounds, monkeypatch)
 # --- the prompt before the first update -------------------------------------------------------
 def spelt(adapter):
     """The template's texts as characters, as a switched tokenizer gave them."""
-    return tuple(adapter._ids(part) for part in adapter._template)
+    return tuple(adapter.encoder.ids_of_text(part) for part in adapter._template)
 
 
 def another(adapter):
     """The template of another conversation."""
     before, after, middle, *rest = adapter._skeleton
-    return (before + adapter._ids('Answer. '), after, middle, *rest)
+    return (before + adapter.encoder.ids_of_text('Answer. '), after, middle, *rest)
 
 
 @pytest.mark.parametrize('name', NAMES)
@@ -138,7 +138,7 @@ def test_a_prompt_that_is_not_the_templates_is_refused(name, wrong, match, call)
 def test_odd_prompts_pass(name, prompt):
     adapter = build(name).mllm
     for for_generation in (False, True):
-        adapter.encode([picture(56, 56)], [[(prompt, '[]')]], for_generation)
+        adapter.encoder.encode([picture(56, 56)], [[(prompt, '[]')]], for_generation)
     assert not adapter._unchecked
 
 
@@ -152,6 +152,6 @@ def test_odd_prompts_pass(name, prompt):
         pad_type_id=0, pad_token='<|endoftext|>')))])
 def test_what_a_folder_sets_in_its_tokenizer_changes_nothing(family, file, change, tmp_path):
     name = f'{family}_random'
-    expected = build(name).mllm.encode(*BATCHES[0])
+    expected = build(name).mllm.encoder.encode(*BATCHES[0])
     other = build(name, processor=folder_of(family, tmp_path, file, change)).mllm
     assert_same(expected, other.encode(*BATCHES[0]))

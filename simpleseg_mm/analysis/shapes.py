@@ -5,7 +5,7 @@ import torch
 from mmengine.config import Config
 from torch import nn
 
-from ..models.backbones.base import MLLMAdapter
+from ..models import MLLM
 from ..registry import MODELS
 from .quantized import QuantizedLinear
 
@@ -71,7 +71,7 @@ def build_on_meta(model: dict):
     return model
 
 
-def _quantize(adapter: MLLMAdapter, keys: dict) -> None:
+def _quantize(adapter: MLLM, keys: dict) -> None:
     """Puts stand-ins where transformers would put layers of bitsandbytes."""
     for name, module in list(adapter.hf.named_modules()):
         if (type(module) is nn.Linear and adapter.part_of(name) == 'llm' and 'lora_' not in name

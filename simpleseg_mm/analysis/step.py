@@ -15,7 +15,7 @@ from ..engine import launch
 from ..engine.optimizers import MuonAdamW, orthogonalize
 from ..engine.rl_loop import prompts_an_update
 from ..models import losses
-from ..models.backbones.base import num_values
+from ..models.trainable import num_values
 from ..models.sampling import Sampling, draw
 from ..rl import PolicyObjective
 from .batch import Batch, question, sampling_of
@@ -119,9 +119,9 @@ def rehearse(cfg: Config, batch: Batch, processes: int = 1, on_gpu: bool = True,
                 measured.batch_tokens = _rehearse_sft(
                     rehearsal, model, image, batch, phases, trained,
                     cfg.train_dataloader.batch_size, accumulated > 1)
-    encoded = mllm.encode([image], [training_turns(mllm, batch, 0)])
+    encoded = mllm.encoder.encode([image], [training_turns(mllm, batch, 0)])
     measured.sample_tokens = encoded['input_ids'].shape[1]
-    measured.visual_tokens = int((encoded['input_ids'] == mllm.image_token_id).sum())
+    measured.visual_tokens = int((encoded['input_ids'] == mllm.family.image_token_id).sum())
     return measured
 
 
@@ -136,7 +136,8 @@ def _census(model: nn.Module) -> Measured:
     layers = [_size(layer) for layer in _layers(mllm.hf)]
     total = _size(model)
     return Measured(
-        parts=parts, weights=total[0], trained=total[1], packing=mllm.packing,
+        parts=parts, weights=total[0], trained=total[1],
+        packing='packed_rows' in mllm.acceleration.on,
         trained_count=sum(p.numel() for p in parameters if p.requires_grad),
         layer=max(layers), root=tuple(all_ - sum(column)
                                       for all_, column in zip(total, zip(*layers))))
@@ -185,10 +186,10 @@ def training_turns(mllm, batch: Batch, row: int) -> list[tuple]:
     """A conversation of a row; all but the first row are a token shorter, so that there is
     padding, as there always is, and begin with another digit, as they share no more than the
     prompt."""
-    first, filler = (mllm.tokenizer.encode(text, add_special_tokens=False)[:1]
+    first, filler = (mllm.encoder.tokenizer.encode(text, add_special_tokens=False)[:1]
                      for text in (str(row % 10), '1'))
     answer = (first + filler * (batch.longest - 2 - (row > 0))
-              + [mllm.tokenizer.eos_token_id])[-(batch.longest - (row > 0)):]
+              + [mllm.encoder.tokenizer.eos_token_id])[-(batch.longest - (row > 0)):]
     return [(question(), answer)] * batch.turns
 
 
@@ -223,7 +224,7 @@ def _rehearse_rl(rehearsal, cfg, model, image, batch, phases, trained, reference
         _blank_gradients(rehearsal, trained)
     pictures = [image.clone() for _ in range(rows)]  # the most that there can be
     images = ([pictures[min((row + learnt - 1) // learnt, of_update - 1)] for row in range(rows)]
-              if mllm.packing else pictures)
+              if mllm.shares_images else pictures)
     turns = [training_turns(mllm, replace(batch, turns=1), row) for row in range(rows)]
 
     def log_probs():
@@ -247,11 +248,12 @@ def _rehearse_rl(rehearsal, cfg, model, image, batch, phases, trained, reference
 def _rehearse_generation(rehearsal, mllm, image, prompts: int, group: int, new_tokens: int,
                          sampling: Sampling | None = None) -> Phase:
     """Prefill, then one token with a cache; the cache is then counted at its full length."""
-    batch = mllm.encode([image] * prompts, [[(question(), None)]] * prompts, for_generation=True)
+    batch = mllm.encoder.encode([image] * prompts, [[(question(), None)]] * prompts,
+                                for_generation=True)
     length = batch['input_ids'].shape[1]
-    with mllm.generating():
+    with mllm.writer.generating():
         with rehearsal.phase() as prefill:
-            hidden, cache, position = mllm.prefill(batch)
+            hidden, cache, position = mllm.writer.prefill(batch)
         if group > 1:
             cache.batch_repeat_interleave(group)
         full = bytes_of(_cached(cache)) * (length + new_tokens) // length
@@ -261,8 +263,8 @@ def _rehearse_generation(rehearsal, mllm, image, prompts: int, group: int, new_t
         with rehearsal.phase() as decode:
             rows = hidden.repeat_interleave(group, 0)
             tokens = draw(mllm.logits(rows), torch.ones(len(rows)), sampling or Sampling())
-            mllm.decode(tokens[:, None], mask, position.repeat_interleave(group, 0)[:, None],
-                        cache)
+            position = position.repeat_interleave(group, 0)[:, None]
+            mllm.writer.decode(tokens[:, None], mask, position, cache)
     logits = decode.peak.get('logits', 0)
     decode.peak['activations'] = max(decode.total - before - logits, 0)
     # Each layer's cache is copied when it grows.

@@ -159,7 +159,7 @@ class SimpleSegInferencer(BaseInferencer):
 
         def on_tokens(row: int, token_ids: Sequence[int]) -> bool | None:
             written[row].extend(token_ids)
-            return on_text(row, self.model.mllm._read(written[row]).text)
+            return on_text(row, self.model.mllm.writer.read(written[row]).text)
 
         return [result for *_, result in self._answer(queries, on_tokens=on_tokens)]
 

@@ -14,7 +14,7 @@ from ..engine.launch import find_checkpoint
 from ..engine.hooks import GrammarHook, TrainableCheckpointHook
 from ..files import check_folder, load_json
 from ..models import KimiVL, QwenVL
-from ..models.backbones.base import locate
+from ..models.loading import locate
 from .notes import check_note, check_stored, parse_config
 from .taught import Taught
 
@@ -166,10 +166,10 @@ def _config_of_folder(folder: str) -> Config:
             test_dataloader=dict(dataset=dict(query=said['query'])),
             visualizer=dict(type='SimpleSegVisualizer'),
             **({'taught': said['taught']} if 'taught' in said else {})))
-    if kind not in (*QwenVL.families, *KimiVL.families):
+    if kind not in (*QwenVL.model_types, *KimiVL.model_types):
         raise ValueError(f'{folder} holds a {kind}; a Qwen-VL or a converted Kimi-VL is loaded '
                          'without a config')
-    return _released('kimivl' if kind in KimiVL.families else 'qwen25vl', folder)
+    return _released('kimivl' if kind in KimiVL.model_types else 'qwen25vl', folder)
 
 
 def _released(family: str, pretrained: str) -> Config:

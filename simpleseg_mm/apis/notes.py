@@ -5,15 +5,13 @@ beforehand. The registries would import whatever a dotted name leads to, and MME
 config that it stores in a checkpoint.
 """
 import ast
-import inspect
 import math
 from collections.abc import Callable, Iterator, Mapping
 from reprlib import repr as short
 from typing import Any
 
-from ..models import MLLMAdapter
 from ..polygon import PolygonCodec
-from ..registry import MODELS, TRANSFORMS
+from ..registry import FAMILIES, TRANSFORMS
 
 #: characters of a stored config that are read
 MAX_CONFIG = 1 << 20
@@ -88,7 +86,7 @@ _TRAINED = dict(
     quantization=_or_none(_plain_mapping), gradient_checkpointing=lambda v: _flag(v) or _number(v),
     attn_implementation=_one_of('sdpa', 'eager', 'flash_attention_2', 'flash_attention_3',
                                 'flex_attention'),
-    packing=_or_none(_flag), fused=_flag)
+    acceleration=_names)
 _GENERATION = dict(
     max_new_tokens=_whole(1, 1 << 16), min_new_tokens=_or_none(_whole(0, 1 << 16)),
     do_sample=_flag, draft=_flag, constrain=_flag, inherit=_flag, num_beams=_whole(1, 64),
@@ -202,15 +200,10 @@ def _literal(node: ast.expr) -> Any:
 
 def _check_adapter(mllm: Any, known: dict[str, Allowed], where: str, place: str) -> None:
     kind = mllm.get('type') if isinstance(mllm, Mapping) else None
-    adapter = MODELS.module_dict.get(kind) if _text(kind) else None
-    if not (inspect.isclass(adapter) and issubclass(adapter, MLLMAdapter)):
-        _refuse(where, f'{place}.type', kind, f'one of {", ".join(_adapters())}')
+    families = FAMILIES.module_dict
+    if not (_text(kind) and kind in families):
+        _refuse(where, f'{place}.type', kind, f'one of {", ".join(sorted(families))}')
     _check(mllm, dict(known, type=_text), where, place)
-
-
-def _adapters() -> list:
-    return sorted(name for name, kind in MODELS.module_dict.items()
-                  if inspect.isclass(kind) and issubclass(kind, MLLMAdapter))
 
 
 def _check_query(query: Any, where: str, place: str) -> None:

@@ -20,7 +20,7 @@ from mmengine.runner import IterBasedTrainLoop
 from torch import Tensor
 
 from ..files import replacing
-from ..models.backbones.writing import Generated
+from ..models.writer import Generated
 from ..models.simpleseg import answer_form
 from ..registry import LOOPS, REWARDS, ROLLOUTS
 from ..rl import PolicyObjective, Rewards, group_advantages, max_variance_subset
@@ -242,7 +242,7 @@ class RLTrainLoop(IterBasedTrainLoop):
                 if experience.learnt_PG[p, g]
                 and experience.answers[p][g].token_ids]  # else nothing was decided
         mllm = self.model.mllm
-        if not mllm.packing:
+        if 'packed_rows' not in mllm.acceleration.on:
             rows.sort(key=lambda row: -experience.answers[row[0]][row[1]].num_tokens)
         device = mllm.device
         micros = [

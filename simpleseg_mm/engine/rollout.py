@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from torch import Tensor
 
 from .. import stopping
-from ..models.backbones.writing import Generated
+from ..models.writer import Generated
 from ..models.sampling import Sampling
 from ..registry import ROLLOUTS
 

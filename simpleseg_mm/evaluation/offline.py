@@ -8,7 +8,7 @@ from mmengine.registry import DefaultScope
 from mmengine.utils import track_iter_progress
 
 from ..models import SimpleSeg
-from ..models.backbones.writing import Generated
+from ..models.writer import Generated
 from ..registry import DATASETS
 from .base import check_metric_names
 from .text_dump import match_rows, read_text_rows

@@ -16,9 +16,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .cache import memory_of
 from .guide import NEAR
-from .transfer import sent
+from .to_device import to_device
 
 #: Called with the number of an answer (b * G + g) and the ids that were added to it.
 OnTokens = Callable[[int, Sequence[int]], bool | None]
@@ -66,7 +65,7 @@ class Answer:
 
 
 @torch.no_grad()
-def write_answers(mllm, batch: dict, choose: Callable, limit: int, group_size: int = 1,
+def write_answers(writer, batch: dict, choose: Callable, limit: int, group_size: int = 1,
                   guides: Sequence = (), draft: bool = True, constrain: bool = False,
                   on_tokens: OnTokens | None = None) -> list[Answer]:
     """B * G answers, answer g of prompt b at ``b * G + g``.
@@ -74,8 +73,8 @@ def write_answers(mllm, batch: dict, choose: Callable, limit: int, group_size: i
     The prompts are read once and their cache is repeated; answers that have ended leave the batch.
 
     Args:
-        mllm: the adapter, in eval mode.
-        batch: of B left-padded prompts, from ``mllm.encode(..., for_generation=True)``.
+        writer: its network is in eval mode.
+        batch: of B left-padded prompts, from ``Encoder.encode(..., for_generation=True)``.
         choose: ``Likeliest`` or ``Drawn``.
         limit: tokens at which an answer is cut, its end token included.
         group_size: G.
@@ -87,43 +86,41 @@ def write_answers(mllm, batch: dict, choose: Callable, limit: int, group_size: i
     guides = guides or [None] * len(batch['input_ids'])
     answers = [Answer(b * group_size + g, guide) for b, guide in enumerate(guides)
                for g in range(group_size)]
-    hidden_BD, cache, position_B = mllm.prefill(batch)
+    hidden_BD, kv_cache, position_B = writer.prefill(batch)
     prompts = torch.arange(len(guides), device=hidden_BD.device).repeat_interleave(group_size)
-    memory = memory_of(cache, batch['attention_mask'], prompts,
-                       mllm.hf.config.get_text_config()._attn_implementation,
-                       mllm.passes_run if mllm.can_replay else None)
-    del cache
+    cache = writer.network.cache(kv_cache, batch['attention_mask'], prompts)
+    del kv_cache
     first = position_B.repeat_interleave(group_size).tolist()
-    stops = set(mllm.stop_tokens)
-    banned = torch.tensor(mllm.banned_tokens, dtype=torch.long, device=hidden_BD.device)
+    stops = set(writer.stop_tokens)
+    banned = torch.tensor(writer.banned_tokens, dtype=torch.long, device=hidden_BD.device)
     for answer in answers:
         answer.states = [answer.guide.start if answer.guide else None]
         answer.run = [-1]  # stands for the end of the prompt, which has been read
     hidden_ND = first_ND = hidden_BD[prompts]
-    placed = answers  # the rows of the memory
+    placed = answers  # the rows of the cache
     while True:
         live = [answer for answer in placed if not answer.ended]
-        kept = _choose(mllm, hidden_ND, live, choose, banned, stops, limit, constrain, on_tokens)
+        kept = _choose(writer, hidden_ND, live, choose, banned, stops, limit, constrain, on_tokens)
         if hidden_ND is not first_ND:
-            memory.close([kept.get(answer.row, 0) for answer in placed])
+            cache.close([kept.get(answer.row, 0) for answer in placed])
         live = [answer for answer in live if not answer.ended]
         if not live:
             return answers
-        if len(live) <= len(placed) * (1 - memory.ended_share):
-            memory.keep([i for i, answer in enumerate(placed) if not answer.ended])
+        if len(live) <= len(placed) * (1 - cache.ended_share):
+            cache.keep([i for i, answer in enumerate(placed) if not answer.ended])
             placed = live
         for answer in live:
-            _draft(answer, kept[answer.row], limit, draft and memory.reads_many)
+            _draft(answer, kept[answer.row], limit, draft and cache.reads_many)
         width = _width([len(answer.run) for answer in live], len(placed))
         for answer in live:
             del answer.run[width:], answer.states[width:]
-        hidden_ND = _read(mllm, memory, placed, first)
+        hidden_ND = _read(writer, cache, placed, first)
 
 
-def _choose(mllm, hidden_ND: Tensor, live: list[Answer], choose: Callable, banned: Tensor, stops,
+def _choose(writer, hidden_ND: Tensor, live: list[Answer], choose: Callable, banned: Tensor, stops,
             limit: int, constrain: bool, on_tokens: OnTokens | None) -> dict:
     """Choose after each token of the runs and take what stands: how many, by row."""
-    logits = mllm.logits(hidden_ND)
+    logits = writer.network.logits(hidden_ND)
     total = logits.logsumexp(-1)
     open_logits = logits
     places = [(answer.guide, state) for answer in live for state in answer.states]
@@ -170,7 +167,7 @@ def _only(logits_NV: Tensor, ids: Sequence[np.ndarray]) -> Tensor:
     whole vocabulary would be read twice for them."""
     size, copy_NV = logits_NV.shape[1], torch.full_like(logits_NV, -torch.inf)
     starts = np.repeat(np.arange(len(ids)) * size, [len(row) for row in ids])
-    index = sent(torch.from_numpy(starts + np.concatenate(ids)), logits_NV.device)
+    index = to_device(torch.from_numpy(starts + np.concatenate(ids)), logits_NV.device)
     copy_NV.view(-1).index_copy_(0, index, logits_NV.view(-1).index_select(0, index))
     return copy_NV
 
@@ -218,15 +215,15 @@ def _width(lengths: list[int], rows: int) -> int:
     return max(range(1, max(lengths) + 1), key=worth)
 
 
-def _read(mllm, memory, placed: list[Answer], first: list[int]) -> Tensor:
+def _read(writer, cache, placed: list[Answer], first: list[int]) -> Tensor:
     """Hidden states (N, D) after each token of the runs of the answers that have not ended."""
     runs = [[0] if answer.ended else answer.run for answer in placed]
     width = max(map(len, runs))
     tokens_RT = torch.tensor([run + [0] * (width - len(run)) for run in runs])
     start_R = torch.tensor([first[answer.row] + len(answer.tokens) - 1 for answer in placed])
-    hidden_ND = memory.read(mllm.decode, tokens_RT, start_R).flatten(0, 1)
+    hidden_ND = cache.read(writer.decode, tokens_RT, start_R).flatten(0, 1)
     real = [row * width + i for row, (answer, run) in enumerate(zip(placed, runs))
             for i in range(len(run)) if not answer.ended]
     if len(real) == len(hidden_ND):
         return hidden_ND
-    return hidden_ND.index_select(0, sent(torch.tensor(real), hidden_ND.device))
+    return hidden_ND.index_select(0, to_device(torch.tensor(real), hidden_ND.device))

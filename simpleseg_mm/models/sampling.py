@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .transfer import sent
+from .to_device import to_device
 
 #: an answer's number, its tokens, and what of its draft comes before the token to be chosen
 Prefix = tuple[int, Sequence[int], Sequence[int]]
@@ -135,4 +135,5 @@ class Drawn:
     def __call__(self, logits_NV: Tensor, prefixes: Sequence[Prefix]) -> Tensor:
         rows = [row for row, _, _ in prefixes]
         places = [len(tokens) + len(draft) for _, tokens, draft in prefixes]
-        return draw(logits_NV, sent(self.uniforms[rows, places], logits_NV.device), self.sampling)
+        uniform_N = to_device(self.uniforms[rows, places], logits_NV.device)
+        return draw(logits_NV, uniform_N, self.sampling)

@@ -12,10 +12,11 @@ from torch import Tensor
 
 from ..polygon import AnswerAutomaton, PolygonCodec, mask_to_box, parse_answer
 from ..registry import MODELS
-from .backbones.base import IGNORE
-from .backbones.writing import Generated
+from .encoder import IGNORE
 from .losses import chunked_token_logp, chunked_token_nll
+from .mllm import build_mllm
 from .sampling import Sampling
+from .writer import Generated
 
 # What a task asks for -> the kind of its answer
 _KINDS = dict(mask='rings', box='box', point='point', extreme='point')
@@ -37,7 +38,7 @@ class SimpleSeg(BaseModel):
     them by the codec that each sample names. There is no head, no decoder and no new token.
 
     Args:
-        mllm: config of an :class:`MLLMAdapter`.
+        mllm: config of an :class:`MLLM`; its ``type`` names the family.
         generation: keys of ``transformers.GenerationConfig`` for ``predict``; greedy, without
             penalties, with at most 1024 new tokens unless told (our choice; the official 512 cut
             answers at 36 vertices). What the weights' ``generation_config.json`` asks for is not
@@ -51,7 +52,7 @@ class SimpleSeg(BaseModel):
     def __init__(self, mllm: dict, generation: dict | None = None, loss_chunk: int = 512,
                  data_preprocessor: dict | None = None, init_cfg: dict | None = None):
         super().__init__(data_preprocessor=data_preprocessor or AsLoaded(), init_cfg=init_cfg)
-        self.mllm = MODELS.build(mllm)
+        self.mllm = build_mllm(mllm)
         self.generation = {'do_sample': False, 'max_new_tokens': 1024,
                            **self._inherited(generation or {}), **(generation or {})}
         self.generation.pop('inherit', None)
@@ -107,7 +108,7 @@ class SimpleSeg(BaseModel):
 
     def encode(self, inputs: list[Tensor], data_samples: Sequence) -> dict[str, Tensor]:
         """The batch as ``loss`` gives it to the network, where the network is: in rows without
-        padding where ``mllm.packing`` is on; see :meth:`_prepared`."""
+        padding where the measure 'packed_rows' is on; see :meth:`_prepared`."""
         batch = self._encode(inputs, data_samples)
         return self._prepared(batch, _of_answers(batch))
 
@@ -138,7 +139,8 @@ class SimpleSeg(BaseModel):
 
     def encode_answers(self, images: list[Tensor], conversations: Sequence) -> dict[str, Tensor]:
         """The batch as ``log_probs`` gives it to the network, where the network is."""
-        batch = self.mllm.encode(images, conversations, share_images=True)
+        batch = self.mllm.encoder.encode(images, conversations,
+                                         share_images=self.mllm.shares_images)
         mask = _of_answers(batch)
         return self._prepared(batch, mask, answer_mask=mask,
                               answer_slots=mask.flatten().nonzero().squeeze(1))
@@ -169,17 +171,17 @@ class SimpleSeg(BaseModel):
 
     def _prepared(self, batch: dict[str, Tensor], mask: Tensor, **more: Tensor
                   ) -> dict[str, Tensor]:
-        """An encoded batch packed, and on the network's device, with ``answer_tokens`` (N,), the
-        tokens that belong to answers, row after row, and ``answer_places`` (N,): whose states they
-        follow from. The device is never asked for them: whoever asks waits for all that it still
-        has to do.
+        """An encoded batch laid out for training, and on the network's device, with
+        ``answer_tokens`` (N,), the tokens that belong to answers, row after row, and
+        ``answer_places`` (N,): whose states they follow from. The device is never asked for them:
+        whoever asks waits for all that it still has to do.
 
         Args:
             mask: (B, T - 1), :func:`_of_answers` of the batch.
             more: goes to the device beside it.
         """
-        packed, places = self.mllm.pack(batch)
-        return self.mllm.to_device(dict(packed, answer_tokens=batch['labels'][:, 1:][mask],
+        laid_out, places = self.mllm.lay_out(batch)
+        return self.mllm.to_device(dict(laid_out, answer_tokens=batch['labels'][:, 1:][mask],
                                         answer_places=places[:, :-1][mask], **more))
 
     def _answers(self, batch: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
@@ -188,7 +190,7 @@ class SimpleSeg(BaseModel):
         return hidden.index_select(0, batch['answer_places']), batch['answer_tokens']
 
     def _encode(self, inputs: list[Tensor], data_samples: Sequence) -> dict[str, Tensor]:
-        return self.mllm.encode(inputs, [sample.turns for sample in data_samples])
+        return self.mllm.encoder.encode(inputs, [sample.turns for sample in data_samples])
 
     # --- inference ----------------------------------------------------------------------------
     @torch.no_grad()
@@ -229,21 +231,22 @@ class SimpleSeg(BaseModel):
         draft, constrain = options.pop('draft', True), options.pop('constrain', False)
         if constrain and forms is None:
             raise ValueError('constrain=True needs `forms`: the grammar of each answer')
-        guides = self.mllm.guides(forms, constrain) if forms and (draft or constrain) else ()
-        return self.mllm.generate(batch, guides=guides, constrain=constrain, draft=draft,
-                                  **options)
+        writer = self.mllm.writer
+        guides = writer.guides(forms, constrain) if forms and (draft or constrain) else ()
+        return writer.generate(batch, guides=guides, constrain=constrain, draft=draft, **options)
 
     def sample(self, images: list[Tensor], prompts: Sequence[str], group_size: int,
                seeds: Sequence[Sequence[int]], sampling: Sampling,
                forms: Sequence | None = None, **options) -> list[list[Generated]]:
-        """``group_size`` sampled answers to one prompt a picture; see ``MLLMAdapter.sample``.
+        """``group_size`` sampled answers to one prompt a picture; see ``Writer.sample``.
         With ``forms``, as in :meth:`answer`, the same answers are written in fewer passes."""
-        guides = self.mllm.guides(forms, constrain=False) if forms else ()
-        return self.mllm.sample(self._prompted(images, prompts), group_size, seeds, sampling,
-                                guides=guides, **options)
+        writer = self.mllm.writer
+        guides = writer.guides(forms, constrain=False) if forms else ()
+        return writer.sample(self._prompted(images, prompts), group_size, seeds, sampling,
+                             guides=guides, **options)
 
     def _prompted(self, images: list[Tensor], prompts: Sequence[str]) -> dict[str, Tensor]:
-        return self.mllm.encode(images, [[(prompt, None)] for prompt in prompts],
+        return self.mllm.encoder.encode(images, [[(prompt, None)] for prompt in prompts],
                                 for_generation=True)
 
     @staticmethod
@@ -281,15 +284,15 @@ class SimpleSeg(BaseModel):
                                              batch['attention_mask'])]
 
     def _describe(self, ids: list[int], labels: list[int]) -> str:
-        text, i = '', 0
+        text, i, family = '', 0, self.mllm.family
         while i < len(ids):
             end = i + 1
-            while end < len(ids) and _same_run(ids, labels, i, end, self.mllm.image_token_id):
+            while end < len(ids) and _same_run(ids, labels, i, end, family.image_token_id):
                 end += 1
-            if ids[i] == self.mllm.image_token_id:
-                text += f'{self.mllm.image_token}x{end - i}'
+            if ids[i] == family.image_token_id:
+                text += f'{family.image_token}x{end - i}'
             else:
-                part = self.mllm.tokenizer.decode(ids[i:end])
+                part = self.mllm.encoder.tokenizer.decode(ids[i:end])
                 text += f'⟦{part}⟧' if labels[i] != IGNORE else part
             i = end
         return text

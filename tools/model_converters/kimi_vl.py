@@ -25,7 +25,7 @@ def main() -> None:
     if args.original and not args.back:
         parser.error('--original goes with --back')
     from simpleseg_mm.engine import launch  # these take seconds to load: not for --help
-    from simpleseg_mm.models.backbones.kimi_checkpoint import to_released, to_transformers
+    from simpleseg_mm.models.families.kimi_checkpoint import to_released, to_transformers
     shard_bytes = int(args.shard_gib * 2 ** 30)
     with launch.one_line_errors():
         if args.back:

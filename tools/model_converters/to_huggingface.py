@@ -107,10 +107,11 @@ def export(args: argparse.Namespace, cfg: Config) -> None:
     if args.dtype:
         for parameter in adapter.hf.parameters():  # buffers, as a router's bias, keep their own
             parameter.data = parameter.data.to(getattr(torch, args.dtype))
-    adapter.hf.save_pretrained(args.out, save_original_format=adapter.saves_original_format)
-    replace_json(Path(args.out, 'generation_config.json'), adapter.generation_settings(), indent=2)
-    adapter.tokenizer.save_pretrained(args.out)
-    adapter.image_processor.save_pretrained(args.out)
+    adapter.hf.save_pretrained(args.out, save_original_format=adapter.family.saves_original_format)
+    replace_json(Path(args.out, 'generation_config.json'), adapter.writer.generation_settings(),
+                 indent=2)
+    adapter.encoder.tokenizer.save_pretrained(args.out)
+    adapter.family.image_processor.save_pretrained(args.out)
     if note is not None:
         replace_json(Path(args.out, NOTE), note, indent=2)
     print(f'{args.out}: {type(adapter.hf).__name__}, {adapter.hf.num_parameters():,} parameters, '

@@ -17,7 +17,8 @@ from transformers import PreTrainedTokenizerFast
 from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
 
 from simpleseg_mm.datasets import refshapes, templates
-from simpleseg_mm.models.backbones.kimi import KIMI_SPLIT, Kimi_K25ImageProcessorPil
+from simpleseg_mm.models.families.kimi_checkpoint import KIMI_SPLIT
+from simpleseg_mm.models.families.kimi_pictures import Kimi_K25ImageProcessorPil
 
 #: Qwen's split into words, numbers and punctuation, with numbers of at most two digits
 QWEN_SPLIT = (r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,2}|"

@@ -3,6 +3,6 @@
 # configs/simpleseg/nano_pretrain_refshapes.py
 model = dict(
     type='SimpleSeg',
-    mllm=dict(type='QwenVL', pretrained='simpleseg_mm://nano', packing=True),
+    mllm=dict(type='QwenVL', pretrained='simpleseg_mm://nano'),
     generation=dict(max_new_tokens=160),
     loss_chunk=4096)  # logits of its 1,024 tokens take little

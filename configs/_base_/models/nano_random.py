@@ -4,7 +4,6 @@ model = dict(
     type='SimpleSeg',
     mllm=dict(
         type='QwenVL',
-        packing=True,
         processor='simpleseg_mm://nano',
         init='random',
         config=dict(

@@ -24,9 +24,19 @@ from transformers.convert_slow_tokenizer import TikTokenConverter
 from transformers.models.deepseek_v3 import DeepseekV3Config
 
 from ...files import chat_template_of, check_whole, from_folder, load_json
-from .base import check_names
-from .kimi import KIMI_SPLIT, Kimi_K25ImageProcessorPil, KimiVL
+from ..loading import check_names
+from .kimi import KimiVL
+from .kimi_pictures import Kimi_K25ImageProcessorPil
 
+#: Kimi's split of a text before byte pairs are merged: numbers of at most three digits
+KIMI_SPLIT = '|'.join([
+    r'[\p{Han}]+',
+    r"[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}&&[^\p{Han}]]*"
+    r"[\p{Ll}\p{Lm}\p{Lo}\p{M}&&[^\p{Han}]]+(?i:'s|'t|'re|'ve|'m|'ll|'d)?",
+    r"[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}&&[^\p{Han}]]+"
+    r"[\p{Ll}\p{Lm}\p{Lo}\p{M}&&[^\p{Han}]]*(?i:'s|'t|'re|'ve|'m|'ll|'d)?",
+    r'\p{N}{1,3}', r' ?[^\s\p{L}\p{N}]+[\r\n]*', r'\s*[\r\n]+', r'\s+(?!\S)', r'\s+'
+])
 END = '<|im_end|>'
 INDEX = 'model.safetensors.index.json'
 _LAYER = r'^model\.vision_tower\.layers\.(\d+)\.'

@@ -1,33 +1,12 @@
-"""Kimi-VL in transformers' own classes (``kimi_k25``): MoonViT, a projector, DeepSeek-V3's MoE.
-
-The released folders hold remote code and another layout: convert them once with
-``tools/model_converters/kimi_vl.py``.
-"""
+"""Kimi-VL's pictures by PIL."""
 import math
-from collections.abc import Sequence
-from functools import cached_property
 
 import numpy as np
-from torch import Tensor
 from transformers import BatchFeature
 from transformers.image_processing_backends import PilBackend
 from transformers.image_utils import (IMAGENET_STANDARD_MEAN, IMAGENET_STANDARD_STD,
                                       PILImageResampling, SizeDict)
 from transformers.processing_utils import ImagesKwargs
-
-from ...files import from_folder
-from ...registry import MODELS
-from .base import MLLMAdapter
-
-#: Kimi's split of a text before byte pairs are merged: numbers of at most three digits
-KIMI_SPLIT = '|'.join([
-    r'[\p{Han}]+',
-    r"[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}&&[^\p{Han}]]*"
-    r"[\p{Ll}\p{Lm}\p{Lo}\p{M}&&[^\p{Han}]]+(?i:'s|'t|'re|'ve|'m|'ll|'d)?",
-    r"[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}&&[^\p{Han}]]+"
-    r"[\p{Ll}\p{Lm}\p{Lo}\p{M}&&[^\p{Han}]]*(?i:'s|'t|'re|'ve|'m|'ll|'d)?",
-    r'\p{N}{1,3}', r' ?[^\s\p{L}\p{N}]+[\r\n]*', r'\s*[\r\n]+', r'\s+(?!\S)', r'\s+'
-])
 
 
 class KimiImagesKwargs(ImagesKwargs, total=False):
@@ -86,40 +65,3 @@ class Kimi_K25ImageProcessorPil(PilBackend):
             grids.append([1, rows, columns])
         return BatchFeature(dict(pixel_values=np.concatenate(parts).astype(np.float32),
                                  image_grid_thw=np.array(grids)), return_tensors)
-
-
-@MODELS.register_module()
-class KimiVL(MLLMAdapter):
-    """Adapter for Kimi-VL; arguments as in :class:`MLLMAdapter`.
-
-    ``min_pixels`` and ``max_pixels`` bound the area of the picture before it is padded to whole
-    visual tokens of 28 x 28 pixels: it can then exceed ``max_pixels`` by a row and a column of
-    tokens. Pictures are never enlarged unless ``min_pixels`` says so.
-    """
-    parts = dict(vision=('model.vision_tower.', ), projector=('model.mm_projector.', ),
-                 llm=('model.language_model.', 'lm_head.'))
-    families = ('kimi_k25', )
-    saves_original_format = False  # transformers 5.23 could not read what it writes by it
-    image_token = '<|media_pad|>'
-    image_markup = '<|media_start|>image<|media_content|><|media_pad|><|media_end|>'
-
-    def build_image_processor(self, folder: str, min_pixels: int | None,
-                              max_pixels: int | None) -> Kimi_K25ImageProcessorPil:
-        processor = from_folder(Kimi_K25ImageProcessorPil.from_pretrained, folder)
-        if min_pixels is not None:
-            processor.min_patches = min_pixels // processor.patch_size ** 2
-        if max_pixels is not None:
-            processor.max_patches = max_pixels // processor.patch_size ** 2
-        return processor
-
-    def encode_images(self, images: Sequence[Tensor]) -> tuple[dict[str, Tensor], list[int]]:
-        visual = self.image_processor(images=[image.cpu() for image in images],
-                                      return_tensors='pt')
-        visual['pixel_values'] = visual['pixel_values'].to(self.hf.dtype)
-        merge = self.image_processor.merge_size ** 2
-        return dict(visual), (visual['image_grid_thw'].prod(-1) // merge).tolist()
-
-    @cached_property
-    def banned_tokens(self) -> list[int]:
-        vocabulary = self.tokenizer.get_vocab()
-        return sorted(i for name, i in vocabulary.items() if name.startswith('<|media_'))

@@ -1,18 +1,21 @@
-"""How the network of an adapter writes answers: by our own loop, or by transformers'."""
+"""How a network writes answers: by our own loop, or by transformers'."""
 import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from ...polygon import AnswerAutomaton
-from ..decoding import Answer, OnTokens, write_answers
-from ..generation import greedy_rules
-from ..guide import Guide, Spelling
-from ..sampling import Drawn, Likeliest, Sampling
+from ..polygon import AnswerAutomaton
+from .decoding import Answer, OnTokens, write_answers
+from .encoder import Encoder
+from .generation import greedy_rules
+from .guide import Guide, Spelling
+from .network import Network
+from .sampling import Drawn, Likeliest, Sampling
 
 
 @dataclass(frozen=True)
@@ -43,66 +46,74 @@ class Generated:
         return sum(map(math.exp, logps)) / len(logps) if logps else math.nan
 
 
-class AnswerWriter:
-    """The half of :class:`MLLMAdapter` that writes answers.
+class Writer:
+    """Writes answers with a network: greedy or sampled, with drafts and constraints.
 
-    Of the other it uses the network ``hf``, its ``head_weight``, ``tokenizer``, ``device``,
-    ``to_device``, ``_run``, ``_ids`` and the special tokens.
+    Args:
+        network: reads prompts and answers.
+        encoder: knows the tokens.
     """
 
+    def __init__(self, network: Network, encoder: Encoder) -> None:
+        self.network, self.encoder = network, encoder
+        self._guides: dict[AnswerAutomaton, Guide] = {}
+
+    @property
+    def banned_tokens(self) -> list[int]:
+        """Ids that break the network when written."""
+        return self.encoder.family.banned_tokens
+
+    @property
+    def stop_tokens(self) -> list[int]:
+        """Every id that ends an answer: the encoder's and the generation config's."""
+        listed = self.network.hf.generation_config.eos_token_id
+        listed = listed if isinstance(listed, list) else [listed]
+        size = self.network.hf.get_input_embeddings().num_embeddings
+        return sorted({*self.encoder.end_token_ids,
+                       *(i for i in listed if type(i) is int and 0 <= i < size)})
+
+    def generation_settings(self) -> dict[str, Any]:
+        """Content of the ``generation_config.json`` of an exported folder, by which transformers
+        and vLLM, which knows no ``do_sample``, write what :meth:`generate` does."""
+        tokenizer = self.encoder.tokenizer
+        end = tokenizer.eos_token_id
+        return dict(bos_token_id=self.network.hf.generation_config.bos_token_id,
+                    eos_token_id=[end, *(i for i in self.stop_tokens if i != end)],
+                    pad_token_id=self.encoder.pad_token_id, do_sample=False, temperature=0.0,
+                    repetition_penalty=1.0)
+
+    # --- passes of the network ----------------------------------------------------------------
     def prefill(self, batch: dict[str, Tensor]):
         """Read left-padded prompts.
 
         Returns:
-            hidden state of each last token (B, D), the cache, and the position (B,) of the next
-            token.
+            hidden state of each last token (B, D), the KV cache, and the position (B,) of the
+            next token.
         """
-        position = batch['attention_mask'].sum(1)
-        if self._has_mrope:  # works out its positions from the mask
-            output = self._run(batch, use_cache=True)
-            position = position + self.hf.model.rope_deltas.view(-1).to(position)
-        else:
-            position_ids = (batch['attention_mask'].cumsum(1) - 1).clamp(min=0)
-            output = self._run(batch, use_cache=True, position_ids=position_ids)
-        return output.last_hidden_state[:, -1], output.past_key_values, position
+        positions = self.network.positions(batch)
+        output = self.network.run(batch, use_cache=True, position_ids=positions)
+        following = positions.amax(0) if positions.ndim == 3 else positions
+        return (output.last_hidden_state[:, -1], output.past_key_values,
+                following.amax(1) + 1)
 
-    def decode(self, tokens: Tensor, mask: Tensor, position: Tensor, cache) -> Tensor:
-        """Hidden states (R, T, D) after T more tokens a row; the cache takes them in.
+    def decode(self, tokens: Tensor, mask: Tensor, position: Tensor, cache, **more) -> Tensor:
+        """Hidden states (R, T, D) after T more tokens a row; the KV cache takes them in.
 
         Args:
             tokens: (R, T) ids.
             mask: attention mask (R, L), the new tokens included, or (R, 1, T, L).
             position: (R, T) of the new tokens.
+            more: goes to the network's attention.
         """
-        if self._has_mrope:  # time, height, width
+        hf = self.network.hf
+        if hasattr(hf.model, 'get_rope_index'):  # time, height, width
             position = position.expand(3, *position.shape)
-        decoder = self.hf.get_decoder()  # without a look for pictures, pass after pass
-        return decoder(inputs_embeds=self.hf.get_input_embeddings()(tokens), attention_mask=mask,
-                       position_ids=position, past_key_values=cache,
-                       use_cache=True).last_hidden_state
+        decoder = hf.get_decoder()  # without a look for pictures, pass after pass
+        return decoder(inputs_embeds=hf.get_input_embeddings()(tokens), attention_mask=mask,
+                       position_ids=position, past_key_values=cache, use_cache=True,
+                       **more).last_hidden_state
 
-    @cached_property
-    def passes_run(self) -> set[tuple[int, int]]:
-        """(rows, tokens) of the passes of decoding so far that can be recorded."""
-        return set()
-
-    @property
-    def can_replay(self) -> bool:
-        """Whether passes of decoding can be recorded as CUDA graphs: on a GPU, with weights that
-        lie there as they are (not split, not in few bits), and no experts to route to."""
-        text = self.hf.config.get_text_config()
-        experts = (getattr(text, name, None) for name in ('num_experts', 'n_routed_experts'))
-        return self.device.type == 'cuda' and not any(experts) and all(
-            type(p) is nn.Parameter and not hasattr(p, 'ds_id') for p in self.hf.parameters())
-
-    @property
-    def _has_mrope(self) -> bool:
-        return hasattr(self.hf.model, 'rope_deltas')
-
-    def logits(self, hidden: Tensor) -> Tensor:
-        """(..., V) float32 of hidden states (..., D)."""
-        return (hidden @ self.head_weight.T).float()
-
+    # --- grammars -----------------------------------------------------------------------------
     def guides(self, forms: Sequence[AnswerAutomaton | None], constrain: bool
                ) -> list[Guide | None]:
         """Each answer's grammar in this tokenizer's tokens; ``None`` for free text, and where the
@@ -113,27 +124,25 @@ class AnswerWriter:
         """
         for form in set(forms) - {None, *self._guides}:
             try:
-                self._guides[form] = Guide(form, self._spelling, self._ids, self.stop_tokens)
+                self._guides[form] = Guide(form, self._spelling, self.encoder.ids_of_text,
+                                           self.stop_tokens)
             except ValueError:
                 if constrain:
                     raise
         return [self._guides.get(form) for form in forms]
 
     @cached_property
-    def _guides(self) -> dict[AnswerAutomaton, Guide]:
-        return {}
-
-    @cached_property
     def _spelling(self) -> Spelling:
-        return Spelling(self.tokenizer, self.head_weight.shape[0])
+        return Spelling(self.encoder.tokenizer, self.network.head_weight.shape[0])
 
+    # --- answers ------------------------------------------------------------------------------
     def sample(self, batch: dict[str, Tensor], group_size: int,
                seeds: Sequence[Sequence[int]], sampling: Sampling, **options
                ) -> list[list[Generated]]:
         """``group_size`` sampled answers to each prompt of a left-padded batch.
 
         Args:
-            batch: from :meth:`encode` with ``for_generation``.
+            batch: from :meth:`Encoder.encode` with ``for_generation``.
             group_size: answers a prompt.
             seeds: B * group_size tuples of non-negative integers, one an answer.
             sampling: how tokens are drawn.
@@ -142,7 +151,7 @@ class AnswerWriter:
         count = len(batch['input_ids']) * group_size
         if len(seeds) != count:
             raise ValueError(f'{len(seeds)} seeds for {count} answers: give one an answer')
-        batch = self.to_device(batch)
+        batch = self.network.to_device(batch)
         with self.generating():
             written = write_answers(self, batch, Drawn(seeds, sampling), sampling.max_new_tokens,
                                     group_size, **options)
@@ -156,7 +165,7 @@ class AnswerWriter:
         """Answers to a left-padded batch, one a prompt.
 
         Args:
-            batch: from :meth:`encode` with ``for_generation``.
+            batch: from :meth:`Encoder.encode` with ``for_generation``.
             guides, draft, constrain, on_tokens: of :func:`write_answers`.
             options: keys of ``transformers.GenerationConfig``; see :func:`greedy_rules` for those
                 that leave the writing to transformers.
@@ -164,8 +173,9 @@ class AnswerWriter:
         limit = options.get('max_new_tokens')
         if limit is not None and limit < 1:
             raise ValueError(f'max_new_tokens={limit}: at least 1')
-        batch = self.to_device(batch)
-        rules = greedy_rules(self.hf.generation_config, options, batch['attention_mask'])
+        hf = self.network.hf
+        batch = self.network.to_device(batch)
+        rules = greedy_rules(hf.generation_config, options, batch['attention_mask'])
         with self.generating():
             if rules is not None:
                 choose = Likeliest(rules, batch['input_ids'])
@@ -177,34 +187,34 @@ class AnswerWriter:
                                  f'{options}')
             # Without synced_gpus: of split weights every process has all while it generates.
             banned = [*self.banned_tokens, *(options.pop('suppress_tokens', None) or ())]
-            output = self.hf.generate(
-                **batch, synced_gpus=False, pad_token_id=self.pad_token_id,
+            output = hf.generate(
+                **batch, synced_gpus=False, pad_token_id=self.encoder.pad_token_id,
                 eos_token_id=self.stop_tokens, suppress_tokens=banned,
                 use_cache=True, **options)
-        answers = [self._read(row) for row in output[:, batch['input_ids'].shape[1]:].tolist()]
+        answers = [self.read(row) for row in output[:, batch['input_ids'].shape[1]:].tolist()]
         for row, answer in enumerate(answers if on_tokens else ()):
             on_tokens(row, answer.token_ids)
         return answers
 
     @contextmanager
     def generating(self) -> Iterator[None]:
-        """Dropout off; gradient checkpointing would also forbid the cache."""
-        training = self.hf.training
-        self.hf.eval()
+        """Dropout off; gradient checkpointing would also forbid the KV cache."""
+        hf = self.network.hf
+        training = hf.training
+        hf.eval()
         try:
             yield
         finally:
-            self.hf.train(training)
+            hf.train(training)
 
-    def _read(self, ids: list[int]) -> Generated:
+    def read(self, ids: list[int]) -> Generated:
+        """The answer that ids spell, up to its end token."""
         stops = set(self.stop_tokens)
         end = next((i for i, token in enumerate(ids) if token in stops), None)
-        text = self.tokenizer.decode(ids[:end], skip_special_tokens=False,
-                                     clean_up_tokenization_spaces=False)
         written = tuple(ids if end is None else ids[:end + 1])
-        return Generated(text, len(written), end is not None, written)
+        return Generated(self.encoder.text_of(ids[:end]), len(written), end is not None, written)
 
     def _finish(self, answer: Answer) -> Generated:
-        read = self._read(answer.tokens)
+        read = self.read(answer.tokens)
         return replace(read, token_logps=tuple(answer.logps),
                        finished=read.finished and not answer.hurried)

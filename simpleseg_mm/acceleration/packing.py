@@ -18,12 +18,12 @@ class Packed:
             first sequence that has it.
         places: (B, T) where each token stands. 0 for padding.
         shared: the beginnings that stand once.
-        borders: (B + 1,) int32, where sequences begin, and N; ``None`` where some share.
+        cu_seqlens: (B + 1,) int32, where sequences begin, and N; ``None`` where some share.
     """
     order: Tensor
     places: Tensor
     shared: list[Shared]
-    borders: Tensor | None
+    cu_seqlens: Tensor | None
 
 
 def pack_rows(ids_BT: Tensor, real_BT: Tensor, pictures: Sequence[int]) -> Packed:
@@ -52,8 +52,8 @@ def pack_rows(ids_BT: Tensor, real_BT: Tensor, pictures: Sequence[int]) -> Packe
             places[row, skipped:lengths[row]] = torch.arange(start, end)
             order.append(torch.arange(skipped, lengths[row]) + row * width)
             starts.append(end)
-    borders = None if shared else torch.tensor(starts, dtype=torch.int32)
-    return Packed(torch.cat(order), places, shared, borders)
+    cu_seqlens = None if shared else torch.tensor(starts, dtype=torch.int32)
+    return Packed(torch.cat(order), places, shared, cu_seqlens)
 
 
 def _common(ids_GT: Tensor, real_GT: Tensor) -> int:

@@ -3,7 +3,7 @@ import torch
 from torch import Tensor
 
 
-def sent(tensor: Tensor, device: torch.device) -> Tensor:
+def to_device(tensor: Tensor, device: torch.device) -> Tensor:
     """The tensor on a device, without waiting. A GPU takes it in the order of its work, from
     page-locked memory; a copy from other memory would first let the GPU do all that it has."""
     if device.type != 'cuda' or tensor.is_cuda:

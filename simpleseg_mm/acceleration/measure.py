@@ -1,0 +1,120 @@
+"""What every measure that makes a network faster offers."""
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor, nn
+from transformers.modeling_layers import GradientCheckpointingLayer
+
+#: largest difference to the plain path, as a share of its largest value
+TOLERANCE = {torch.float64: 1e-9, torch.float32: 1e-4, torch.float16: 0.02, torch.bfloat16: 0.05}
+
+
+class Measure:
+    """One way to the same numbers in less time.
+
+    ``install`` may assume what ``obstacle`` has looked at, and ``remove`` leaves the network as it
+    was. A subclass touches what transformers, torch or peft do not promise to keep: any exception
+    of it keeps the measure off, and is the reason that the log gives.
+    """
+    #: names of measures that must be on
+    needs: tuple[str, ...] = ()
+    #: names of measures that must be off
+    excludes: tuple[str, ...] = ()
+    #: whether families need to name it in ``Family.acceleration``
+    of_family = False
+
+    def obstacle(self, network: nn.Module) -> str | None:
+        """Why it does not apply to a :class:`~simpleseg_mm.models.Network`; ``None``: it does."""
+        raise NotImplementedError
+
+    def install(self, network: nn.Module) -> None:
+        raise NotImplementedError
+
+    def remove(self, network: nn.Module) -> None:
+        raise NotImplementedError
+
+    def deviation(self, network: nn.Module) -> float:
+        """What it has changed, on random inputs, beside the plain path of this network: the
+        largest difference as a share of the plain path's largest value. It is on."""
+        raise NotImplementedError
+
+
+def difference(found: Tensor, plain: Tensor) -> float:
+    """Largest difference as a share of the plain values' largest."""
+    scale = float(plain.detach().abs().max()) or 1.0
+    return float((found.detach().double() - plain.detach().double()).abs().max()) / scale
+
+
+def numbers(*shape: int, like: Tensor, seed: int = 0) -> Tensor:
+    """Normal random numbers of the dtype and on the device of a tensor, the same each time."""
+    drawn = torch.randn(shape, generator=torch.Generator().manual_seed(seed))
+    return drawn.to(like.device, like.dtype)
+
+
+@contextmanager
+def first_layers(network: nn.Module) -> Iterator[None]:
+    """Within, towers have their first layer alone, dropout is off, and no gradient is kept: what
+    a measure changes is the same in every layer, and large networks are checked on slow devices.
+    """
+    training, cut = network.hf.training, []
+    for module in network.hf.modules():
+        for name, child in module.named_children():
+            if (isinstance(child, nn.ModuleList) and len(child) > 1
+                    and isinstance(child[0], GradientCheckpointingLayer)):
+                cut.append((module, name, child))
+    network.hf.eval()
+    for module, name, layers in cut:
+        setattr(module, name, layers[:1])
+    try:
+        with torch.no_grad():
+            yield
+    finally:
+        for module, name, layers in cut:
+            setattr(module, name, layers)
+        network.hf.train(training)
+
+
+class ForwardMeasure(Measure):
+    """Replaces the ``forward`` of single modules.
+
+    A subclass says which (:meth:`suits`), by which function (:meth:`forward_of`), and makes
+    inputs for the check (:meth:`inputs_of`).
+    """
+
+    def suits(self, module: nn.Module) -> bool:
+        raise NotImplementedError
+
+    def forward_of(self, module: nn.Module):
+        """A function of (module, inputs) -> outputs."""
+        raise NotImplementedError
+
+    def inputs_of(self, module: nn.Module) -> tuple[Tensor, ...]:
+        raise NotImplementedError
+
+    def _suited(self, network: nn.Module) -> list[nn.Module]:
+        return [module for module in network.hf.modules() if self.suits(module)]
+
+    def obstacle(self, network: nn.Module) -> str | None:
+        return None if self._suited(network) else 'no module of this network is of the kind'
+
+    def install(self, network: nn.Module) -> None:
+        for module in self._suited(network):
+            module.forward = self.forward_of(module).__get__(module)
+
+    def remove(self, network: nn.Module) -> None:
+        for module in self._suited(network):
+            module.__dict__.pop('forward', None)
+
+    @torch.no_grad()
+    def deviation(self, network: nn.Module) -> float:
+        """Of one module of each class and shape."""
+        worst, seen = 0.0, set()
+        for module in self._suited(network):
+            kind = type(module), tuple(tuple(p.shape) for p in module.parameters())
+            if kind in seen:
+                continue
+            seen.add(kind)
+            inputs = self.inputs_of(module)
+            worst = max(worst, difference(module(*inputs), type(module).forward(module, *inputs)))
+        return worst

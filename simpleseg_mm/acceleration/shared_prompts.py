@@ -1,0 +1,55 @@
+"""Prompts that several answers continue stand once in the KV cache."""
+from torch import Tensor, nn
+from transformers.cache_utils import DynamicLayer
+
+from ..registry import MEASURES
+from .measure import Measure
+from .prompts import SharedPrompts
+from .ragged_cache import RaggedCache, RowsLayer, is_plain, written_deviation
+
+
+@MEASURES.register_module(name='shared_prompts')
+class SharedPromptRows(Measure):
+    """On a CPU, several answers to a prompt read its keys and values together, by one product."""
+    needs = ('attention', 'ragged_cache')
+
+    def obstacle(self, network: nn.Module) -> str | None:
+        return None
+
+    def install(self, network: nn.Module) -> None:
+        network.caches.insert(0, self.make)
+
+    def remove(self, network: nn.Module) -> None:
+        if self.make in network.caches:
+            network.caches.remove(self.make)
+
+    def make(self, cache, mask_BP: Tensor, rows: Tensor):
+        if is_plain(cache) and len(rows) > len(mask_BP) and mask_BP.device.type == 'cpu':
+            return SharedPromptCache(cache, mask_BP, rows)
+        return None
+
+    def deviation(self, network: nn.Module) -> float:
+        return written_deviation(network, self.make)
+
+
+class OwnLayer(RowsLayer):
+    """One layer's keys and values of what the rows have written, (R, heads, C - P, D); those of
+    the prompts stand once beside them."""
+
+    def _begun(self, layer: DynamicLayer, rows: Tensor, size: int) -> list[Tensor]:
+        self.before = self.used
+        self.prompts = SharedPrompts(layer.keys, layer.values, rows)
+        return [x.new_zeros(len(rows), x.shape[1], size - self.before, x.shape[3])
+                for x in (layer.keys, layer.values)]
+
+    def keep(self, rows: Tensor) -> None:
+        super().keep(rows)
+        self.prompts = self.prompts.keep(rows)
+
+
+class SharedPromptCache(RaggedCache):
+    """As :class:`RaggedCache`; attention is told of the prompts of each layer."""
+    layer = OwnLayer
+
+    def _more(self) -> dict:
+        return dict(prompts=[layer.prompts for layer in self.cache.layers])

@@ -1,0 +1,218 @@
+"""Conversations about pictures as token ids, labels and pictures' tensors."""
+import copy
+import os
+import re
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+import torch
+from torch import Tensor
+from transformers.utils import cached_file
+
+from ..files import chat_template_of
+from .chat import check_keywords, read_frame
+from .families import Family, Head
+
+#: label of a token that is not trained
+IGNORE = -100
+#: (prompt, answer) pairs; an answer may be given as the token ids that were written
+Turns = Sequence[tuple[str, str | Sequence[int] | None]]
+
+
+class Encoder:
+    """Writes conversations in the tokens of a family; it needs no weights.
+
+    Args:
+        family: names and pictures.
+        folder: of the tokenizer.
+        system_prompt: ``None`` leaves the chat template's own default.
+        chat_template_kwargs: keywords of the chat template.
+
+    Raises:
+        ValueError: the tokenizer has no chat template, or one that cannot be used, or does not
+            know the picture's token; one line.
+    """
+
+    def __init__(self, family: Family, folder: str, system_prompt: str | None = None,
+                 chat_template_kwargs: dict | None = None) -> None:
+        self.family, self.tokenizer = family, family.tokenizer
+        # A call with another setting switches a tokenizer's state, also for other threads. So one
+        # object reads special tokens and another reads them as text, each from here on.
+        self.tokenizer.split_special_tokens = False
+        self._text_tokenizer = copy.deepcopy(self.tokenizer)
+        self._text_tokenizer.split_special_tokens = True
+        self.ids_of_text('')
+        self.chat_template_kwargs = check_keywords(chat_template_kwargs)
+        special = {token.content for token in self.tokenizer.added_tokens_decoder.values()
+                   if token.special}
+        eos = self.tokenizer.eos_token
+        self.frame = read_frame(
+            family.render, self.tokenizer.name_or_path or folder, family.image_token,
+            family.image_markup, [*([eos] if eos else []), *sorted(special - {eos})],
+            system_prompt, self.chat_template_kwargs)
+        ids = [self.tokenizer.encode(part, add_special_tokens=False) for part in self.frame[1:]]
+        self._opening, self._end, self._between, self._close, self._middle = ids
+        before, after = self.frame.head.split(family.image_token)
+        self._head = Head(self.frame.head, self.tokenizer.encode(before, add_special_tokens=False),
+                          family.image_token_id,
+                          self.tokenizer.encode(after, add_special_tokens=False))
+        #: kinds of batches (``for_generation``) whose first has not been checked
+        self._unchecked = {True, False}
+
+    def encode(self, images: Sequence[Tensor], conversations: Sequence[Turns],
+               for_generation: bool = False, share_images: bool = False) -> dict[str, Tensor]:
+        """Pictures and conversations -> a padded batch on the CPU.
+
+        Args:
+            images: B uint8 tensors (3, H, W), RGB; sizes may differ.
+            conversations: B lists of (prompt, answer) turns about the picture. An answer given
+                as token ids is taken as it is: it ends with an end token, or was cut.
+            for_generation: stop after the last prompt and pad on the left; else keep the
+                answers, pad on the right and give labels.
+            share_images: a picture object that stands in several rows stands once in the batch.
+
+        Returns:
+            The network's inputs: ``input_ids``, ``attention_mask`` and, where the network takes
+            them, token types (B, T), those of the pictures, and for training ``labels`` (B, T):
+            the ids of answers and their end tokens, -100 elsewhere. Where rows share a picture,
+            ``image_index``, B numbers, says which one is whose.
+
+        Raises:
+            ValueError: in the first batch for training, or for generation, a prompt is not what
+                the chat template writes.
+        """
+        places: dict[int, int] = {}
+        index = [places.setdefault(id(image) if share_images else i, len(places))
+                 for i, image in enumerate(images)]
+        unique = {place: image for place, image in zip(index, images)}
+        pictures, heads = self.family.read(list(unique.values()), self._head)
+        ids = self._ids_of({text for turns in conversations for turn in turns for text in turn
+                            if isinstance(text, str)})
+        rows = [self._encode_row(turns, heads[place], ids, for_generation)
+                for turns, place in zip(conversations, index)]
+        if for_generation in self._unchecked:
+            self._check_prompt(rows[0][0], heads[index[0]], conversations[0], images[0])
+            self._unchecked.discard(for_generation)
+        left = for_generation
+        batch = dict(
+            input_ids=_pad([ids for ids, _ in rows], self.pad_token_id, left),
+            attention_mask=_pad([[1] * len(ids) for ids, _ in rows], 0, left))
+        if self.family.token_types:
+            batch[self.family.token_types] = (
+                batch['input_ids'] == self.family.image_token_id).long()
+        if not for_generation:
+            batch['labels'] = _pad([labels for _, labels in rows], IGNORE, left)
+        batch.update((key, value.cpu()) for key, value in pictures.items())
+        if len(unique) < len(index):
+            batch['image_index'] = index
+        return batch
+
+    def _encode_row(self, turns: Turns, head: list[int], ids_of: dict[str, list[int]],
+                    for_generation: bool) -> tuple[list[int], list[int]]:
+        ids: list[int] = []
+        labels: list[int] = []
+
+        def add(new: list[int], train: bool) -> None:
+            ids.extend(new)
+            labels.extend(new if train else [IGNORE] * len(new))
+
+        for i, (prompt, answer) in enumerate(turns):
+            last = i == len(turns) - 1
+            add((self._between if i else head) + ids_of[prompt]
+                + (self._opening if last else self._middle), False)
+            if for_generation and last:
+                break
+            add(ids_of[answer] + self._end if isinstance(answer, str) else list(answer), True)
+            if last:
+                add(self._close, False)
+        return ids, labels
+
+    def ids_of_text(self, text: str) -> list[int]:
+        """The ids of a text: what spells a special token in it stays text."""
+        return self._ids_of([text])[text]
+
+    def _ids_of(self, texts: Iterable[str]) -> dict[str, list[int]]:
+        """The tokens of each text, by one call of the tokenizer."""
+        texts = list(texts)
+        if not texts:
+            return {}
+        return dict(zip(texts, self._text_tokenizer(texts, add_special_tokens=False)['input_ids']))
+
+    def text_of(self, ids: Sequence[int]) -> str:
+        """The text of ids, special tokens included."""
+        return self.tokenizer.decode(ids, skip_special_tokens=False,
+                                     clean_up_tokenization_spaces=False)
+
+    def _check_prompt(self, ids: list[int], head: list[int], turns: Turns, image: Tensor) -> None:
+        """ValueError unless a row begins as the chat template writes it, and each special token
+        of the template is one id."""
+        prompt, alone = turns[0][0], len(turns) == 1
+        opening = self._opening if alone else self._middle
+        given = ids[:len(head) + len(self.ids_of_text(prompt)) + len(opening)]
+        tail = prompt + (self.frame.opening if alone else self.frame.middle)
+        wanted = self.family.official_ids(self.frame.head + tail, image)
+        if wanted is None:
+            count = head.count(self.family.image_token_id)
+            text = self.frame.head.replace(self.family.image_token,
+                                           self.family.image_token * count)
+            wanted = self.tokenizer.encode(text + tail, add_special_tokens=False)
+            special = {i: token.content for i, token in
+                       self.tokenizer.added_tokens_decoder.items() if token.special}
+            names = sorted(map(re.escape, special.values()), key=len, reverse=True)
+            has = [special[i] for i in given if i in special]
+            needs = re.findall('|'.join(names), text + tail.replace(prompt, '', 1))
+            if has != needs:
+                has, needs = (list(dict.fromkeys(names)) for names in (has, needs))
+                raise self._other_tokens(has, needs)
+        given, wanted = self.text_of(given), self.text_of(wanted)
+        if given != wanted:
+            start = max(len(os.path.commonprefix([given, wanted])) - 20, 0)
+            raise self._other_tokens(given[start:start + 60], wanted[start:start + 60])
+
+    def _other_tokens(self, given, wanted) -> ValueError:
+        return ValueError(
+            f'the tokens of a prompt are not those of the chat template of '
+            f'{self.tokenizer.name_or_path}: it has {given!r}, the template {wanted!r}. Take the '
+            'tokenizer that the model was released with')
+
+    @property
+    def pad_token_id(self) -> int:
+        pad = self.tokenizer.pad_token_id
+        return self.tokenizer.eos_token_id if pad is None else pad
+
+    @property
+    def end_token_ids(self) -> list[int]:
+        """Ids that end an answer: the chat template's and the tokenizer's."""
+        eos = self.tokenizer.eos_token_id
+        return sorted({*self._end, *([] if eos is None else [eos])})
+
+
+def read_template(tokenizer, folder: str) -> None:
+    """Gives a tokenizer the chat template of its folder, as transformers' processors find it: the
+    file ``chat_template.jinja``, else ``chat_template.json``, else the tokenizer's own.
+
+    Raises:
+        ValueError: there is none.
+    """
+    if _file(folder, 'chat_template.jinja') is None:
+        legacy = _file(folder, 'chat_template.json')
+        template = None if legacy is None else chat_template_of(legacy.parent)
+        tokenizer.chat_template = template or tokenizer.chat_template
+    if not tokenizer.chat_template:
+        raise ValueError(f'the tokenizer in {folder} has no chat template: add the model\'s '
+                         'chat_template.jinja to that folder')
+
+
+def _file(folder: str, name: str) -> Path | None:
+    """A file of a local folder, or of a hub id; None where there is none."""
+    found = cached_file(folder, name, _raise_exceptions_for_gated_repo=False,
+                        _raise_exceptions_for_missing_entries=False,
+                        _raise_exceptions_for_connection_errors=False)
+    return None if found is None else Path(found)
+
+
+def _pad(rows: list[list[int]], value: int | float, left: bool) -> Tensor:
+    width = max(map(len, rows))
+    padded = [[value] * (width - len(row)) + row if left else row + [value] * (width - len(row))
+              for row in rows]
+    return torch.tensor(padded)
