@@ -1,10 +1,6 @@
 """What every measure that makes a network faster offers."""
-from collections.abc import Iterator
-from contextlib import contextmanager
-
 import torch
 from torch import Tensor, nn
-from transformers.modeling_layers import GradientCheckpointingLayer
 
 #: largest difference to the plain path, as a share of its largest value
 TOLERANCE = {torch.float64: 1e-9, torch.float32: 1e-4, torch.float16: 0.02, torch.bfloat16: 0.05}
@@ -50,29 +46,6 @@ def numbers(*shape: int, like: Tensor, seed: int = 0) -> Tensor:
     """Normal random numbers of the dtype and on the device of a tensor, the same each time."""
     drawn = torch.randn(shape, generator=torch.Generator().manual_seed(seed))
     return drawn.to(like.device, like.dtype)
-
-
-@contextmanager
-def first_layers(network: nn.Module) -> Iterator[None]:
-    """Within, towers have their first layer alone, dropout is off, and no gradient is kept: what
-    a measure changes is the same in every layer, and large networks are checked on slow devices.
-    """
-    training, cut = network.hf.training, []
-    for module in network.hf.modules():
-        for name, child in module.named_children():
-            if (isinstance(child, nn.ModuleList) and len(child) > 1
-                    and isinstance(child[0], GradientCheckpointingLayer)):
-                cut.append((module, name, child))
-    network.hf.eval()
-    for module, name, layers in cut:
-        setattr(module, name, layers[:1])
-    try:
-        with torch.no_grad():
-            yield
-    finally:
-        for module, name, layers in cut:
-            setattr(module, name, layers)
-        network.hf.train(training)
 
 
 class ForwardMeasure(Measure):

@@ -2,8 +2,9 @@
 import torch
 from torch import Tensor, nn
 
+from ..models.probing import first_layers
 from ..registry import MEASURES
-from .measure import Measure, difference, first_layers, numbers
+from .measure import Measure, difference, numbers
 from .packing import pack_rows
 
 

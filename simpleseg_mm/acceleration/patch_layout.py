@@ -3,8 +3,9 @@ import torch
 from torch import Tensor, nn
 from transformers import vision_utils
 
+from ..models.probing import first_layers
 from ..registry import MEASURES
-from .measure import Measure, difference, first_layers
+from .measure import Measure, difference
 
 
 @MEASURES.register_module(name='patch_layout')

@@ -46,7 +46,7 @@ class SharedPrompts:
                 0, self.places, x)
         x = x.reshape(-1, self.most, heads, count, size).transpose(1, 2)
         x = x.reshape(-1, heads, self.most * count, size) @ matrix
-        x = x.view(-1, heads, self.most, count, x.shape[-1]).transpose(1, 2).flatten(0, 1)
+        x = x.reshape(-1, heads, self.most, count, x.shape[-1]).transpose(1, 2).flatten(0, 1)
         return x if self.places is None else x.index_select(0, self.places)
 
 
@@ -64,9 +64,9 @@ def after_prompts(query: Tensor, key: Tensor, value: Tensor, mask: Tensor,
     scaling = size ** -0.5 if scaling is None else scaling
     queries = (query * scaling).reshape(rows, key.shape[1], -1, size)  # of the heads of one key
     scores = torch.cat([prompts.scores(queries), queries @ key.transpose(2, 3)], -1)
-    weights = (scores.view(rows, heads, count, -1) + mask).softmax(
+    weights = (scores.reshape(rows, heads, count, -1) + mask).softmax(
         -1, dtype=torch.promote_types(query.dtype, torch.float32))
-    weights = weights.to(query.dtype).view(scores.shape)
+    weights = weights.to(query.dtype).reshape(scores.shape)
     to_prompt, to_row = weights.split([prompts.keys.shape[2], key.shape[2]], -1)
     output = prompts.read(to_prompt) + to_row @ value
-    return output.view(rows, heads, count, -1).transpose(1, 2).contiguous()
+    return output.reshape(rows, heads, count, -1).transpose(1, 2).contiguous()

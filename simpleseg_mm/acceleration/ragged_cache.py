@@ -14,9 +14,10 @@ from torch import Tensor, nn
 from transformers import DynamicCache
 from transformers.cache_utils import Cache, CacheLayerMixin, DynamicLayer
 
+from ..models.probing import first_layers
 from ..models.step_cache import Decode
 from ..registry import MEASURES
-from .measure import Measure, difference, first_layers
+from .measure import Measure, difference
 
 
 def is_plain(cache: Cache) -> bool:

@@ -5,8 +5,9 @@ import torch
 from torch import Tensor, nn
 
 from ..models.network import BOOKKEEPING
+from ..models.probing import first_layers
 from ..registry import MEASURES
-from .measure import Measure, difference, first_layers
+from .measure import Measure, difference
 
 
 @MEASURES.register_module(name='shared_pictures')

@@ -1,11 +1,15 @@
 """The constant texts of a conversation, read from a chat template."""
 import inspect
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import NamedTuple
 
 from jinja2 import TemplateError
 from mmengine.logging import print_log
 from transformers import PreTrainedTokenizerBase
+from transformers.utils import cached_file
+
+from ..files import chat_template_of
 
 #: of ``apply_chat_template`` itself
 _NOT_OF_TEMPLATES = set(inspect.signature(
@@ -129,3 +133,27 @@ def _cut(text: str, marks: Sequence[str]) -> list[str]:
 def _thinks(opening: str) -> bool:
     """Whether an answer that begins so is the middle of a thought."""
     return opening.rfind('<think>') > opening.rfind('</think>')
+
+
+def read_template(tokenizer, folder: str) -> None:
+    """Gives a tokenizer the chat template of its folder, as transformers' processors find it: the
+    file ``chat_template.jinja``, else ``chat_template.json``, else the tokenizer's own.
+
+    Raises:
+        ValueError: there is none.
+    """
+    if _file(folder, 'chat_template.jinja') is None:
+        legacy = _file(folder, 'chat_template.json')
+        template = None if legacy is None else chat_template_of(legacy.parent)
+        tokenizer.chat_template = template or tokenizer.chat_template
+    if not tokenizer.chat_template:
+        raise ValueError(f'the tokenizer in {folder} has no chat template: add the model\'s '
+                         'chat_template.jinja to that folder')
+
+
+def _file(folder: str, name: str) -> Path | None:
+    """A file of a local folder, or of a hub id; None where there is none."""
+    found = cached_file(folder, name, _raise_exceptions_for_gated_repo=False,
+                        _raise_exceptions_for_missing_entries=False,
+                        _raise_exceptions_for_connection_errors=False)
+    return None if found is None else Path(found)

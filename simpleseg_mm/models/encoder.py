@@ -3,13 +3,10 @@ import copy
 import os
 import re
 from collections.abc import Iterable, Sequence
-from pathlib import Path
 
 import torch
 from torch import Tensor
-from transformers.utils import cached_file
 
-from ..files import chat_template_of
 from .chat import check_keywords, read_frame
 from .families import Family, Head
 
@@ -185,30 +182,6 @@ class Encoder:
         """Ids that end an answer: the chat template's and the tokenizer's."""
         eos = self.tokenizer.eos_token_id
         return sorted({*self._end, *([] if eos is None else [eos])})
-
-
-def read_template(tokenizer, folder: str) -> None:
-    """Gives a tokenizer the chat template of its folder, as transformers' processors find it: the
-    file ``chat_template.jinja``, else ``chat_template.json``, else the tokenizer's own.
-
-    Raises:
-        ValueError: there is none.
-    """
-    if _file(folder, 'chat_template.jinja') is None:
-        legacy = _file(folder, 'chat_template.json')
-        template = None if legacy is None else chat_template_of(legacy.parent)
-        tokenizer.chat_template = template or tokenizer.chat_template
-    if not tokenizer.chat_template:
-        raise ValueError(f'the tokenizer in {folder} has no chat template: add the model\'s '
-                         'chat_template.jinja to that folder')
-
-
-def _file(folder: str, name: str) -> Path | None:
-    """A file of a local folder, or of a hub id; None where there is none."""
-    found = cached_file(folder, name, _raise_exceptions_for_gated_repo=False,
-                        _raise_exceptions_for_missing_entries=False,
-                        _raise_exceptions_for_connection_errors=False)
-    return None if found is None else Path(found)
 
 
 def _pad(rows: list[list[int]], value: int | float, left: bool) -> Tensor:

@@ -5,9 +5,10 @@ from transformers import AutoConfig, AutoTokenizer
 
 from ..files import from_folder
 from ..registry import FAMILIES
-from .encoder import Encoder, read_template
+from .encoder import Encoder
 from .loading import locate
 from .network import Network
+from .probing import check_network
 from .writer import Writer
 
 
@@ -86,9 +87,9 @@ class MLLM(Network):
                      else from_folder(AutoConfig.from_pretrained, locate(pretrained)))
         check_family(cls, hf_config.model_type, pretrained)
         tokenizer = from_folder(AutoTokenizer.from_pretrained, folder)
-        read_template(tokenizer, folder)
         known = cls(folder, hf_config, tokenizer, min_pixels, max_pixels)
-        if known.image_token not in tokenizer.get_vocab():
+        known.check_template(folder)
+        if known.image_token not in known.tokenizer.get_vocab():
             raise ValueError(f'the tokenizer in {folder} has no token {known.image_token!r}, '
                              f'which stands for a picture in {family}: take the family of the '
                              'tokenizer, or another `processor`')
@@ -97,6 +98,8 @@ class MLLM(Network):
                          freeze, lora, train_with_lora, quantization, gradient_checkpointing,
                          attn_implementation)
         self.encoder = encoder
+        if not known.model_types:
+            check_network(self, encoder)
         self.writer = Writer(self, encoder)
         self.acceleration = Acceleration(self, acceleration)
 

@@ -38,7 +38,7 @@ def save_lora(adapter: torch.nn.Module, cfg: dict, out: str) -> int:
     from peft import LoraConfig
     from safetensors.torch import save_file
     full = [prefix.rstrip('.') for part in cfg.get('train_with_lora', ())
-            for prefix in adapter.parts[part]]
+            for prefix in adapter.family.parts[part]]
     state = {'base_model.model.' + name.replace('.default.', '.'): value.contiguous()
              for name, value in adapter.hf.state_dict().items()
              if 'lora_' in name or name.startswith(tuple(f'{prefix}.' for prefix in full))}
@@ -110,8 +110,7 @@ def export(args: argparse.Namespace, cfg: Config) -> None:
     adapter.hf.save_pretrained(args.out, save_original_format=adapter.family.saves_original_format)
     replace_json(Path(args.out, 'generation_config.json'), adapter.writer.generation_settings(),
                  indent=2)
-    adapter.encoder.tokenizer.save_pretrained(args.out)
-    adapter.family.image_processor.save_pretrained(args.out)
+    adapter.family.save(args.out)
     if note is not None:
         replace_json(Path(args.out, NOTE), note, indent=2)
     print(f'{args.out}: {type(adapter.hf).__name__}, {adapter.hf.num_parameters():,} parameters, '

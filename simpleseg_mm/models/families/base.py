@@ -4,6 +4,8 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
+from ..chat import read_template
+
 
 @dataclass(frozen=True)
 class Head:
@@ -83,6 +85,15 @@ class Family:
     def render(self, messages: list[dict], **options) -> str:
         """A conversation by the chat template of the folder."""
         return self.tokenizer.apply_chat_template(messages, tokenize=False, **options)
+
+    def check_template(self, folder: str) -> None:
+        """Finds the chat template of the folder; ValueError where there is none."""
+        read_template(self.tokenizer, folder)
+
+    def save(self, folder: str) -> None:
+        """Writes what is read beside the weights: tokenizer and image processor."""
+        self.tokenizer.save_pretrained(folder)
+        self.image_processor.save_pretrained(folder)
 
     def official_ids(self, text: str, image: Tensor) -> list[int] | None:
         """The ids that the folder's own processor makes of a text with one placeholder; ``None``:
