@@ -14,6 +14,7 @@ from typing import Any
 from ..models import MLLMAdapter
 from ..polygon import PolygonCodec
 from ..registry import MODELS, TRANSFORMS
+from ..structures import Prompt
 
 #: characters of a stored config that are read
 MAX_CONFIG = 1 << 20
@@ -226,7 +227,7 @@ def _taught(value: Any) -> bool:
     return (isinstance(value, Mapping) and set(value) <= {'sets', 'prompts'}
             and all(isinstance(names, (list, tuple)) and all(map(_text, names))
                     for names in value.values())
-            and set(value.get('prompts', ())) <= {'text', 'point', 'box'})
+            and set(value.get('prompts', ())) <= set(Prompt.KINDS))
 
 
 def _mapping(value: Any) -> bool:
