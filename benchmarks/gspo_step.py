@@ -26,9 +26,9 @@ from simpleseg_mm.registry import REWARDS
 
 
 @REWARDS.register_module()
-def checksum(answer) -> float:
+def checksum(query) -> float:
     """A reward that differs between any two texts."""
-    return zlib.crc32(answer.text.encode()) / 2**32
+    return zlib.crc32(query.answer.text.encode()) / 2**32
 
 
 def configure(args: argparse.Namespace, folder: str) -> Config:

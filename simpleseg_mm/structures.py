@@ -1,14 +1,15 @@
 """What is asked of a picture and what comes back: plain data, numpy alone."""
 import math
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
-from typing import Union
+from typing import ClassVar, Union
 
 import numpy as np
 
 from .files import is_blank, one_line, shown
-from .polygon import Part, mask_to_rle
+from .polygon import Answer, Part, Spans, Task, mask_to_rle
 
 
 @dataclass(frozen=True)
@@ -27,9 +28,10 @@ class Prompt:
     text: str | None = None
     point: tuple[float, float] | None = None
     box: tuple[float, float, float, float] | None = None
+    KINDS: ClassVar[tuple[str, ...]] = ('text', 'point', 'box')
 
     def __post_init__(self) -> None:
-        given = [kind for kind in ('text', 'point', 'box') if getattr(self, kind) is not None]
+        given = [kind for kind in self.KINDS if getattr(self, kind) is not None]
         if len(given) != 1:
             raise ValueError(f'a prompt is one of text, point and box; got {given or "none"}')
         if self.kind == 'text':
@@ -46,7 +48,7 @@ class Prompt:
     @property
     def kind(self) -> str:
         """'text', 'point' or 'box'."""
-        return next(kind for kind in ('text', 'point', 'box') if getattr(self, kind) is not None)
+        return next(kind for kind in self.KINDS if getattr(self, kind) is not None)
 
     @property
     def value(self):
@@ -65,7 +67,7 @@ class Prompt:
             return value
         if isinstance(value, str):
             return cls(text=value)
-        if isinstance(value, dict) and set(value) <= {'text', 'point', 'box'}:
+        if isinstance(value, dict) and set(value) <= set(cls.KINDS):
             return cls(**value)
         raise ValueError(f'a prompt is an expression, dict(point=(x, y)) or dict(box=(x1, y1, x2, '
                          f'y2)); got {shown(value, 80)}')
@@ -128,9 +130,53 @@ class FileNames:
         return name
 
 
+@dataclass(frozen=True, eq=False)
+class AnsweredQuery:
+    """What a metric or a reward sees: what was asked, what is true, and what was answered.
+
+    Attributes:
+        answer: what the model wrote, read by its codec and for its task.
+        truth: (h, w) bool, all targets together, as large as ``answer.size``; all False for an
+            absent one.
+        prompt: what the model was asked, as it read it; None where it is not known.
+        task: None where it is not known.
+        meta: the whole sample, or row of a data set, by its keys; not to be changed.
+        target: ``truth`` as spans, which the answers of a group share; worked out where not given.
+    """
+    answer: Answer
+    truth: np.ndarray
+    prompt: str | None = None
+    task: Task | None = None
+    meta: Mapping = field(default_factory=dict)
+    target: Spans | None = None
+
+    def __post_init__(self) -> None:
+        if self.target is None:
+            object.__setattr__(self, 'target', Spans.from_mask(self.truth))
+
+    @property
+    def asks_mask(self) -> bool:
+        """Whether a mask was asked for; so it is where the task is not known."""
+        return self.task is None or self.task.wanted == 'mask'
+
+    @cached_property
+    def says_absent_rightly(self) -> bool | None:
+        """For an absent target, whether the answer is '[]'; None for a present one."""
+        if self.target.area:
+            return None
+        return self.answer.says_nothing and self.answer.parsed.valid
+
+    @cached_property
+    def iou(self) -> float:
+        """Of the masks, 0..1; for an absent target 1 where the answer is '[]', else 0."""
+        if self.says_absent_rightly is not None:
+            return float(self.says_absent_rightly)
+        return self.answer.spans.iou(self.target)
+
+
 @dataclass(frozen=True)
 class Segmentation:
-    """The answer to one prompt about one picture.
+    """The answer to one prompt about one picture, as plain data.
 
     Attributes:
         image: name of the picture: its path or address, or its number where it has none.
@@ -169,6 +215,18 @@ class Segmentation:
     codec: str
     index: int = 0
     warnings: tuple[str, ...] = ()
+
+    @classmethod
+    def of(cls, answer: Answer, image: str, prompt: Prompt, index: int = 0,
+           warnings: tuple[str, ...] = ()) -> 'Segmentation':
+        """An answer with what was asked; see the attributes."""
+        return cls(
+            image=image, size=answer.size, prompt=prompt, parts=answer.parts, mask=answer.mask,
+            box=answer.box, text=answer.text, confidence=answer.confidence,
+            valid=answer.parsed.valid, finished=bool(answer.finished),
+            says_nothing=answer.says_nothing, num_tokens=int(answer.num_tokens),
+            seconds=float(answer.seconds), codec=answer.codec.spec, index=index,
+            warnings=warnings)
 
     @property
     def label(self) -> str:

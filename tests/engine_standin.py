@@ -218,13 +218,14 @@ class ScriptedRollout(InProcessRollout):
 
 
 @REWARDS.register_module()
-def vowels(answer):
+def vowels(query):
     """A reward that a model with random weights gets, and can learn to get."""
-    return sum(letter in 'aeiou' for letter in answer.text) / max(len(answer.text), 1)
+    text = query.answer.text
+    return sum(letter in 'aeiou' for letter in text) / max(len(text), 1)
 
 
 @REWARDS.register_module()
-def broken(answer):
+def broken(query):
     return 1 / 0
 
 

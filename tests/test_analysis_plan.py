@@ -15,7 +15,7 @@ import simpleseg_mm.models  # noqa: F401
 from simpleseg_mm.analysis import (Measured, Phase, Rehearsal, build_on_meta, make_plan,
                                    plan_batch, rehearse, shapes)
 from simpleseg_mm.analysis.sharing import share_out, strategy_of
-from simpleseg_mm.datasets.templates import TASKS
+from simpleseg_mm.polygon import TASKS
 
 ROOT = Path(__file__).resolve().parent.parent
 LORA = dict(r=8, lora_alpha=16, target_modules=r'.*language_model.*\.(q|v|up)_proj')

@@ -12,8 +12,7 @@ from simpleseg_mm.annotation.export import write_coco, write_report
 from simpleseg_mm.annotation.tar import members
 from simpleseg_mm.annotation.writer import Totals
 from simpleseg_mm.datasets import AnnotatedShardsDataset
-from simpleseg_mm.datasets.templates import TASKS
-from simpleseg_mm.polygon import PolygonCodec, mask_iou, segmentation_to_mask
+from simpleseg_mm.polygon import TASKS, PolygonCodec, mask_iou, segmentation_to_mask
 
 ROOT = Path(__file__).resolve().parents[1]
 COUNT = 12

@@ -12,7 +12,7 @@ import simpleseg_mm.engine  # noqa: F401
 import simpleseg_mm.evaluation  # noqa: F401
 import simpleseg_mm.models  # noqa: F401
 from simpleseg_mm.analysis import build_on_meta
-from simpleseg_mm.engine.config_keys import check_config
+from simpleseg_mm.config_keys import check_config
 from simpleseg_mm.registry import (DATA_SAMPLERS, DATASETS, FUNCTIONS, HOOKS, LOOPS, METRICS,
                                    MODELS, OPTIM_WRAPPER_CONSTRUCTORS, OPTIMIZERS, REWARDS,
                                    ROLLOUTS, TRANSFORMS)

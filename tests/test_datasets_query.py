@@ -6,11 +6,11 @@ import pytest
 
 from simpleseg_mm.datasets import FormatQuery, RefShapesDataset, templates
 from simpleseg_mm.datasets.refshapes import generate
-from simpleseg_mm.polygon import (Grammar, PolygonCodec, box_iou, mask_iou, mask_to_box,
+from simpleseg_mm.polygon import (TASKS, Grammar, PolygonCodec, box_iou, mask_iou, mask_to_box,
                                   mask_to_extreme, parse_answer)
 from simpleseg_mm.registry import TRANSFORMS
 
-ALL_TASKS = {task: 1.0 for task in templates.TASKS}
+ALL_TASKS = {task: 1.0 for task in TASKS}
 CODEC = dict(grammar='int1000', tokens=150)
 
 
@@ -42,7 +42,7 @@ def test_bad_arguments(kwargs, message):
 
 
 def test_families_with_templates():
-    assert len(templates.TASKS) == 16 == len(set(templates.TASKS))  # 4 of them ask for extremes
+    assert len(TASKS) == 16 == len(set(TASKS))  # 4 of them ask for extremes
     assert TRANSFORMS.get('FormatQuery') is FormatQuery
     for question in sum(templates.QUESTIONS.values(), ()):
         assert question.count('{subject}') == 1
@@ -90,7 +90,7 @@ def check(kind: str, text: str, data, strict: bool = True) -> None:
 
 
 @pytest.mark.parametrize('test_mode', [False, True])
-@pytest.mark.parametrize('task', templates.TASKS)
+@pytest.mark.parametrize('task', TASKS)
 def test_prompt_and_answer_are_true(root, task, test_mode):
     dataset = build(root, {task: 1.0}, test_mode)
     given, wanted = task.split('2')

@@ -1,4 +1,5 @@
 """What tools do before a runner: configs, options, names of checkpoints, short schedules."""
+import inspect
 import os
 import re
 from pathlib import Path
@@ -7,10 +8,12 @@ import pytest
 import torch
 from engine_standin import TOY, ToyQueries, run_tool, train
 from mmengine.config import Config
+from mmengine.runner import Runner
 from test_engine_runner import CONFIG, call_tool, scalars
 
+from simpleseg_mm.config import read_config
+from simpleseg_mm.config_keys import RUNNER, check_config
 from simpleseg_mm.engine import launch
-from simpleseg_mm.engine.config_keys import check_config
 from simpleseg_mm.registry import DATASETS, MODELS
 
 RECIPES = Path(__file__).resolve().parent.parent / 'configs/simpleseg'
@@ -84,7 +87,7 @@ def test_a_typo_in_a_config_is_named(tmp_path, text, said):
     path = tmp_path / 'child.py'
     path.write_text(f"_base_ = '{NANO}'\n{text}\n")
     with pytest.raises(ValueError, match=re.escape(said)):
-        check_config(launch.read_config(str(path)))
+        check_config(read_config(str(path)))
 
 
 @pytest.mark.parametrize('text', [
@@ -98,7 +101,7 @@ def test_a_typo_in_a_config_is_named(tmp_path, text, said):
 def test_what_is_right_is_not_refused(tmp_path, text):
     path = tmp_path / 'child.py'
     path.write_text(f"_base_ = '{NANO}'\n{text}\n")
-    cfg = launch.read_config(str(path))
+    cfg = read_config(str(path))
     check_config(cfg)
     assert None not in cfg.default_hooks.values()
 
@@ -109,13 +112,13 @@ def test_what_is_right_is_not_refused(tmp_path, text):
     {'train_dataloader.dataset.query.tasks.text2box': 1}, {'global_batch_size': 0},
     {'env_cfg.dist_cfg.timeout': 9}, {'vis_backends': []}, {'work_dir': 'x'}])
 def test_right_options_are_not_refused(options):
-    check_config(launch.read_config(NANO, options))
+    check_config(read_config(NANO, options))
 
 
 def test_vis_backends_of_a_child_have_effect(tmp_path):
     path = tmp_path / 'child.py'
     path.write_text(f"_base_ = '{NANO}'\nvis_backends = [dict(type='TensorboardVisBackend')]\n")
-    assert launch.read_config(str(path)).visualizer.vis_backends == [
+    assert read_config(str(path)).visualizer.vis_backends == [
         dict(type='TensorboardVisBackend')]
 
 
@@ -297,3 +300,8 @@ def test_libraries_say_nothing_that_asks_nothing_of_a_user():
     result = run_tool('test.py', 'a.pth', NANO)
     assert result.returncode == 2 and result.stderr == ''
     assert result.stdout.count('\n') == 1 and 'give the config first' in result.stdout
+
+
+def test_the_arguments_of_a_runner_are_known():
+    """They are listed, not asked of MMEngine, which loads transformers with its Runner."""
+    assert {'self', 'cfg', *RUNNER} == set(inspect.signature(Runner.__init__).parameters)

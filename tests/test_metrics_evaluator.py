@@ -1,5 +1,7 @@
 """RES, REC, pointing and output health: hand-computed values, and other implementations."""
 import math
+import re
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -15,6 +17,8 @@ from simpleseg_mm.evaluation import (BOX_PROTOCOLS, REGION_PROTOCOLS, OutputHeal
                                      PointMetric, RECMetric, RESMetric, TextDump,
                                      check_metric_names, match_rows, read_text_rows)
 from simpleseg_mm.polygon import PolygonCodec, mask_to_box, mask_to_rle
+from simpleseg_mm.registry import METRICS
+from simpleseg_mm.samples import answer_of
 
 CODEC = PolygonCodec(grammar='int1000', tokens=None)
 META = dict(classes=('object', ), palette=[(220, 20, 60)])
@@ -515,3 +519,48 @@ def test_perfect_answers_are_perfect_in_every_column():
     for name in ('res/cIoU', 'res/gIoU', 'res/bIoU', 'res/bF', 'rec/Acc@0.5', 'cIoU', 'mIoU'):
         assert float(figures[name]) == 100, name
     assert figures['coco/segm_mAP'] == figures['coco/bbox_mAP'] == 1
+
+
+# --- one record of a sample -------------------------------------------------------------------
+def test_the_metric_of_the_page(tmp_path):
+    """docs/evaluation.md: a metric of one's own sees the record that ours see."""
+    page = (Path(__file__).parent.parent / 'docs/evaluation.md').read_text()
+    code, = re.findall(r"## A metric of one's own.*?```python\n(.*?)```", page, re.S)
+    names = set(METRICS.module_dict)
+    exec(code, {})
+    try:
+        metric = METRICS.build(dict(type='VerticesMetric', words=2))
+    finally:
+        for name in set(METRICS.module_dict) - names:
+            del METRICS.module_dict[name]
+    square = rect(10, 10, 50, 50)
+    samples = [make_sample(square, square, 0), make_sample(square, square, 1, text='one'),
+               make_sample(square, square, 2, text='[[[1,1],[9,1],[9,9]]]')]
+    samples[1].set_metainfo(dict(text='thing'))
+    evaluator = Evaluator([metric])
+    evaluator.process(samples)
+    assert evaluator.evaluate(3) == {'vertices/mean': (4 + 3) / 2}
+
+
+@pytest.mark.parametrize('task, text, valid', [
+    ('text2extreme', '[500,100]', 100), ('text2extreme', '[[[1,1],[9,1],[9,9]]]', 0),
+    ('text2extreme', '[1,2,3,4]', 0), ('text2point', '[1,2,3,4]', 0),
+    ('text2mask', '[500,100]', 0), ('my own task', '[500,100]', 100)])
+def test_an_answer_is_held_to_the_kind_that_its_task_asks_for(task, text, valid):
+    """An extreme point is a point: an outline is no valid answer to it."""
+    metric = OutputHealthMetric()
+    metric.process(None, [make_sample(rect(1, 1, 9, 9), rect(0, 0, 0, 0), text=text,
+                                      task=task).to_dict()])
+    assert metric.evaluate(1)['health/valid_parse'] == valid
+
+
+def test_a_text_that_is_changed_is_read_again():
+    """The record of an answer belongs to its text and codec, not to the sample."""
+    square = rect(10, 10, 50, 50)
+    sample = make_sample(square, square).to_dict()
+    first = answer_of(sample)
+    assert answer_of(sample) is first and first.mask.sum() == 1600
+    assert answer_of(dict(sample, pred_text='[]')).says_nothing
+    other = answer_of(dict(sample, codec='int100/default'))
+    assert other.codec.spec == 'int100/default' and not other.parsed.valid
+    assert answer_of({k: v for k, v in sample.items() if k != 'pred_text'}) is None

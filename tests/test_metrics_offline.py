@@ -1,6 +1,9 @@
 """Texts scored offline give the figures of the run that dumped them."""
 import importlib.util
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -11,11 +14,10 @@ from mmengine.registry import DefaultScope
 from pycocotools import mask as coco_mask
 
 from simpleseg_mm.datasets.refshapes import generate
-from simpleseg_mm.models import SimpleSeg
 from simpleseg_mm.evaluation.offline import score
-from simpleseg_mm.models.writer import Generated
 from simpleseg_mm.polygon import PolygonCodec
 from simpleseg_mm.registry import DATASETS
+from simpleseg_mm.samples import attach_answer, read_text
 
 ROOT = Path(__file__).parents[1]
 
@@ -55,8 +57,8 @@ def write_answers(dataset):
         mask = np.roll(sample.gt_masks.masks[0], rng.integers(-6, 7, 2), axis=(0, 1))
         text = PolygonCodec.from_spec(sample.codec).encode(mask)
         text = [text, text, text, text[:len(text) // 2], 'no idea', '[]'][i % 6]
-        answer = Generated(text, len(text) // 3, finished=i % 6 != 3)
-        SimpleSeg.postprocess(sample, answer, float(rng.random()))
+        attach_answer(sample, read_text(sample, text, num_tokens=len(text) // 3,
+                                        finished=i % 6 != 3, seconds=float(rng.random())))
         assert sample.pred_instances.masks.shape == (1, *size)
         yield sample
 
@@ -125,6 +127,60 @@ def test_rows_that_do_not_fit_end_the_tool_with_one_line(run, tool, config_file,
     path.write_text('\n'.join(json.dumps(row) for row in edit(rows)))
     with pytest.raises(SystemExit, match=message):
         tool.main([str(config_file), str(path)])
+
+
+OFFLINE = """
+import sys
+from simpleseg_mm.cli import main  # as `simpleseg` begins
+sys.path.insert(0, 'tools/analysis_tools')
+sys.argv = ['eval_text.py', *sys.argv[1:]]
+import eval_text
+eval_text.main()
+print(sorted({'transformers', 'peft', 'simpleseg_mm.models', 'simpleseg_mm.engine'}
+             & set(sys.modules)), file=sys.stderr)
+"""
+
+
+def test_no_model_is_imported(run, config_file):
+    """Scoring needs the dataset and the metrics: neither our models nor transformers."""
+    result = subprocess.run(
+        [sys.executable, '-W', 'ignore', '-c', OFFLINE, str(config_file), str(run[1]),
+         '--metrics', 'RESMetric', 'RECMetric', 'OutputHealthMetric', 'GRESMetric',
+         '--cfg-options', 'test_dataloader.num_workers=0'],
+        capture_output=True, text=True, cwd=ROOT, env=dict(os.environ, PYTHONPATH=str(ROOT)))
+    assert result.returncode == 0 and result.stderr.splitlines()[-1] == '[]', result.stderr
+    figures = json.loads(result.stdout.strip().splitlines()[-1])
+    assert figures['res/gIoU'] == run[0]['res/gIoU']
+
+
+@pytest.mark.parametrize('imports, message', [
+    ("['simpleseg_mm.engine', 'no_such_module']", 'is no valid config: ImportError'),
+    ("['simpleseg_mm.engine', 'my_metric']", None), ("'my_metric'", None)])
+def test_modules_of_ones_own_are_imported(run, tool, config_file, tmp_path, monkeypatch, capsys,
+                                          imports, message):
+    (tmp_path / 'my_metric.py').write_text(
+        'from simpleseg_mm.evaluation import QueryMetric\n'
+        'from simpleseg_mm.registry import METRICS\n'
+        '@METRICS.register_module(force=True)\n'
+        'class Answered(QueryMetric):\n'
+        "    default_prefix = 'mine'\n"
+        '    def measure(self, query):\n'
+        "        return query.text != '[]'\n"
+        '    def summarize(self, results):\n'
+        '        return dict(answered=sum(results))\n')
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.delitem(sys.modules, 'my_metric', raising=False)
+    path = tmp_path / 'config.py'
+    path.write_text(f"_base_ = '{config_file}'\n"
+                    f'custom_imports = dict(_delete_=True, imports={imports})\n')
+    arguments = [str(path), str(run[1]), '--metrics', 'Answered']
+    if message:
+        with pytest.raises(SystemExit, match=message) as error:
+            tool.main(arguments)
+        assert '\n' not in str(error.value)
+    else:
+        tool.main(arguments)
+        assert last_line(capsys)['mine/answered'] > 0
 
 
 def test_clashing_metrics_are_refused_before_scoring(run, tool, config_file):

@@ -58,12 +58,14 @@ def test_bad_settings(weights, options, message):
 
 
 @pytest.mark.parametrize('call, message', [
-    (dict(truths=[TRUTH]), r'2 texts, but \[1, 2, 2, 2\] truths'),
-    (dict(truths=[]), r'\[0, 2, 2, 2\]'),
-    (dict(finished=[True]), r'\[2, 1, 2, 2\].*finished flags'),
-    (dict(finished=[]), r'\[2, 0, 2, 2\]'),
-    (dict(num_tokens=[1, 2, 3]), r'\[2, 2, 3, 2\].*token counts'),
-    (dict(codecs=[CODEC]), r'\[2, 2, 2, 1\].*codecs'),
+    (dict(truths=[TRUTH]), r'2 texts, but \[1, 2, 2, 2, 2\] truths'),
+    (dict(truths=[]), r'\[0, 2, 2, 2, 2\]'),
+    (dict(finished=[True]), r'\[2, 1, 2, 2, 2\].*finished flags'),
+    (dict(finished=[]), r'\[2, 0, 2, 2, 2\]'),
+    (dict(num_tokens=[1, 2, 3]), r'\[2, 2, 3, 2, 2\].*token counts'),
+    (dict(codecs=[CODEC]), r'\[2, 2, 2, 1, 2\].*codecs'),
+    (dict(samples=[{}]), r'\[2, 2, 2, 2, 1\].*samples'),
+    (dict(samples=[{}, 'text2mask']), "a sample is 'text2mask'; give .* as a dict, or None"),
     (dict(codecs=[CODEC, 'int7']), "it looks like 'int1000/default'"),
     (dict(truths=[TRUTH, TRUTH[None]]), r'got shape \(1, 100, 100\)'),
     (dict(truths=[TRUTH, TRUTH[0]]), r'got shape \(100,\)'),
@@ -78,11 +80,11 @@ def test_bad_calls(call, message):
 
 
 @pytest.mark.parametrize('component, message', [
-    (lambda answer: 1 / 0, 'ZeroDivisionError: division by zero'),
-    (lambda answer: None, 'TypeError'),
-    (lambda answer: 'good', "ValueError: could not convert string to float: 'good'"),
-    (lambda answer: math.nan, 'gave nan'),
-    (lambda answer: np.float32(-np.inf), 'gave -inf'),
+    (lambda query: 1 / 0, 'ZeroDivisionError: division by zero'),
+    (lambda query: [1], 'TypeError'),
+    (lambda query: 'good', "ValueError: could not convert string to float: 'good'"),
+    (lambda query: math.nan, 'gave nan'),
+    (lambda query: np.float32(-np.inf), 'gave -inf'),
 ])
 @pytest.mark.parametrize('weight', [1, 0])
 def test_a_wrong_component_is_named_with_its_input(component, message, weight):
@@ -96,7 +98,7 @@ def test_a_wrong_component_is_named_with_its_input(component, message, weight):
 
 def test_a_long_answer_is_cut_in_the_error():
     with pytest.raises(RewardError) as caught:
-        one('[' * 10**5, weights=dict(mine=1), extra=dict(mine=lambda answer: math.nan))
+        one('[' * 10**5, weights=dict(mine=1), extra=dict(mine=lambda query: math.nan))
     assert len(str(caught.value)) < 1000
 
 
@@ -207,20 +209,20 @@ def test_a_group_on_an_absent_target_prefers_the_empty_answer():
 def test_weighted_sum_and_each_component_by_itself():
     weights = dict(mask_iou=.7, format=.3, length=0, vertices=-.1)
     reward = PolygonReward(weights, CODEC, extra=dict(
-        vertices=lambda answer: sum(map(len, answer.parsed.rings)), unused=lambda answer: 1 / 0))
+        vertices=lambda query: sum(map(len, query.answer.rings)), unused=lambda query: 1 / 0))
     rewards = reward([square(20, 10, 60, 50), 'no', SAME], [TRUTH] * 3, [True, True, False],
                      [20, 2, 40])
     assert {name: values.tolist() for name, values in rewards.components.items()} == dict(
         mask_iou=[.6, 0, 1], format=[1, 0, 0], length=[-.1, -.01, -.2], vertices=[4, 0, 4])
     assert rewards.total == pytest.approx([.7 * .6 + .3 - .4, 0, .7 - .4], abs=1e-12)
     assert rewards.total.dtype == np.float64
-    assert [answer.text for answer in rewards.answers][1:] == ['no', SAME]
-    assert [answer.well_formed for answer in rewards.answers] == [True, False, False]
+    assert [query.answer.text for query in rewards.queries][1:] == ['no', SAME]
+    assert [query.answer.well_formed for query in rewards.queries] == [True, False, False]
 
 
 def test_no_answers():
     rewards = PolygonReward(ALL)([], [])
-    assert rewards.total.shape == (0, ) and rewards.answers == []
+    assert rewards.total.shape == (0, ) and rewards.queries == []
     assert all(values.shape == (0, ) for values in rewards.components.values())
 
 
@@ -267,15 +269,15 @@ def test_targets_are_scaled_down_only(size, side, expected):
     h, w = size
     truth = mask(0, 0, w, h // 2, size)
     rewards = PolygonReward(ALL, CODEC, max_side=side)([square(0, 0, 100, 50)], [truth])
-    assert rewards.answers[0].truth.shape == expected
+    assert rewards.queries[0].truth.shape == expected
     assert rewards.components['mask_iou'] == 1
 
 
 @pytest.mark.parametrize('left, kept', [(1, 0), (2, 0), (3, 1)])
 def test_scaled_pixels_are_those_at_least_half_covered(left, kept):
-    answer = PolygonReward(ALL, CODEC, max_side=100)(
-        [''], [mask(left, 0, 400 - left, 400, (400, 400))]).answers[0]
-    assert np.array_equal(answer.truth, mask(kept, 0, 100 - kept, 100))
+    query = PolygonReward(ALL, CODEC, max_side=100)(
+        [''], [mask(left, 0, 400 - left, 400, (400, 400))]).queries[0]
+    assert np.array_equal(query.truth, mask(kept, 0, 100 - kept, 100))
 
 
 def test_scaling_hardly_changes_the_reward():
@@ -315,8 +317,8 @@ def test_rle_targets_are_mask_targets():
 
 
 def test_answers_of_a_group_share_one_raster():
-    answers = PolygonReward(ALL, CODEC)([SAME] * 2, [mask_to_rle(TRUTH)] * 2).answers
-    assert answers[0].truth is answers[1].truth
+    first, second = PolygonReward(ALL, CODEC)([SAME] * 2, [mask_to_rle(TRUTH)] * 2).queries
+    assert first.truth is second.truth and first.target is second.target
 
 
 # --- model text never raises ------------------------------------------------------------------
@@ -381,8 +383,8 @@ def test_a_component_of_ones_own_by_name():
         REWARDS.build(dict(cfg))
 
     @REWARDS.register_module()
-    def test_few_vertices(answer):
-        return -sum(map(len, answer.parsed.rings)) / 100
+    def test_few_vertices(query):
+        return -sum(map(len, query.answer.rings)) / 100
 
     try:
         rewards = REWARDS.build(cfg)([SAME, ''], [TRUTH] * 2)
@@ -464,7 +466,7 @@ def test_the_form_of_ms_swift():
 
 @pytest.mark.parametrize('make, name', [(verl_reward, 'score'), (easyr1_reward, 'overall')])
 def test_a_component_cannot_hide_the_sum(make, name):
-    reward = make(PolygonReward({name: 1.}, CODEC, extra={name: lambda answer: 1}))
+    reward = make(PolygonReward({name: 1.}, CODEC, extra={name: lambda query: 1}))
     with pytest.raises(ValueError, match=f"named '{name}'"):
         if name == 'score':
             reward('x', SAME, TRUTH)

@@ -36,8 +36,9 @@ def parse_args() -> argparse.Namespace:
 
 
 def load_config(args: argparse.Namespace) -> Config:
+    from simpleseg_mm.config import read_config
     from simpleseg_mm.engine import launch  # takes seconds to load: not for --help
-    cfg = launch.read_config(args.config, args.cfg_options)
+    cfg = read_config(args.config, args.cfg_options)
     cfg.work_dir = args.work_dir or cfg.get('work_dir') or launch.default_work_dir(args.config)
     cfg.resume, cfg.load_from = False, launch.existing_checkpoint(args.checkpoint)
     if args.show or args.show_dir:
@@ -67,8 +68,8 @@ def main() -> None:
     args = parse_args()
     from mmengine.dist import is_main_process
 
+    from simpleseg_mm.config_keys import check_config
     from simpleseg_mm.engine import launch
-    from simpleseg_mm.engine.config_keys import check_config
     from simpleseg_mm.evaluation import check_metric_names
     with launch.one_line_errors():
         cfg = load_config(args)

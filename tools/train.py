@@ -34,8 +34,9 @@ def parse_args() -> argparse.Namespace:
 def load_config(args: argparse.Namespace) -> Config:
     import torch  # these take seconds to load: not for --help
 
+    from simpleseg_mm.config import read_config
     from simpleseg_mm.engine import launch
-    cfg = launch.read_config(args.config, args.cfg_options)
+    cfg = read_config(args.config, args.cfg_options)
     cfg.work_dir = args.work_dir or cfg.get('work_dir') or launch.default_work_dir(args.config)
 
     if args.amp:
@@ -61,8 +62,8 @@ def load_config(args: argparse.Namespace) -> Config:
 
 def main() -> None:
     args = parse_args()
+    from simpleseg_mm.config_keys import check_config
     from simpleseg_mm.engine import launch
-    from simpleseg_mm.engine.config_keys import check_config
     from simpleseg_mm.engine.safe_stop import resumable
     from simpleseg_mm.evaluation import check_metric_names
     with launch.one_line_errors():

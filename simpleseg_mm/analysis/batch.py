@@ -6,7 +6,7 @@ from mmengine.config import Config
 from ..datasets.templates import QUESTIONS
 from ..engine import launch
 from ..models.sampling import Sampling
-from ..polygon import PolygonCodec, count_tokens
+from ..polygon import PolygonCodec, Task, count_tokens
 
 #: a typical picture of a dataset (width, height), and how that is known
 PICTURES = {
@@ -69,14 +69,13 @@ def plan_batch(cfg: Config, picture: tuple[int, int] | None = None,
     mask = int(mask) + 1
     sources.append(('tokens a mask', str(mask), source))
     size, grammar = (picture[1], picture[0]), codec.grammar
-    wanted = dict(mask=mask, text=5,
-                  box=count_tokens(grammar.format_box([100, 100, 200, 200], size)) + 1,
-                  point=count_tokens(grammar.format_point([100, 100], size)) + 1)
-    wanted['extreme'] = wanted['point']
-    tasks = query.get('tasks') or dict(text2mask=1)
-    mean = sum(weight * wanted[task.split('2')[1]] for task, weight in tasks.items())
-    mean /= sum(tasks.values())
-    longest = max(wanted[task.split('2')[1]] for task, weight in tasks.items() if weight)
+    kinds = {'rings': mask, None: 5,
+             'box': count_tokens(grammar.format_box([100, 100, 200, 200], size)) + 1,
+             'point': count_tokens(grammar.format_point([100, 100], size)) + 1}
+    weights = query.get('tasks') or dict(text2mask=1)
+    wanted = {name: kinds[Task.from_name(name).kind] for name in weights}
+    mean = sum(weight * wanted[name] for name, weight in weights.items()) / sum(weights.values())
+    longest = max(wanted[name] for name, weight in weights.items() if weight)
     if launch.is_rl(cfg):
         longest = Sampling(**sampling_of(cfg)).max_new_tokens
         sources.append(('answers, for memory', str(longest), 'rollout.max_new_tokens, the most'))

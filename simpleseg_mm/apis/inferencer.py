@@ -17,10 +17,9 @@ from mmengine.utils import mkdir_or_exist
 from rich.progress import track
 
 from ..datasets.collate import collate_queries
-from ..evaluation.answers import read_answer
 from ..files import ImageError, is_url, list_images, load_image, replace_json
-from ..polygon import PolygonCodec
 from ..registry import INFERENCERS, MODELS, TRANSFORMS
+from ..samples import answer_of
 from ..structures import FileNames, Prompt, Segmentation
 from ..visualization import write_image
 from .loading import load_weights, query_of, resolve
@@ -244,8 +243,10 @@ class SimpleSegInferencer(BaseInferencer):
         with DefaultScope.overwrite_default_scope(self.scope):
             batch, = self.preprocess(queries, len(queries))
             samples = self.forward(batch, **options)
-        return [(query, sample, _read(query, sample, self.taught))
-                for query, sample in zip(queries, samples)]
+        return [(query, sample, Segmentation.of(
+            answer_of(sample), query.name, query.prompt, query.index,
+            self.taught.doubts(query.picture, query.prompt)))
+            for query, sample in zip(queries, samples)]
 
     def _queries(self, sources: list, asked: list[list[Prompt]], on_error: str
                  ) -> Iterator[_Query]:
@@ -337,25 +338,6 @@ def prompts_by_picture(prompts, count: int) -> list[list[Prompt]]:
         raise ValueError(f'{len(prompts)} lists of prompts for {count} pictures; give one list a '
                          'picture, or a flat list that is asked of every picture')
     return [[Prompt.of(entry) for entry in entries] for entries in prompts]
-
-
-def _read(query: _Query, sample: DetDataSample, taught: Taught) -> Segmentation:
-    """The typed answer of a predicted sample."""
-    size = tuple(query.picture.shape[:2])
-    codec = PolygonCodec.from_spec(sample.codec)
-    parsed = read_answer(sample.metainfo)
-    instance = sample.pred_instances
-    found = bool(instance.scores[0] > 0)
-    return Segmentation(
-        image=query.name, size=size, prompt=query.prompt,
-        parts=tuple(codec.parts(codec.decode(sample.pred_text, size).rings)),
-        mask=instance.masks[0].cpu().numpy(),
-        box=instance.bboxes[0].cpu().double().numpy() if found else None,
-        text=sample.pred_text, confidence=sample.pred_confidence, valid=parsed.valid,
-        finished=bool(sample.pred_finished), says_nothing=parsed.kind == 'empty',
-        num_tokens=int(sample.pred_num_tokens), seconds=float(sample.pred_seconds),
-        codec=sample.codec, index=query.index,
-        warnings=taught.doubts(query.picture, query.prompt))
 
 
 def _save(out_dir: Path, name: str, picture: np.ndarray | None,

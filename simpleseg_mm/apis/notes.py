@@ -12,6 +12,7 @@ from typing import Any
 
 from ..polygon import PolygonCodec
 from ..registry import FAMILIES, TRANSFORMS
+from ..structures import Prompt
 
 #: characters of a stored config that are read
 MAX_CONFIG = 1 << 20
@@ -219,7 +220,7 @@ def _taught(value: Any) -> bool:
     return (isinstance(value, Mapping) and set(value) <= {'sets', 'prompts'}
             and all(isinstance(names, (list, tuple)) and all(map(_text, names))
                     for names in value.values())
-            and set(value.get('prompts', ())) <= {'text', 'point', 'box'})
+            and set(value.get('prompts', ())) <= set(Prompt.KINDS))
 
 
 def _mapping(value: Any) -> bool:

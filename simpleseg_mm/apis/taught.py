@@ -6,6 +6,7 @@ import numpy as np
 
 from ..datasets.refshapes import NAME as REFSHAPES
 from ..datasets.refshapes import is_scene
+from ..polygon import Task
 from ..structures import Prompt
 
 #: what would do where a model knows RefShapes alone
@@ -59,15 +60,15 @@ class Taught:
                          f'confidence. {INSTEAD}')
         if self.prompts and prompt.kind not in self.prompts:
             found.append(f'this model was taught to answer {_listed(self.prompts)}, not '
-                         f'{_KINDS[prompt.kind]}: the outline is a guess')
+                         f'{_PLURALS[prompt.kind]}: the outline is a guess')
         return tuple(found)
 
 
-_KINDS = dict(text='expressions', point='points', box='boxes')
+_PLURALS = dict(text='expressions', point='points', box='boxes')
 
 
 def _listed(kinds: tuple[str, ...]) -> str:
-    names = [_KINDS[kind] for kind in ('text', 'point', 'box') if kind in kinds]
+    names = [_PLURALS[kind] for kind in Prompt.KINDS if kind in kinds]
     return ' and '.join([', '.join(names[:-1]), names[-1]] if len(names) > 1 else names)
 
 
@@ -94,7 +95,7 @@ def _look(dataset, sets: dict, prompts: dict) -> None:
     query = dataset.get('query')
     tasks = query.get('tasks') if isinstance(query, Mapping) else None
     tasks = tasks if isinstance(tasks, Mapping) else {'text2mask': 1.0}
-    for task, weight in tasks.items():
-        given, _, wanted = str(task).partition('2')
-        if weight and wanted == 'mask' and given in _KINDS:
-            prompts[given] = None
+    for name, weight in tasks.items():
+        task = Task.find(name)
+        if weight and task and task.wanted == 'mask' and task.given in Prompt.KINDS:
+            prompts[task.given] = None

@@ -5,7 +5,7 @@
 """
 import argparse
 
-from mmengine.config import Config, DictAction
+from mmengine.config import DictAction
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -22,9 +22,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def main(args: argparse.Namespace) -> int:
+    from ..config import read_config
     from ..visualization.report import write_report
-    config = Config.fromfile(args.config)
-    config.merge_from_dict(args.cfg_options or {})
+    config = read_config(args.config, args.cfg_options, ours=False)
     write_report(config, args.answers, args.out, args.runs, args.examples, args.title)
     print(f'{args.out} and {args.out.removesuffix(".html")}.md written')
     return 0

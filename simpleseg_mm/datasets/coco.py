@@ -7,6 +7,7 @@ import numpy as np
 
 from simpleseg_mm.files import coco, is_blank, one_line, shown
 from simpleseg_mm.files.coco import CocoAnnotation, CocoImage
+from simpleseg_mm.polygon import Task
 from simpleseg_mm.registry import DATASETS
 
 from . import native
@@ -62,7 +63,7 @@ class CocoQueryDataset(RefCOCODataset):
             raise ValueError(f"absent={absent} with targets={targets!r}: a number of categories "
                              "from 0, and only with targets='category'")
         tasks = [task for task, weight in (query or {}).get('tasks', {'text2mask': 1}).items()
-                 if weight and task.startswith('text')]
+                 if weight and Task.from_name(task).given == 'text']
         if tasks and targets == 'object':
             raise ValueError(f"targets='object' with the tasks {tasks}: a category does not tell "
                              'one object from another; take tasks that start from a point, a box '

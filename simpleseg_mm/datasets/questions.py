@@ -12,7 +12,7 @@ from simpleseg_mm.files import (ImageError, PictureFinder, is_blank, one_line, o
                                 orientation_of, read_text, shown)
 from simpleseg_mm.files.coco import read_number
 from simpleseg_mm.files.pictures import stored_size, turned
-from simpleseg_mm.polygon import PolygonCodec
+from simpleseg_mm.polygon import PolygonCodec, Task
 from simpleseg_mm.registry import DATASETS, TRANSFORMS
 
 from .refcoco import RefCOCODataset
@@ -147,10 +147,10 @@ class FormatQuestion(BaseTransform):
             turns += [self._write(siblings[int(k)]) for k in order]
         results.update(prompt=turns[0][0], answer=turns[0][1], turns=turns)
         if results['answers'] is None:
-            results.update(task='text2box', codec=self.codec.spec)
+            results.update(task=Task('text', 'box').name, codec=self.codec.spec)
             del results['answers']
         else:
-            results['task'] = 'question'
+            results['task'] = Task('question', 'text').name
         return results
 
     def _write(self, info: dict) -> tuple[str, str]:

@@ -1,14 +1,10 @@
 """Prompt and answer templates, as plain data.
 
-A task ``<given>2<wanted>`` recombines two of text, point, box and mask, or asks for an extreme
-point, towards one of ``DIRECTIONS``, of what is given in one of these ways. Its prompt is a
-question of ``QUESTIONS[wanted]`` about a subject of ``SUBJECTS[given]``. The first template of
-each list is the one of evaluation. The subjects and questions marked 'paper' are quoted there;
-the others are our choice.
+The prompt of a :class:`simpleseg_mm.polygon.Task` is a question of ``QUESTIONS[wanted]`` about a
+subject of ``SUBJECTS[given]``; an extreme point is asked for towards one of ``DIRECTIONS``. The
+first template of each list is the one of evaluation. The subjects and questions marked 'paper' are
+quoted there; the others are our choice.
 """
-KINDS = ('text', 'point', 'box', 'mask')
-TASKS = tuple(f'{given}2{wanted}' for given in KINDS for wanted in (*KINDS, 'extreme')
-              if given != wanted)
 #: x to the right, y down
 DIRECTIONS = {'top': (0, -1), 'top right': (1, -1), 'right': (1, 0), 'bottom right': (1, 1),
               'bottom': (0, 1), 'bottom left': (-1, 1), 'left': (-1, 0), 'top left': (-1, -1)}

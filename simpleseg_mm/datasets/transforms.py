@@ -14,13 +14,12 @@ from pycocotools import mask as coco_mask
 
 from simpleseg_mm.files import ImageError, shown
 from simpleseg_mm.files.pictures import load_tagged
-from simpleseg_mm.polygon import (PolygonCodec, mask_to_extreme, mask_to_point, rle_to_mask,
-                                  segmentation_to_mask, segmentation_to_rle)
+from simpleseg_mm.polygon import (TASKS, PolygonCodec, Task, mask_to_extreme, mask_to_point,
+                                  rle_to_mask, segmentation_to_mask, segmentation_to_rle)
 from simpleseg_mm.registry import TRANSFORMS
 
 from .native import rle_area
-from .templates import (ANSWERS, DIRECTIONS, QUESTIONS, REQUESTS, SUBJECTS, TASKS,
-                        TEMPLATE_SETS)
+from .templates import ANSWERS, DIRECTIONS, QUESTIONS, REQUESTS, SUBJECTS, TEMPLATE_SETS
 
 _MERGED = 32  # masks that are united at a time
 _MAX_TEXTS = 100_000  # texts of masks that a worker keeps, some 30 MB
@@ -132,9 +131,9 @@ class FormatQuery(BaseTransform):
     """Write what the user asks and what the model should answer.
 
     A task ``<given>2<wanted>`` recombines two of text, point, box and mask, or asks for an extreme
-    point (``templates.TASKS`` has all sixteen). It is drawn by weight, and so are prompts, from
-    ``results['rng']``. With ``results['test_mode']`` the first template is taken, a given point is
-    the mask's innermost and an extreme point the topmost.
+    point (``simpleseg_mm.polygon.TASKS`` has all sixteen). It is drawn by weight, and so are
+    prompts, from ``results['rng']``. With ``results['test_mode']`` the first template is taken, a
+    given point is the mask's innermost and an extreme point the topmost.
 
     Points and boxes are pixels of the target; boxes come from the annotation. A task that starts
     from a point, box or mask falls back to its text form where the target is absent; an absent
@@ -164,7 +163,7 @@ class FormatQuery(BaseTransform):
         if not isinstance(tasks, Mapping):
             raise ValueError(f'tasks must map names to weights, got {tasks!r}')
         if unknown := set(tasks) - set(TASKS):
-            raise ValueError(f'unknown tasks {sorted(unknown)}; choose from {TASKS}')
+            raise ValueError(f'unknown tasks {sorted(unknown)}; choose from {tuple(TASKS)}')
         weights = np.array(list(tasks.values()), float)
         if not (np.isfinite(weights).all() and (weights >= 0).all() and weights.sum() > 0):
             raise ValueError(f'task weights must be at least 0 and one greater, got {tasks}')
@@ -172,7 +171,7 @@ class FormatQuery(BaseTransform):
             raise ValueError(f'unknown templates {templates!r}; choose from {list(TEMPLATE_SETS)}')
         if turns < 1:
             raise ValueError(f'turns must be at least 1, got {turns}')
-        self.tasks = [task for task, weight in tasks.items() if weight > 0]
+        self.tasks = [TASKS[task] for task, weight in tasks.items() if weight > 0]
         self.edges = np.cumsum(weights[weights > 0])
         self.codec = PolygonCodec(**dict(codec or {}))
         self.templates = templates
@@ -186,22 +185,19 @@ class FormatQuery(BaseTransform):
         turns = [(prompt, answer)]
         if self.turns > 1 and not test_mode:
             turns += self._further_turns(results, task, rng)
-        results.update(task=task, prompt=prompt, answer=answer, turns=turns,
+        results.update(task=task.name, prompt=prompt, answer=answer, turns=turns,
                        codec=self.codec.spec)
         return results
 
-    def _draw_task(self, info: dict, rng: np.random.Generator) -> str:
+    def _draw_task(self, info: dict, rng: np.random.Generator) -> Task:
         task = self.tasks[int(np.searchsorted(self.edges, rng.random() * self.edges[-1],
                                               side='right'))]
-        if info['instances']:
-            return task
-        wanted = task.split('2')[1]
-        return f'text2{"mask" if wanted == "text" else wanted}'
+        return task if info['instances'] else task.for_absent
 
-    def _further_turns(self, results: dict, task: str,
+    def _further_turns(self, results: dict, task: Task,
                        rng: np.random.Generator) -> list[tuple[str, str]]:
         siblings = results['siblings']
-        asked = {(results['ref_id'], task.split('2')[1])}
+        asked = {(results['ref_id'], task.wanted)}
         infos = [results] + [siblings[int(k)] for k in rng.permutation(len(siblings))]
         seen = {results['ref_id']}
         fresh = [info for info in infos[1:]
@@ -212,7 +208,7 @@ class FormatQuery(BaseTransform):
             if len(turns) == self.turns - 1:
                 break
             task = self._draw_task(info, rng)
-            key = (info['ref_id'], task.split('2')[1])
+            key = (info['ref_id'], task.wanted)
             if key not in asked or key[1] == 'extreme':  # of eight directions
                 asked.add(key)
                 turns.append(self._write(info, task, rng, test_mode=False))
@@ -234,13 +230,13 @@ class FormatQuery(BaseTransform):
             else self.codec.grammar.format_box)(value, size)
         subject = SUBJECTS[given][0].replace('{given}', text)
         prompt = QUESTIONS['mask'][0].replace('{subject}', subject)
-        return dict(task=f'{given}2mask', prompt=prompt, turns=[(prompt, None)],
+        return dict(task=Task(given, 'mask').name, prompt=prompt, turns=[(prompt, None)],
                     codec=self.codec.spec)
 
-    def _write(self, info: dict, task: str, rng: np.random.Generator,
+    def _write(self, info: dict, task: Task, rng: np.random.Generator,
                test_mode: bool) -> tuple[str, str]:
         """Prompt and answer of one task on one target."""
-        given, wanted = task.split('2')
+        given, wanted = task.given, task.wanted
         limit, answers = TEMPLATE_SETS[self.templates]
 
         def pick(templates: tuple[str, ...]) -> str:

@@ -1,6 +1,5 @@
 """What ``tools/train.py`` and ``tools/test.py`` do to a config before they start a runner."""
 import atexit
-import difflib
 import errno
 import logging
 import os
@@ -21,11 +20,7 @@ from mmengine.registry import RUNNERS
 from mmengine.runner import Runner
 
 from .checkpoint_file import REST, CheckpointError, fault_of, refuse_address, what_is_there
-from .config_keys import check_options
 
-#: of default_hooks, those that MMEngine knows itself
-_OPTIONAL_HOOKS = ('runtime_info', 'timer', 'sampler_seed', 'logger', 'param_scheduler',
-                   'checkpoint')
 _PACKAGE = Path(__file__).resolve().parent.parent
 #: errors of files that are no fault of the program's
 _FILES = (errno.ENOENT, errno.EACCES, errno.EPERM, errno.ENOSPC, errno.EDQUOT, errno.EROFS,
@@ -316,56 +311,6 @@ def existing_checkpoint(name: str) -> str | None:
     except FileNotFoundError as error:
         raise FileNotFoundError(f"{error}. 'none' stands for the weights that the config names"
                                 ) from None
-
-
-def read_config(path: str, options: dict | None = None, read: Sequence[str] = ()) -> Config:
-    """A config file, with the settings of ``--cfg-options``.
-
-    Args:
-        path, options: of the command line.
-        read: names in the config that the tool reads beside a runner's.
-
-    Raises:
-        FileNotFoundError, ValueError: in one line, it is not there, no config, or not valid.
-    """
-    if path.endswith(('.pth', '.pt', '.safetensors')):
-        raise ValueError(f'{path} is a checkpoint: give the config first, then the checkpoint')
-    if osp.isdir(path):
-        names = sorted(p.name for p in Path(path).glob('*.py'))
-        raise ValueError(f'{path} is a folder, not a config'
-                         + (f": give one of its files: {', '.join(names[:8])}" if names else ''))
-    if not osp.isfile(path):
-        names = [str(p) for p in Path(osp.dirname(path) or '.').glob('*.py')]
-        names += [osp.relpath(p) for p in (_PACKAGE.parent / 'configs/simpleseg').rglob('*.py')]
-        by_stem = {Path(name).stem: name for name in reversed(names)}
-        near = difflib.get_close_matches(Path(path).stem, by_stem, 2, 0.7)
-        raise FileNotFoundError(f'no config {path}' + (
-            f": did you mean {' or '.join(by_stem[name] for name in near)}?" if near else ''))
-    if not path.endswith(('.py', '.json', '.yaml', '.yml')):
-        raise ValueError(f'{path} is no config: give a .py file')
-    try:
-        cfg = Config.fromfile(path)
-    except Exception as error:  # a config is a program
-        line = next((f', line {frame.lineno}' for frame in
-                     reversed(traceback.extract_tb(error.__traceback__))
-                     if frame.filename == '<string>' or osp.exists(path)
-                     and osp.exists(frame.filename) and osp.samefile(frame.filename, path)), '')
-        raise ValueError(f'{path}{line} is no valid config: {type(error).__name__}: '
-                         f'{" ".join(str(error).split())[:300]}') from None
-    if options:
-        check_options(cfg, options, read)
-        try:
-            cfg.merge_from_dict(options)
-        except (KeyError, TypeError, IndexError, ValueError, AttributeError) as error:
-            raise ValueError(f'--cfg-options {" ".join(options)} do not fit {path}: '
-                             f'{" ".join(str(error).split())[:300]}') from None
-    if 'vis_backends' in cfg and cfg.get('visualizer'):
-        cfg.visualizer.vis_backends = cfg.vis_backends
-    hooks = cfg.get('default_hooks') or {}
-    for name in [name for name, hook in hooks.items() if hook is None]:
-        if name not in _OPTIONAL_HOOKS:  # MMEngine takes None for its own alone
-            del hooks[name]
-    return cfg
 
 
 def shorten_warm_up(cfg: Config) -> None:

@@ -68,7 +68,7 @@ class Experience:
                     img_id=sample.get('img_id'), prompt=sample.prompt, answer=answer.text,
                     finished=answer.finished, tokens=answer.num_tokens,
                     reward=float(self.rewards.total[i]),
-                    **{name: float(values[i])
+                    **{name: None if math.isnan(values[i]) else float(values[i])
                        for name, values in self.rewards.components.items()},
                     advantage=float(self.advantage_PG[p, g]),
                     learnt=bool(self.learnt_PG[p, g])))
@@ -205,7 +205,8 @@ class RLTrainLoop(IterBasedTrainLoop):
              for truth in [sample.gt_masks.masks[0]] * self.group_size],
             finished=[answer.finished for answer in flat],
             num_tokens=[answer.num_tokens for answer in flat],
-            codecs=[sample.codec for sample in samples for _ in range(self.group_size)])
+            codecs=[sample.codec for sample in samples for _ in range(self.group_size)],
+            samples=[meta for meta in map(_meta_of, samples) for _ in range(self.group_size)])
         reward_PG = torch.from_numpy(rewards.total).view(len(samples), self.group_size)
         chosen_PG = max_variance_subset(reward_PG, self.down_sample)
         advantage_PN, kept_P = group_advantages(
@@ -356,6 +357,11 @@ class RLTrainLoop(IterBasedTrainLoop):
             f'are in {path}. Try a lower learning rate, clip_grad, or float32.')
 
 
+def _meta_of(sample) -> dict:
+    """What a reward sees of a sample: all of it, by its keys."""
+    return dict(sample.all_items())
+
+
 def prompts_an_update(prompts: int, mini_batches: int) -> int:
     """Of a process.
 
@@ -435,17 +441,27 @@ class _Reference:
 
 
 def _describe(experience: Experience) -> dict[str, Tensor]:
-    """Figures of a rollout, means over all ranks: rewards, lengths, shares of answers."""
+    """Figures of a rollout, means over all ranks: rewards, lengths, shares of answers; of a
+    component that does not apply to all, the mean over the others, and the share ``_na``."""
     answers = [answer for group in experience.answers for answer in group]
-    read = experience.rewards.answers
+    rewards = experience.rewards
     columns = dict(
-        reward=experience.rewards.total,
-        **{f'reward_{name}': values for name, values in experience.rewards.components.items()},
+        reward=rewards.total,
+        **{f'reward_{name}': values for name, values in rewards.components.items()},
         reward_std=experience.reward_PG.std(1).numpy(),
         length=[answer.num_tokens for answer in answers],
         truncated=[not answer.finished for answer in answers],
-        valid_parse=[answer.well_formed for answer in read],
+        valid_parse=[query.answer.well_formed for query in rewards.queries],
         dropped_groups=experience.dropped_P)
-    means = torch.stack([torch.as_tensor(values).double().mean() for values in columns.values()])
-    all_reduce(means, 'mean')  # every rank has as many prompts
-    return dict(zip(columns, means))
+    table = [torch.as_tensor(values).double() for values in columns.values()]
+    counts = torch.stack([(~values.isnan()).double().mean() for values in table])
+    sums = torch.stack([values.nan_to_num().mean() for values in table])
+    both = torch.stack([sums, counts])
+    all_reduce(both, 'mean')  # every rank has as many prompts
+    figures = {}
+    for name, total, share in zip(columns, *both):
+        if share:
+            figures[name] = total / share
+        if share < 1:
+            figures[f'{name}_na'] = 1 - share
+    return figures

@@ -1,14 +1,100 @@
-"""What the metrics of this package share: one result a query, unique ids, masks of a sample."""
+"""What the metrics of this package share: one record and one result a query, unique ids."""
 import math
 from abc import abstractmethod
 from collections import Counter
 from collections.abc import Iterable, Sequence
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 from mmengine.evaluator import BaseMetric, DumpResults
 
-from ..polygon import rle_to_mask
+from ..polygon import Answer, Spans, Task, rle_to_mask
+from ..samples import answer_of
+from ..structures import AnsweredQuery
+
+
+class SampleQuery(AnsweredQuery):
+    """The record of a sample as a metric gets it. What the sample lacks is missed, with its
+    ``img_id`` and what to do, when it is asked for.
+
+    Args:
+        meta: ``DetDataSample.to_dict()``.
+    """
+
+    def __init__(self, meta: dict) -> None:
+        object.__setattr__(self, 'meta', meta)
+
+    @property
+    def prompt(self) -> str | None:
+        return self.meta.get('prompt')
+
+    @property
+    def task(self) -> Task | None:
+        return Task.find(self.meta.get('task'))
+
+    @property
+    def has_text(self) -> bool:
+        """Whether the model wrote an answer; one of another kind may predict masks alone."""
+        return self.meta.get('pred_text') is not None
+
+    @property
+    def text(self) -> str:
+        """What the model wrote."""
+        if not isinstance(self.meta.get('pred_text'), str):
+            self._lacks("'pred_text'; this metric is for models that write their answer as text")
+        return self.meta['pred_text']
+
+    @cached_property
+    def answer(self) -> Answer:
+        if self.text is not None and not isinstance(self.meta.get('codec'), str):
+            self._lacks("'codec'; this metric is for models that write their answer as text")
+        return answer_of(self.meta)
+
+    @cached_property
+    def truth(self) -> np.ndarray:
+        """(h, w) bool: the union of ``gt_masks``; all False where the target is absent."""
+        if 'gt_masks' not in self.meta:
+            self._lacks("'gt_masks'; load the target's mask in the pipeline")
+        return _union(self.meta['gt_masks'].to_ndarray())
+
+    @cached_property
+    def target(self) -> Spans:
+        return Spans.from_mask(self.truth)
+
+    @cached_property
+    def prediction(self) -> np.ndarray:
+        """(h, w) bool: the union of ``pred_instances['masks']`` (a (n, h, w) tensor or array, or
+        n RLE dicts as `mmdet.DumpDetResults` leaves them), which any model predicts."""
+        size = self.truth.shape
+        masks = self.meta.get('pred_instances', {}).get('masks')
+        if masks is None:
+            self._lacks('pred_instances.masks; a model that finds nothing predicts one all-zero '
+                        'mask')
+        if isinstance(masks, (list, tuple)):
+            masks = [rle_to_mask(rle) for rle in masks]
+            masks = np.stack(masks) if masks else np.zeros((0, *size))
+        elif not isinstance(masks, np.ndarray):
+            masks = masks.detach().cpu().numpy()
+        if masks.ndim != 3 or masks.shape[1:] != size:
+            raise ValueError(f'sample {self.name}: predicted masks have shape {masks.shape}, the '
+                             f'truth is (h, w) = {size}; predict at ori_shape')
+        return _union(masks)
+
+    @cached_property
+    def scored(self) -> np.ndarray | None:
+        """(h, w) bool: False where neither mask counts (``gt_ignore``, as in ReasonSeg); None:
+        all."""
+        ignored = self.meta.get('gt_ignore')
+        return None if ignored is None else ~_union(ignored.to_ndarray())
+
+    @property
+    def name(self) -> str:
+        """Of the sample, for messages."""
+        return repr(self.meta.get('img_id'))
+
+    def _lacks(self, what: str) -> None:
+        raise ValueError(f'sample {self.name} has no {what}')
 
 
 class QueryMetric(BaseMetric):
@@ -19,7 +105,7 @@ class QueryMetric(BaseMetric):
     an error: a dataset with shared ids (one id an image, say) is scored wrongly by metrics that
     match by id.
 
-    A subclass implements `measure` (a sample -> a small picklable result, no tensors) and
+    A subclass implements `measure` (a query -> a small picklable result, no tensors) and
     `summarize` (all results -> figures). Sums over samples go through `mean` or Python's
     integers, which do not depend on the order: any number of ranks gives the same figures.
 
@@ -36,8 +122,8 @@ class QueryMetric(BaseMetric):
         self.per_set = per_set
 
     @abstractmethod
-    def measure(self, sample: dict) -> Any:
-        """The result of one sample, given as a dict (``DetDataSample.to_dict()``)."""
+    def measure(self, query: SampleQuery) -> Any:
+        """The result of one query."""
 
     @abstractmethod
     def summarize(self, results: list[Any]) -> dict:
@@ -48,7 +134,8 @@ class QueryMetric(BaseMetric):
             if 'img_id' not in sample:
                 raise ValueError(f"{type(self).__name__} got a sample without 'img_id'; pack it "
                                  'into the metainfo, unique a (image, sentence) pair')
-            self.results.append((sample['img_id'], _set_name(sample), self.measure(sample)))
+            self.results.append((sample['img_id'], _set_name(sample),
+                                 self.measure(SampleQuery(sample))))
 
     def compute_metrics(self, results: list) -> dict:
         if not results:
@@ -81,41 +168,6 @@ class QueryMetric(BaseMetric):
         for figure in set.intersection(*(set(column) for column in columns.values())):
             figures[f'average/{figure}'] = mean(column[figure] for column in columns.values())
         return figures
-
-
-def true_mask(sample: dict) -> np.ndarray:
-    """(h, w) bool: the union of ``gt_masks``; all False where the target is absent."""
-    if 'gt_masks' not in sample:
-        raise ValueError(f"sample {sample.get('img_id')!r} has no 'gt_masks'; load the target's "
-                         'mask in the pipeline')
-    return _union(sample['gt_masks'].to_ndarray())
-
-
-def predicted_mask(sample: dict, size: Sequence[int]) -> np.ndarray:
-    """(h, w) bool: the union of ``pred_instances['masks']`` (a (n, h, w) tensor or array, or n
-    RLE dicts as `mmdet.DumpDetResults` leaves them).
-
-    Raises:
-        ValueError: There are no masks, or not of ``size`` (h, w).
-    """
-    masks = sample.get('pred_instances', {}).get('masks')
-    if masks is None:
-        raise ValueError(f"sample {sample.get('img_id')!r} has no pred_instances.masks; a model "
-                         'that finds nothing predicts one all-zero mask')
-    if isinstance(masks, (list, tuple)):
-        masks = np.stack([rle_to_mask(rle) for rle in masks]) if masks else np.zeros((0, *size))
-    elif not isinstance(masks, np.ndarray):
-        masks = masks.detach().cpu().numpy()
-    if masks.ndim != 3 or masks.shape[1:] != tuple(size):
-        raise ValueError(f"sample {sample.get('img_id')!r}: predicted masks have shape "
-                         f'{masks.shape}, the truth is (h, w) = {tuple(size)}; predict at '
-                         'ori_shape')
-    return _union(masks)
-
-
-def scored_pixels(sample: dict) -> np.ndarray | None:
-    """(h, w) bool: False where neither mask counts (``gt_ignore``, as in ReasonSeg); None: all."""
-    return None if sample.get('gt_ignore') is None else ~_union(sample['gt_ignore'].to_ndarray())
 
 
 def mean(values: Iterable[float]) -> float | None:

@@ -1,4 +1,5 @@
 """What kind of failure an answer is, from what the metrics measure on it."""
+from .base import SampleQuery
 from .health import OutputHealthMetric
 from .res import RESMetric
 
@@ -23,7 +24,8 @@ class FailureKinds:
     def measure(self, sample: dict) -> dict:
         """``iou`` (0..1, at the original size), ``area`` (true pixels), ``tokens``, ``vertices``
         and ``kind``, a name in ``KINDS`` or None, of a sample as the metrics get it."""
-        res, health = self._res.measure(sample), self._health.measure(sample)
+        query = SampleQuery(sample)
+        res, health = self._res.measure(query), self._health.measure(query)
         return dict(iou=float(res['iou']), area=res['area'], tokens=health['tokens'],
                     vertices=health.get('vertices'), kind=kind_of(res, health))
 

@@ -2,7 +2,7 @@
 from collections.abc import Sequence
 
 from ..registry import METRICS
-from .base import percent, stated
+from .base import SampleQuery, percent, stated
 from .res import RESMetric
 
 
@@ -34,8 +34,8 @@ class GRESMetric(RESMetric):
                  **kwargs) -> None:
         super().__init__(protocol, thresholds, boundary=False, **kwargs)
 
-    def measure(self, sample: dict) -> dict:
-        return dict(super().measure(sample), objects=len(sample.get('instances', ())))
+    def measure(self, query: SampleQuery) -> dict:
+        return dict(super().measure(query), objects=len(query.meta.get('instances', ())))
 
     def summarize(self, results: list[dict]) -> dict:
         found = super().summarize(results)

@@ -5,11 +5,10 @@ import cv2
 import numpy as np
 from mmengine.logging import print_log
 
-from ..polygon import ParsedAnswer, box_iou, mask_iou, mask_to_box
+from ..polygon import Answer, ParsedAnswer, box_iou, mask_iou, mask_to_box, parse_answer
 from ..polygon.metrics import self_intersects
 from ..registry import METRICS
-from .answers import grammar_of, read_answer
-from .base import QueryMetric, mean, percent, predicted_mask, stated, true_mask
+from .base import QueryMetric, SampleQuery, mean, percent, stated
 
 
 @METRICS.register_module()
@@ -49,21 +48,19 @@ class OutputHealthMetric(QueryMetric):
         super().__init__(**kwargs)
         self.min_pixels = min_pixels
 
-    def measure(self, sample: dict) -> dict:
-        parsed = read_answer(sample)
+    def measure(self, query: SampleQuery) -> dict:
+        answer = query.answer
         result = dict(
-            valid_parse=parsed.valid,
-            other_grammar=grammar_of(sample).is_foreign(sample['pred_text']),
-            truncated=parsed.truncated or sample.get('pred_finished') is False,
-            tokens=sample.get('pred_num_tokens'),
-            seconds=sample.get('pred_seconds'))
-        result.update(self._rings(parsed, sample))
-        truth = true_mask(sample)
-        prediction = predicted_mask(sample, truth.shape)
-        if truth.any():
-            result.update(self._masks(prediction, truth))
+            valid_parse=answer.parsed.valid,
+            other_grammar=answer.codec.grammar.is_foreign(answer.text),
+            truncated=answer.parsed.truncated or answer.finished is False,
+            tokens=answer.num_tokens,
+            seconds=answer.seconds)
+        result.update(self._rings(answer, query.meta.get('answer')))
+        if query.truth.any():
+            result.update(self._masks(query.prediction, query.truth))
         else:
-            result['false_object'] = bool(prediction.any())
+            result['false_object'] = bool(query.prediction.any())
         return result
 
     def compute_metrics(self, results: list) -> dict:
@@ -95,10 +92,11 @@ class OutputHealthMetric(QueryMetric):
         return stated(figures)
 
     @staticmethod
-    def _rings(parsed: ParsedAnswer, sample: dict) -> dict:
-        result = {}
-        if isinstance(sample.get('answer'), str):
-            result['true_vertices'] = _vertices(read_answer(sample, 'answer'))
+    def _rings(answer: Answer, true_text: str | None) -> dict:
+        result, parsed = {}, answer.parsed
+        if isinstance(true_text, str):
+            result['true_vertices'] = _vertices(
+                parse_answer(true_text, answer.codec.grammar, answer.kind, max_chars=None))
         if parsed.kind == 'rings':
             result.update(
                 vertices=_vertices(parsed),

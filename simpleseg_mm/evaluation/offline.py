@@ -7,9 +7,8 @@ from mmengine.evaluator import DumpResults, Evaluator
 from mmengine.registry import DefaultScope
 from mmengine.utils import track_iter_progress
 
-from ..models import SimpleSeg
-from ..models.writer import Generated
 from ..registry import DATASETS
+from ..samples import attach_answer, read_text
 from .base import check_metric_names
 from .text_dump import match_rows, read_text_rows
 
@@ -29,15 +28,15 @@ def build_evaluator(config, names: list[str] | None = None) -> Evaluator:
     return evaluator
 
 
-def attach_answer(sample: DetDataSample, row: dict) -> None:
-    """Decodes the text of a row into the sample, as ``SimpleSeg.predict`` does."""
+def attach_row(sample: DetDataSample, row: dict) -> None:
+    """Puts the answer of a row into the sample, as ``SimpleSeg.predict`` does with its own."""
     codec = row.get('codec')
-    if codec is not None and codec != sample.codec:
+    if codec is not None and sample.get('codec') not in (None, codec):
         # The true answer is written in the config's grammar: there is none in this one.
         sample.set_metainfo(dict(codec=codec, answer=None))
-    answer = Generated(row['pred_text'], row.get('tokens'), row.get('finished'))
-    SimpleSeg.postprocess(sample, answer, row.get('seconds'))
-    sample.set_metainfo(dict(pred_confidence=row.get('confidence')))
+    attach_answer(sample, read_text(
+        sample, row['pred_text'], num_tokens=row.get('tokens'), finished=row.get('finished'),
+        seconds=row.get('seconds'), confidence=row.get('confidence')))
 
 
 def score(config: Config, results: str, names: list[str] | None = None,
@@ -61,7 +60,7 @@ def score(config: Config, results: str, names: list[str] | None = None,
         matched = match_rows(rows, (dataset.get_data_info(i) for i in range(len(dataset))))
         for i in track_iter_progress(range(len(dataset))):
             sample = dataset[i]['data_samples']
-            attach_answer(sample, matched[i])
+            attach_row(sample, matched[i])
             evaluator.process([sample])
             if visit is not None:
                 visit(i, sample, matched[i])

@@ -1,7 +1,7 @@
 """Masks from a point or a box, as promptable segmenters are scored: mIoU, in all and by size."""
 
 from ..registry import METRICS
-from .base import percent, stated
+from .base import SampleQuery, percent, stated
 from .res import SIZE_BINS, RESMetric
 
 
@@ -24,15 +24,14 @@ class PromptedMaskMetric(RESMetric):
     def __init__(self, **kwargs) -> None:
         super().__init__(boundary=False, **kwargs)
 
-    def measure(self, sample: dict) -> dict:
-        given, _, wanted = (sample.get('task') or '').partition('2')
-        if wanted != 'mask':
-            raise ValueError(f"sample {sample.get('img_id')!r} has the task "
-                             f"{sample.get('task')!r}; this metric scores point2mask and box2mask")
-        result = super().measure(sample)
-        stated_areas = [instance.get('area') for instance in sample.get('instances', ())]
+    def measure(self, query: SampleQuery) -> dict:
+        if query.task is None or query.task.wanted != 'mask':
+            raise ValueError(f"sample {query.name} has the task {query.meta.get('task')!r}; this "
+                             'metric scores point2mask and box2mask')
+        result = super().measure(query)
+        stated_areas = [instance.get('area') for instance in query.meta.get('instances', ())]
         size = result['area'] if not stated_areas or None in stated_areas else sum(stated_areas)
-        return dict(iou=result['iou'], size=size, given=given)
+        return dict(iou=result['iou'], size=size, given=query.task.given)
 
     def summarize(self, results: list[dict]) -> dict:
         figures = _by_size(results)

@@ -4,8 +4,7 @@ import numpy as np
 
 from ..polygon import box_iou, mask_to_box
 from ..registry import METRICS
-from .answers import read_answer
-from .base import QueryMetric, percent, predicted_mask, stated, true_mask
+from .base import QueryMetric, SampleQuery, percent, stated
 from .protocols import BOX_PROTOCOLS, get_protocol
 
 
@@ -34,18 +33,17 @@ class RECMetric(QueryMetric):
         self.protocol = get_protocol(protocol, BOX_PROTOCOLS)
         self.threshold = threshold
 
-    def measure(self, sample: dict) -> float | None:
-        truth = true_mask(sample)
-        if not truth.any():
+    def measure(self, query: SampleQuery) -> float | None:
+        if not query.truth.any():
             return None
-        true_box = mask_to_box(truth)
+        true_box = mask_to_box(query.truth)
         if self.protocol.truth == 'annotation':
-            boxes = np.array([i['bbox'] for i in sample['instances']], dtype=np.float64)
+            boxes = np.array([i['bbox'] for i in query.meta['instances']], dtype=np.float64)
             true_box = np.concatenate([boxes[:, :2].min(axis=0), boxes[:, 2:].max(axis=0)])
         if self.source == 'mask':
-            box = mask_to_box(predicted_mask(sample, truth.shape))
+            box = mask_to_box(query.prediction)
         else:
-            box = _first_box(sample)
+            box = _first_box(query)
         return 0.0 if box is None else float(box_iou(box, true_box))
 
     def summarize(self, results: list[float | None]) -> dict:
@@ -64,11 +62,11 @@ class PointMetric(QueryMetric):
 
     default_prefix = 'point'
 
-    def measure(self, sample: dict) -> bool | None:
-        truth = true_mask(sample)
+    def measure(self, query: SampleQuery) -> bool | None:
+        truth = query.truth
         if not truth.any():
             return None
-        point = read_answer(sample, kind='point').point
+        point = query.answer.found('point').point
         if point is None:
             return False
         height, width = truth.shape
@@ -81,12 +79,12 @@ class PointMetric(QueryMetric):
         return stated(dict(hit=percent(results)))
 
 
-def _first_box(sample: dict) -> np.ndarray | None:
+def _first_box(query: SampleQuery) -> np.ndarray | None:
     """The first predicted box; None where there is none or it has no area."""
-    boxes = sample.get('pred_instances', {}).get('bboxes')
+    boxes = query.meta.get('pred_instances', {}).get('bboxes')
     if boxes is None:
-        raise ValueError(f"sample {sample.get('img_id')!r} has no pred_instances.bboxes; use "
-                         "source='mask' for models that predict masks only")
+        raise ValueError(f"sample {query.name} has no pred_instances.bboxes; use source='mask' "
+                         'for models that predict masks only')
     if len(boxes) == 0:
         return None
     box = np.asarray(boxes[0], dtype=np.float64)

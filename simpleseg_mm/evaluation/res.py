@@ -6,9 +6,7 @@ import numpy as np
 
 from ..polygon.metrics import boundary_f, boundary_iou
 from ..registry import METRICS
-from .answers import says_nothing
-from .base import (QueryMetric, percent, predicted_mask, scored_pixels, stated,
-                   true_mask)
+from .base import QueryMetric, SampleQuery, percent, stated
 from .protocols import REGION_PROTOCOLS, get_protocol
 
 SIZE_BINS = dict(small=(1, 32 ** 2), medium=(32 ** 2, 96 ** 2), large=(96 ** 2, float('inf')))
@@ -51,16 +49,15 @@ class RESMetric(QueryMetric):
         self.thresholds = tuple(thresholds)
         self.boundary = boundary
 
-    def measure(self, sample: dict) -> dict:
-        truth = true_mask(sample)
-        prediction = predicted_mask(sample, truth.shape)
-        scored = scored_pixels(sample)
-        if scored is not None:
-            truth, prediction = truth & scored, prediction & scored
+    def measure(self, query: SampleQuery) -> dict:
+        truth, prediction = query.truth, query.prediction
+        if query.scored is not None:
+            truth, prediction = truth & query.scored, prediction & query.scored
         area = int(np.count_nonzero(truth))
         present = area > 0
         nothing = not prediction.any() and (
-            self.protocol.unreadable_is_empty or says_nothing(sample))
+            self.protocol.unreadable_is_empty or not query.has_text
+            or query.answer.says_nothing)
         intersection, union = self._overlap(prediction, truth)
         if union:
             iou = intersection / union

@@ -8,7 +8,7 @@ from mmengine.logging import print_log
 from mmengine.utils import mkdir_or_exist
 
 from ..registry import METRICS
-from .base import QueryMetric
+from .base import QueryMetric, SampleQuery
 
 _FIELDS = dict(
     img_id='img_id', image_id='image_id', ref_id='ref_id', sent_id='sent_id', source='source',
@@ -41,8 +41,8 @@ class TextDump(QueryMetric):
             raise ValueError(f'out_file must end in .jsonl, got {str(out_file)!r}')
         self.out_file = Path(out_file)
 
-    def measure(self, sample: dict) -> dict:
-        return {field: sample.get(key) for field, key in _FIELDS.items()}
+    def measure(self, query: SampleQuery) -> dict:
+        return {field: query.meta.get(key) for field, key in _FIELDS.items()}
 
     def summarize(self, results: list[dict]) -> dict:
         mkdir_or_exist(self.out_file.parent)

@@ -2,7 +2,7 @@
 import re
 
 from ..registry import METRICS
-from .base import QueryMetric, percent, stated
+from .base import QueryMetric, SampleQuery, percent, stated
 
 _PUNCTUATION = ';/[]"{}()=+\\_-><@`,?!'
 _NUMBERS = {word: str(number) for number, word in enumerate(
@@ -22,14 +22,11 @@ class QuestionAnsweringMetric(QueryMetric):
 
     default_prefix = 'vqa'
 
-    def measure(self, sample: dict) -> dict | None:
-        if sample.get('answers') is None:
+    def measure(self, query: SampleQuery) -> dict | None:
+        if query.meta.get('answers') is None:
             return None
-        if not isinstance(sample.get('pred_text'), str):
-            raise ValueError(f"sample {sample.get('img_id')!r} has no 'pred_text'; this metric is "
-                             'for models that write their answer as text')
-        accepted = {normalise_answer(answer) for answer in sample['answers']}
-        return dict(kind=sample['kind'], right=normalise_answer(sample['pred_text']) in accepted)
+        accepted = {normalise_answer(answer) for answer in query.meta['answers']}
+        return dict(kind=query.meta['kind'], right=normalise_answer(query.text) in accepted)
 
     def summarize(self, results: list[dict | None]) -> dict:
         asked = [result for result in results if result is not None]

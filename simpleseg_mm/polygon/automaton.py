@@ -9,7 +9,7 @@ out: the parser does not take them as following the grammar.
 import re
 from functools import lru_cache
 
-from .text import KINDS, Grammar
+from .text import ANSWER_KINDS, Grammar
 
 #: (where, index or memory, ...): hashable, and the same for texts that can go on alike
 State = tuple
@@ -103,8 +103,8 @@ class AnswerAutomaton:
     alphabet = _DIGITS + '[], .'
 
     def __init__(self, grammar: str | Grammar, kind: str = 'rings') -> None:
-        if kind not in KINDS:
-            raise ValueError(f'kind is {kind!r}; choose one of {KINDS}')
+        if kind not in ANSWER_KINDS:
+            raise ValueError(f'kind is {kind!r}; choose one of {ANSWER_KINDS}')
         self.grammar = Grammar.from_name(grammar)
         self.kind = kind
         self.numbers = Numbers(self.grammar)

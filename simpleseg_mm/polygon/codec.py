@@ -2,19 +2,17 @@
 import hashlib
 import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass
-from functools import cached_property
+from functools import lru_cache
 
 import numpy as np
 
+from .answer import Answer
 from .contour import mask_to_rings, signed_area, trace_crop
 from .fit import fit_rings, rate_of, thin_rings
 from .parts import Part, group_rings
-from .raster import (check_size, coco_fill, rings_to_mask, rle_to_crop, rle_to_mask,
-                     segmentation_to_rle)
+from .raster import check_size, rle_to_crop, rle_to_mask, segmentation_to_rle
 from .simplify import arc_length, simplify_dp
-from .spans import Spans, fill, wind
-from .text import MAX_CHARS, Grammar, ParsedAnswer, parse_answer
+from .text import MAX_CHARS, Grammar
 
 PRESETS = ('default', 'paper', 'paper-exact')
 RING_ORDERS = ('opencv', 'reversed', 'shuffled')
@@ -23,40 +21,6 @@ PAPER_EPSILON = 0.005
 MAX_LOSSLESS_CHARS = 64 * MAX_CHARS
 _TOO_LONG = (f'a mask needs more than {MAX_LOSSLESS_CHARS} characters to be written vertex by '
              'vertex, which is all that decoding reads; give a number of tokens instead of None')
-
-
-@dataclass(frozen=True, eq=False)
-class Decoded:
-    """A decoded answer. Mask and spans are worked out when they are first asked for.
-
-    Attributes:
-        rings: ``(N, 2) float64`` arrays in pixels of the image.
-        parsed: what the parser found.
-        size: (h, w) of the image.
-        preset: how the rings are filled.
-    """
-    rings: list[np.ndarray]
-    parsed: ParsedAnswer
-    size: tuple[int, int]
-    preset: str = 'default'
-
-    @cached_property
-    def mask(self) -> np.ndarray:
-        """``(h, w) bool``; all False where the text holds no mask."""
-        if self.preset == 'paper':
-            return coco_fill(self.rings, self.size)
-        if self.preset == 'paper-exact':
-            return rings_to_mask(self.rings, self.size, 'centres')
-        if 'spans' in vars(self):
-            return self.spans.mask
-        return fill(self.rings, self.size) if self.rings else np.zeros(self.size, bool)
-
-    @cached_property
-    def spans(self) -> Spans:
-        """The mask as spans: for IoU, area and centroid, without its pixels."""
-        if self.preset == 'default' and self.rings and 'mask' not in vars(self):
-            return wind(self.rings, self.size)
-        return Spans.from_mask(self.mask)
 
 
 class PolygonCodec:
@@ -220,12 +184,15 @@ class PolygonCodec:
         rng = np.random.default_rng([self.seed, int.from_bytes(digest[:8], 'little')])
         return rng.permutation(ring, axis=0)
 
-    def decode(self, text: str, size) -> Decoded:
-        """What a text says about an image of ``size`` (h, w). Never raises on the text."""
-        h, w = check_size(size)
-        parsed = parse_answer(text, self.grammar, 'rings', self.max_chars)
-        scale = np.array([w, h], np.float64)
-        return Decoded([ring * scale for ring in parsed.rings], parsed, (h, w), self.preset)
+    def decode(self, text: str, size, kind: str | None = 'rings', **facts) -> Answer:
+        """What a text says about an image of ``size`` (h, w). Never raises on the text.
+
+        Args:
+            text: anything.
+            size: (h, w).
+            kind, facts: of :class:`Answer`.
+        """
+        return Answer(text, check_size(size), self, kind, **facts)
 
     def parts(self, rings: Sequence) -> list[Part]:
         """Decoded rings grouped to outer rings with their holes, in pixels, read as edges.
@@ -236,3 +203,13 @@ class PolygonCodec:
         """
         shift = 0.5 if self.preset == 'paper-exact' else 0.0
         return group_rings([ring + shift for ring in rings], oriented=self.preset != 'paper')
+
+
+@lru_cache(maxsize=64)
+def _codec_of(spec: str) -> PolygonCodec:
+    return PolygonCodec.from_spec(spec)
+
+
+def codec_of(spec: str) -> PolygonCodec:
+    """``PolygonCodec.from_spec``, one object a spec: for reading, many times."""
+    return _codec_of(spec) if isinstance(spec, str) else PolygonCodec.from_spec(spec)

@@ -234,7 +234,8 @@ class ParsedAnswer:
     span: tuple[int, int] = (0, 0)
 
 
-KINDS = ('rings', 'box', 'point')
+#: in the order in which an answer of any kind is looked for
+ANSWER_KINDS = ('rings', 'box', 'point')
 _NUMBER = r'[-+]?(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+)(?:[eE][-+]?[0-9]+)?'
 _PAIR = rf'\[\s*({_NUMBER})\s*,\s*({_NUMBER})\s*\]'
 _PAIRS = re.compile(_PAIR)
@@ -270,23 +271,32 @@ def parse_answer(text: str, grammar: str | Grammar = 'int1000',
             texts of one's own, not a model's.
     """
     grammar = Grammar.from_name(grammar)
-    if kind is not None and kind not in KINDS:
-        raise ValueError(f'kind is {kind!r}; choose one of {KINDS}, or None for any')
+    if kind is not None and kind not in ANSWER_KINDS:
+        raise ValueError(f'kind is {kind!r}; choose one of {ANSWER_KINDS}, or None for any')
     if not isinstance(text, str):
         return ParsedAnswer()
     cut = max_chars is not None and len(text) > max_chars
     if cut:
         text = text[:max_chars]
-    found = None
-    if kind in ('rings', None):
-        found = _find_rings(text, grammar, cut)
-    if found is None and kind in ('box', None):
-        found = _find_numbers(text, grammar, _QUAD, 'box')
-    if found is None and kind in ('point', None):
-        found = _find_numbers(text, grammar, _PAIRS, 'point')
-    if found is None:
-        found = _find_empty(text, cut)
-    return found
+    for wanted in ANSWER_KINDS if kind is None else (kind, ):
+        found = _find(text, grammar, wanted, cut)
+        if found is not None:
+            return found
+    return _find_empty(text, cut)
+
+
+def find_kind(text: str, grammar: Grammar, kind: str, max_chars: int = MAX_CHARS) -> ParsedAnswer:
+    """What a text holds of a kind that was not asked for; kind 'none' where it holds none."""
+    if not isinstance(text, str):
+        return ParsedAnswer()
+    found = _find(text[:max_chars], grammar, kind, len(text) > max_chars)
+    return ParsedAnswer() if found is None else found
+
+
+def _find(text: str, grammar: Grammar, kind: str, cut: bool) -> ParsedAnswer | None:
+    if kind == 'rings':
+        return _find_rings(text, grammar, cut)
+    return _find_numbers(text, grammar, _QUAD if kind == 'box' else _PAIRS, kind)
 
 
 def written_rings(text: str, grammar: str | Grammar = 'int1000') -> list[np.ndarray]:

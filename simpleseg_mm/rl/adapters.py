@@ -1,8 +1,10 @@
 """``PolygonReward`` in the forms in which other trainers call a reward.
 
-Truths are masks, COCO RLE dicts or JSON texts of either, as ``PolygonReward`` takes them.
+Truths are masks, COCO RLE dicts or JSON texts of either, as ``PolygonReward`` takes them. A
+component of one's own sees all that the trainer tells of a sample as ``query.meta``. Where it does
+not apply (None), it is left out of the sum, and its own figure is NaN.
 """
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from .rewards import PolygonReward, Rewards
 
@@ -16,16 +18,26 @@ def trl_reward(reward: PolygonReward, truth: str = 'mask', codec: str = 'codec')
         codec: column with the codec's spec, where the dataset has one.
 
     Returns:
-        A function ``(prompts, completions, **columns) -> [float]``. Completions may be texts or
-        conversations (lists of messages).
+        A function ``(prompts, completions, **columns) -> [float | None]``, None where no
+        component applies. Prompts and completions may be texts or conversations (lists of
+        messages). ``query.meta`` holds a sample's prompt and its value of each column.
     """
 
     def simpleseg_polygon(prompts: Sequence | None = None, completions: Sequence = (),
-                          **columns) -> list[float]:
+                          **columns) -> list[float | None]:
         if truth not in columns:
             raise ValueError(f'the dataset has no column {truth!r}, only {sorted(columns)}')
-        texts = [item if isinstance(item, str) else item[-1]['content'] for item in completions]
-        return reward(texts, columns[truth], codecs=columns.get(codec)).total.tolist()
+        count = len(completions)
+        if prompts is not None:
+            columns['prompt'] = [_text(prompt) for prompt in prompts]
+        lists = {name: list(values) for name, values in columns.items()
+                 if _is_column(values, count)}
+        found = reward([_text(item) for item in completions], columns[truth],
+                       codecs=columns.get(codec),
+                       samples=[{name: values[i] for name, values in lists.items()}
+                                for i in range(count)])
+        return [float(total) if applied else None
+                for total, applied in zip(found.total, found.applied)]
 
     return simpleseg_polygon
 
@@ -58,7 +70,9 @@ def verl_reward(reward: PolygonReward) -> Callable:
 
     def compute_score(data_source: str, solution_str: str, ground_truth, extra_info=None,
                       **kwargs) -> dict[str, float]:
-        return _scores(reward([solution_str], [ground_truth]), 'score')[0]
+        sample = dict(extra_info if isinstance(extra_info, Mapping) else {},
+                      data_source=data_source)
+        return _scores(reward([solution_str], [ground_truth], samples=[sample]), 'score')[0]
 
     return compute_score
 
@@ -78,6 +92,20 @@ def easyr1_reward(reward: PolygonReward) -> Callable:
         return _scores(reward(records), 'overall')
 
     return compute_score
+
+
+def _text(item) -> str:
+    """A text, or what the last message of a conversation says."""
+    content = item if isinstance(item, str) else item[-1]['content']
+    if isinstance(content, (list, tuple)):  # of pictures and words
+        content = ''.join(part.get('text') or '' for part in content)
+    return content
+
+
+def _is_column(values, count: int) -> bool:
+    """Whether there is a value of each sample, and not one of the whole call."""
+    return (not isinstance(values, (str, bytes, Mapping)) and hasattr(values, '__len__')
+            and hasattr(values, '__getitem__') and len(values) == count)
 
 
 def _scores(found: Rewards, name: str) -> list[dict[str, float]]:

@@ -6,121 +6,70 @@ import json
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property, lru_cache
 
 import cv2
 import numpy as np
 
-from ..polygon import ParsedAnswer, PolygonCodec, Spans, count_tokens, rle_to_mask
+from ..polygon import Spans, Task, codec_of, count_tokens, rle_to_mask
 from ..polygon.metrics import boundary_iou
+from ..structures import AnsweredQuery
 
 
-@dataclass
-class Answer:
-    """One answer beside its target; what several components need is worked out once.
-
-    Attributes:
-        text: what the model wrote.
-        truth: (h, w) bool, the target at the raster's size; all False for an absent one.
-        codec: reads the text.
-        finished: whether an end token was written.
-        num_tokens: tokens written; ``None``: counted by Qwen's digit rule.
-        target: ``truth`` as spans, which the answers of a group share; ``None``: worked out.
-    """
-    text: str
-    truth: np.ndarray
-    codec: PolygonCodec
-    finished: bool = True
-    num_tokens: int | None = None
-    target: Spans | None = None
-
-    def __post_init__(self) -> None:
-        if self.target is None:
-            self.target = Spans.from_mask(self.truth)
-
-    @cached_property
-    def _decoded(self):
-        return self.codec.decode(self.text, self.truth.shape)
-
-    @property
-    def parsed(self) -> ParsedAnswer:
-        return self._decoded.parsed
-
-    @property
-    def mask(self) -> np.ndarray:
-        """(h, w) bool; all False where nothing could be read."""
-        return self._decoded.mask
-
-    @property
-    def spans(self) -> Spans:
-        """``mask`` as spans: area, box, centroid and IoU without its pixels."""
-        return self._decoded.spans
-
-    @property
-    def well_formed(self) -> bool:
-        """The whole answer follows the grammar, is in range, and ends with an end token."""
-        return self.parsed.valid and self.finished
-
-    @cached_property
-    def says_absent_rightly(self) -> bool | None:
-        """For an absent target, whether the answer is '[]'; None for a present one."""
-        return None if self.target.area else self.parsed.kind == 'empty' and self.parsed.valid
-
-    @cached_property
-    def iou(self) -> float:
-        if self.says_absent_rightly is not None:
-            return float(self.says_absent_rightly)
-        return self.spans.iou(self.target)
+# Components: what was asked and answered -> a number; None: the component says nothing about it.
+# Those of COMPONENTS can be named in configs.
+def mask_iou_reward(query: AnsweredQuery) -> float | None:
+    """IoU of the masks, 0..1 (paper). An absent target: 1 for '[]', else 0. None where no mask
+    was asked for."""
+    return query.iou if query.asks_mask else None
 
 
-# Components: an answer -> a number. Those of COMPONENTS can be named in configs.
-def mask_iou_reward(answer: Answer) -> float:
-    """IoU of the masks, 0..1 (paper). An absent target: 1 for '[]', else 0."""
-    return answer.iou
-
-
-def iou_squared_reward(answer: Answer) -> float:
+def iou_squared_reward(query: AnsweredQuery) -> float | None:
     """IoU squared, 0..1: the last tenths count most (ablation, ours)."""
-    return answer.iou ** 2
+    return query.iou ** 2 if query.asks_mask else None
 
 
-def boundary_iou_reward(answer: Answer) -> float:
+def boundary_iou_reward(query: AnsweredQuery) -> float | None:
     """Boundary IoU, 0..1 (ablation, ours)."""
-    if answer.says_absent_rightly is not None:
-        return answer.iou
-    return boundary_iou(answer.mask, answer.truth)
+    if not query.asks_mask or query.says_absent_rightly is not None:
+        return mask_iou_reward(query)
+    return boundary_iou(query.answer.mask, query.truth)
 
 
-def centroid_reward(answer: Answer) -> float:
+def centroid_reward(query: AnsweredQuery) -> float | None:
     """1 - distance of the masks' centroids / half the diagonal of the target's box, at least 0.
 
     The paper rewards the centroid distance; this form of it is our choice.
     """
-    if answer.says_absent_rightly is not None:
-        return answer.iou
-    if not answer.spans.area:
+    if not query.asks_mask or query.says_absent_rightly is not None:
+        return mask_iou_reward(query)
+    spans = query.answer.spans
+    if not spans.area:
         return 0.0
-    x0, y0, x1, y1 = answer.target.box
-    distance = math.dist(answer.spans.centroid, answer.target.centroid)
+    x0, y0, x1, y1 = query.target.box
+    distance = math.dist(spans.centroid, query.target.centroid)
     return max(0.0, 1 - distance / (0.5 * math.hypot(x1 - x0, y1 - y0)))
 
 
-def format_reward(answer: Answer) -> float:
-    """1 where the whole text is one answer by the grammar, in range, at least 3 distinct vertices
-    a ring, with an end token; else 0 (paper; what counts is our choice)."""
+def format_reward(query: AnsweredQuery) -> float | None:
+    """1 where the whole text is one answer by the grammar and of the kind that was asked for, in
+    range, at least 3 distinct vertices a ring, with an end token; else 0 (paper; what counts is
+    our choice). None where words were asked for."""
+    answer = query.answer
+    if answer.kind is None:
+        return None
     start, end = answer.parsed.span
     around = answer.text[:start] + answer.text[end:]  # else any chatter would be rewarded
-    return float(answer.well_formed and answer.parsed.kind in ('rings', 'empty')
-                 and not around.strip())
+    return float(answer.well_formed and not around.strip())
 
 
-def length_reward(answer: Answer, budget: int = 200) -> float:
+def length_reward(query: AnsweredQuery, budget: float = 200) -> float:
     """-tokens / budget, at least -1: a penalty of length (the paper's ablation; our form)."""
+    answer = query.answer
     tokens = count_tokens(answer.text) if answer.num_tokens is None else answer.num_tokens
     return -min(1.0, tokens / budget)
 
 
-Component = Callable[[Answer], float]
+Component = Callable[[AnsweredQuery], float | None]
 COMPONENTS: dict[str, Component] = dict(
     mask_iou=mask_iou_reward, iou_squared=iou_squared_reward, boundary_iou=boundary_iou_reward,
     centroid=centroid_reward, format=format_reward, length=length_reward)
@@ -131,13 +80,16 @@ class Rewards:
     """Rewards of N answers.
 
     Attributes:
-        total: (N,) float64, the weighted sum.
-        components: each component by itself, unweighted, (N,) float64.
-        answers: the N answers as they were read.
+        total: (N,) float64, the weighted sum of the components that apply; 0 where none does.
+        components: each component by itself, unweighted, (N,) float64; NaN where it does not
+            apply.
+        queries: the N answers as they were read, with what they answer.
+        applied: (N,) bool, whether a component of a weight other than 0 applies.
     """
     total: np.ndarray
     components: dict[str, np.ndarray]
-    answers: list[Answer]
+    queries: list[AnsweredQuery]
+    applied: np.ndarray
 
 
 _TRUTHS = ('give a mask (H, W) of bool, a COCO RLE dict with size and counts, or a JSON text of '
@@ -154,7 +106,9 @@ class PolygonReward:
     Args:
         weights: component -> weight. A component is a name of ``COMPONENTS``; weights are finite
             and not all 0. A component of weight 0 is worked out and logged, and changes nothing.
-        extra: further components by name, for those that ``weights`` names beside the known.
+        extra: further components by name, for those that ``weights`` names beside the known. A
+            component is called with an :class:`AnsweredQuery` and gives a number, or None where it
+            does not apply to that query; then it is left out of the sum.
         codec: spec of the codec that reads the texts ('int1000/default'), unless a call names
             one.
         max_side: targets with a longer side are scaled down to it, in pixels; answers are
@@ -170,7 +124,10 @@ class PolygonReward:
         known = {**COMPONENTS, **(extra or {})}
         if unknown := sorted(set(weights) - set(known)):
             raise ValueError(f'unknown reward components {unknown}; choose from {sorted(known)}')
-        values = np.array(list(weights.values()), np.float64)
+        try:
+            values = np.array(list(weights.values()), np.float64)
+        except (TypeError, ValueError):
+            values = np.array([np.nan])
         if not (np.isfinite(values).all() and values.any()):
             raise ValueError(f'reward weights must be finite and not all 0, got {dict(weights)}')
         if max_side < 1:
@@ -179,13 +136,14 @@ class PolygonReward:
         self.components = {name: known[name] for name in weights}
         self.codec = codec
         self.max_side = max_side
-        _codec(codec)  # a wrong spec is refused here
+        codec_of(codec)  # a wrong spec is refused here
 
-    def __call__(self, texts: Sequence[str | dict],
+    def __call__(self, texts: Sequence[str | Mapping],
                  truths: Sequence[np.ndarray | dict | str] | None = None,
                  finished: Sequence[bool] | None = None,
                  num_tokens: Sequence[int] | None = None,
-                 codecs: Sequence[str] | None = None) -> Rewards:
+                 codecs: Sequence[str] | None = None,
+                 samples: Sequence[Mapping | None] | None = None) -> Rewards:
         """Rewards of N answers.
 
         Args:
@@ -195,33 +153,47 @@ class PolygonReward:
             finished: whether each answer ended by itself; ``None``: all did.
             num_tokens: of each answer.
             codecs: spec of the codec of each; ``None``: ``self.codec``.
+            samples: what each answer is about, by its keys: ``prompt``, ``task`` (a name, such as
+                'text2mask'; a mask is asked for where there is none), and whatever a component
+                wants to see. ``None``: nothing is known, or it stands in the records.
 
         Raises:
             ValueError: lists of different lengths, or a target that cannot be used.
             RewardError: a component raised, or gave no finite number.
         """
         if truths is None:
+            samples = texts if samples is None else samples
             texts, truths = _columns_of(texts)
         count = len(texts)
         columns = [[default] * count if column is None else list(column) for column, default in (
-            (truths, None), (finished, True), (num_tokens, None), (codecs, self.codec))]
+            (truths, None), (finished, True), (num_tokens, None), (codecs, self.codec),
+            (samples, None))]
         if any(len(column) != count for column in columns):
             raise ValueError(f'{count} texts, but {[len(column) for column in columns]} truths, '
-                             'finished flags, token counts and codecs')
+                             'finished flags, token counts, codecs and samples')
         rasters: dict = {}  # answers of a group share their target
-        answers = []
-        for text, truth, end, tokens, spec in zip(texts, *columns):
+        queries = []
+        for text, truth, end, tokens, spec, sample in zip(texts, *columns):
             key = truth if isinstance(truth, str) else id(truth)
             if key not in rasters:
                 raster = self._raster(truth)
                 rasters[key] = raster, Spans.from_mask(raster)
             raster, target = rasters[key]
-            answers.append(Answer(text if isinstance(text, str) else '', raster, _codec(spec),
-                                  bool(end), tokens, target))
-        parts = {name: np.array([_apply(name, component, answer) for answer in answers])
+            sample = {} if sample is None else sample
+            if not isinstance(sample, Mapping):
+                raise ValueError(f'a sample is {sample!r:.60}; give what the answer is about as a '
+                                 'dict, or None')
+            task = Task.find(sample.get('task'))
+            answer = codec_of(spec).decode(
+                text if isinstance(text, str) else '', raster.shape,
+                task.kind if task else 'rings', finished=bool(end), num_tokens=tokens)
+            queries.append(AnsweredQuery(answer, raster, sample.get('prompt'), task, sample,
+                                         target))
+        parts = {name: np.array([_apply(name, component, query) for query in queries], np.float64)
                  for name, component in self.components.items()}
-        total = sum(self.weights[name] * parts[name] for name in parts)
-        return Rewards(np.asarray(total, np.float64), parts, answers)
+        total = sum(self.weights[name] * np.nan_to_num(parts[name]) for name in parts)
+        applied = np.any([~np.isnan(parts[name]) for name in parts if self.weights[name]], axis=0)
+        return Rewards(np.asarray(total, np.float64), parts, queries, applied)
 
     def _raster(self, truth) -> np.ndarray:
         mask = read_truth(truth)
@@ -271,11 +243,6 @@ def read_truth(truth: np.ndarray | Sequence | Mapping | str) -> np.ndarray:
     return set_
 
 
-@lru_cache(maxsize=64)
-def _codec(spec: str) -> PolygonCodec:
-    return PolygonCodec.from_spec(spec)
-
-
 def _columns_of(records: Sequence[dict]) -> tuple[list[str], list]:
     """Texts and targets of EasyR1's records."""
     for record in records:
@@ -286,17 +253,21 @@ def _columns_of(records: Sequence[dict]) -> tuple[list[str], list]:
             [record['ground_truth'] for record in records])
 
 
-def _apply(name: str, component: Component, answer: Answer) -> float:
+def _apply(name: str, component: Component, query: AnsweredQuery) -> float:
+    """The value of a component; NaN where it does not apply."""
     try:
-        value = float(component(answer))
+        value = component(query)
+        value = None if value is None else float(value)
     except Exception as error:
         raise RewardError(f'reward {name!r} raised {type(error).__name__}: {error}; '
-                          f'{_describe(answer)}') from error
+                          f'{_describe(query)}') from error
+    if value is None:
+        return math.nan
     if not math.isfinite(value):
-        raise RewardError(f'reward {name!r} gave {value}; {_describe(answer)}')
+        raise RewardError(f'reward {name!r} gave {value}; {_describe(query)}')
     return value
 
 
-def _describe(answer: Answer) -> str:
-    return (f'answer {answer.text[:500]!r}, target {answer.truth.shape} with '
-            f'{int(answer.truth.sum())} pixels, codec {answer.codec.spec}')
+def _describe(query: AnsweredQuery) -> str:
+    return (f'answer {query.answer.text[:500]!r}, target {query.truth.shape} with '
+            f'{int(query.truth.sum())} pixels, codec {query.answer.codec.spec}')

@@ -15,7 +15,7 @@ from mmengine.utils import mkdir_or_exist
 from PIL import Image
 
 from ..evaluation.failures import KINDS, FailureKinds
-from ..evaluation.offline import attach_answer, score
+from ..evaluation.offline import attach_row, score
 from ..evaluation.text_dump import match_rows, read_text_rows
 from ..files import load_image
 from ..registry import DATASETS
@@ -115,7 +115,7 @@ def _pictures(config: Config, answers: str, queries: list[dict]) -> dict[int, st
                           (dataset.get_data_info(i) for i in range(len(dataset))))
         for query in queries:
             sample = dataset[query['number']]['data_samples']
-            attach_answer(sample, rows[query['number']])
+            attach_row(sample, rows[query['number']])
             image = load_image(get(sample.img_path, backend_args=backend),
                                **sample.get('read_as', dict(upright=False)))
             pictures[query['number']] = _jpeg(visualizer.draw_query(image, sample))

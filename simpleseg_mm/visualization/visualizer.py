@@ -8,12 +8,12 @@ from mmengine.dist import master_only
 from mmengine.utils import mkdir_or_exist
 from mmengine.visualization import Visualizer
 
-from ..polygon import PolygonCodec, box_iou, mask_iou, mask_to_rings, parse_answer
+from ..polygon import Answer, Task, box_iou, mask_iou, mask_to_rings
 from ..registry import VISUALIZERS
+from ..samples import answer_of, read_text
 from . import draw
 
 LAYOUTS = ('overlay', 'side_by_side')
-_KIND_OF_TARGET = dict(mask='rings', box='box', point='point')
 _DASH = (9, 6)
 
 
@@ -117,12 +117,8 @@ def write_image(image: np.ndarray, path: str | Path) -> None:
         raise ValueError(f'could not write an image to {path}')
 
 
-def _size(sample: DetDataSample) -> tuple[int, int]:
-    return tuple(sample.ori_shape[:2])
-
-
-def _wanted(sample: DetDataSample) -> str:
-    return (sample.get('task') or 'text2mask').rpartition('2')[2]
+def _task(sample: DetDataSample) -> Task:
+    return Task.find(sample.get('task')) or Task('text', 'mask')
 
 
 def _truth(sample: DetDataSample) -> np.ndarray | None:
@@ -136,28 +132,35 @@ def _predicted_mask(sample: DetDataSample) -> np.ndarray | None:
     return (masks if isinstance(masks, np.ndarray) else masks.cpu().numpy()).any(axis=0)
 
 
+def _answer(sample: DetDataSample) -> Answer | None:
+    """What the model wrote, where it is not in words."""
+    return answer_of(sample) if 'codec' in sample else None
+
+
+def _true_answer(sample: DetDataSample) -> Answer | None:
+    text = sample.get('answer')
+    return read_text(sample, text) if 'codec' in sample and text is not None else None
+
+
 def _predicted_rings(sample: DetDataSample) -> list[np.ndarray]:
     """Rings in pixels, from the text where there is one."""
-    if _wanted(sample) != 'mask' or 'pred_text' not in sample or 'codec' not in sample:
-        return []
-    return PolygonCodec.from_spec(sample.codec).decode(sample.pred_text, _size(sample)).rings
+    answer = _answer(sample)
+    return answer.rings if answer and _task(sample).wanted == 'mask' else []
 
 
-def _read(sample: DetDataSample, text: str, target: str) -> np.ndarray | None:
+def _mark(answer: Answer | None, kind: str) -> np.ndarray | None:
     """A point (2,) or box (4,) in pixels from a text; None where there is none."""
-    if 'codec' not in sample or target not in ('point', 'box'):
+    if answer is None:
         return None
-    parsed = parse_answer(text, PolygonCodec.from_spec(sample.codec).grammar, target)
-    height, width = _size(sample)
-    shares = parsed.point if target == 'point' else parsed.box
-    return None if shares is None else shares * np.array([width, height] * (len(shares) // 2))
+    found = answer.found(kind)
+    shares = found.point if kind == 'point' else found.box
+    return None if shares is None else shares * np.array(answer.size[::-1] * (len(shares) // 2))
 
 
 def _draw_prediction(canvas: np.ndarray, scale: float, sample: DetDataSample) -> None:
-    wanted = _wanted(sample)
-    if wanted in ('box', 'point'):
-        _draw_mark(canvas, scale, _read(sample, sample.get('pred_text', ''), wanted),
-                   draw.PREDICTION)
+    kind = _task(sample).kind
+    if kind in ('box', 'point'):
+        _draw_mark(canvas, scale, _mark(_answer(sample), kind), draw.PREDICTION)
         return
     mask = _predicted_mask(sample)
     if mask is None:
@@ -168,19 +171,19 @@ def _draw_prediction(canvas: np.ndarray, scale: float, sample: DetDataSample) ->
 
 
 def _draw_truth(canvas: np.ndarray, scale: float, sample: DetDataSample) -> None:
-    mask, wanted = _truth(sample), _wanted(sample)
+    mask, kind = _truth(sample), _task(sample).kind
     if mask is not None:
         for ring in mask_to_rings(mask, 'edges'):
             draw.draw_ring(canvas, ring * scale, draw.TRUTH, dash=_DASH)
-    if wanted in ('box', 'point'):
-        _draw_mark(canvas, scale, _read(sample, sample.get('answer', ''), wanted), draw.TRUTH,
-                   _DASH)
+    if kind in ('box', 'point'):
+        _draw_mark(canvas, scale, _mark(_true_answer(sample), kind), draw.TRUTH, _DASH)
 
 
 def _draw_given(canvas: np.ndarray, scale: float, sample: DetDataSample) -> None:
     """The point or box that the prompt names."""
-    given = (sample.get('task') or '').partition('2')[0]
-    _draw_mark(canvas, scale, _read(sample, sample.get('prompt', ''), given), draw.GIVEN)
+    given, prompt = _task(sample).given, sample.get('prompt')
+    if given in ('box', 'point') and prompt and 'codec' in sample:
+        _draw_mark(canvas, scale, _mark(read_text(sample, prompt, given), given), draw.GIVEN)
 
 
 def _draw_mark(canvas: np.ndarray, scale: float, mark: np.ndarray | None, color: draw.Color,
@@ -203,7 +206,7 @@ def _caption(sample: DetDataSample, truth: bool, prediction: bool) -> list:
     if prediction:
         if 'pred_text' in sample:
             lines.append((f'> {sample.pred_text}', draw.PREDICTION))
-        if truth and _wanted(sample) == 'question':
+        if truth and _task(sample).given == 'question':
             lines.append((f'= {sample.answer}', draw.TRUTH))
         lines.append((_score(sample, both=truth), draw.FAINT))
     elif truth and 'answer' in sample:
@@ -213,11 +216,11 @@ def _caption(sample: DetDataSample, truth: bool, prediction: bool) -> list:
 
 def _score(sample: DetDataSample, both: bool) -> str:
     words = []
-    wanted, mask, truth = _wanted(sample), _predicted_mask(sample), _truth(sample)
-    if wanted == 'mask' and mask is not None and truth is not None:
+    task, mask, truth = _task(sample), _predicted_mask(sample), _truth(sample)
+    if task.wanted == 'mask' and mask is not None and truth is not None:
         words.append(f'IoU {100 * mask_iou(mask, truth):.1f} %')
-    if wanted == 'box':
-        boxes = [_read(sample, sample.get(key, ''), 'box') for key in ('pred_text', 'answer')]
+    if task.wanted == 'box':
+        boxes = [_mark(answer, 'box') for answer in (_answer(sample), _true_answer(sample))]
         if all(box is not None for box in boxes):
             words.append(f'box IoU {100 * box_iou(*boxes):.1f} %')
     rings = _predicted_rings(sample)
@@ -228,7 +231,7 @@ def _score(sample: DetDataSample, both: bool) -> str:
         words.append(f'{sample.pred_num_tokens} tokens')
     if sample.get('pred_finished') is False:
         words.append('cut off')
-    if wanted == 'question':
+    if task.given == 'question':
         return ' · '.join(words)
     if truth is not None and not truth.any():
         words.append('the target is absent')

@@ -105,7 +105,7 @@ def tile(picture: Image.Image, lines: list[str], side: int, limit: int | None) -
 
 def main() -> None:
     args = parse_args()
-    from simpleseg_mm.engine.launch import read_config
+    from simpleseg_mm.config import read_config
     try:
         config = read_config(args.config, args.cfg_options)
         init_default_scope(config.get('default_scope', 'simpleseg_mm'))

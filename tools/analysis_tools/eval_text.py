@@ -32,10 +32,10 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
 
 def main(argv: Sequence[str] | None = None) -> None:
     args = parse_args(argv)
+    from simpleseg_mm.config import read_config
     from simpleseg_mm.evaluation.offline import score  # loads torch: not for --help
-    from simpleseg_mm.engine.launch import read_config
     try:
-        config = read_config(args.config, args.cfg_options)
+        config = read_config(args.config, args.cfg_options, ours=False)
         figures = score(config, args.results, args.metrics)
     except (FileNotFoundError, ValueError) as error:
         raise SystemExit(f'eval_text: {error}') from None

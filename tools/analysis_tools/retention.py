@@ -44,9 +44,10 @@ def load_config(args: argparse.Namespace) -> Config:
     Raises:
         ValueError, FileNotFoundError: It has no questions; a checkpoint is missing.
     """
+    from simpleseg_mm.config import read_config
     from simpleseg_mm.engine import launch  # loads torch: not for --help
-    cfg = launch.read_config(args.config, args.cfg_options,
-                             ('retention_dataloader', 'retention_evaluator'))
+    cfg = read_config(args.config, args.cfg_options,
+                      ('retention_dataloader', 'retention_evaluator'))
     for key in ('retention_dataloader', 'retention_evaluator'):
         if not cfg.get(key):
             raise ValueError(f"{args.config} has no {key}: add a piece such as "

@@ -79,8 +79,9 @@ def load_config(args: argparse.Namespace) -> Config:
     Raises:
         ValueError, FileNotFoundError: there is none, or it does not train what is asked for.
     """
+    from simpleseg_mm.config import read_config
     from simpleseg_mm.engine import launch
-    cfg = launch.read_config(args.config, args.cfg_options)
+    cfg = read_config(args.config, args.cfg_options)
     args.checkpoint = launch.find_checkpoint(args.checkpoint)
     if args.keep_lora and not cfg.model.mllm.get('lora'):
         raise ValueError(f'{args.config} trains without LoRA; leave --keep-lora out.')

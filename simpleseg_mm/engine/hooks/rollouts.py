@@ -7,8 +7,8 @@ from mmengine.dist import master_only
 from mmengine.hooks import Hook
 from mmengine.utils import mkdir_or_exist
 
-from simpleseg_mm.models.simpleseg import SimpleSeg
 from simpleseg_mm.registry import HOOKS
+from simpleseg_mm.samples import attach_answer
 from simpleseg_mm.visualization import draw
 
 
@@ -60,7 +60,8 @@ class RolloutTableHook(Hook):
         panels = []
         for g in order[np.linspace(0, len(order) - 1, count).round().astype(int)]:
             sample = experience.samples[p].clone()
-            SimpleSeg.postprocess(sample, experience.answers[p][g], 0.0)
+            answer = experience.rewards.queries[p * len(order) + g].answer
+            attach_answer(sample, answer.at(sample.ori_shape[:2]))
             title = f'reward {reward_G[g]:.3f}   advantage {experience.advantage_PG[p, g]:+.2f}'
             panels.append(draw.add_title(runner.visualizer.draw_query(image, sample), title))
         return draw.contact_sheet(panels, columns=min(4, count))

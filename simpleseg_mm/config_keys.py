@@ -6,15 +6,19 @@ from typing import Any
 
 from mmengine.config import Config
 from mmengine.registry import EVALUATOR, VISBACKENDS, init_default_scope
-from mmengine.runner import Runner
 from torch.utils.data import DataLoader
 
-from simpleseg_mm import registry as ours
+from . import registry as ours
 
+#: arguments of MMEngine's ``Runner``, which is not imported here: it loads transformers
+RUNNER = ('model', 'work_dir', 'train_dataloader', 'val_dataloader', 'test_dataloader',
+          'train_cfg', 'val_cfg', 'test_cfg', 'auto_scale_lr', 'optim_wrapper', 'param_scheduler',
+          'val_evaluator', 'test_evaluator', 'default_hooks', 'custom_hooks', 'data_preprocessor',
+          'load_from', 'resume', 'launcher', 'env_cfg', 'log_processor', 'log_level', 'visualizer',
+          'default_scope', 'randomness', 'experiment_name')
 #: keys of a config that MMEngine's runners, the tools or config files themselves read
-READ = {*inspect.signature(Runner.__init__).parameters, 'auto_scale_lr', 'compile',
-        'custom_imports', 'env_cfg', 'find_unused_parameters', 'global_batch_size', 'launcher',
-        'model_wrapper_cfg', 'runner_type', 'strategy', 'vis_backends'} - {'self', 'cfg'}
+READ = {*RUNNER, 'compile', 'custom_imports', 'find_unused_parameters', 'global_batch_size',
+        'model_wrapper_cfg', 'runner_type', 'strategy', 'vis_backends'}
 #: registries whose types a config of training names
 _REGISTRIES = (
     ours.MODELS, ours.DATASETS, ours.TRANSFORMS, ours.DATA_SAMPLERS, ours.FUNCTIONS, ours.METRICS,
@@ -101,7 +105,8 @@ def _faults_of(place: str, node: dict) -> Iterator[str]:
         names, ends = _arguments(target)
         known, closed = known | names, closed and ends
     for key in node:
-        if key in known or key in _TAKEN_OUT:
+        if key in known or key in _TAKEN_OUT or (key in ('weight', 'name') and _lists_rewards(
+                place)):
             continue
         near = _nearest(key, known)
         if closed or near:
@@ -119,9 +124,15 @@ def _is_built(place: str) -> bool:
         return len(rest) <= 1
     if last.isdigit():
         last = rest[-2] if len(rest) > 1 else first
-        return last in ('vis_backends', 'pipeline', 'datasets', 'sources')
+        return last in ('vis_backends', 'pipeline', 'datasets', 'sources', 'rewards')
     return not rest or last in ('dataset', 'sampler', 'collate_fn', 'optimizer', 'mllm', 'reward',
                                 'rollout', 'query')
+
+
+def _lists_rewards(place: str) -> bool:
+    """Whether a node is an item of a list ``rewards``."""
+    *_, name, number = ('', *place.split('.'))
+    return name == 'rewards' and number.isdigit()
 
 
 def _targets(kind: Any) -> list[Callable]:

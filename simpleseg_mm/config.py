@@ -1,0 +1,81 @@
+"""Reading a config file for a tool: what is wrong with it is said in one line."""
+import difflib
+import os.path as osp
+import traceback
+from collections.abc import Sequence
+from pathlib import Path
+
+from mmengine.config import Config
+from mmengine.utils import import_modules_from_strings
+
+from .config_keys import check_options
+
+#: of default_hooks, those that MMEngine knows itself
+_OPTIONAL_HOOKS = ('runtime_info', 'timer', 'sampler_seed', 'logger', 'param_scheduler',
+                   'checkpoint')
+_PACKAGE = Path(__file__).resolve().parent
+
+
+def read_config(path: str, options: dict | None = None, read: Sequence[str] = (),
+                ours: bool = True) -> Config:
+    """A config file, with the settings of ``--cfg-options``.
+
+    Args:
+        path, options: of the command line.
+        read: names in the config that the tool reads beside a runner's.
+        ours: whether this package's modules that ``custom_imports`` names are imported as well as
+            others'. Without, the registries import a part of the package when it is first built
+            from: what is scored without a model loads none.
+
+    Raises:
+        FileNotFoundError, ValueError: in one line, it is not there, no config, or not valid.
+    """
+    if path.endswith(('.pth', '.pt', '.safetensors')):
+        raise ValueError(f'{path} is a checkpoint: give the config first, then the checkpoint')
+    if osp.isdir(path):
+        names = sorted(p.name for p in Path(path).glob('*.py'))
+        raise ValueError(f'{path} is a folder, not a config'
+                         + (f": give one of its files: {', '.join(names[:8])}" if names else ''))
+    if not osp.isfile(path):
+        names = [str(p) for p in Path(osp.dirname(path) or '.').glob('*.py')]
+        names += [osp.relpath(p) for p in (_PACKAGE.parent / 'configs/simpleseg').rglob('*.py')]
+        by_stem = {Path(name).stem: name for name in reversed(names)}
+        near = difflib.get_close_matches(Path(path).stem, by_stem, 2, 0.7)
+        raise FileNotFoundError(f'no config {path}' + (
+            f": did you mean {' or '.join(by_stem[name] for name in near)}?" if near else ''))
+    if not path.endswith(('.py', '.json', '.yaml', '.yml')):
+        raise ValueError(f'{path} is no config: give a .py file')
+    try:
+        cfg = Config.fromfile(path, import_custom_modules=ours)
+        if not ours:
+            _import_others(cfg)
+    except Exception as error:  # a config is a program
+        line = next((f', line {frame.lineno}' for frame in
+                     reversed(traceback.extract_tb(error.__traceback__))
+                     if frame.filename == '<string>' or osp.exists(path)
+                     and osp.exists(frame.filename) and osp.samefile(frame.filename, path)), '')
+        raise ValueError(f'{path}{line} is no valid config: {type(error).__name__}: '
+                         f'{" ".join(str(error).split())[:300]}') from None
+    if options:
+        check_options(cfg, options, read)
+        try:
+            cfg.merge_from_dict(options)
+        except (KeyError, TypeError, IndexError, ValueError, AttributeError) as error:
+            raise ValueError(f'--cfg-options {" ".join(options)} do not fit {path}: '
+                             f'{" ".join(str(error).split())[:300]}') from None
+    if 'vis_backends' in cfg and cfg.get('visualizer'):
+        cfg.visualizer.vis_backends = cfg.vis_backends
+    hooks = cfg.get('default_hooks') or {}
+    for name in [name for name, hook in hooks.items() if hook is None]:
+        if name not in _OPTIONAL_HOOKS:  # MMEngine takes None for its own alone
+            del hooks[name]
+    return cfg
+
+
+def _import_others(cfg: Config) -> None:
+    """The modules that ``custom_imports`` names, but this package's."""
+    asked = cfg.get('custom_imports') or {}
+    names = asked.get('imports') or []
+    names = [name for name in ([names] if isinstance(names, str) else names)
+             if name.partition('.')[0] != _PACKAGE.name]
+    import_modules_from_strings(names, asked.get('allow_failed_imports', False))

@@ -1,0 +1,132 @@
+"""An answer: a model's text about a picture, from the text to the mask."""
+from dataclasses import dataclass, fields, replace
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from .parts import Part
+from .raster import coco_fill, mask_to_box, rings_to_mask
+from .spans import Spans, fill, wind
+from .text import ANSWER_KINDS, ParsedAnswer, find_kind, parse_answer
+
+if TYPE_CHECKING:
+    from .codec import PolygonCodec
+
+
+@dataclass(frozen=True, eq=False)
+class Answer:
+    """A text as an answer about a picture. It is read when something of it is first asked for,
+    and once; so is its mask filled. Never raises on the text.
+
+    Attributes:
+        text: anything.
+        size: (h, w) of the picture that it is about.
+        codec: reads it; None for an answer in words, of which only the text is of use.
+        kind: 'rings', 'box' or 'point', what was asked for; None: not known, the first of any.
+        num_tokens: tokens written; None where it is not known.
+        finished: whether the model ended it; None where it is not known.
+        seconds: that it took to write; None where it is not known.
+        confidence: mean probability of its tokens, 0..1; None where it is not known.
+    """
+    text: str
+    size: tuple[int, int]
+    codec: 'PolygonCodec | None'
+    kind: str | None = 'rings'
+    num_tokens: int | None = None
+    finished: bool | None = None
+    seconds: float | None = None
+    confidence: float | None = None
+
+    @cached_property
+    def parsed(self) -> ParsedAnswer:
+        """What was found of what was asked for."""
+        if self.codec is None:
+            raise ValueError('an answer without a codec is words: there is nothing to parse')
+        return parse_answer(self.text, self.codec.grammar, self.kind, self.codec.max_chars)
+
+    def found(self, kind: str) -> ParsedAnswer:
+        """What was found of ``kind``, asked for or not."""
+        parsed = self.parsed
+        if kind in (self.kind, parsed.kind):
+            return parsed
+        if self.kind is None:  # all were looked for in turn, up to the one that was found
+            turns = (*ANSWER_KINDS, parsed.kind)
+            if turns.index(kind) < turns.index(parsed.kind):
+                return ParsedAnswer()
+        if kind not in self._others:
+            self._others[kind] = find_kind(self.text, self.codec.grammar, kind,
+                                           self.codec.max_chars)
+        return self._others[kind]
+
+    @cached_property
+    def _others(self) -> dict[str, ParsedAnswer]:
+        return {}
+
+    @property
+    def says_nothing(self) -> bool:
+        """Whether the answer is that there is no such object: '[]'."""
+        return self.parsed.kind == 'empty'
+
+    @property
+    def well_formed(self) -> bool:
+        """The whole answer follows the grammar, lies in range, and is not known to be cut off."""
+        return self.parsed.valid and self.finished is not False
+
+    @cached_property
+    def rings(self) -> list[np.ndarray]:
+        """``(N, 2) float64`` rings in pixels. Where another kind was asked for and is not there,
+        the rings that stand in its place."""
+        if self.parsed.kind in ('rings', 'none'):
+            scale = np.array(self.size[::-1], np.float64)
+            return [ring * scale for ring in self.found('rings').rings]
+        return []
+
+    @cached_property
+    def mask(self) -> np.ndarray:
+        """``(h, w) bool``; all False where the text holds no mask."""
+        rings = self.rings
+        if self.codec.preset == 'paper':
+            return coco_fill(rings, self.size)
+        if self.codec.preset == 'paper-exact':
+            return rings_to_mask(rings, self.size, 'centres')
+        if 'spans' in vars(self):
+            return self.spans.mask
+        return fill(rings, self.size) if rings else np.zeros(self.size, bool)
+
+    @cached_property
+    def spans(self) -> Spans:
+        """The mask as spans: for IoU, area and centroid, without its pixels."""
+        rings = self.rings
+        if self.codec.preset == 'default' and rings and 'mask' not in vars(self):
+            return wind(rings, self.size)
+        return Spans.from_mask(self.mask)
+
+    @cached_property
+    def box(self) -> np.ndarray | None:
+        """``(4,) float64`` x1, y1, x2, y2 in pixels: of the mask; where there is none, the box
+        that the text states; else None."""
+        box = mask_to_box(self.mask)
+        if box is None and not self.says_nothing:
+            stated = self.found('box').box
+            box = None if stated is None else stated * np.array(self.size[::-1] * 2, np.float64)
+        return box
+
+    @property
+    def parts(self) -> tuple[Part, ...]:
+        """The rings grouped to outer rings with their holes, as :meth:`PolygonCodec.parts`."""
+        return tuple(self.codec.parts(self.rings))
+
+    def at(self, size: tuple[int, int]) -> 'Answer':
+        """The same answer about the picture at another ``size`` (h, w); it is not read again."""
+        other = replace(self, size=tuple(size))
+        if self.codec is not None:
+            vars(other).update(parsed=self.parsed, _others=self._others)
+        return other
+
+    # A record: copies of a sample share it, and files of results hold the text, not the pixels.
+    def __deepcopy__(self, memo) -> 'Answer':
+        return self
+
+    def __getstate__(self) -> dict:
+        return {field.name: getattr(self, field.name) for field in fields(self)}

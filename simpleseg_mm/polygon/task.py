@@ -1,0 +1,69 @@
+"""What a query gives and what it asks for: the one list of tasks.
+
+A task is named ``<given>2<wanted>``, as configs and samples name it: 'text2mask', 'point2box'.
+A question in words that is answered in words is the task 'question'.
+"""
+from dataclasses import dataclass
+
+#: what a query can give
+GIVEN = ('text', 'point', 'box', 'mask')
+#: what it can ask for: how the grammar writes it (None: an answer in words)
+WANTED = {'text': None, 'point': 'point', 'box': 'box', 'mask': 'rings', 'extreme': 'point'}
+
+
+@dataclass(frozen=True)
+class Task:
+    """One kind of query.
+
+    Attributes:
+        given: one of ``GIVEN``, or 'question'.
+        wanted: one of ``WANTED``; of a question 'text'.
+
+    Raises:
+        ValueError: there is no such task.
+    """
+    given: str
+    wanted: str
+
+    def __post_init__(self) -> None:
+        pair = (self.given, self.wanted)
+        if pair != ('question', 'text') and (
+                self.given not in GIVEN or self.wanted not in WANTED or self.given == self.wanted):
+            raise ValueError(f'there is no task from {self.given!r} to {self.wanted!r}; choose '
+                             f'from {list(TASKS)}, or question to text')
+
+    @property
+    def name(self) -> str:
+        """As configs and samples name it."""
+        return 'question' if self.given == 'question' else f'{self.given}2{self.wanted}'
+
+    @property
+    def kind(self) -> str | None:
+        """'rings', 'box' or 'point': what the grammar writes; None for an answer in words."""
+        return WANTED[self.wanted]
+
+    @property
+    def for_absent(self) -> 'Task':
+        """The task that is asked where the target is absent: it has no point, box or mask to
+        give, and no words to ask for."""
+        return Task('text', 'mask' if self.wanted == 'text' else self.wanted)
+
+    @classmethod
+    def from_name(cls, name: str) -> 'Task':
+        """Build by name; ValueError for a name that is none."""
+        task = cls.find(name)
+        if task is None:
+            raise ValueError(f'unknown task {name!r}; choose from {tuple(TASKS)}')
+        return task
+
+    @classmethod
+    def find(cls, name: str | None) -> 'Task | None':
+        """The task of that name; None where there is none, as in samples of one's own."""
+        if name == 'question':
+            return cls('question', 'text')
+        return TASKS.get(name) if isinstance(name, str) else None
+
+
+#: the tasks of :class:`simpleseg_mm.datasets.FormatQuery`, by name
+TASKS = {task.name: task for task in (
+    Task(given, wanted) for given in GIVEN for wanted in (*GIVEN, 'extreme') if given != wanted)}
