@@ -21,10 +21,10 @@ READ = {*RUNNER, 'compile', 'custom_imports', 'find_unused_parameters', 'global_
         'model_wrapper_cfg', 'runner_type', 'strategy', 'vis_backends'}
 #: registries whose types a config of training names
 _REGISTRIES = (
-    ours.MODELS, ours.DATASETS, ours.TRANSFORMS, ours.DATA_SAMPLERS, ours.FUNCTIONS, ours.METRICS,
-    ours.HOOKS, ours.LOOPS, ours.OPTIM_WRAPPERS, ours.OPTIMIZERS, ours.OPTIM_WRAPPER_CONSTRUCTORS,
-    ours.PARAM_SCHEDULERS, ours.STRATEGIES, ours.VISUALIZERS, VISBACKENDS, ours.LOG_PROCESSORS,
-    ours.REWARDS, ours.ROLLOUTS, EVALUATOR)
+    ours.MODELS, ours.FAMILIES, ours.DATASETS, ours.TRANSFORMS, ours.DATA_SAMPLERS,
+    ours.FUNCTIONS, ours.METRICS, ours.HOOKS, ours.LOOPS, ours.OPTIM_WRAPPERS, ours.OPTIMIZERS,
+    ours.OPTIM_WRAPPER_CONSTRUCTORS, ours.PARAM_SCHEDULERS, ours.STRATEGIES, ours.VISUALIZERS,
+    VISBACKENDS, ours.LOG_PROCESSORS, ours.REWARDS, ours.ROLLOUTS, EVALUATOR)
 #: what MMEngine takes out of a node before it builds it
 _TAKEN_OUT = {'type', '_scope_', 'priority', 'constructor', 'paramwise_cfg', 'optimizer',
               'convert_to_iter_based', 'dataset', 'sampler', 'batch_sampler', 'collate_fn',
@@ -145,6 +145,8 @@ def _targets(kind: Any) -> list[Callable]:
             target = registry.get(kind)
         except Exception:  # of another project's scope, which may not be importable here
             continue
+        if target is not None and registry is ours.FAMILIES:
+            from .models import MLLM as target  # whose family the type names; loads transformers
         if target is not None and target not in found:
             found.append(target)
     return found

@@ -277,8 +277,8 @@ def test_time_and_work_by_hand():
 def test_a_prompt_is_read_once_by_the_answers_of_a_micro_batch():
     cfg = config('nano_gspo_refshapes', train_cfg__group_size=8, train_cfg__down_sample=6)
     tokens, work = [], []
-    for rows, packing in ((8, True), (4, True), (4, False)):
-        cfg.train_cfg.micro_batch_size, cfg.model.mllm.packing = rows, packing
+    for rows, measures in ((8, 'auto'), (4, 'auto'), (4, [])):
+        cfg.train_cfg.micro_batch_size, cfg.model.mllm.acceleration = rows, measures
         plan = make_plan(cfg, 1, 80, advise=False)
         tokens.append(plan['tokens_per_step'])
         work.append(plan['tflops_per_step'])
@@ -289,15 +289,15 @@ def test_a_prompt_is_read_once_by_the_answers_of_a_micro_batch():
 
 
 def test_a_network_that_cannot_pack_reads_a_prompt_for_each_answer(monkeypatch):
-    """Layers of linear attention: the built model takes packing=False, whatever is asked for."""
+    """Such as one with layers of linear attention: what is built counts, not what is asked."""
 
     def unpacked(model):
-        return build_on_meta({**model, 'mllm': dict(model['mllm'], packing=False)})
-    cfg = config('nano_gspo_refshapes', model__mllm__packing=True)
+        return build_on_meta({**model, 'mllm': dict(model['mllm'], acceleration=[])})
+    cfg = config('nano_gspo_refshapes')
     packed = make_plan(cfg, 1, 80, advise=False)['tokens_per_step']
     monkeypatch.setattr('simpleseg_mm.analysis.step.build_on_meta', unpacked)
     tokens = make_plan(cfg, 1, 80, advise=False)['tokens_per_step']
-    cfg.model.mllm.packing = False
+    cfg.model.mllm.acceleration = []
     assert tokens == make_plan(cfg, 1, 80, advise=False)['tokens_per_step'] > packed
 
 

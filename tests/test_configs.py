@@ -13,9 +13,9 @@ import simpleseg_mm.evaluation  # noqa: F401
 import simpleseg_mm.models  # noqa: F401
 from simpleseg_mm.analysis import build_on_meta
 from simpleseg_mm.config_keys import check_config
-from simpleseg_mm.registry import (DATA_SAMPLERS, DATASETS, FUNCTIONS, HOOKS, LOOPS, METRICS,
-                                   MODELS, OPTIM_WRAPPER_CONSTRUCTORS, OPTIMIZERS, REWARDS,
-                                   ROLLOUTS, TRANSFORMS)
+from simpleseg_mm.registry import (DATA_SAMPLERS, DATASETS, FAMILIES, FUNCTIONS, HOOKS, LOOPS,
+                                   METRICS, MODELS, OPTIM_WRAPPER_CONSTRUCTORS, OPTIMIZERS,
+                                   REWARDS, ROLLOUTS, TRANSFORMS)
 from simpleseg_mm.rl import PolicyObjective
 
 ROOT = Path(__file__).resolve().parent.parent / 'configs' / 'simpleseg'
@@ -37,7 +37,7 @@ def test_config(path):
                   else [cfg.test_evaluator])
     for metric in evaluators + cfg.get('retention_evaluator', []):
         METRICS.build(dict(metric))
-    assert MODELS.get(cfg.model.mllm.type) and MODELS.get(cfg.model.type)
+    assert FAMILIES.get(cfg.model.mllm.type) and MODELS.get(cfg.model.type)
     assert OPTIM_WRAPPER_CONSTRUCTORS.get(cfg.optim_wrapper.constructor)
     assert OPTIMIZERS.get(cfg.optim_wrapper.optimizer.type)
     wrapper = cfg.optim_wrapper  # else most updates are smaller than a weight's last bit

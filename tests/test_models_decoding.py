@@ -11,9 +11,10 @@ from test_models_simpleseg import picture, sample
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import GenerationConfig, PreTrainedTokenizerFast
 
+from simpleseg_mm.acceleration.prompts import SharedPrompts
+from simpleseg_mm.acceleration.ragged_cache import RaggedCache
+from simpleseg_mm.acceleration.shared_prompts import SharedPromptCache
 from simpleseg_mm.engine.rollout import InProcessRollout
-from simpleseg_mm.models.attention import SharedPrompts
-from simpleseg_mm.models.cache import RaggedMemory
 from simpleseg_mm.models.generation import greedy_rules
 from simpleseg_mm.models.guide import Guide, Spelling
 from simpleseg_mm.models.sampling import Sampling
@@ -33,22 +34,29 @@ def nano():
 
 
 @pytest.fixture(scope='module')
-def packed():
-    """As nano; its own attention reads what a group's answers share once."""
+def ragged():
+    """As nano; it reads drafts, and each answer of a group reads a prompt of its own."""
     return MODELS.build(dict(type='SimpleSeg', mllm=dict(
-        type='QwenVL', pretrained='simpleseg_mm://nano', packing=True)))
+        type='QwenVL', pretrained='simpleseg_mm://nano', acceleration=['ragged_cache'])))
+
+
+@pytest.fixture(scope='module')
+def together():
+    """As nano; what a group's answers share is read once."""
+    return MODELS.build(dict(type='SimpleSeg', mllm=dict(
+        type='QwenVL', pretrained='simpleseg_mm://nano', acceleration='auto')))
 
 
 @pytest.fixture
-def passes(nano, monkeypatch):
+def passes(together, monkeypatch):
     """Grows by the shape (rows, tokens) of each pass after the prompt's."""
-    shapes, original = [], nano.mllm.writer.decode
+    shapes, original = [], together.mllm.writer.decode
 
-    def counted(tokens, *args):
+    def counted(tokens, *args, **options):
         shapes.append(tuple(tokens.shape))
-        return original(tokens, *args)
+        return original(tokens, *args, **options)
 
-    monkeypatch.setattr(nano.mllm, 'decode', counted)
+    monkeypatch.setattr(together.mllm.writer, 'decode', counted)
     return shapes
 
 
@@ -80,10 +88,10 @@ def test_a_vocabulary_that_cannot_spell_the_grammar_is_refused(left_out, grammar
 
 
 def test_only_constraints_need_a_vocabulary_that_spells(nano, monkeypatch):
-    monkeypatch.setattr(nano.mllm, '_guides', {})
+    monkeypatch.setattr(nano.mllm.writer, '_guides', {})
     spelling = Spelling(nano.mllm.encoder.tokenizer, 1024)
     spelling.texts = {i: text for i, text in spelling.texts.items() if '7' not in text}
-    monkeypatch.setattr(nano.mllm, '_spelling', spelling)
+    monkeypatch.setattr(nano.mllm.writer, '_spelling', spelling)
     options = dict(max_new_tokens=4)
     assert nano.answer(PICTURES, PROMPTS, FORMS, **options) == nano.answer(PICTURES, PROMPTS,
                                                                            **options)
@@ -170,10 +178,10 @@ def test_constrained_and_open_answers_are_the_same_with_drafts(model, constrain)
 
 def test_networks_that_cannot_take_back_a_token_read_one_at_a_time():
     for family, many in (('qwen3_5', False), ('qwen2_5_vl', True)):
-        tiny = of_family(family)
+        tiny = of_family(family, acceleration='auto')
         shapes, original = [], tiny.mllm.writer.decode
-        tiny.mllm.writer.decode = lambda tokens, *args: (
-            shapes.append(tokens.shape[1]), original(tokens, *args))[1]
+        tiny.mllm.writer.decode = lambda tokens, *args, **more: (
+            shapes.append(tokens.shape[1]), original(tokens, *args, **more))[1]
         tiny.answer(PICTURES, PROMPTS, [RINGS] * 3, constrain=True, max_new_tokens=12)
         assert (max(shapes) > 1) == many
 
@@ -186,13 +194,13 @@ def test_eager_attention_takes_the_same_drafts(nano):
             == nano.answer(PICTURES, PROMPTS, FORMS, **options))
 
 
-def test_samples_are_the_same_with_drafts_and_take_fewer_passes(nano, passes):
+def test_samples_are_the_same_with_drafts_and_take_fewer_passes(together, passes):
     seeds = [(3, p, g) for p in range(3) for g in range(8)]
     found = []
     for draft in (False, True):
         passes.clear()
-        found.append((nano.sample(PICTURES, BOXES, 8, seeds, Sampling(48, temperature=.7),
-                                  [AnswerAutomaton.of('int100', 'box')] * 3, draft=draft),
+        found.append((together.sample(PICTURES, BOXES, 8, seeds, Sampling(48, temperature=.7),
+                                      [AnswerAutomaton.of('int100', 'box')] * 3, draft=draft),
                       sum(rows for rows, _ in passes)))
     assert found[0][0] == found[1][0] and found[1][1] < .8 * found[0][1]
     assert len({answer.text for group in found[0][0] for answer in group}) > 6
@@ -355,15 +363,15 @@ def test_who_writes(options, ours):
 
 
 # --- the cache --------------------------------------------------------------------------------
-@pytest.mark.parametrize('shared', [False, True])
-def test_rows_grow_at_their_own_speed(packed, shared):
+@pytest.mark.parametrize('kind', [RaggedCache, SharedPromptCache])
+def test_rows_grow_at_their_own_speed(together, kind):
     """Reading runs of any lengths and forgetting part of them is reading what was kept."""
-    mllm, rng = packed.mllm, np.random.default_rng(0)
-    batch = packed._prompted(PICTURES[:2], ['a', 'a much longer question, padded on the left'])
+    mllm, rng = together.mllm, np.random.default_rng(0)
+    batch = together._prompted(PICTURES[:2], ['a', 'a much longer question, padded on the left'])
     with mllm.writer.generating(), torch.no_grad():
         _, cache, position = mllm.writer.prefill(batch)
         rows = torch.tensor([0, 1, 1])
-        memory = RaggedMemory(cache, batch['attention_mask'], rows, shared)
+        memory = kind(cache, batch['attention_mask'], rows)
         kept, start = [[], [], []], position[rows]
         for step in range(40):  # grows past the slots that are there
             width = int(rng.integers(1, 6))
@@ -385,7 +393,7 @@ def test_rows_grow_at_their_own_speed(packed, shared):
                                        atol=1e-3)
 
 
-def test_groups_read_their_prompt_together(nano, packed, monkeypatch):
+def test_groups_read_their_prompt_together(ragged, together, monkeypatch):
     seeds = [(3, p, g) for p in range(3) for g in range(8)]
     read, original = [], SharedPrompts.read
 
@@ -395,18 +403,18 @@ def test_groups_read_their_prompt_together(nano, packed, monkeypatch):
 
     monkeypatch.setattr(SharedPrompts, 'read', counted)
     one, other = (network.sample(PICTURES, PROMPTS, 8, seeds, Sampling(60, temperature=1.2), FORMS)
-                  for network in (nano, packed))
+                  for network in (ragged, together))
     assert one == other
-    for apart, together in zip(sum(one, []), sum(other, [])):
-        assert together.token_logps == pytest.approx(apart.token_logps, abs=1e-4)
+    for apart, shared in zip(sum(one, []), sum(other, [])):
+        assert shared.token_logps == pytest.approx(apart.token_logps, abs=1e-4)
     assert (3, 24) in read and any(rows % prompts for prompts, rows in read)
     read.clear()
-    packed.sample(PICTURES, BOXES, 1, seeds[::8], Sampling(8))
+    together.sample(PICTURES, BOXES, 1, seeds[::8], Sampling(8))
     assert not read  # nothing is shared
 
 
 # --- statistics -------------------------------------------------------------------------------
-@pytest.mark.parametrize('name', ['nano', 'packed'])
+@pytest.mark.parametrize('name', ['nano', 'together'])
 def test_samples_have_the_frequencies_of_transformers_logits(name, request):
     """2,000 answers: after every prefix that 100 or more share, the counts of the next token
     against the softmax of transformers' own forward pass (chi-square, four deviations)."""

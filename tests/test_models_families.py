@@ -38,7 +38,7 @@ def of_family(name: str, **options):
         return build('nano_kimi_random', **options)
     if name != 'qwen2_5_vl':
         text, vision = QWEN[name]
-        options = dict(packing='3_5' not in name, config=dict(
+        options = dict(config=dict(
             model_type=name, text_config=text, vision_config=vision, image_token_id=6,
             video_token_id=7, vision_start_token_id=3, vision_end_token_id=4)) | options
     return build(**options)
@@ -91,7 +91,7 @@ def test_sampling_the_likeliest_is_transformers_greedy_search(model):
 
 def test_samples_depend_on_their_seed_alone(model, monkeypatch):
     """Neither on the prompts decoded beside them nor on answers that end earlier."""
-    monkeypatch.setattr(type(model.mllm), 'stop_tokens', list(range(0, 1024, 4)))
+    monkeypatch.setattr(type(model.mllm.writer), 'stop_tokens', list(range(0, 1024, 4)))
     together = model.sample(PICTURES, PROMPTS, 4, SEEDS, Sampling(8))
     alone = [model.sample([p], [q], 4, SEEDS[4 * i:4 * i + 4], Sampling(8))[0]
              for i, (p, q) in enumerate(zip(PICTURES, PROMPTS))]

@@ -100,7 +100,7 @@ def test_a_conversation_goes_on_as_the_official_one(case):
     found = ids_of(adapter, [(PROMPT, ANSWER), (SECOND, None)], True)[0]
     ids, labels = ids_of(adapter, [(PROMPT, ANSWER), (SECOND, '[]')], False)
     assert ids[:len(found)] == found
-    if adapter.encoder.frame.middle.endswith(' '):  # a token of its own here, so that answers are trained
+    if adapter.encoder.frame.middle.endswith(' '):  # a token of its own, so answers are trained
         found, asked = map(adapter.encoder.tokenizer.decode, (found, asked))
     assert found == asked
     end = adapter.encoder.tokenizer.eos_token_id
@@ -152,4 +152,5 @@ def test_a_template_in_chat_template_json(tmp_path):
     assert ids_of(build(processor=str(tmp_path)).mllm, [(PROMPT, None)], True)[0] == plain
     (tmp_path / 'chat_template.jinja').unlink()
     found = build(processor=str(tmp_path)).mllm
-    assert found.tokenizer.decode(ids_of(found, [(PROMPT, None)], True)[0]).startswith('Turn <')
+    ids, _ = ids_of(found, [(PROMPT, None)], True)
+    assert found.encoder.tokenizer.decode(ids).startswith('Turn <')

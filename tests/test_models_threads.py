@@ -2,6 +2,7 @@
 import json
 import sys
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from threading import Barrier
 
 import pytest
@@ -66,9 +67,9 @@ def test_a_thread_that_encodes_beside_changes_nothing(name, for_generation):
 
     def beside():
         adapter.encoder.encode(*BATCHES[1], not for_generation)
-        adapter._spelling  # which asks the tokenizer as well
+        adapter.writer._spelling  # which asks the tokenizer as well
 
-    for value in list(vars(adapter).values()):
+    for value in list(vars(adapter.encoder).values()):
         if hasattr(value, '_tokenizer'):
             value._tokenizer = Interrupted(value._tokenizer, beside, written)
     assert_same(expected, adapter.encoder.encode(images, turns, for_generation))
@@ -78,21 +79,20 @@ def test_a_thread_that_encodes_beside_changes_nothing(name, for_generation):
 @pytest.mark.parametrize('name', NAMES)
 @pytest.mark.parametrize('rounds', [25, pytest.param(1000, marks=pytest.mark.slow)])
 def test_first_steps_on_four_threads_are_all_the_same(name, rounds, monkeypatch):
-    """Adapters that were just built, on one network; each encodes four batches at once."""
+    """Encoders that were just built; each encodes four batches at once."""
     adapter = build(name).mllm
     expected = [adapter.encoder.encode(*batch) for batch in BATCHES]
     monkeypatch.setattr(AutoModelForImageTextToText, 'from_config', lambda *_, **__: adapter.hf)
-    monkeypatch.setattr('simpleseg_mm.models.backbones.base.patches_as_rows', lambda hf: None)
     switches = sys.getswitchinterval()
     sys.setswitchinterval(1e-5)
     try:
         with ThreadPoolExecutor(4) as threads:
             for _ in range(rounds):
-                fresh, together = build(name).mllm, Barrier(4)
+                fresh, together = build(name, acceleration=[]).mllm, Barrier(4)
 
                 def first(batch):
                     together.wait()
-                    return fresh.encode(*batch)
+                    return fresh.encoder.encode(*batch)
 
                 for one, two in zip(expected, threads.map(first, BATCHES)):
                     assert_same(one, two)
@@ -101,15 +101,19 @@ def test_first_steps_on_four_threads_are_all_the_same(name, rounds, monkeypatch)
 
 
 # --- the prompt before the first update -------------------------------------------------------
-def spelt(adapter):
+def spelt(encoder):
     """The template's texts as characters, as a switched tokenizer gave them."""
-    return tuple(adapter.encoder.ids_of_text(part) for part in adapter._template)
+    for name in ('opening', 'end', 'between', 'close', 'middle'):
+        setattr(encoder, f'_{name}', encoder.ids_of_text(getattr(encoder.frame, name)))
+    before, after = map(encoder.ids_of_text,
+                        encoder.frame.head.split(encoder.family.image_token))
+    encoder._head = replace(encoder._head, before=before, after=after)
 
 
-def another(adapter):
+def another(encoder):
     """The template of another conversation."""
-    before, after, middle, *rest = adapter._skeleton
-    return (before + adapter.encoder.ids_of_text('Answer. '), after, middle, *rest)
+    before = encoder._head.before + encoder.ids_of_text('Answer. ')
+    encoder._head = replace(encoder._head, before=before)
 
 
 @pytest.mark.parametrize('name', NAMES)
@@ -118,7 +122,7 @@ def another(adapter):
 @pytest.mark.parametrize('call', ['encode', 'encode_answers', 'predict', 'sample'])
 def test_a_prompt_that_is_not_the_templates_is_refused(name, wrong, match, call):
     model = build(name)
-    model.mllm._skeleton = wrong(model.mllm)
+    wrong(model.mllm.encoder)
     calls = dict(
         encode=lambda images, turns: model.encode(images, [sample(turns[0])] * 2),
         encode_answers=lambda images, turns: model.encode_answers(
@@ -139,7 +143,7 @@ def test_odd_prompts_pass(name, prompt):
     adapter = build(name).mllm
     for for_generation in (False, True):
         adapter.encoder.encode([picture(56, 56)], [[(prompt, '[]')]], for_generation)
-    assert not adapter._unchecked
+    assert not adapter.encoder._unchecked
 
 
 @pytest.mark.parametrize('family', ['nano', 'nano_kimi'])
@@ -154,4 +158,4 @@ def test_what_a_folder_sets_in_its_tokenizer_changes_nothing(family, file, chang
     name = f'{family}_random'
     expected = build(name).mllm.encoder.encode(*BATCHES[0])
     other = build(name, processor=folder_of(family, tmp_path, file, change)).mllm
-    assert_same(expected, other.encode(*BATCHES[0]))
+    assert_same(expected, other.encoder.encode(*BATCHES[0]))

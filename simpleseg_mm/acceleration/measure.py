@@ -72,11 +72,12 @@ class ForwardMeasure(Measure):
         return None if self._suited(network) else 'no module of this network is of the kind'
 
     def install(self, network: nn.Module) -> None:
-        for module in self._suited(network):
+        self.changed = self._suited(network)
+        for module in self.changed:
             module.forward = self.forward_of(module).__get__(module)
 
     def remove(self, network: nn.Module) -> None:
-        for module in self._suited(network):
+        for module in getattr(self, 'changed', ()):
             module.__dict__.pop('forward', None)
 
     @torch.no_grad()

@@ -7,9 +7,10 @@ import torch.nn.functional as F
 from test_models_families import PICTURES, model  # noqa: F401
 from torch import nn
 
-from simpleseg_mm.models import attention
-from simpleseg_mm.models.attention import (SEGMENTS, SharedPrompts, packed_attention,
-                                            segment_attention)
+from simpleseg_mm.acceleration import kernels, segments
+from simpleseg_mm.acceleration.attention import row_attention
+from simpleseg_mm.acceleration.prompts import SharedPrompts
+from simpleseg_mm.acceleration.segments import segment_attention
 
 
 def states(heads, count, size=8, seed=0):
@@ -21,10 +22,10 @@ def states(heads, count, size=8, seed=0):
 def test_segments_attend_to_themselves(lengths):
     query, key, value = (states(3, 6, seed=seed) for seed in range(3))
     segment = torch.arange(len(lengths)).repeat_interleave(torch.tensor(lengths))
-    borders = torch.tensor([0, *lengths]).cumsum(0)
+    cu_seqlens = torch.tensor([0, *lengths]).cumsum(0)
     for _ in range(2):  # the second time by what was kept
         out, _ = segment_attention(nn.Module(), query, key, value, None, scaling=.3,
-                                   cu_seq_lens_q=borders)
+                                   cu_seq_lens_q=cu_seqlens)
         expected = F.scaled_dot_product_attention(
             query, key, value, segment[:, None] == segment, scale=.3)
         torch.testing.assert_close(out, expected.transpose(1, 2))
@@ -44,21 +45,21 @@ def test_segments_attend_to_themselves(lengths):
 ])
 def test_which_states_the_kernel_for_any_lengths_takes(takes, query, options, card, monkeypatch):
     monkeypatch.setattr(torch.cuda, 'get_device_capability', lambda device: card)
-    monkeypatch.setattr(attention, 'varlen_attn', len)
+    monkeypatch.setattr(kernels, 'varlen_attn', len)
     given = dict(is_cuda=True, dtype=torch.bfloat16, shape=(1, 28, 5, 128), device='cuda:0')
-    assert attention._takes_any_lengths(SimpleNamespace(**{**given, **query}), options) is takes
+    assert kernels.takes_any_lengths(SimpleNamespace(**{**given, **query}), options) is takes
 
 
 def test_vision_towers_see_what_transformers_own_attention_sees(model):  # noqa: F811
     mllm, seen = model.mllm, []
     visual, _ = mllm.family.read_pictures(PICTURES)
-    tower = mllm.hf.get_submodule(mllm.parts['vision'][0].rstrip('.'))
-    assert tower.config._attn_implementation == SEGMENTS
-    for name in (SEGMENTS, 'sdpa'):
-        tower.config._attn_implementation = name
+    tower = mllm.hf.get_submodule(mllm.family.parts['vision'][0].rstrip('.'))
+    for name in (segments.NAME, 'sdpa'):
+        assert tower.config._attn_implementation == name
         with torch.no_grad():
             seen.append(mllm.hf.model.get_image_features(**visual).pooler_output)
-    tower.config._attn_implementation = SEGMENTS
+        mllm.acceleration.remove('segments')
+    assert mllm.acceleration.install('segments') is None
     for ours, theirs in zip(*seen):
         torch.testing.assert_close(ours, theirs)
 
@@ -71,7 +72,7 @@ def test_few_tokens_read_shared_keys_as_if_repeated(count):
     mask = torch.arange(50) <= torch.arange(50 - count, 50)[:, None]
     for mask in (mask[None, None], torch.zeros(1, 1, count, 50, dtype=torch.float64).masked_fill(
             ~mask, -torch.inf)):
-        out, _ = packed_attention(module, query, key, value, mask, dropout=0., scaling=.3)
+        out, _ = row_attention(module, query, key, value, mask, dropout=0., scaling=.3)
         expected = F.scaled_dot_product_attention(
             query, key.repeat_interleave(3, 1), value.repeat_interleave(3, 1), mask, scale=.3)
         torch.testing.assert_close(out, expected.transpose(1, 2))
@@ -95,9 +96,10 @@ def test_rows_read_a_prompt_that_stands_once_as_if_each_had_it(prompts, heads, c
     expected = F.scaled_dot_product_attention(query, keys, values, mask, scale=.3)
     shared = SharedPrompts(prompt_key, prompt_value, torch.tensor(prompts))
     for kept in (list(range(rows)), list(range(rows))[::2], [rows - 1]):
-        key_kept = key[kept]
-        key_kept.simpleseg_prompts = shared.keep(torch.tensor(kept))
-        out, _ = packed_attention(nn.Module(), query[kept], key_kept, value[kept], mask[kept],
-                                  dropout=0., scaling=.3)
+        layer = nn.Module()
+        layer.layer_idx = 1
+        out, _ = row_attention(layer, query[kept], key[kept], value[kept], mask[kept],
+                               prompts=[None, shared.keep(torch.tensor(kept))], dropout=0.,
+                               scaling=.3)
         torch.testing.assert_close(out, expected[kept].transpose(1, 2))
     assert len(shared.keep(torch.tensor([0])).keys) == 1

@@ -1,5 +1,7 @@
 """Fused steps compute what transformers' own do; with a GPU, by kernels that are compiled."""
+import sys
 from functools import lru_cache
+from types import SimpleNamespace
 from unittest.mock import patch
 
 import pytest
@@ -7,13 +9,18 @@ import torch
 import torch.nn.functional as F
 from peft import LoraConfig, inject_adapter_in_model
 from peft.tuners.lora import Linear as LoraLinear
-from test_models_families import PICTURES, PROMPTS, of_family
-from test_models_packing import LINES
+from test_acceleration_packing import LINES
+from test_models_families import PICTURES, PROMPTS
+from test_models_families import of_family as build_family
 from test_models_simpleseg import sample
 from torch import nn
 from transformers.activations import SiLUActivation
 
-from simpleseg_mm.models import fused
+from simpleseg_mm.acceleration import compiled, lora_in_place
+from simpleseg_mm.acceleration.fused_gates import FusedGates
+from simpleseg_mm.acceleration.lora_in_place import LoraInPlace
+from simpleseg_mm.acceleration.measure import ForwardMeasure
+from simpleseg_mm.acceleration.patches_as_rows import PatchesAsRows
 
 CUDA = torch.cuda.is_available()
 DEVICE = 'cuda' if CUDA else 'cpu'
@@ -21,29 +28,66 @@ STEPS = {'Qwen2_5_VLRMSNorm', 'Qwen2RMSNorm', 'Qwen3VLTextRMSNorm', 'Qwen2MLP',
          'Qwen2_5_VLMLP', 'Qwen3VLTextMLP'}
 
 
+FUSED = ('fused_norms', 'fused_gates', 'fused_rotations')
+
+
 @pytest.fixture(autouse=True)
 def as_they_are(monkeypatch):
-    """Compiling for a CPU takes longer than it teaches."""
+    """Without a GPU the steps run as they are: compiling them takes longer than it teaches."""
     if not CUDA:
-        monkeypatch.setattr(fused, 'compiled', lambda function: function)
+        monkeypatch.setattr(compiled.CompiledMeasure, 'obstacle', ForwardMeasure.obstacle)
+        monkeypatch.setattr(compiled, '_as_they_are', True)
+
+
+def of_family(name: str, **options):
+    return build_family(name, acceleration='auto', **options)
+
+
+def fuse(model, on: bool = True):
+    acceleration = model.mllm.acceleration
+    for name in FUSED:
+        if not on:
+            acceleration.remove(name)
+        elif name not in acceleration.on:
+            assert acceleration.install(name) is None, acceleration.off
+    assert len(acceleration.on.keys() & set(FUSED)) == 3 * on
+    for measure in [m for name, m in acceleration.on.items() if name == 'recorded_passes']:
+        measure.ready.clear()  # by other steps: those compile when first run
+    return model
+
+
+def installed(measure, module: nn.Module):
+    measure().install(SimpleNamespace(hf=module))
+
+
+def rotations() -> list:
+    """Of the modules of Qwen's attentions."""
+    modules = [module for name, module in list(sys.modules.items())
+               if 'transformers.models.qwen' in name]
+    return [value for module in modules
+            for key, value in vars(module).items() if key.startswith('apply_rotary_pos_emb')]
 
 
 @pytest.mark.parametrize('checkpointing', [False, True])
 @pytest.mark.parametrize('family', ['qwen2_5_vl', 'qwen2_vl', 'qwen3_vl'])
 def test_losses_gradients_and_answers_are_the_same(family, checkpointing):
-    model = of_family(family, packing=True, gradient_checkpointing=checkpointing).to(DEVICE)
-    found = []
+    model = of_family(family, gradient_checkpointing=checkpointing).to(DEVICE)
+    found, plain = [], []
     for on in (False, True):
-        if on:
-            fused.fuse(model.mllm.hf)
-            model.mllm.passes_run.clear()  # by other steps: those compile when first run
+        fuse(model, on)
+        plain.append(rotations())
         loss = model.loss(PICTURES, [sample(turns) for turns in LINES])['loss']
         loss.backward()
         found.append((loss, {name: p.grad for name, p in model.named_parameters()},
                       [a.text for a in model.answer(PICTURES, PROMPTS, max_new_tokens=8)]))
         model.zero_grad()
     changed = {type(m).__name__ for m in model.mllm.hf.modules() if 'forward' in m.__dict__}
-    assert changed & STEPS and any('Attention' in name for name in changed)
+    assert changed & STEPS
+    assert sum(one is not other for one, other in zip(*plain, strict=True)) == 2
+    fuse(model, False)
+    assert not changed & STEPS & {type(m).__name__ for m in model.mllm.hf.modules()
+                                  if 'forward' in m.__dict__}
+    assert rotations() == plain[0]
     torch.testing.assert_close(found[0][0], found[1][0])
     assert found[0][2] == found[1][2]
     for name, gradient in found[0][1].items():
@@ -52,9 +96,9 @@ def test_losses_gradients_and_answers_are_the_same(family, checkpointing):
 
 def test_log_probs_are_bit_for_bit_the_same_with_and_without_gradient():
     """Else GSPO would clip the noise between two kernels."""
-    model = of_family('qwen2_5_vl', packing=True, gradient_checkpointing=True, dtype='bfloat16',
-                      lora=dict(r=4, target_modules=['q_proj', 'down_proj'])).to(DEVICE)
-    fused.fuse(model.mllm.hf)
+    model = fuse(of_family(
+        'qwen2_5_vl', gradient_checkpointing=True, dtype='bfloat16',
+        lora=dict(r=4, target_modules=['q_proj', 'down_proj'])).to(DEVICE))
     turns = [[('a', [20, 21, 2])], [('a b', [30, 2])]]
     with torch.no_grad():
         old = model.log_probs(PICTURES[:2], turns)[0]
@@ -71,12 +115,12 @@ def test_no_number_of_tokens_compiles_anything_new(family, monkeypatch):
         return graph.forward
 
     @lru_cache(maxsize=None)
-    def compiled(function):
+    def with_backend(function):
         return torch.compile(function, dynamic=False, backend=backend)
 
-    monkeypatch.setattr(fused, 'compiled', compiled)
-    model = of_family(family, packing=True).to(DEVICE)
-    fused.fuse(model.mllm.hf)
+    monkeypatch.setattr(compiled, '_compiled', with_backend)
+    monkeypatch.setattr(compiled, '_as_they_are', False)
+    model = fuse(of_family(family).to(DEVICE))
     counts = []
     for lines in (LINES, LINES[:1], LINES[1:], LINES[:2]):
         batch = [sample(turns) for turns in lines]
@@ -88,10 +132,11 @@ def test_no_number_of_tokens_compiles_anything_new(family, monkeypatch):
     assert len(graphs) == known > 0, counts
 
 
-@pytest.mark.parametrize('family', ['kimi_vl', 'qwen3_5'])
-def test_norms_of_another_form_are_left_alone(family):
+@pytest.mark.parametrize('family, reason', [
+    ('kimi_vl', 'not known to suit KimiVL'), ('qwen3_5', 'no module of this network')])
+def test_norms_of_another_form_are_left_alone(family, reason):
     model = of_family(family)
-    fused.fuse(model.mllm.hf)
+    assert reason in model.mllm.acceleration.install('fused_norms')
     assert not any('Norm' in type(m).__name__ for m in model.mllm.hf.modules()
                    if 'forward' in m.__dict__)
 
@@ -121,7 +166,7 @@ def test_padded_widths_are_the_same_product(width, bias, monkeypatch):
     found = []
     for on in (False, True):
         if on:
-            fused.fuse(layer)
+            installed(FusedGates, layer)
         inputs = states.to(DEVICE, copy=True).requires_grad_()
         output = layer(inputs)
         output.square().sum().backward()
@@ -160,7 +205,7 @@ def test_adapters_add_what_pefts_do(setting):
     found = []
     for on in (False, True):
         if on:
-            fused.adapters_in_place(network)
+            installed(LoraInPlace, network)
         torch.manual_seed(1)  # of dropout
         with torch.autocast('cpu', torch.bfloat16, enabled=setting == 'autocast'):
             output = network(states.to(network[2].base_layer.weight.dtype))
@@ -173,7 +218,8 @@ def test_adapters_add_what_pefts_do(setting):
 def test_adapters_of_the_language_model_are_in_place():
     model = of_family('qwen2_5_vl', lora=dict(r=4, target_modules=['q_proj', 'down_proj']))
     layers = [m for m in model.mllm.hf.modules() if isinstance(m, LoraLinear)]
-    assert layers and all(m.forward.__func__ is fused._fused_adapter for m in layers)
+    assert layers and all(m.forward.__func__ is lora_in_place.added_in_place
+                          for m in layers)
     passes = []
     with patch.object(LoraLinear, 'forward', lambda *_: passes.append(1)), torch.no_grad():
         model.loss(PICTURES, [sample(turns) for turns in LINES])
@@ -196,7 +242,7 @@ def test_a_patch_is_a_row(conv, shape):
     found = []
     for on in (False, True):
         if on:
-            fused.patches_as_rows(conv)
+            installed(PatchesAsRows, conv)
         output = conv(patches)
         found.append([output, *torch.autograd.grad(output.square().sum(),
                                                    [patches, *conv.parameters()])])
