@@ -17,7 +17,7 @@ from PIL import Image
 from ..evaluation.failures import FAILURES, FailureKinds
 from ..evaluation.offline import attach_row, score
 from ..evaluation.text_dump import match_rows, read_text_rows
-from ..files import load_image
+from ..files import load_image, replace_text
 from ..registry import DATASETS
 from .curves import curves_figure, find_log
 from .visualizer import SimpleSegVisualizer
@@ -68,8 +68,8 @@ def write_report(config: Config, answers: str, out_file: str | Path,
         data=json.dumps(figures))
     out_file = Path(out_file)
     mkdir_or_exist(out_file.parent)
-    out_file.write_text(page, encoding='utf-8')
-    out_file.with_suffix('.md').write_text(to_markdown(figures, counts, title), encoding='utf-8')
+    replace_text(out_file, page)
+    replace_text(out_file.with_suffix('.md'), to_markdown(figures, counts, title))
     return figures
 
 
