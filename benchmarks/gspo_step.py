@@ -20,6 +20,7 @@ from measure import (ROOT, Skip, device, device_name, free_memory, need_cuda, no
 from mmengine.config import Config, DictAction
 from mmengine.runner import Runner
 
+from simpleseg_mm.config import read_config
 from simpleseg_mm.datasets.refshapes import generate
 from simpleseg_mm.engine import launch
 from simpleseg_mm.registry import REWARDS
@@ -34,7 +35,7 @@ def checksum(query) -> float:
 def configure(args: argparse.Namespace, folder: str) -> Config:
     """The config, with random weights, RefShapes and no validation."""
     generate(f'{folder}/data', dict(train=2 * args.prompts), size=args.size)
-    cfg = Config.fromfile(args.config)
+    cfg = read_config(args.config)
     dataset = Config.fromfile(
         str(ROOT / 'configs/_base_/datasets/refshapes.py')).train_dataloader.dataset
     dataset.update(data_root=f'{folder}/data')

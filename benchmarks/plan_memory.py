@@ -25,6 +25,7 @@ from torch.profiler import ProfilerActivity, profile
 
 from simpleseg_mm.analysis import plan_batch, rehearse, training_turns, without_weights
 from simpleseg_mm.analysis.rehearsal import bytes_of, state_tensors
+from simpleseg_mm.config import read_config
 from simpleseg_mm.engine import launch
 from simpleseg_mm.registry import MODELS
 
@@ -83,7 +84,7 @@ def main() -> None:
     MMLogger.get_instance('mmengine', log_level=logging.WARNING)
     init_default_scope('simpleseg_mm')
     device = 'cuda' if torch.cuda.is_available() else 'cpu'
-    cfg = Config.fromfile(args.config)
+    cfg = read_config(args.config)
     cfg.merge_from_dict(args.cfg_options or {})
     phases = rehearse(cfg, plan_batch(cfg), on_gpu=device == 'cuda').phases
     planned = max(phases[name].total for name in STEP)

@@ -25,6 +25,7 @@ from urllib.parse import urlsplit
 
 from PIL import Image
 
+from simpleseg_mm.commands.segment import add_model_arguments
 from simpleseg_mm.datasets.refshapes import make_scene
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -101,6 +102,12 @@ def load(server: Server, users: list, requests: int) -> dict:
         row['done'] for row in rows), rows=rows)
 
 
+def device_of(args: argparse.Namespace) -> str:
+    """What the server runs on, for the rows."""
+    return f'{platform.machine()}, {os.cpu_count()} cores' + (
+        f', {args.device}' if args.device else '')
+
+
 def row(name: str, values: list, unit: str, peer: list = (), device: str = '') -> dict:
     """A figure: median and spread; the peer's median and the ratio of both."""
     made = dict(name=name, ours=None, peer=None, ratio=None, unit=unit, spread=None, device=device)
@@ -116,8 +123,7 @@ def row(name: str, values: list, unit: str, peer: list = (), device: str = '') -
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__,
                                      formatter_class=argparse.RawDescriptionHelpFormatter)
-    for name in ('model', 'weights', 'device'):
-        parser.add_argument(f'--{name}')
+    add_model_arguments(parser)
     parser.add_argument('--users', type=int, default=8)
     parser.add_argument('--requests', type=int, default=5, help='of each user')
     parser.add_argument('--repeats', type=int, default=3)
@@ -133,8 +139,7 @@ def main() -> int:
     finally:
         ours.close()
         peer.close()
-    device = f'{platform.machine()}, {os.cpu_count()} cores' + (
-        f', {args.device}' if args.device else '')
+    device = device_of(args)
     together = [row for run, _ in pairs for row in run['rows']]
     single = [row for run in alone for row in run['rows']]
     lost = sum(run['lost'] for run in (*alone, *(run for pair in pairs for run in pair)))

@@ -14,8 +14,6 @@ import base64
 import http.client
 import io
 import json
-import os
-import platform
 import socket
 import sys
 import threading
@@ -26,7 +24,7 @@ import numpy as np
 from PIL import Image
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
-from serve import Server, row, scenes  # noqa: E402
+from serve import Server, add_model_arguments, device_of, row, scenes  # noqa: E402
 
 CONFIG = ('<View><Image name="i" value="$image"/><PolygonLabels name="l" toName="i">'
           '<Label value="ring"/></PolygonLabels></View>')
@@ -174,14 +172,13 @@ def attacks(place: str, scene: bytes) -> dict:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__,
                                      formatter_class=argparse.RawDescriptionHelpFormatter)
-    for name in ('model', 'weights', 'device'):
-        parser.add_argument(f'--{name}')
+    add_model_arguments(parser)
     parser.add_argument('--questions', type=int, default=5)
     parser.add_argument('--limit', type=float, default=2.0, help='seconds that one may take')
     args = parser.parse_args()
     (scene, sentences), = scenes(1)
     server = Server(args, 8)
-    device = f'{platform.machine()}, {os.cpu_count()} cores'
+    device = device_of(args)
     rows = []
     try:
         for _ in range(2):

@@ -17,8 +17,8 @@ _PACKAGE = Path(__file__).resolve().parent
 
 
 def read_config(path: str, options: dict | None = None, read: Sequence[str] = (),
-                ours: bool = True) -> Config:
-    """A config file, with the settings of ``--cfg-options``.
+                ours: bool = True, said: dict[str, str] | None = None) -> Config:
+    """A config that a user names, with the settings of ``--cfg-options``: the one way to read it.
 
     Args:
         path, options: of the command line.
@@ -26,10 +26,16 @@ def read_config(path: str, options: dict | None = None, read: Sequence[str] = ()
         ours: whether this package's modules that ``custom_imports`` names are imported as well as
             others'. Without, the registries import a part of the package when it is first built
             from: what is scored without a model loads none.
+        said: settings that arguments of the tool say, such as ``{'load_from': 'CHECKPOINT'}``.
 
     Raises:
-        FileNotFoundError, ValueError: in one line, it is not there, no config, or not valid.
+        FileNotFoundError, ValueError: in one line, it is not there, no config, or not valid; or a
+            setting is said twice.
     """
+    for key in options or {}:
+        if argument := next((said[one] for one in said or {} if f'{key}.'.startswith(f'{one}.')),
+                            None):
+            raise ValueError(f'--cfg-options {key} is said by {argument} here: give that alone')
     if path.endswith(('.pth', '.pt', '.safetensors')):
         raise ValueError(f'{path} is a checkpoint: give the config first, then the checkpoint')
     if osp.isdir(path):

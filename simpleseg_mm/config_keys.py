@@ -19,6 +19,9 @@ RUNNER = ('model', 'work_dir', 'train_dataloader', 'val_dataloader', 'test_datal
 #: keys of a config that MMEngine's runners, the tools or config files themselves read
 READ = {*RUNNER, 'compile', 'custom_imports', 'find_unused_parameters', 'global_batch_size',
         'model_wrapper_cfg', 'runner_type', 'strategy', 'vis_backends'}
+#: those that the data engine reads, and all that tools read beside a runner
+READ_BY_ANNOTATE = ('order', 'reader', 'stages')
+READ_BY_OTHER_TOOLS = (*READ_BY_ANNOTATE, 'retention_dataloader', 'retention_evaluator')
 #: registries whose types a config of training names
 _REGISTRIES = (
     ours.MODELS, ours.FAMILIES, ours.DATASETS, ours.TRANSFORMS, ours.DATA_SAMPLERS,
@@ -50,7 +53,7 @@ def check_options(cfg: Config, options: dict, read: Sequence[str] = ()) -> None:
         if first not in known and first not in cfg:
             faults.append(f'{key}: nothing reads {first}{_nearest(first, known)}')
         elif first not in known:
-            places = [place for place, value in _leaves(cfg) if place.partition('.')[0] in READ
+            places = [place for place, value in _leaves(cfg) if place.partition('.')[0] in known
                       and value == cfg[first]]
             faults.append(f'{key}: {first} is a variable of the config, which has been used '
                           'already; set ' + (' and '.join(places[:4]) or 'what was made of it'))

@@ -12,7 +12,7 @@ from pycocotools import mask as coco_mask
 from simpleseg_mm.datasets import (FormatQuestion, JoinedDataset, QuestionAnsweringDataset,
                                    RefShapesDataset, collate_queries)
 from simpleseg_mm.datasets.refshapes import COLOURS, SHAPES, generate
-from simpleseg_mm.datasets.shape_questions import KINDS, write_questions
+from simpleseg_mm.datasets.shape_questions import QUESTION_KINDS, write_questions
 from simpleseg_mm.registry import DATA_SAMPLERS
 
 CONFIGS = Path(__file__).resolve().parent.parent / 'configs/simpleseg'
@@ -198,7 +198,7 @@ def test_every_answer_is_true(root):
                 assert whole in row['answers']
             rivals = {f"{o['colour']} {o['shape']}" for o in objects} - {whole}
             assert not rivals & set(row['answers']) and len(row['answers']) > 5
-    assert asked == set(KINDS)
+    assert asked == set(QUESTION_KINDS)
 
 
 def test_questions_are_repeatable_and_varied(root):

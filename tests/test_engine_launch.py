@@ -2,6 +2,8 @@
 import inspect
 import os
 import re
+import runpy
+import sys
 from pathlib import Path
 
 import pytest
@@ -11,12 +13,14 @@ from mmengine.config import Config
 from mmengine.runner import Runner
 from test_engine_runner import CONFIG, call_tool, scalars
 
+from simpleseg_mm import cli
 from simpleseg_mm.config import read_config
-from simpleseg_mm.config_keys import RUNNER, check_config
+from simpleseg_mm.config_keys import READ_BY_ANNOTATE, RUNNER, check_config
 from simpleseg_mm.engine import launch
 from simpleseg_mm.registry import DATASETS, MODELS
 
-RECIPES = Path(__file__).resolve().parent.parent / 'configs/simpleseg'
+ROOT = Path(__file__).resolve().parent.parent
+RECIPES = ROOT / 'configs/simpleseg'
 NANO = str(RECIPES / 'nano_sft_refshapes.py')
 
 
@@ -115,6 +119,20 @@ def test_right_options_are_not_refused(options):
     check_config(read_config(NANO, options))
 
 
+@pytest.mark.parametrize('options, said', [
+    ({'stages.select.min_score': 0.4, 'order': ['image'], 'reader.root': 'x'}, None),
+    ({'stages.select.min_scor': 0.4}, None),  # the stage's signature tells
+    ({'ordr': ['image']}, 'ordr: nothing reads ordr; did you mean order?'),
+    ({'ann_file': 'x'}, 'has been used already; set stages.detect.ann_file')])
+def test_options_of_the_data_engine(options, said):
+    path = str(ROOT / 'configs/annotation/coco_oracle.py')
+    if said is None:
+        assert read_config(path, options, READ_BY_ANNOTATE)
+    else:
+        with pytest.raises(ValueError, match=re.escape(said)):
+            read_config(path, options, READ_BY_ANNOTATE)
+
+
 def test_vis_backends_of_a_child_have_effect(tmp_path):
     path = tmp_path / 'child.py'
     path.write_text(f"_base_ = '{NANO}'\nvis_backends = [dict(type='TensorboardVisBackend')]\n")
@@ -128,6 +146,18 @@ def test_vis_backends_of_a_child_have_effect(tmp_path):
     (('test', 'CONFIG', 'CONFIG'), 'is a config: give the config first'),
     (('test', 'FOLDER', 'none'), 'is a folder, not a config: give one of its files: .*toy.py'),
     (('test', 'CONFIG', 'nowhere.pth'), "no checkpoint nowhere.pth.*'none' stands for"),
+    (('test', 'CONFIG', 'none', '--cfg-options', 'load_from=CKPT'),
+     '--cfg-options load_from is said by the argument checkpoint here: give that alone'),
+    (('test', 'CONFIG', 'none', '--cfg-options', 'resume=True'), 'said by the argument checkp'),
+    (('test', 'CONFIG', 'none', '--cfg-options', 'work_dir=x'), 'work_dir is said by --work-dir'),
+    (('test', 'CONFIG', 'none', '--show-dir', 'x', '--cfg-options',
+      'default_hooks.visualization.test_out_dir=y'), 'said by --show-dir'),
+    (('train', 'CONFIG', '--cfg-options', 'work_dir=x'), 'work_dir is said by --work-dir'),
+    (('train', 'CONFIG', '--cfg-options', 'launcher=slurm'), 'launcher is said by --launcher'),
+    (('train', 'CONFIG', '--auto-scale-lr', '--cfg-options', 'global_batch_size=8'),
+     'said by --auto-scale-lr'),
+    (('train', 'CONFIG', '--resume', 'a.pth', '--cfg-options', 'load_from=b.pth'),
+     'load_from is said by --resume'),
     (('test', 'CONFIG', 'EMPTY'), 'no best or last checkpoint in .*holds no checkpoint'),
     (('test', 'CONFIG', 'EMPTY/best'), 'no best checkpoint'),
     (('test', 'CONFIG', 'EMPTY/last'), 'no last checkpoint'),
@@ -142,6 +172,11 @@ def test_vis_backends_of_a_child_have_effect(tmp_path):
     (('train', 'CONFIG', '--cfg-options', 'param_scheduler.9.end=1'), 'do not fit'),
     (('train', 'CONFIG', '--cfg-options', 'load_from=work_dirs/qwen25vl_sft_refcoco'),
      'Make it first, `python tools/train.py configs/simpleseg/qwen25vl_sft_refcoco.py`'),
+    (('train', 'CONFIG', '--cfg-options', 'load_from=work_dirs/nano_sft_refshapes'),
+     'no best or last checkpoint in work_dirs/nano_sft_refshapes. Make it first, `python '
+     'tools/train.py configs/simpleseg/nano_sft_refshapes.py`'),  # stopped before its first one
+    (('train', 'CONFIG', '--cfg-options', 'load_from=work_dirs/nano_sft_refshapes/last'),
+     'no last checkpoint in work_dirs/nano_sft_refshapes. Make it first'),
     (('train', 'CONFIG', '--cfg-options', 'load_from=work_dirs/quickstart/sft'),
      'Make it first, `make quickstart`'),
     (('train', 'CONFIG', '--cfg-options', 'load_from=CKPT'), 'not written to its end'),
@@ -153,6 +188,7 @@ def test_vis_backends_of_a_child_have_effect(tmp_path):
 def test_wrong_arguments_are_one_line(config, tmp_path, monkeypatch, capsys, args, said):
     monkeypatch.chdir(tmp_path)
     (tmp_path / 'empty').mkdir()
+    (tmp_path / 'work_dirs/nano_sft_refshapes').mkdir(parents=True)
     for name, text in {'a.pth': 'PK', 'a.txt': 'x', 'broken.py': 'a = 1\nb = = 2\n',
                        'name.py': 'a = nothing\n'}.items():
         (tmp_path / name).write_text(text)
@@ -163,6 +199,44 @@ def test_wrong_arguments_are_one_line(config, tmp_path, monkeypatch, capsys, arg
                     *args[3:]) if args[0] == 'test' else error_of(
                         monkeypatch, capsys, *args[:2], '--work-dir', tmp_path / 'run', *args[2:])
     assert re.search(said, line), line
+
+
+#: a tool that reads a config, and its other arguments
+READERS = {
+    'annotate.py': ['CONFIG', '--work-dir', 'run'], 'misc/print_config.py': ['CONFIG'],
+    'analysis_tools/plan.py': ['CONFIG', '--gpus', '1', '--gpu-memory', '80'],
+    'simpleseg report': ['CONFIG', 'answers.jsonl', '--out', 'run.html'],
+    'analysis_tools/eval_text.py': ['CONFIG', 'answers.jsonl'],
+    'analysis_tools/browse_dataset.py': ['CONFIG', '--out-dir', 'run'],
+    'analysis_tools/retention.py': ['CONFIG', 'none'],
+    'model_converters/to_huggingface.py': ['CONFIG', 'x.pth', 'run'],
+    'dataset_converters/own_data.py': ['set.json', 'run', '--base', 'CONFIG']}
+
+
+@pytest.mark.parametrize('broken, options, said', [
+    ('broken.py', [], r'broken.py.* is no valid config: SyntaxError.*line 2'),
+    ('gone.py', [], 'gone.py'), ('x.txt', [], 'x.txt is no config: give a .py file'),
+    ('child.py', ['no_such_name.x=1'], 'no_such_name.x: nothing reads no_such_name'),
+    ('child.py', ['default_scope.x=1'], 'do not fit')])
+@pytest.mark.parametrize('tool', READERS)
+def test_every_tool_reads_a_config_by_one_rule(tmp_path, monkeypatch, capsys, tool, broken,
+                                               options, said):
+    if options and 'own_data' in tool:
+        return  # it has none
+    monkeypatch.chdir(tmp_path)
+    for name, text in {'broken.py': 'a = 1\nb = = 2\n', 'x.txt': 'a = 1\n', 'set.json': '{}',
+                       'child.py': f'_base_ = {NANO!r}\n', 'answers.jsonl': '{}'}.items():
+        (tmp_path / name).write_text(text)
+    args = [broken if arg == 'CONFIG' else arg for arg in READERS[tool]]
+    args += ['--cfg-options', *options] if options else []
+    monkeypatch.setattr(sys, 'argv', [tool, *args])
+    with pytest.raises(SystemExit) as stop:
+        sys.exit(cli.main(['report', *args]) if tool == 'simpleseg report' else
+                 runpy.run_path(str(ROOT / 'tools' / tool), run_name='called')['main']())
+    out, err = capsys.readouterr()
+    text = f'{out}{err}{stop.value.code}'
+    assert stop.value.code and re.search(said, text), text
+    assert 'Traceback' not in text and not (tmp_path / 'run').exists()
 
 
 # --- names of checkpoints -------------------------------------------------------------------
@@ -192,6 +266,21 @@ def test_the_pointer_names_the_best_one_also_in_a_moved_folder(tmp_path):
     assert launch.find_checkpoint(str(tmp_path)).endswith('best_x_iter_4.pth')
     (tmp_path / 'best_checkpoint').write_text('/elsewhere/gone.pth')
     assert launch.find_checkpoint(str(tmp_path)).endswith('best_y_iter_8.pth')
+
+
+@pytest.mark.parametrize('files, name, run', [
+    (['iter_4.pth'], '', True), (['iter_4.pth'], 'best', True), (['iter_4.pth'], 'last', True),
+    (['last_checkpoint'], '', True), (['best_checkpoint'], 'last', True),
+    (['20260101_000000/vis_data/config.py'], '', True),  # stopped before its first checkpoint
+    (['iter_4.pth'], 'iter_4.pth', False), (['iter_4.pth'], 'nothing', False),
+    (['model.safetensors', 'config.json'], '', False), (['x.pth', 'config.json'], '', False),
+    (['a.txt'], '', False), ([], 'gone/best', False),
+    (['iter_4.pth/checkpoint.pth', 'iter_4.pth/.metadata'], 'iter_4.pth', False)])
+def test_what_a_run_is(tmp_path, files, name, run):
+    for file in files:
+        (tmp_path / file).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / file).write_bytes(b'')
+    assert launch.names_run(str(tmp_path / name)) is run
 
 
 def test_last_checkpoint_that_names_a_missing_file(tmp_path):

@@ -432,12 +432,19 @@ def test_text_dump(tmp_path):
     ('[1, 2]', "line 1: expected a JSON object with the string 'pred_text'"),
     ('{"img_id": 1, "pred_text": null}', "line 1: .*'pred_text'"),
     ('{"ref_id": 1, "pred_text": "[]"}', "line 1: expected 'img_id', or 'ref_id' and 'sent_id'"),
+    ('{"img_id": 1, "pred_text": "[]", "tokens": "many"}', "line 1: 'tokens' is 'many'; give a n"),
+    ('{"img_id": 1, "pred_text": "[]", "tokens": true}', "line 1: 'tokens' is True"),
+    ('{"img_id": 1, "pred_text": "[]", "seconds": NaN}', "line 1: 'seconds' is nan; give a numb"),
+    ('{"img_id": 1, "pred_text": "[]", "finished": 1}', "'finished' is 1; give true or false"),
+    ('{"img_id": 1, "pred_text": "[]", "codec": ["int1000"]}', "'codec' is .*a name such as"),
+    ('[' * 100000, 'line 1: not JSON'),
 ])
 def test_broken_files_of_answers(tmp_path, content, message):
     path = tmp_path / 'answers.jsonl'
     path.write_text(content)
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises(ValueError, match=message) as error:
         read_text_rows(path)
+    assert '\n' not in str(error.value)
 
 
 def test_no_file_of_answers(tmp_path):

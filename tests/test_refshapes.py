@@ -219,3 +219,16 @@ def test_other_sizes(size):
     scene = refshapes.make_scene(SEED, 'train', 0, size)
     assert scene['pixels'].shape == (size, size, 3)
     assert scene['annotations'][0]['segmentation']['size'] == [size, size]
+
+
+def test_a_set_that_is_not_whole_has_no_card(tmp_path, monkeypatch):
+    refshapes.generate(tmp_path, dict(train=1), SEED)
+    card = tmp_path / 'refshapes/card.json'
+    assert card.is_file()
+
+    def stop(*args, **options):
+        raise KeyboardInterrupt
+    monkeypatch.setattr(refshapes, 'make_scene', stop)
+    with pytest.raises(KeyboardInterrupt):
+        refshapes.generate(tmp_path, dict(train=3), SEED)
+    assert not card.exists()

@@ -13,7 +13,7 @@ from PIL import Image
 from test_metrics_offline import config_file, run  # noqa: F401 (fixtures)
 
 from simpleseg_mm import cli
-from simpleseg_mm.evaluation.failures import KINDS, FailureKinds, kind_of
+from simpleseg_mm.evaluation.failures import FAILURES, FailureKinds, kind_of
 from simpleseg_mm.models import SimpleSeg
 from simpleseg_mm.models.writer import Generated
 from simpleseg_mm.polygon import PolygonCodec
@@ -41,7 +41,7 @@ FINE = dict(truncated=False, valid_parse=True, empty=False, box_right_mask_wrong
 ])
 def test_kinds_of_failures(res, health, kind):
     assert kind_of(res, {**FINE, **health}) == kind
-    assert kind is None or kind in KINDS
+    assert kind is None or kind in FAILURES
 
 
 def test_a_query_is_measured_by_the_metrics(config_file):  # noqa: F811
@@ -89,7 +89,7 @@ def test_every_figure_is_the_tests(written):
 def test_failures_are_counted_and_shown(written):
     _, page, table = written
     counts = dict(re.findall(r'^\| ([a-z ]+) \| (\d+) \| [\d.]+ \|$', table, re.M))
-    assert set(counts) == {*KINDS, 'none'}
+    assert set(counts) == {*FAILURES, 'none'}
     assert all(int(counts[kind]) > 0 for kind in ('truncated', 'unparseable', 'missed', 'none'))
     shown = page.count('<figure>')
     assert shown == sum(min(2, int(number)) for number in counts.values())

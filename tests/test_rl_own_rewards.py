@@ -155,8 +155,8 @@ def test_trl_gives_every_column():
     function = trl_reward(build(rewards=[dict(type='Named', weight=1, word='red'),
                                          dict(type='small_only', weight=1)]))
     prompts = [[dict(role='user', content='the red one')],
-               [dict(role='user', content=[dict(type='image'),
-                                      dict(type='text', text='the dog')])],
+               [dict(role='user', content=[dict(type='image'), 'the ',
+                                           dict(type='text', text='dog')])],
                'red dog']
     values = function(prompts=prompts, completions=[SQUARE] * 3, mask=[mask_to_rle(TRUTH)] * 3,
                       area=[40, 40, 400], trainer_state=object(), log=print)
@@ -208,5 +208,5 @@ def test_the_reward_of_the_page_runs(tmp_path):
     found = reward([SQUARE] * 2, [TRUTH] * 2, samples=[
         dict(prompt='the car on the left', task='text2mask'),
         dict(prompt='the car', task='text2mask')])
-    first, second = found.components['LeftRight']
+    first, second = found.components['OnTheLeft']
     assert first == 1 and np.isnan(second)

@@ -103,6 +103,7 @@ def test_vertices_are_drawn_in_order_with_a_marked_start():
 @pytest.mark.parametrize('task, text, inside', [
     ('text2box', '[625,667,875,917]', (slice(40, 55), slice(50, 70))),
     ('text2point', '[750,800]', (slice(44, 53), slice(55, 66))),
+    ('text2extreme', '[750,800]', (slice(44, 53), slice(55, 66))),
     ('point2mask', None, None), ('box2mask', None, None)])
 def test_boxes_and_points(visualizer, task, text, inside):
     prompt = {'point2mask': 'What is at [125,834]?', 'box2mask': 'What is in [80,750,190,950]?'}

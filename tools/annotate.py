@@ -11,7 +11,7 @@ from simpleseg_mm import stopping
 if __name__ in ('__main__', '__mp_main__'):  # also while the libraries below are loaded
     stopping.end_in_one_line('finished chunks are kept; the same command goes on.')
 
-from mmengine.config import Config, DictAction
+from mmengine.config import DictAction
 
 
 def parse_args() -> argparse.Namespace:
@@ -47,12 +47,13 @@ def main() -> int:
 
     from simpleseg_mm.annotation import annotate
     from simpleseg_mm.annotation.export import write_coco, write_report
+    from simpleseg_mm.config import read_config
+    from simpleseg_mm.config_keys import READ_BY_ANNOTATE
     from simpleseg_mm.engine.launch import default_work_dir
+    from simpleseg_mm.files import one_line
     from simpleseg_mm.polygon import PolygonCodec
     try:
-        cfg = Config.fromfile(args.config)
-        if args.cfg_options is not None:
-            cfg.merge_from_dict(args.cfg_options)
+        cfg = read_config(args.config, args.cfg_options, READ_BY_ANNOTATE)
         init_default_scope('simpleseg_mm')
         work_dir = args.work_dir or default_work_dir(args.config)
         totals = annotate(cfg, work_dir, build_engine(args))
@@ -63,11 +64,8 @@ def main() -> int:
         codec = next((s['codec'] for s in cfg.stages.values() if 'codec' in s), {})
         report = write_report(work_dir, totals, PolygonCodec(**codec), args.pictures)
     except (OSError, ValueError, ImportError) as error:
-        print(f'ERROR: {error}', file=sys.stderr)
+        print(f'ERROR: {one_line(str(error))}', file=sys.stderr)
         return 2
-    except KeyboardInterrupt:
-        print('stopped; the same command goes on from here', file=sys.stderr)
-        return 130
     for line in warnings_of(result):
         print(f'WARNING: {line}', file=sys.stderr)
     print(f'report: {report}')

@@ -18,7 +18,7 @@ from simpleseg_mm import stopping
 if __name__ in ('__main__', '__mp_main__'):  # also while the libraries below are loaded
     stopping.end_in_one_line()
 
-import cv2
+from simpleseg_mm.files import load_image, replace_json
 
 #: what of MMEngine's log lines is shown: where it is, the time left, the loss or the reward
 PROGRESS = re.compile(r'(Iter\(\w+\) *\[ *\d+/ *\d+\])(?=.*?(eta: \S+)|)'
@@ -75,16 +75,16 @@ def train(stage: str, work_dir: Path, data: Path, *options: str) -> str:
     run(work_dir / 'train.log', 'tools/train.py', CONFIGS[stage], '--work-dir', str(work_dir),
         '--cfg-options', *CHANGES[stage], *options,
         *(f'{part}_dataloader.dataset.data_root={data}' for part in ('train', 'val')))
-    best = sorted(work_dir.glob('best_*.pth'), key=lambda path: path.stat().st_mtime)
-    return str(best[-1]) if best else (work_dir / 'last_checkpoint').read_text().strip()
+    from simpleseg_mm.engine.launch import find_checkpoint  # loads torch: not for --help
+    return find_checkpoint(str(work_dir))
 
 
 def report(work_dir: Path, rows: dict) -> None:
     """Pictures for a person: answers of the trained model, and the curves of both stages."""
-    from simpleseg_mm.visualization import contact_sheet, plot_curves  # loads torch
+    from simpleseg_mm.visualization import contact_sheet, plot_curves, write_image  # loads torch
     files = sorted((work_dir / 'gspo/pictures').glob('*.png'))
-    pictures = [cv2.imread(str(path)) for path in files]
-    cv2.imwrite(str(work_dir / 'report.png'), contact_sheet(pictures[:12], columns=4))
+    pictures = [load_image(path) for path in files[:12]]
+    write_image(contact_sheet(pictures, columns=4), work_dir / 'report.png')
     for stage in CONFIGS:
         scalars = sorted((work_dir / stage).glob('*/vis_data/scalars.json'))
         plot_curves(scalars[-1:], work_dir / f'curves_{stage}.png')
@@ -116,7 +116,7 @@ def main() -> None:
         start_from = [f'load_from={checkpoint}']
     report(args.work_dir, rows)
     summary = {**rows, 'seconds': round(time.time() - start)}
-    (args.work_dir / 'summary.json').write_text(json.dumps(summary, indent=2) + '\n')
+    replace_json(args.work_dir / 'summary.json', summary, indent=2)
     print('\nYour model answers expressions about such scenes:  simpleseg segment PICTURE "red '
           f'circle" --model {checkpoint}\nWithout --model the packaged one answers, which knows '
           'points and boxes too; for photos see docs/inference.md\n')

@@ -38,7 +38,13 @@ def parse_args() -> argparse.Namespace:
 def load_config(args: argparse.Namespace) -> Config:
     from simpleseg_mm.config import read_config
     from simpleseg_mm.engine import launch  # takes seconds to load: not for --help
-    cfg = read_config(args.config, args.cfg_options)
+    said = {'load_from': 'the argument checkpoint', 'resume': 'the argument checkpoint',
+            'launcher': '--launcher'}
+    if args.work_dir:
+        said['work_dir'] = '--work-dir'
+    if args.show_dir:
+        said['default_hooks.visualization.test_out_dir'] = '--show-dir'
+    cfg = read_config(args.config, args.cfg_options, said=said)
     cfg.work_dir = args.work_dir or cfg.get('work_dir') or launch.default_work_dir(args.config)
     cfg.resume, cfg.load_from = False, launch.existing_checkpoint(args.checkpoint)
     if args.show or args.show_dir:

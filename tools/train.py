@@ -36,7 +36,18 @@ def load_config(args: argparse.Namespace) -> Config:
 
     from simpleseg_mm.config import read_config
     from simpleseg_mm.engine import launch
-    cfg = read_config(args.config, args.cfg_options)
+    said = {'launcher': '--launcher'}
+    if args.work_dir:
+        said['work_dir'] = '--work-dir'
+    if args.amp:
+        said['optim_wrapper.type'] = '--amp'
+    if args.auto_scale_lr:
+        said['global_batch_size'] = '--auto-scale-lr'
+    if args.resume:
+        said['resume'] = '--resume'
+        if args.resume != 'auto':  # which starts from load_from where there is nothing to resume
+            said['load_from'] = '--resume'
+    cfg = read_config(args.config, args.cfg_options, said=said)
     cfg.work_dir = args.work_dir or cfg.get('work_dir') or launch.default_work_dir(args.config)
 
     if args.amp:

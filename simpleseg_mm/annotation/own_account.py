@@ -5,7 +5,7 @@ from .sample import clean_text
 
 #: what is counted. A query is a text that one picture is asked for; a prompt is an object that is
 #: trained from a point and a box
-KINDS = ('file', 'picture', 'annotation', 'expression', 'query', 'prompt')
+RECORDS = ('file', 'picture', 'annotation', 'expression', 'query', 'prompt')
 _EXAMPLES = 5
 
 
@@ -13,7 +13,7 @@ class Account:
     """Counts records by kind, with a few examples of each reason.
 
     Attributes:
-        read, used: records of each of :data:`KINDS`.
+        read, used: records of each of :data:`RECORDS`.
         left_out: records that are not used, by kind and reason.
         changed: records that are used otherwise than they were found, by what was done.
         decided: records that a rule was chosen for, by the rule.
@@ -24,7 +24,7 @@ class Account:
     def __init__(self) -> None:
         self.read: Counter[str] = Counter()
         self.used: Counter[str] = Counter()
-        self.left_out: dict[str, Counter[str]] = {kind: Counter() for kind in KINDS}
+        self.left_out: dict[str, Counter[str]] = {kind: Counter() for kind in RECORDS}
         self.changed: Counter[str] = Counter()
         self.decided: Counter[str] = Counter()
         self.guessed: Counter[str] = Counter()
@@ -59,7 +59,7 @@ class Account:
 
     def report(self) -> dict:
         """All counts, as plain dicts. AssertionError: records are lost, or counted twice."""
-        for kind in KINDS:
+        for kind in RECORDS:
             missing = self.read[kind] - self.used[kind] - sum(self.left_out[kind].values())
             assert missing == 0, (f'{missing} of {self.read[kind]} records of kind {kind} are '
                                   f'neither used nor left out: {self.left_out[kind]}')

@@ -8,8 +8,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from simpleseg_mm.datasets import native
 from simpleseg_mm.files import load_json, shown
+from simpleseg_mm.files.pickles import load_pickle
 from simpleseg_mm.files.texts import is_guessed
 
 from .own_account import Account
@@ -237,7 +237,7 @@ def texts_of(value, where: str, account: Account) -> list[str]:
 
 def read_expressions(path: Path, account: Account) -> Iterator[tuple[list, object, list[str]]]:
     """``(annotation ids, image id or None, expressions)`` of each row."""
-    rows = native.load_refs(path) if path.suffix == '.p' else load_json(path)
+    rows = load_pickle(path) if path.suffix == '.p' else load_json(path)
     if not isinstance(rows, list):
         raise ValueError(f'{path} must hold a list of rows, each with ann_id and sentences')
     for number, row in enumerate(rows):

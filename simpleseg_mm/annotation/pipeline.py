@@ -41,8 +41,13 @@ class Plan:
         """Plan of an annotation config.
 
         Raises:
-            ValueError: ``order`` names a stage that ``stages`` lacks, or one twice.
+            ValueError: it has none, or ``order`` names a stage that ``stages`` lacks, or one
+                twice.
         """
+        if lacking := [name for name in ('reader', 'stages', 'order') if not cfg.get(name)]:
+            raise ValueError(f'the config has no {" and no ".join(lacking)}: take one of '
+                             'configs/annotation, or a child of '
+                             'configs/_base_/annotation/stages.py')
         order = list(cfg['order'])
         if missing := [name for name in order if name not in cfg['stages']]:
             raise ValueError(f"order names {missing}, stages has {sorted(cfg['stages'])}")

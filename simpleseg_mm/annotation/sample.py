@@ -19,7 +19,7 @@ from simpleseg_mm.files import load_image
 #: reasons to drop an object after which the image does not hold one object more than is kept
 NO_FURTHER_OBJECT = {'score too low', 'box or score not finite', 'box outside the image or empty',
                      'overlaps a better box', 'same mask as a better object'}
-KINDS = ('images', 'objects', 'descriptions')
+COUNTED = ('images', 'objects', 'descriptions')
 _CONTROL = re.compile(r'[\x00-\x1f\x7f-\x9f\u200b-\u200f\u2028-\u202e\u2066-\u2069\ufeff'
                       r'\ud800-\udfff]+')
 

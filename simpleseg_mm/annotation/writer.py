@@ -9,7 +9,7 @@ import numpy as np
 
 from simpleseg_mm.files import replace_bytes
 
-from .sample import KINDS, Chunk, Sample, clean_text
+from .sample import COUNTED, Chunk, Sample, clean_text
 from .tar import pack
 
 FOLDERS = ('shards', 'ledger', 'quarantine', 'in_work', 'survey')
@@ -136,7 +136,7 @@ class Totals:
     def __init__(self) -> None:
         self.chunks = 0
         self.bytes = 0
-        self.counts = {kind: dict(entered=0, written=0, dropped=Counter()) for kind in KINDS}
+        self.counts = {kind: dict(entered=0, written=0, dropped=Counter()) for kind in COUNTED}
         self.notes: Counter = Counter()
         self.input_faults: list = []
         self.quarantined: list = []

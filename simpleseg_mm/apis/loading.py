@@ -9,8 +9,9 @@ from mmengine.config import Config
 from mmengine.infer import BaseInferencer
 from mmengine.runner.checkpoint import _load_checkpoint_to_model
 
+from ..config import read_config
 from ..engine.checkpoint_file import read_checkpoint
-from ..engine.launch import find_checkpoint
+from ..engine.launch import find_checkpoint, names_run
 from ..engine.hooks import GrammarHook, TrainableCheckpointHook
 from ..files import check_folder, load_json
 from ..models import KimiVL, QwenVL
@@ -65,12 +66,7 @@ def resolve(model: str | None, weights: str | None) -> tuple[Config, str | None]
 
 def _of_run(name: str | None) -> str | None:
     """The checkpoint where a run's folder, or ``best`` or ``last`` in one, is named."""
-    if not isinstance(name, str) or '://' in name or osp.isfile(name):
-        return name
-    folder = Path(name) if Path(name).is_dir() else Path(name).parent
-    is_run = any(folder.glob('*.pth')) or (folder / 'last_checkpoint').exists()
-    named = folder == Path(name) or Path(name).name in ('best', 'last')
-    return find_checkpoint(name) if is_run and named else name
+    return find_checkpoint(name) if isinstance(name, str) and names_run(name) else name
 
 
 def load_weights(model, cfg: Config, path: str, not_compared: Iterable[str] = ()) -> None:
@@ -133,7 +129,7 @@ def _config_of(model) -> Config:
     if osp.isfile(model):
         if not model.endswith(('.py', '.json', '.yml', '.yaml')):
             raise ValueError(f'{model} is no config (.py, .json, .yml) and no checkpoint (.pth)')
-        return Config.fromfile(model)
+        return read_config(model)
     folder = locate(model)
     if osp.isdir(folder):
         return _config_of_folder(folder)

@@ -7,9 +7,9 @@ config that it stores in a checkpoint.
 import ast
 import math
 from collections.abc import Callable, Iterator, Mapping
-from reprlib import repr as short
 from typing import Any
 
+from ..files import shown
 from ..polygon import PolygonCodec
 from ..registry import FAMILIES, TRANSFORMS
 from ..structures import Prompt
@@ -244,13 +244,13 @@ def _check(content: Any, known: dict[str, Allowed], where: str, place: str,
         raise ValueError(f'{where} is refused: {place or "it"} lacks {missing}')
     for key, value in content.items():
         if key not in known:
-            raise ValueError(f'{where} is refused: {place or "it"} has the key {short(key)}; '
+            raise ValueError(f'{where} is refused: {place or "it"} has the key {shown(key)}; '
                              f'known are {", ".join(sorted(known))}')
         if not known[key](value):
             _refuse(where, f'{place}.{key}'.lstrip('.'), value, 'what this package writes there')
 
 
 def _refuse(where: str, place: str, value: Any, allowed: str) -> None:
-    raise ValueError(f'{where} is refused: {place} is {short(value)}, and may be {allowed}. Where '
+    raise ValueError(f'{where} is refused: {place} is {shown(value)}, and may be {allowed}. Where '
                      'you know what it asks for, name it in a config file of your own and give '
                      'that too')

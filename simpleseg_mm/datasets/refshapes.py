@@ -21,6 +21,8 @@ import cv2
 import numpy as np
 from pycocotools import mask as coco_mask
 
+from simpleseg_mm.files import replace_bytes, replace_json, replace_text, replacing
+
 from . import shape_groups
 from .shape_phrases import COLOURS, SENTENCES, SHAPES, Shape, describe
 
@@ -227,6 +229,7 @@ def generate(out_dir: str | Path, scenes: dict[str, int], seed: int = 0, size: i
     out_dir = Path(out_dir)
     for folder in (out_dir / 'images', out_dir / NAME):
         folder.mkdir(parents=True, exist_ok=True)
+    (out_dir / NAME / 'card.json').unlink(missing_ok=True)  # until all is there
     todo = [(split, i) for split in SPLITS for i in range(scenes.get(split, 0))]
     draw = partial(_write_scene, out_dir / 'images', seed=seed, size=size, absent=absent,
                    several=several, objects_range=objects_range)
@@ -259,8 +262,8 @@ def generate(out_dir: str | Path, scenes: dict[str, int], seed: int = 0, size: i
     if several:
         card.update(several=several, targets=_count_targets(refs))
     _write_refs(out_dir / NAME, refs, generalised=bool(absent or several))
-    (out_dir / NAME / 'instances.json').write_text(json.dumps(instances, separators=(',', ':')))
-    (out_dir / NAME / 'card.json').write_text(json.dumps(card, indent=2) + '\n')
+    replace_json(out_dir / NAME / 'instances.json', instances, separators=(',', ':'))
+    replace_json(out_dir / NAME / 'card.json', card, indent=2)
     return card
 
 
@@ -278,11 +281,11 @@ def _write_refs(folder: Path, refs: list[dict], generalised: bool) -> None:
     text = json.dumps(refs, separators=(',', ':'))
     if generalised:
         pickled.unlink(missing_ok=True)
-        listed.write_text(text)
+        replace_text(listed, text)
     else:
         listed.unlink(missing_ok=True)
         # read again, as a pickle's bytes depend on which strings are one object
-        pickled.write_bytes(pickle.dumps(json.loads(text), protocol=2))
+        replace_bytes(pickled, pickle.dumps(json.loads(text), protocol=2))
 
 
 def _write_scene(folder: Path, place: tuple[str, int], **options) -> dict:
@@ -291,8 +294,9 @@ def _write_scene(folder: Path, place: tuple[str, int], **options) -> dict:
     scene = make_scene(split=split, index=index, **options)
     path = folder / scene['image']['file_name']
     pixels = scene.pop('pixels')
-    if not cv2.imwrite(str(path), pixels[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, 95]):
-        raise OSError(f'could not write {path}')
+    jpeg = cv2.imencode('.jpg', pixels[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, 95])[1]
+    with replacing(path, durable=False) as partial:  # thousands of files: the card comes after all
+        partial.write_bytes(jpeg)
     return scene
 
 

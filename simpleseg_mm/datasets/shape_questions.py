@@ -29,7 +29,7 @@ def write_questions(data_root: str | Path, split: str, kinds: Sequence[str] | No
     Args:
         data_root: Folder that ``generate_refshapes.py`` wrote.
         split: Of its scenes, which are taken in order.
-        kinds: Of :data:`KINDS`; None: all.
+        kinds: Of :data:`QUESTION_KINDS`; None: all.
         each: Questions of a kind about one scene, where it allows so many different ones.
         limit: Questions of a kind in all; None: no limit.
         seed: Of all choices; those about a scene depend on nothing else.
@@ -40,9 +40,9 @@ def write_questions(data_root: str | Path, split: str, kinds: Sequence[str] | No
     Raises:
         ValueError, FileNotFoundError: Unknown kinds, numbers below 1, a missing set or split.
     """
-    kinds = tuple(KINDS) if kinds is None else tuple(kinds)
-    if unknown := set(kinds) - set(KINDS):
-        raise ValueError(f'unknown kinds {sorted(unknown)}; choose from {list(KINDS)}')
+    kinds = tuple(QUESTION_KINDS) if kinds is None else tuple(kinds)
+    if unknown := set(kinds) - set(QUESTION_KINDS):
+        raise ValueError(f'unknown kinds {sorted(unknown)}; choose from {list(QUESTION_KINDS)}')
     if each < 1 or (limit is not None and limit < 1):
         raise ValueError(f'each={each}, limit={limit}: at least 1')
     scenes = list(_scenes(data_root, split))
@@ -55,7 +55,7 @@ def write_questions(data_root: str | Path, split: str, kinds: Sequence[str] | No
             rng = np.random.default_rng([seed, image['id'], zlib.crc32(kind.encode())])
             fresh: list[dict] = []
             for _ in range(each):
-                row = KINDS[kind](objects, rng)
+                row = QUESTION_KINDS[kind](objects, rng)
                 if row is not None and row not in fresh:
                     fresh.append(row)
             found += [dict(image=f'images/{image["file_name"]}', kind=kind, **row)
@@ -143,8 +143,9 @@ def _grounding(objects: list[Shape], rng: np.random.Generator) -> dict | None:
 
 
 #: kind: writes a question about a scene, or None where it allows none
-KINDS = dict(colour=_colour, count=_count, position=_position, naming_box=_naming_box,
-             naming_point=_naming_point, grounding=_grounding)
+QUESTION_KINDS = dict(
+    colour=_colour, count=_count, position=_position, naming_box=_naming_box,
+    naming_point=_naming_point, grounding=_grounding)
 
 
 def _names(objects: list[Shape], item: Shape, *keys: tuple[str, ...]) -> list[str]:

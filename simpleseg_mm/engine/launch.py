@@ -246,22 +246,40 @@ def find_checkpoint(name: str) -> str:
         CheckpointError: it is an address.
     """
     refuse_address(name)
-    path, which = Path(name).expanduser(), None
+    path, which = _run_of(name)
     if path.is_file() or _is_weights(path):
         return name
-    if path.name in ('best', 'last') and not path.exists():
-        path, which = path.parent, path.name
     if not path.is_dir():
-        raise FileNotFoundError(f'no checkpoint {name}{_to_train_first(path)}')
+        raise FileNotFoundError(f'no checkpoint {name}'
+                                + (_to_train_first(path) or what_is_there(path.parent)))
     if which != 'last' and (best := _best_of(path)):
         return best
     last = find_resumable(str(path)) if which != 'best' else None
     if last:
         return last
-    hint = ("; a run keeps a best one with default_hooks.checkpoint.save_best"
-            if which == 'best' else '')
-    raise FileNotFoundError(f"no {which or 'best or last'} checkpoint in {path}"
-                            f"{what_is_there(path)}{hint}")
+    if which == 'best' and any(path.glob('*.pth')):
+        hint = f'{what_is_there(path)}; a run keeps a best one with ' \
+               'default_hooks.checkpoint.save_best'
+    else:
+        hint = _to_train_first(path) or what_is_there(path)
+    raise FileNotFoundError(f"no {which or 'best or last'} checkpoint in {path}{hint}")
+
+
+def names_run(name: str) -> bool:
+    """Whether a name is that of a run, so that :func:`find_checkpoint` looks into its folder:
+    a folder with checkpoints, pointers to such, or logs, that is itself no weights."""
+    path, _ = _run_of(name)
+    return path.is_dir() and not _is_weights(path) and any(
+        next(path.glob(pattern), None) is not None
+        for pattern in ('*.pth', 'last_checkpoint', 'best_checkpoint', '*/vis_data'))
+
+
+def _run_of(name: str) -> tuple[Path, str | None]:
+    """What a name points to; of ``RUN/best`` and ``RUN/last`` the run's folder, and which."""
+    path = Path(name).expanduser()
+    if path.name in ('best', 'last') and not path.exists():
+        return path.parent, path.name
+    return path, None
 
 
 def _is_weights(path: Path) -> bool:
@@ -282,7 +300,7 @@ def _best_of(folder: Path) -> str | None:
 
 
 def _to_train_first(path: Path) -> str:
-    """What makes a run of that name, as the end of a message."""
+    """What makes a run of that name, as the end of a message; '' where it is not known."""
     root = _PACKAGE.parent / 'configs'
     made = {'sft': 'make quickstart', 'gspo': 'make quickstart'} if (
         path.parent.name == 'quickstart') else {
@@ -291,7 +309,7 @@ def _to_train_first(path: Path) -> str:
     if path.name in made:
         return (f'. Make it first, `{made[path.name]}`, or set load_from=CHECKPOINT (None: start '
                 'from the weights that the model names)')
-    return what_is_there(path.parent)
+    return ''
 
 
 def existing_checkpoint(name: str) -> str | None:

@@ -4,7 +4,7 @@ from .health import OutputHealthMetric
 from .res import RESMetric
 
 #: kinds in the order in which they are asked; what each means
-KINDS = {
+FAILURES = {
     'truncated': 'the answer has no end',
     'unparseable': 'no outline can be read, and the answer is not "nothing"',
     'false object': 'an absent target was answered with a mask',
@@ -23,7 +23,7 @@ class FailureKinds:
 
     def measure(self, sample: dict) -> dict:
         """``iou`` (0..1, at the original size), ``area`` (true pixels), ``tokens``, ``vertices``
-        and ``kind``, a name in ``KINDS`` or None, of a sample as the metrics get it."""
+        and ``kind``, a name in ``FAILURES`` or None, of a sample as the metrics get it."""
         query = SampleQuery(sample)
         res, health = self._res.measure(query), self._health.measure(query)
         return dict(iou=float(res['iou']), area=res['area'], tokens=health['tokens'],

@@ -1,5 +1,6 @@
 """Answers as text, one JSON object a line: written by a run, read back for offline scoring."""
 import json
+import math
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -7,6 +8,7 @@ from typing import Any
 from mmengine.logging import print_log
 from mmengine.utils import mkdir_or_exist
 
+from ..files import read_text, shown
 from ..registry import METRICS
 from .base import QueryMetric, SampleQuery
 
@@ -59,16 +61,14 @@ def read_text_rows(path: str | Path) -> list[dict]:
     Raises:
         FileNotFoundError: There is no such file.
         ValueError: A line is no JSON object with a string ``pred_text`` and either ``img_id`` or
-            ``ref_id`` and ``sent_id``; the message names the line.
+            ``ref_id`` and ``sent_id``, or a field of it is not of its type; the message names the
+            line.
     """
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(f'no file of answers at {path}')
-    rows = []
-    with open(path, encoding='utf-8') as file:
-        for number, line in enumerate(file, 1):
-            if line.strip():
-                rows.append(_read_row(line, f'{path}, line {number}'))
+    rows = [_read_row(line, f'{path}, line {number}')
+            for number, line in enumerate(read_text(path).split('\n'), 1) if line.strip()]
     if not rows:
         raise ValueError(f'{path} has no rows')
     return rows
@@ -135,13 +135,28 @@ def _keys(row: dict) -> list[tuple]:
 def _read_row(line: str, where: str) -> dict:
     try:
         row = json.loads(line)
-    except ValueError as error:
-        raise ValueError(f'{where}: not JSON ({error})') from error
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f'{where}: not JSON ({error})') from None
     if not isinstance(row, dict) or not isinstance(row.get('pred_text'), str):
         raise ValueError(f"{where}: expected a JSON object with the string 'pred_text'")
     if row.get('img_id') is None and (row.get('ref_id') is None or row.get('sent_id') is None):
         raise ValueError(f"{where}: expected 'img_id', or 'ref_id' and 'sent_id'")
+    for name, fits, what in _STATED:
+        if row.get(name) is not None and not fits(row[name]):
+            raise ValueError(f'{where}: {name!r} is {shown(row[name])}; give {what}, or leave it '
+                             'out')
     return row
+
+
+def _is_number(value) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+
+
+#: what a row may state beside its text
+_STATED = (('tokens', _is_number, 'a number'), ('seconds', _is_number, 'a number'),
+           ('confidence', _is_number, 'a number'),
+           ('finished', lambda value: isinstance(value, bool), 'true or false'),
+           ('codec', lambda value: isinstance(value, str), "a name such as 'int1000/default'"))
 
 
 def _plain(value: Any) -> Any:

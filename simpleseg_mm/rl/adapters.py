@@ -98,7 +98,8 @@ def _text(item) -> str:
     """A text, or what the last message of a conversation says."""
     content = item if isinstance(item, str) else item[-1]['content']
     if isinstance(content, (list, tuple)):  # of pictures and words
-        content = ''.join(part.get('text') or '' for part in content)
+        content = ''.join(part if isinstance(part, str) else part.get('text') or ''
+                          for part in content)
     return content
 
 

@@ -6,6 +6,8 @@ from pathlib import Path
 import numpy as np
 from mmengine.utils import mkdir_or_exist
 
+from ..files import replacing
+
 _MAIN = ('loss', 'lr', 'res/gIoU', 'res/cIoU', 'health/valid_parse', 'valid_parse', 'length',
          'entropy', 'kl', 'clipped', 'dropped_groups')
 
@@ -71,7 +73,8 @@ def plot_curves(scalars: str | Path | Sequence[str | Path], out_file: str | Path
     """
     figure = curves_figure(scalars, names)
     mkdir_or_exist(Path(out_file).parent)
-    figure.savefig(out_file, dpi=110)
+    with replacing(out_file, durable=False) as partial:
+        figure.savefig(partial, dpi=110, format=Path(out_file).suffix[1:] or 'png')
 
 
 def curves_figure(scalars: str | Path | Sequence[str | Path],

@@ -14,10 +14,10 @@ from mmengine.registry import DefaultScope
 from mmengine.utils import mkdir_or_exist
 from PIL import Image
 
-from ..evaluation.failures import KINDS, FailureKinds
+from ..evaluation.failures import FAILURES, FailureKinds
 from ..evaluation.offline import attach_row, score
 from ..evaluation.text_dump import match_rows, read_text_rows
-from ..files import load_image
+from ..files import load_image, replace_text
 from ..registry import DATASETS
 from .curves import curves_figure, find_log
 from .visualizer import SimpleSegVisualizer
@@ -60,16 +60,16 @@ def write_report(config: Config, answers: str, out_file: str | Path,
     title = title or f'{answers}'
     groups = _chosen(queries, examples)
     pictures = _pictures(config, answers, [q for group in groups.values() for q in group])
-    counts = {kind: sum(q['kind'] == kind for q in queries) for kind in (*KINDS, None)}
+    counts = {kind: sum(q['kind'] == kind for q in queries) for kind in (*FAILURES, None)}
     page = _environment().get_template('report.html.jinja').render(
-        title=title, figures=figures, count=len(queries), kinds=KINDS, counts=counts,
+        title=title, figures=figures, count=len(queries), kinds=FAILURES, counts=counts,
         groups=groups, pictures=pictures, plots=_plots(queries),
         curves=_png(curves_figure(logs)) if logs else None, runs=[str(run) for run in runs],
         data=json.dumps(figures))
     out_file = Path(out_file)
     mkdir_or_exist(out_file.parent)
-    out_file.write_text(page, encoding='utf-8')
-    out_file.with_suffix('.md').write_text(to_markdown(figures, counts, title), encoding='utf-8')
+    replace_text(out_file, page)
+    replace_text(out_file.with_suffix('.md'), to_markdown(figures, counts, title))
     return figures
 
 
@@ -95,7 +95,7 @@ def _table(head: list[str], rows: list[list[str]]) -> list[str]:
 def _chosen(queries: list[dict], examples: int) -> dict[str | None, list[dict]]:
     """Of each kind some, spread over their IoU from the worst; at last those without failure."""
     groups = {}
-    for kind in (*KINDS, None):
+    for kind in (*FAILURES, None):
         found = sorted((q for q in queries if q['kind'] == kind), key=lambda q: q['iou'])
         if found and examples:
             index = np.linspace(0, len(found) - 1, min(examples, len(found))).round().astype(int)

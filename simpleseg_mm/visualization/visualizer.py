@@ -8,6 +8,7 @@ from mmengine.dist import master_only
 from mmengine.utils import mkdir_or_exist
 from mmengine.visualization import Visualizer
 
+from ..files import replacing
 from ..polygon import Answer, Task, box_iou, mask_iou, mask_to_rings
 from ..registry import VISUALIZERS
 from ..samples import answer_of, read_text
@@ -111,10 +112,19 @@ class SimpleSegVisualizer(Visualizer):
 
 
 def write_image(image: np.ndarray, path: str | Path) -> None:
-    """Writes an RGB image by the suffix of its path; folders are made."""
-    mkdir_or_exist(Path(path).parent)
-    if not cv2.imwrite(str(path), cv2.cvtColor(image, cv2.COLOR_RGB2BGR)):
-        raise ValueError(f'could not write an image to {path}')
+    """Writes an RGB image by the suffix of its path; folders are made.
+
+    Raises:
+        ValueError: no picture has that suffix.
+    """
+    path = Path(path)
+    try:
+        encoded = cv2.imencode(path.suffix, cv2.cvtColor(image, cv2.COLOR_RGB2BGR))[1]
+    except cv2.error:
+        raise ValueError(f'{path} is no name of a picture: give .png or .jpg') from None
+    mkdir_or_exist(path.parent)
+    with replacing(path, durable=False) as partial:
+        partial.write_bytes(encoded)
 
 
 def _task(sample: DetDataSample) -> Task:

@@ -1,5 +1,6 @@
 """COCO files as tools write them: odd records with one meaning, paths, ids, half truths, bits."""
 import json
+import pickle
 import unicodedata
 from pathlib import Path
 
@@ -371,6 +372,20 @@ def test_ids_of_expressions(tmp_path, row, text):
     _, samples = own(path, tmp_path / 'out', expressions=written(rows, tmp_path / 'rows.json'))
     expected = {(f'{k}.png', 'it'): 600 for k in range(3)}
     assert areas(samples) == expected | ({} if text is None else {('0.png', 'a b'): text})
+
+
+def test_expressions_in_a_pickle_are_read_as_in_json(tmp_path):
+    """RefCOCO's own form, with rows that are no references of a set."""
+    path = written(coco(tmp_path), tmp_path / 'coco.json')
+    rows = [*(dict(ann_id=k, sentences=[dict(sent=f'it {k}', sent_id=0)]) for k in (1, 2, 3)),
+            dict(ann_id='1', image_id='0', sentences=['a b']), dict(sentences=['lost']), 7]
+    expressions = tmp_path / 'rows.p'
+    expressions.write_bytes(pickle.dumps(rows, 2))
+    report, samples = own(path, tmp_path / 'out', expressions=expressions)
+    assert areas(samples) == {('0.png', 'it 1'): 600, ('1.png', 'it 2'): 600,
+                              ('2.png', 'it 3'): 600, ('0.png', 'a b'): 600}
+    assert report['left_out']['expression'] == {
+        'row of expressions without ann_id or sentences': 2}
 
 
 def test_a_second_run_does_not_find_what_the_first_has_written(tmp_path):

@@ -106,6 +106,7 @@ def tile(picture: Image.Image, lines: list[str], side: int, limit: int | None) -
 def main() -> None:
     args = parse_args()
     from simpleseg_mm.config import read_config
+    from simpleseg_mm.visualization import write_image  # loads torch: not for --help
     try:
         config = read_config(args.config, args.cfg_options)
         init_default_scope(config.get('default_scope', 'simpleseg_mm'))
@@ -120,14 +121,15 @@ def main() -> None:
     for number, index in enumerate(tqdm(islice(sampler, args.num), total=args.num,
                                         unit='sample')):
         picture, lines = draw_sample(dataset[index], args.side)
-        tile(picture, lines, args.side, None).save(args.out_dir / f'sample_{number:04d}.png')
+        write_image(np.asarray(tile(picture, lines, args.side, None)),
+                    args.out_dir / f'sample_{number:04d}.png')
         tiles.append(tile(picture, lines, args.side, TEXT_LINES))
     columns = min(args.columns, len(tiles))
     width, height = tiles[0].size
     sheet = Image.new('RGB', (width * columns, height * -(-len(tiles) // columns)), 'white')
     for number, picture in enumerate(tiles):
         sheet.paste(picture, (number % columns * width, number // columns * height))
-    sheet.save(args.out_dir / 'contact_sheet.png')
+    write_image(np.asarray(sheet), args.out_dir / 'contact_sheet.png')
     print(json.dumps(dict(samples=len(tiles), dataset=len(dataset), out_dir=str(args.out_dir))))
 
 

@@ -35,7 +35,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     from simpleseg_mm.config import read_config
     from simpleseg_mm.evaluation.offline import score  # loads torch: not for --help
     try:
-        config = read_config(args.config, args.cfg_options, ours=False)
+        config = read_config(args.config, args.cfg_options, ours=False, said={
+            'test_evaluator': '--metrics'} if args.metrics else None)
         figures = score(config, args.results, args.metrics)
     except (FileNotFoundError, ValueError) as error:
         raise SystemExit(f'eval_text: {error}') from None

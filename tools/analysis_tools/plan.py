@@ -10,14 +10,13 @@ import argparse
 import json
 import logging
 import warnings
-from pathlib import Path
 
 from simpleseg_mm import stopping
 
 if __name__ in ('__main__', '__mp_main__'):  # also while the libraries below are loaded
     stopping.end_in_one_line()
 
-from mmengine.config import Config, DictAction
+from mmengine.config import DictAction
 
 
 def parse_args() -> argparse.Namespace:
@@ -146,22 +145,16 @@ def main() -> None:
     from mmengine.registry import init_default_scope
 
     from simpleseg_mm.analysis import make_plan
+    from simpleseg_mm.config import read_config
     from simpleseg_mm.engine import launch
     warnings.filterwarnings('ignore')
     MMLogger.get_instance('mmengine', log_level=logging.WARNING)
     init_default_scope('simpleseg_mm')
     with launch.one_line_errors():
-        if not Path(args.config).is_file():
-            raise FileNotFoundError(f'no config {args.config}: configs/simpleseg/README.md lists '
-                                    'those of this project')
-        cfg = Config.fromfile(args.config)
-        cfg.merge_from_dict(args.cfg_options or {})
-        try:
-            plan = make_plan(cfg, args.gpus, args.gpu_memory, args.mfu, args.peak_tflops,
-                             args.image and tuple(args.image), args.answer_tokens,
-                             args.tokens_per_s, not args.no_advice)
-        except ValueError as error:
-            raise SystemExit(f'ERROR: {error}') from None
+        cfg = read_config(args.config, args.cfg_options)
+        plan = make_plan(cfg, args.gpus, args.gpu_memory, args.mfu, args.peak_tflops,
+                         args.image and tuple(args.image), args.answer_tokens,
+                         args.tokens_per_s, not args.no_advice)
     plan = dict(config=args.config, **plan)
     print(describe(plan))
     print(json.dumps(rounded(plan)))

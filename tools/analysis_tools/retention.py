@@ -47,7 +47,9 @@ def load_config(args: argparse.Namespace) -> Config:
     from simpleseg_mm.config import read_config
     from simpleseg_mm.engine import launch  # loads torch: not for --help
     cfg = read_config(args.config, args.cfg_options,
-                      ('retention_dataloader', 'retention_evaluator'))
+                      ('retention_dataloader', 'retention_evaluator'), said={
+                          'load_from': 'the argument checkpoint',
+                          'resume': 'the argument checkpoint', 'launcher': '--launcher'})
     for key in ('retention_dataloader', 'retention_evaluator'):
         if not cfg.get(key):
             raise ValueError(f"{args.config} has no {key}: add a piece such as "

@@ -31,6 +31,7 @@ from simpleseg_mm.annotation.own_folder import OwnFolder
 from simpleseg_mm.annotation.own_formats import BOXES, CROWDS, Reading, read_own
 from simpleseg_mm.annotation.own_pictures import EXIF
 from simpleseg_mm.annotation.own_queries import ASK
+from simpleseg_mm.config import read_config
 from simpleseg_mm.datasets.refshapes import is_scene
 from simpleseg_mm.files import replace_json, replace_text
 from simpleseg_mm.polygon import PolygonCodec, mask_iou
@@ -151,10 +152,20 @@ def config_path(args: argparse.Namespace, out: Path) -> Path:
     return out / (re.sub(r'\W', '_', f'{name}_{out.name}') + '.py')
 
 
-def write_config(args: argparse.Namespace, out: Path, img_dir: Path, report: dict) -> Path:
+def read_base(args: argparse.Namespace) -> Config:
+    """The config of which the new one is a child. ValueError where it cannot be."""
+    base = base_of(args)[0]
+    parent = read_config(str(base))
+    if not parent.get('codec') or not (parent.get('train_dataloader') or {}).get('dataset'):
+        raise ValueError(f'--base {base} has no codec or no train_dataloader.dataset: take one of '
+                         f'{list(BASES)}, or a config of training')
+    return parent
+
+
+def write_config(args: argparse.Namespace, out: Path, img_dir: Path, report: dict,
+                 parent: Config) -> Path:
     """The config, a child of the base. Its paths hold from any folder and through links."""
     base, epochs, batch = base_of(args)
-    parent = Config.fromfile(base)
     said = parent.train_dataloader.dataset.get('query', {})
     kept = ''.join(f', {key}={said[key]!r}' for key in ('templates', 'turns') if key in said)
     query = f"query=dict(train_set['query']{kept})"
@@ -285,6 +296,7 @@ def run(args: argparse.Namespace, out: Path, folder: OwnFolder, account: Account
     """Convert; returns the report."""
     if faults := faults_of(args):
         raise ValueError('; '.join(faults))
+    base = read_base(args)
     targets = [config_path(args, out), out / 'report.json',
                *(out / f'annotations/{split}.json' for split in own_data.SPLITS)]
     for path in (args.annotations, Path(args.val), args.expressions):
@@ -305,7 +317,7 @@ def run(args: argparse.Namespace, out: Path, folder: OwnFolder, account: Account
     out.mkdir(parents=True, exist_ok=True)
     done = own_data.convert(out, sets, choices, account, folder.is_ours,
                             lambda items: tqdm(items, 'pictures', unit='picture'))
-    config = write_config(args, out, done.img_dir, done.report)
+    config = write_config(args, out, done.img_dir, done.report, base)
     folder.note([config, *done.written])
     report = dict(ok=True, config=os.path.join(os.path.abspath(args.out), config.name),
                   **done.report, **try_config(config), **account.report())

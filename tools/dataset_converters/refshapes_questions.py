@@ -14,7 +14,7 @@ from collections import Counter
 from pathlib import Path
 
 from simpleseg_mm.files import replace_text
-from simpleseg_mm.datasets.shape_questions import KINDS, write_questions
+from simpleseg_mm.datasets.shape_questions import QUESTION_KINDS, write_questions
 
 
 def parse_args() -> argparse.Namespace:
@@ -22,7 +22,8 @@ def parse_args() -> argparse.Namespace:
                                      formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('data_root', type=Path, help='folder of the set')
     parser.add_argument('--split', default='test')
-    parser.add_argument('--kinds', nargs='+', default=list(KINDS), choices=list(KINDS))
+    parser.add_argument('--kinds', nargs='+', default=list(QUESTION_KINDS),
+                        choices=list(QUESTION_KINDS))
     parser.add_argument('--each', type=int, default=1, help='questions of a kind about one scene')
     parser.add_argument('--limit', type=int, help='questions of a kind in all (default: no limit)')
     parser.add_argument('--seed', type=int, default=0)

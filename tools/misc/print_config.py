@@ -1,7 +1,10 @@
 """Print a config with its bases merged: python tools/misc/print_config.py CONFIG"""
 import argparse
+from pathlib import Path
 
-from mmengine.config import Config, DictAction
+from mmengine.config import DictAction
+
+from simpleseg_mm.files import replacing
 
 
 def main() -> None:
@@ -11,12 +14,19 @@ def main() -> None:
     parser.add_argument('--cfg-options', nargs='+', action=DictAction,
                         help='override settings: key=value, a.b=value, list="[a,b]"')
     args = parser.parse_args()
-    cfg = Config.fromfile(args.config, import_custom_modules=False)
-    if args.cfg_options is not None:
-        cfg.merge_from_dict(args.cfg_options)
-    print(cfg.pretty_text)
-    if args.save_path is not None:
-        cfg.dump(args.save_path)
+    from simpleseg_mm.config import read_config  # these load torch: not for --help
+    from simpleseg_mm.config_keys import READ_BY_OTHER_TOOLS
+    from simpleseg_mm.engine import launch
+    with launch.one_line_errors():
+        cfg = read_config(args.config, args.cfg_options, READ_BY_OTHER_TOOLS)
+        print(cfg.pretty_text)
+        if args.save_path is not None:
+            if not args.save_path.endswith(('.py', '.json', '.yml', '.yaml')):
+                raise ValueError(f'--save-path {args.save_path}: give a .py, .json or .yml file')
+            with replacing(args.save_path) as partial:
+                written = partial.with_name(f'{partial.name}{Path(args.save_path).suffix}')
+                cfg.dump(written)
+                written.replace(partial)
 
 
 if __name__ == '__main__':

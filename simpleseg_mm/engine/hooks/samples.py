@@ -5,6 +5,7 @@ import torch
 from mmengine.dist import is_main_process
 from mmengine.hooks import Hook
 
+from simpleseg_mm.files import replace_text
 from simpleseg_mm.registry import HOOKS
 
 from ..sharding import unwrap
@@ -34,8 +35,8 @@ class FirstBatchHook(Hook):
             batch = model.data_preprocessor(data_batch, True)
             texts: list[str] = model.describe_batch(batch['inputs'], batch['data_samples'])
         path = osp.join(runner.work_dir, 'first_batch.txt')
-        with open(path, 'w') as file:
-            file.write('\n\n'.join(f'--- {i} ---\n{text}' for i, text in enumerate(texts)) + '\n')
+        replace_text(path, '\n\n'.join(f'--- {i} ---\n{text}'
+                                       for i, text in enumerate(texts)) + '\n')
         runner.logger.info(f'The first of {len(texts)} samples of the first batch, learnt tokens '
                            f'marked (all are in {path}):\n{texts[0]}')
 
