@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+import simpleseg_mm.engine  # noqa: F401 (registers rewards)
 from simpleseg_mm.config_keys import check_config
 from simpleseg_mm.polygon import mask_to_rle
 from simpleseg_mm.registry import REWARDS
@@ -40,6 +41,10 @@ def own():
             return self.bonus * (self.word in query.prompt) if query.prompt else None
 
     @REWARDS.register_module()
+    class Silent:
+        pass
+
+    @REWARDS.register_module()
     def small_only(query):
         return query.meta['area'] / 100 if query.meta.get('area', 999) < 100 else None
 
@@ -69,6 +74,7 @@ def build(**cfg):
     ([dict(type='Named', weight=1, word='')], 'word is empty'),
     ([dict(type='few', weight=1), dict(type='few', weight=1, budget=9)],
      "two rewards are named 'few'; give one of them a name"),
+    ([dict(type='Silent', weight=1)], "reward 'Silent': its objects cannot be called; give it a"),
     ([dict(type='few', weight='much')], 'reward weights'),
     ([dict(type='few', weight=float('nan'))], 'reward weights must be finite'),
     ([dict(type='few', weight=0)], 'not all 0'),

@@ -33,7 +33,7 @@ def build_polygon_reward(weights: Mapping[str, float] | None = None,
     """
     weights = dict(weights or {})
     made = {name: _component_of(name, {}) for name in weights}
-    for entry in rewards:
+    for entry in rewards or ():
         if not isinstance(entry, Mapping) or not {'type', 'weight'} <= set(entry):
             raise ValueError(f'a reward is {entry!r:.80}; give dict(type=NAME, weight=NUMBER, '
                              'and its parameters)')
@@ -63,6 +63,10 @@ def _component_of(kind, parameters: Mapping):
     except TypeError as error:
         raise ValueError(f'reward {kind!r} with {dict(parameters)}: {error}; it takes '
                          f'{inspect.signature(found)}') from None
-    if inspect.isclass(found):
-        return found(**parameters)
-    return partial(found, **parameters) if parameters else found
+    if not inspect.isclass(found):
+        return partial(found, **parameters) if parameters else found
+    component = found(**parameters)
+    if not callable(component):
+        raise ValueError(f'reward {kind!r}: its objects cannot be called; give it a method '
+                         '__call__(self, query)')
+    return component
