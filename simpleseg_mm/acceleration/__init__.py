@@ -6,6 +6,7 @@ Nothing but the place where a network is built imports this package. Without it,
 import importlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import lru_cache
 
 from mmengine.logging import print_log
 from torch import nn
@@ -17,18 +18,23 @@ from .measure import TOLERANCE, Measure
 FILES = ('attention', 'segments', 'patches_as_rows', 'lora_in_place', 'shared_pictures',
          'packed_rows', 'patch_layout', 'ragged_cache', 'shared_prompts', 'recorded_passes',
          'fused_norms', 'fused_gates', 'fused_rotations')
-#: name -> why its file cannot be read
-UNREADABLE: dict[str, str] = {}
 
-for _name in FILES:
-    try:
-        importlib.import_module(f'.{_name}', __name__)
-    except (ImportError, AttributeError) as _error:  # a release has renamed what it needs
-        UNREADABLE[_name] = ' '.join(str(_error).split())[:200]
+
+@lru_cache(maxsize=None)
+def unreadable() -> dict[str, str]:
+    """Reads the files of measures, when a network is first built; name -> why one cannot be."""
+    found = {}
+    for name in FILES:
+        try:
+            importlib.import_module(f'.{name}', __name__)
+        except (ImportError, AttributeError) as error:  # a release has renamed what it needs
+            found[name] = ' '.join(str(error).split())[:200]
+    return found
 
 
 def names() -> list[str]:
     """Every measure, in the order in which they are installed."""
+    unreadable()
     return [*FILES, *(name for name in MEASURES.module_dict if name not in FILES)]
 
 
@@ -105,8 +111,8 @@ class Acceleration:
         return reason
 
     def _obstacle(self, network: nn.Module, name: str) -> str | None:
-        if name in UNREADABLE:
-            return f'cannot be read: {UNREADABLE[name]}'
+        if name in unreadable():
+            return f'cannot be read: {unreadable()[name]}'
         cls = MEASURES.get(name)
         if cls.of_family and name not in network.family.acceleration:
             return f'not known to suit {type(network.family).__name__}'

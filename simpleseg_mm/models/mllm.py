@@ -3,6 +3,7 @@ from collections.abc import Sequence
 
 from transformers import AutoConfig, AutoTokenizer
 
+from ..acceleration import Acceleration, check_measures  # nothing else imports it
 from ..files import from_folder
 from ..registry import FAMILIES
 from .encoder import Encoder
@@ -79,7 +80,6 @@ class MLLM(Network):
         if not 0 <= gradient_checkpointing <= 1:
             raise ValueError(f'gradient_checkpointing={gradient_checkpointing}: give True, False '
                              'or the share of layers that recompute, between 0 and 1')
-        from ..acceleration import Acceleration, check_measures  # the only place that knows it
         check_measures(acceleration)
         cls = family_named(family)
         folder = locate(processor or pretrained)
