@@ -2,6 +2,7 @@
 #   make quickstart   install, generate data, SFT, RL, test, draw (about 10 minutes on 2 quiet cores)
 #   make test         install, run the tests
 #   make bench        install, run the benchmarks beside their peers
+#   make test-compat  model, data and runner tests on the oldest and newest transformers and Python
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV ?= .venv
 BIN := $(VENV)/bin
@@ -12,7 +13,7 @@ export SIMPLESEG_DATA
 # torch takes huge pages on the CPU: a training step of nano is a tenth faster.
 export THP_MEM_ALLOC_ENABLE = 1
 
-.PHONY: install quickstart test test-slow bench clean
+.PHONY: install quickstart test test-slow test-compat bench clean
 
 install: $(VENV)/.installed
 
@@ -38,9 +39,13 @@ test: $(VENV)/.installed-test
 test-slow: $(VENV)/.installed-test
 	$(BIN)/python -m pytest -m slow
 
+# environments of its own in .compat/; one alone: make test-compat COMPAT=transformers-oldest
+test-compat:
+	$(PYTHON) tests/compat.py $(COMPAT)
+
 # every benchmark that this machine can run; rewrites docs/benchmarks.md
 bench: install
 	$(BIN)/python benchmarks/run.py all --write
 
 clean:
-	rm -rf $(VENV) work_dirs build dist *.egg-info
+	rm -rf $(VENV) .compat work_dirs build dist *.egg-info
