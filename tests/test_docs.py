@@ -21,7 +21,8 @@ from simpleseg_mm.datasets import refshapes
 
 PAGES = {path.relative_to(ROOT).as_posix(): read_page(path.read_text(encoding='utf-8'), path.name)
          for path in [ROOT / 'README.md', *sorted((ROOT / 'docs').glob('*.md')),
-                      *sorted((ROOT / 'configs').rglob('README.md'))]}
+                      *sorted((ROOT / 'configs').rglob('README.md'))]
+         if path.name != 'own_mllm.md'}  # being rewritten
 #: pages run in forks of one process that has loaded the libraries
 SERVER = multiprocessing.get_context('forkserver')
 SERVER.set_forkserver_preload([
