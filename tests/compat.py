@@ -15,7 +15,8 @@ import sys
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
-TESTS = ('test_models_*.py', 'test_datasets_*.py', 'test_engine_runner.py', 'test_configs.py')
+TESTS = ('test_models_*.py', 'test_acceleration*.py', 'test_datasets_*.py',
+         'test_engine_runner.py', 'test_configs.py')
 LOCKED = '3.11'  # the Python of the lock
 #: what a release of transformers pins beside itself
 PINNED = ('transformers', 'tokenizers', 'huggingface_hub', 'safetensors')
