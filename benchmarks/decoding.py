@@ -27,7 +27,7 @@ from mmengine.runner import Runner
 
 from simpleseg_mm.apis.loading import load_weights
 from simpleseg_mm.datasets.refshapes import generate
-from simpleseg_mm.engine import launch
+from simpleseg_mm.engine import launch, processes
 from simpleseg_mm.models.sampling import Sampling
 from simpleseg_mm.models.simpleseg import answer_form
 from simpleseg_mm.registry import DATASETS, MODELS
@@ -62,7 +62,7 @@ def teach(cfg: Config, steps: int) -> str:
     cfg.train_cfg = dict(type='IterBasedTrainLoop', max_iters=steps, val_interval=10**6)
     warm, fall = cfg.param_scheduler
     warm.end = fall.begin = min(warm.end, steps // 2)
-    launch.prepare_launcher(cfg, 'none')
+    processes.prepare_launcher(cfg, 'none')
     launch.fit_global_batch(cfg, 1)
     Runner.from_cfg(cfg).train()
     return f'{cfg.work_dir}/iter_{steps}.pth'

@@ -22,7 +22,7 @@ from mmengine.runner import Runner
 
 from simpleseg_mm.config import read_config
 from simpleseg_mm.datasets.refshapes import generate
-from simpleseg_mm.engine import launch
+from simpleseg_mm.engine import launch, processes
 from simpleseg_mm.registry import REWARDS
 
 
@@ -53,7 +53,7 @@ def configure(args: argparse.Namespace, folder: str) -> Config:
     cfg.train_cfg.reward.weights = dict(checksum=1.0)
     cfg.log_level = 'WARNING'
     cfg.merge_from_dict(args.cfg_options or {})
-    launch.prepare_launcher(cfg, 'none')
+    processes.prepare_launcher(cfg, 'none')
     launch.fit_global_batch(cfg, 1)
     return cfg
 

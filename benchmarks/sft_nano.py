@@ -26,7 +26,7 @@ from torch.utils.data import Dataset
 from transformers import Trainer, TrainerCallback, TrainingArguments
 
 from simpleseg_mm.datasets.refshapes import generate
-from simpleseg_mm.engine import launch
+from simpleseg_mm.engine import launch, processes
 from simpleseg_mm.models.encoder import IGNORE
 
 CONFIG = ROOT / 'configs/simpleseg/nano_sft_refshapes.py'
@@ -53,7 +53,7 @@ def runner_of(cfg: Config, folder: str) -> Runner:
         cfg.default_hooks.pop(name, None)
     cfg.default_hooks.logger.interval = 10**6  # a line of the log forgets the peak of memory
     cfg.default_hooks.checkpoint.update(interval=10**6, save_best=None, save_last=False)
-    launch.prepare_launcher(cfg, 'none')
+    processes.prepare_launcher(cfg, 'none')
     launch.fit_global_batch(cfg, 1)
     return Runner.from_cfg(cfg)
 

@@ -3,6 +3,9 @@
 A name is looked up here, then in MMEngine, never in a sibling: write ``mmdet.CocoMetric`` for
 what lives in MMDetection.
 """
+import inspect
+from collections.abc import Mapping
+
 from mmengine import registry as root
 from mmengine.registry import Registry
 
@@ -39,3 +42,17 @@ MEASURES = Registry('measure of acceleration', scope=_SCOPE,
 REWARDS = Registry('reward', scope=_SCOPE, locations=[f'{_SCOPE}.engine'])
 ROLLOUTS = Registry('rollout engine', scope=_SCOPE, locations=[f'{_SCOPE}.engine'])
 STAGES = Registry('annotation stage', scope=_SCOPE, locations=[f'{_SCOPE}.annotation'])
+
+
+def builds(registry: Registry, node: Mapping | None, *classes: type) -> bool:
+    """Whether a config's node builds one of these classes, or one that is derived from them.
+
+    Its ``type`` may be any name that the registry knows, or a class. An unknown one builds none.
+    """
+    kind = (node or {}).get('type')
+    if isinstance(kind, str):
+        try:
+            kind = registry.get(kind)
+        except Exception:  # of another project's scope, which may not be importable here
+            return False
+    return inspect.isclass(kind) and issubclass(kind, classes)

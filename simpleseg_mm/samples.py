@@ -11,7 +11,7 @@ from mmengine.structures import BaseDataElement, InstanceData
 from .polygon import Answer, Task, codec_of
 
 
-def read_text(sample, text: str, kind: str | None = None, **facts) -> Answer:
+def read_answer(sample, text: str, kind: str | None = None, **facts) -> Answer:
     """A text as an answer to the query of a sample, by the codec and for the task that it names.
 
     Args:
@@ -56,7 +56,7 @@ def answer_of(sample) -> Answer | None:
         return None
     answer = sample.get('pred_answer')
     if answer is None or answer.text != text or _spec(answer) != sample.get('codec'):
-        answer = read_text(sample, text, num_tokens=sample.get('pred_num_tokens'),
+        answer = read_answer(sample, text, num_tokens=sample.get('pred_num_tokens'),
                            finished=sample.get('pred_finished'),
                            seconds=sample.get('pred_seconds'),
                            confidence=sample.get('pred_confidence'))

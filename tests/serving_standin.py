@@ -5,7 +5,6 @@ import time
 from contextlib import contextmanager
 
 import numpy as np
-from mmengine.config import Config
 
 from simpleseg_mm.polygon import PolygonCodec, mask_to_box, parse_answer
 from simpleseg_mm.structures import Prompt, Segmentation
@@ -22,8 +21,7 @@ class ScriptedInferencer:
     'slow' (a square at ``pause`` seconds a token), 'held' (a square once ``gate`` is set); points
     and boxes give a square.
     """
-    cfg = Config(dict(test_dataloader=dict(dataset=dict(query=dict(
-        codec=dict(grammar='int100', preset='default'))))))
+    codec = PolygonCodec(grammar='int100')
     texts = dict(nothing='[]', ring=RING, babble='I see no such thing', slow=SQUARE)
 
     def __init__(self, pause: float = 0.08) -> None:
@@ -32,7 +30,6 @@ class ScriptedInferencer:
         self.gate = threading.Event()
 
     def ask_batch(self, asked, on_text=None):
-        codec = PolygonCodec(grammar='int100')
         self.batches.append(len(asked))
         prompts = [prompt for _, prompt in asked]
         self.seen += [(picture.shape, prompt) for picture, prompt in asked]
@@ -51,7 +48,7 @@ class ScriptedInferencer:
                     made[i] += TOKEN.match(text, len(made[i])).group()
                     ended[i] = bool(on_text is not None and on_text(i, made[i]))
         self.written += made
-        return [self._result(codec, picture, prompt, text)
+        return [self._result(self.codec, picture, prompt, text)
                 for (picture, prompt), text in zip(asked, made)]
 
     @staticmethod

@@ -9,7 +9,7 @@ from torch import nn
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import fully_shard
 
-from simpleseg_mm.engine import MuonAdamW, launch
+from simpleseg_mm.engine import MuonAdamW, processes
 
 # odd rows, fewer rows than processes, both orientations, more matrices than one round holds
 SHAPES = [(7, 5), (5, 7), (1, 8), (8, 1), (16, 4), (4, 16), (6, 6), (6, 6), (7, 5)]
@@ -56,7 +56,7 @@ def main():
         worst[str(dtype)] = max(float((p - q.full_tensor()).abs().max()) for p, q in pairs)
     if dist.get_rank() == 0:
         print(json.dumps(worst))
-    launch.leave_processes()
+    processes.leave_processes()
 
 
 if __name__ == '__main__':

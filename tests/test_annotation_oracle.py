@@ -8,7 +8,7 @@ from annotation_standin import photos, run, shards, simple
 from mmengine.config import Config
 from pycocotools.coco import COCO
 
-from simpleseg_mm.annotation.export import write_coco, write_report
+from simpleseg_mm.annotation.export import write_coco, write_annotation_report
 from simpleseg_mm.annotation.tar import members
 from simpleseg_mm.annotation.writer import Totals
 from simpleseg_mm.datasets import AnnotatedShardsDataset
@@ -170,7 +170,7 @@ def test_coco_file_and_report(real_data, annotated):
     totals = Totals()
     for path in (work_dir / 'ledger').iterdir():
         totals.add(json.loads(path.read_text()))
-    text = write_report(str(work_dir), totals, PolygonCodec(), pictures=3).read_text()
+    text = write_annotation_report(str(work_dir), totals, PolygonCodec(), pictures=3).read_text()
     assert text.count('<img src="data:image/jpeg') == 3 and 'person' in text
 
 

@@ -248,7 +248,7 @@ def test_a_folder_as_it_is_found(tmp_path):
 
 def test_names_that_are_no_text_and_the_run_s_own_folder(tmp_path):
     """The report and the next run take them too."""
-    from simpleseg_mm.annotation.export import write_coco, write_report
+    from simpleseg_mm.annotation.export import write_coco, write_annotation_report
     from simpleseg_mm.annotation.writer import Totals
     from simpleseg_mm.polygon import PolygonCodec
     root = tmp_path / 'images'
@@ -262,7 +262,7 @@ def test_names_that_are_no_text_and_the_run_s_own_folder(tmp_path):
     write_coco(str(root / 'run'), str(root / 'run/coco.json'))
     totals = Totals()
     totals.add(json.loads((root / 'run/ledger/images-000000.json').read_text()))
-    write_report(str(root / 'run'), totals, PolygonCodec())
+    write_annotation_report(str(root / 'run'), totals, PolygonCodec())
     again = run(cfg, root / 'run')
     assert again['counts'] == counts['counts'] and again['counts']['images']['written'] == 1
     assert run(cfg, tmp_path / 'other')['notes']['left out: folder of a run'] == 1

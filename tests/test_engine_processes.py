@@ -11,7 +11,7 @@ from mmengine.config import Config
 from mmengine.runner import Runner
 from test_engine_nano import config, logged  # noqa: F401
 
-from simpleseg_mm.engine import launch
+from simpleseg_mm.engine import processes
 
 
 def _process(rank, port, config, work_dir):  # noqa: F811
@@ -24,9 +24,9 @@ def _process(rank, port, config, work_dir):  # noqa: F811
                          'default_hooks.samples.interval': -1, 'param_scheduler': [],
                          'val_cfg': None, 'val_dataloader': None, 'val_evaluator': None})
     cfg.work_dir = str(work_dir)
-    launch.prepare_launcher(cfg, 'pytorch')
+    processes.prepare_launcher(cfg, 'pytorch')
     Runner.from_cfg(cfg).train()
-    launch.leave_processes()
+    processes.leave_processes()
 
 
 def run(config, work_dir):  # noqa: F811

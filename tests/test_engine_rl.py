@@ -14,6 +14,7 @@ from simpleseg_mm.datasets.refshapes import generate
 from simpleseg_mm.engine import launch
 from simpleseg_mm.engine import rl_loop as rl_loop_module
 from simpleseg_mm.engine.rl_loop import RLTrainLoop
+from simpleseg_mm.registry import LOOPS
 from simpleseg_mm.rl import RewardError
 
 SCRIPT = {'train_cfg.rollout.type': 'ScriptedRollout'}
@@ -136,6 +137,23 @@ def test_prompts_are_shared_among_processes(config):
     assert launch.fit_global_batch(cfg, 2) == 1 and cfg.train_dataloader.batch_size == 2
     with pytest.raises(ValueError, match='global_batch_size=4 prompts.*3 processes'):
         launch.fit_global_batch(Config.fromfile(str(config)), 3)
+
+
+@LOOPS.register_module()
+class MyPolicyLoop(RLTrainLoop):
+    """One of a user's own."""
+
+
+@pytest.mark.parametrize('kind', ['MyPolicyLoop', 'simpleseg_mm.MyPolicyLoop', MyPolicyLoop,
+                                  'RLTrainLoop', 'simpleseg_mm.RLTrainLoop'])
+def test_a_loop_derived_from_rl_is_rl_whatever_its_name(config, kind):
+    cfg = Config.fromfile(str(config))
+    cfg.train_cfg.type = kind
+    assert launch.is_rl(cfg)
+    assert launch.fit_global_batch(cfg, 2) == 1 and cfg.train_dataloader.batch_size == 2
+    for other in ('SFTTrainLoop', 'IterBasedTrainLoop', 'NoSuchLoop', 'other_scope.RLTrainLoop'):
+        cfg.train_cfg.type = other
+        assert not launch.is_rl(cfg)
 
 
 # --- what an update is ------------------------------------------------------------------------

@@ -17,7 +17,7 @@ from simpleseg_mm.datasets.refshapes import generate
 from simpleseg_mm.evaluation.offline import score
 from simpleseg_mm.polygon import PolygonCodec
 from simpleseg_mm.registry import DATASETS
-from simpleseg_mm.samples import attach_answer, read_text
+from simpleseg_mm.samples import attach_answer, read_answer
 
 ROOT = Path(__file__).parents[1]
 
@@ -57,7 +57,7 @@ def write_answers(dataset):
         mask = np.roll(sample.gt_masks.masks[0], rng.integers(-6, 7, 2), axis=(0, 1))
         text = PolygonCodec.from_spec(sample.codec).encode(mask)
         text = [text, text, text, text[:len(text) // 2], 'no idea', '[]'][i % 6]
-        attach_answer(sample, read_text(sample, text, num_tokens=len(text) // 3,
+        attach_answer(sample, read_answer(sample, text, num_tokens=len(text) // 3,
                                         finished=i % 6 != 3, seconds=float(rng.random())))
         assert sample.pred_instances.masks.shape == (1, *size)
         yield sample

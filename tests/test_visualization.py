@@ -111,7 +111,7 @@ def test_boxes_and_points(visualizer, task, text, inside):
                          prompt=prompt.get(task, 'Where is it?'))
     picture = visualizer.draw_query(GREY, sample)
     if inside is None:
-        given = near(picture, draw.GIVEN)
+        given = near(picture, draw.GIVEN_COLOR)
         assert given.any() and given[44:58, 5:17].sum() == given.sum()
     else:
         assert near(picture, draw.PREDICTION)[inside].any()

@@ -46,7 +46,7 @@ def main() -> int:
     from mmengine.registry import init_default_scope  # heavy: not for --help or in every worker
 
     from simpleseg_mm.annotation import annotate
-    from simpleseg_mm.annotation.export import write_coco, write_report
+    from simpleseg_mm.annotation.export import write_coco, write_annotation_report
     from simpleseg_mm.config import read_config
     from simpleseg_mm.config_keys import READ_BY_ANNOTATE
     from simpleseg_mm.engine.launch import default_work_dir
@@ -62,7 +62,7 @@ def main() -> int:
             result['coco'] = write_coco(work_dir, f'{work_dir}/coco.json',
                                         images=not args.no_images)
         codec = next((s['codec'] for s in cfg.stages.values() if 'codec' in s), {})
-        report = write_report(work_dir, totals, PolygonCodec(**codec), args.pictures)
+        report = write_annotation_report(work_dir, totals, PolygonCodec(**codec), args.pictures)
     except (OSError, ValueError, ImportError) as error:
         print(f'ERROR: {one_line(str(error))}', file=sys.stderr)
         return 2

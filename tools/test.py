@@ -75,18 +75,18 @@ def main() -> None:
     from mmengine.dist import is_main_process
 
     from simpleseg_mm.config_keys import check_config
-    from simpleseg_mm.engine import launch
+    from simpleseg_mm.engine import launch, processes
     from simpleseg_mm.evaluation import check_metric_names
     with launch.one_line_errors():
         cfg = load_config(args)
         check_config(cfg)
-        launch.prepare_launcher(cfg, args.launcher)
+        processes.prepare_launcher(cfg, args.launcher)
         runner = launch.build_runner(cfg, 'test')
         check_metric_names(runner.test_evaluator.metrics)
         metrics = runner.test()
         if is_main_process():
             print(json.dumps({key: jsonable(value) for key, value in metrics.items()}), flush=True)
-        launch.leave_processes()
+        processes.leave_processes()
 
 
 if __name__ == '__main__':

@@ -74,20 +74,20 @@ def load_config(args: argparse.Namespace) -> Config:
 def main() -> None:
     args = parse_args()
     from simpleseg_mm.config_keys import check_config
-    from simpleseg_mm.engine import launch
+    from simpleseg_mm.engine import launch, processes
     from simpleseg_mm.engine.safe_stop import resumable
     from simpleseg_mm.evaluation import check_metric_names
     with launch.one_line_errors():
         cfg = load_config(args)
         check_config(cfg)
-        launch.prepare_launcher(cfg, args.launcher)
-        launch.fit_global_batch(cfg, launch.world_size(args.launcher))
+        processes.prepare_launcher(cfg, args.launcher)
+        launch.fit_global_batch(cfg, processes.world_size(args.launcher))
         runner = launch.build_runner(cfg, 'train', 'val')
         if runner.val_loop is not None:
             check_metric_names(runner.val_evaluator.metrics)
         with resumable(runner):
             runner.train()
-        launch.leave_processes()
+        processes.leave_processes()
 
 
 if __name__ == '__main__':

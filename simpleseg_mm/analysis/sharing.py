@@ -2,16 +2,16 @@
 
 from mmengine.config import Config
 
-from ..engine import launch
+from ..engine import FullyShardStrategy, launch
+from ..registry import STRATEGIES, builds
 from .step import Measured
 
 
 def strategy_of(cfg: Config) -> str:
     """'DDP', 'FSDP', or 'ZeRO-1' to 'ZeRO-3', from the config's ``strategy``."""
-    name = launch.strategy_type(cfg)
-    if name == 'FullyShardStrategy':
+    if builds(STRATEGIES, cfg.get('strategy'), FullyShardStrategy):
         return 'FSDP'
-    if name == 'DeepSpeedStrategy':
+    if launch.uses_deepspeed(cfg):
         stage = launch.zero_stage(cfg)
         if stage:
             return f'ZeRO-{stage}'

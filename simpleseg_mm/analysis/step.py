@@ -8,7 +8,7 @@ from unittest import mock
 import torch
 from mmdet.structures import DetDataSample
 from mmengine.config import Config
-from mmengine.optim import build_optim_wrapper
+from mmengine.optim import AmpOptimWrapper, build_optim_wrapper
 from torch import Tensor, nn
 
 from ..engine import launch
@@ -17,6 +17,7 @@ from ..engine.rl_loop import prompts_an_update
 from ..models import losses
 from ..models.trainable import num_values
 from ..models.sampling import Sampling, draw
+from ..registry import OPTIM_WRAPPERS, builds
 from ..rl import PolicyObjective
 from .batch import Batch, question, sampling_of
 from .rehearsal import Phase, Rehearsal, bytes_of, state_tensors
@@ -78,7 +79,7 @@ def rehearse(cfg: Config, batch: Batch, processes: int = 1, on_gpu: bool = True,
     rehearsal = Rehearsal(len(mllm.head_weight))
     rehearsal.adopt(model)
     wrapper_cfg = dict(cfg.optim_wrapper)
-    amp = wrapper_cfg.get('type') == 'AmpOptimWrapper'
+    amp = builds(OPTIM_WRAPPERS, wrapper_cfg, AmpOptimWrapper)
     if amp:  # the wrapper itself asks for a GPU
         wrapper_cfg = {key: value for key, value in wrapper_cfg.items()
                        if key not in ('dtype', 'loss_scale')}

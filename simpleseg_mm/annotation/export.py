@@ -14,6 +14,7 @@ from PIL import Image
 
 from simpleseg_mm.files import load_image, replace_text, replacing
 from simpleseg_mm.polygon import PolygonCodec, rle_to_mask
+from simpleseg_mm.visualization.draw import draw_ring, fit, tint
 
 from .tar import members
 from .writer import Totals
@@ -96,7 +97,8 @@ def _write_image(path: Path, raw: bytes) -> None:
         partial.write_bytes(raw)
 
 
-def write_report(work_dir: str, totals: Totals, codec: PolygonCodec, pictures: int = 12) -> Path:
+def write_annotation_report(work_dir: str, totals: Totals, codec: PolygonCodec,
+                            pictures: int = 12) -> Path:
     """``report.html`` in the work directory: counts by reason, times, pictures. Self-contained.
 
     Args:
@@ -155,7 +157,6 @@ def _figures(work_dir: str, codec: PolygonCodec, count: int) -> Iterator[str]:
 
 
 def _figure(annotation: dict, image: np.ndarray, codec: PolygonCodec) -> str:
-    from simpleseg_mm.visualization.draw import draw_ring, fit, tint
     canvas, scale = fit(image)
     lines = []
     for number, found in enumerate(annotation['objects']):

@@ -10,7 +10,7 @@ from simpleseg_mm.files import from_folder
 if TYPE_CHECKING:
     import torch
 
-FAMILIES = ('grounding-dino', 'mm-grounding-dino')
+DETECTORS = ('grounding-dino', 'mm-grounding-dino')
 
 
 def pick_device(device: str | None) -> str:
@@ -33,8 +33,8 @@ class Grounder:
         from transformers import (AutoConfig, AutoImageProcessor,
                                   AutoModelForZeroShotObjectDetection, AutoTokenizer)
         family = from_folder(AutoConfig.from_pretrained, pretrained).model_type
-        if family not in FAMILIES:
-            raise ValueError(f'{pretrained} is a {family}; a detector here is one of {FAMILIES}')
+        if family not in DETECTORS:
+            raise ValueError(f'{pretrained} is a {family}; a detector here is one of {DETECTORS}')
         self.tokenizer = from_folder(AutoTokenizer.from_pretrained, pretrained)
         self.image_processor = from_folder(AutoImageProcessor.from_pretrained, pretrained)
         self.model = from_folder(

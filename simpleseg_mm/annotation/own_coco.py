@@ -1,4 +1,4 @@
-"""COCO files of any tool as pictures with objects; see :func:`.own_formats.read_own`."""
+"""COCO files of any tool as pictures with objects; see :func:`.own_files.read_own`."""
 import os
 from collections import Counter
 from pathlib import Path

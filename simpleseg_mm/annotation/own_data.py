@@ -19,7 +19,7 @@ from .own_formats import OwnPicture, OwnSet
 from .own_pictures import Checker, choose_orientation, look_at, white_of
 from .own_queries import choose_question, choose_texts, keep_used
 
-SPLITS = ('train', 'val')
+OWN_SPLITS = ('train', 'val')
 UNNAMED = 'object'  # the category of objects that are asked by expressions and have none
 
 
@@ -94,8 +94,8 @@ def convert(out: Path, sets: Sequence[OwnSet], choices: Choices, account: Accoun
         keep_used(pictures, by, choices.prompts, account)
         raise ValueError(f'{error}. {_reasons(account)}') from None
     parts = [keep_used([picture for picture, _ in part], by, choices.prompts and split == 'train',
-                       account) for split, part in zip(SPLITS, parts)]
-    for split, part in zip(SPLITS, parts):
+                       account) for split, part in zip(OWN_SPLITS, parts)]
+    for split, part in zip(OWN_SPLITS, parts):
         if not part:
             raise ValueError(f'no usable picture is left for {split}: {_reasons(account)}')
     if choices.prompts and all(one.crowd for picture in parts[0] for one in picture.objects):
@@ -108,7 +108,7 @@ def convert(out: Path, sets: Sequence[OwnSet], choices: Choices, account: Accoun
                                        for part in parts for picture in part]))
     report: dict = dict(targets='phrase' if by == 'text' else by, categories=categories)
     written = list(check.written)
-    for split, part in zip(SPLITS, parts):
+    for split, part in zip(OWN_SPLITS, parts):
         path = out / f'annotations/{split}.json'
         report[split] = write_split(path, part, img_dir, categories)
         written.append(path)
@@ -128,7 +128,7 @@ def _check(sets: Sequence[OwnSet], choices: Choices, check: Checker, account: Ac
     account.decide(f'picture of more than 8 bits: {white} is white (--white tells otherwise)',
                    count=deep)
     rules = [choose_orientation(own, some, choices.exif, name, account)
-             for own, some, name in zip(sets, looks, SPLITS)]
+             for own, some, name in zip(sets, looks, OWN_SPLITS)]
     work = [(number, picture, look) for number, own in enumerate(sets)
             for picture, look in zip(own.pictures, looks[number])]
     checked: list[list] = [[] for _ in sets]

@@ -1,4 +1,4 @@
-"""LabelMe's and X-AnyLabeling's files as pictures with objects; see :func:`.own_formats.read_own`.
+"""LabelMe's and X-AnyLabeling's files as pictures with objects; see :func:`.own_files.read_own`.
 """
 import base64
 import binascii

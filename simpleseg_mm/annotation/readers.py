@@ -178,12 +178,12 @@ class ReadFolder(Reader):
             fields, caption = (beside.get((_stem(path), suffix)) for suffix in _SIDECARS)
             chunk.notes[_NO_CAPTION] += caption is None
             try:
-                raw = _read(self.root / path, MAX_BYTES)
+                raw = _content(self.root / path, MAX_BYTES)
                 if raw is None:
                     sample.drop('read', 'too many bytes')
                 else:
                     sample.raw = raw
-                    _add_meta(sample, *(one and _read(self.root / one, MAX_BESIDE + 1, cut=True)
+                    _add_meta(sample, *(one and _content(self.root / one, MAX_BESIDE + 1, cut=True)
                                         for one in (fields, caption)))
             except OSError as error:
                 sample.drop('read', f'failed: {type(error).__name__}', quarantine=True)
@@ -522,7 +522,7 @@ def _open(path: str | os.PathLike) -> BinaryIO:
     return open(path, 'rb')
 
 
-def _read(path: Path, most: int, cut: bool = False) -> bytes | None:
+def _content(path: Path, most: int, cut: bool = False) -> bytes | None:
     """Bytes of a file. None, or its beginning, where it has more than ``most``."""
     with _open(path) as file:
         raw = file.read(most + 1)

@@ -5,7 +5,7 @@ from typing import BinaryIO
 
 import numpy as np
 
-BLOCK = tarfile.BLOCKSIZE
+TAR_BLOCK = tarfile.BLOCKSIZE
 MAX_EXTENSION = 1_000_000  # bytes of a long name or a PAX header. Our choice
 _PACKED = {b'\x1f\x8b': 'gzip', b'BZh': 'bzip2', b'\xfd7zXZ': 'xz', b'\x28\xb5\x2f\xfd': 'zstd',
            b'PK\x03\x04': 'zip', b'Rar!': 'rar', b'7z\xbc\xaf': '7-Zip'}
@@ -28,11 +28,11 @@ def pack(members: Sequence[tuple[str, bytes]]) -> tuple[list[bytes], np.ndarray]
         info = tarfile.TarInfo(name)
         info.size = len(content)
         info.mode = 0o644
-        head, padding = info.tobuf(tarfile.USTAR_FORMAT), b'\0' * (-len(content) % BLOCK)
+        head, padding = info.tobuf(tarfile.USTAR_FORMAT), b'\0' * (-len(content) % TAR_BLOCK)
         places[number] = end + len(head), len(content)
         parts += [head, content, padding]
         end += len(head) + len(content) + len(padding)
-    return [*parts, b'\0' * (2 * BLOCK)], places
+    return [*parts, b'\0' * (2 * TAR_BLOCK)], places
 
 
 class TarCut(Exception):
@@ -55,38 +55,38 @@ def members(file: BinaryIO, size: int) -> Iterator[tuple[str, int, int]]:
     extra: dict[bytes, bytes] = {}
     while True:
         file.seek(place)
-        buffer = file.read(BLOCK)
-        if not buffer.strip(b'\0') and (ended or len(buffer) == BLOCK):
-            if len(buffer) < BLOCK:
+        buffer = file.read(TAR_BLOCK)
+        if not buffer.strip(b'\0') and (ended or len(buffer) == TAR_BLOCK):
+            if len(buffer) < TAR_BLOCK:
                 return
-            place, ended = place + BLOCK, True  # the end mark and its padding
+            place, ended = place + TAR_BLOCK, True  # the end mark and its padding
             continue
         info = _header(file, buffer, place, size)
         if info.type in _EXTENSIONS:
-            if not 0 <= info.size <= min(MAX_EXTENSION, size - place - BLOCK):
+            if not 0 <= info.size <= min(MAX_EXTENSION, size - place - TAR_BLOCK):
                 raise _cut(f'a name or header of {info.size:,} bytes', place, size)
             content = file.read(info.size)
             if info.type == _LONG_NAME:
                 extra[b'path'] = content.split(b'\0')[0]
             elif info.type in _PAX:  # global ones hold neither names nor sizes
                 extra.update(_pax(content))
-            place += BLOCK + _padded(info.size)
+            place += TAR_BLOCK + _padded(info.size)
             continue
         name = extra.get(b'GNU.sparse.name', extra.get(b'path'))
         name = info.name if name is None else name.decode('utf-8', 'surrogateescape')
         length = extra.get(b'size', b'%d' % info.size)
         length = int(length) if length.isdigit() and len(length) < 20 else -1
         sparse = info.type == tarfile.GNUTYPE_SPARSE or any(b'GNU.sparse' in key for key in extra)
-        extra, ended, start = {}, False, place + BLOCK
+        extra, ended, start = {}, False, place + TAR_BLOCK
         if info.type in _NO_CONTENT:
             if info.type != tarfile.DIRTYPE and not name.endswith('/'):
                 yield name, start, -1
             place = start
             continue
         if info.type == tarfile.GNUTYPE_SPARSE and buffer[482]:  # more blocks of its map
-            start += BLOCK
-            while file.read(BLOCK)[504:505].strip(b'\0'):
-                start += BLOCK
+            start += TAR_BLOCK
+            while file.read(TAR_BLOCK)[504:505].strip(b'\0'):
+                start += TAR_BLOCK
         if length < 0 or start + length > size:
             what = 'is cut off' if length >= 0 else 'has no size that can be'
             raise _cut(f'{name!r:.100} {what}', place, size)
@@ -96,7 +96,7 @@ def members(file: BinaryIO, size: int) -> Iterator[tuple[str, int, int]]:
 
 def _header(file: BinaryIO, buffer: bytes, place: int, size: int) -> tarfile.TarInfo:
     """The header in a block. TarCut where there is none."""
-    if len(buffer) < BLOCK and not buffer:
+    if len(buffer) < TAR_BLOCK and not buffer:
         raise _cut('the end mark is missing', place, size)
     try:
         return tarfile.TarInfo.frombuf(buffer, 'utf-8', 'surrogateescape')
@@ -122,7 +122,7 @@ def _pax(content: bytes) -> Iterator[tuple[bytes, bytes]]:
 
 
 def _padded(size: int) -> int:
-    return -(-size // BLOCK) * BLOCK
+    return -(-size // TAR_BLOCK) * TAR_BLOCK
 
 
 def _cut(what: str, place: int, size: int) -> TarCut:

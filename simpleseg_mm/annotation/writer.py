@@ -13,10 +13,10 @@ from .sample import COUNTED, Chunk, Sample, clean_text
 from .tar import pack
 
 FOLDERS = ('shards', 'ledger', 'quarantine', 'in_work', 'survey')
-#: note of texts that no sample is made of, see :func:`texts_of`
+#: note of texts that no sample is made of, see :func:`asked_texts`
 NOT_ASKED = 'text of several objects, of dropped ones, or of no mask: not asked'
 #: columns of a shard's index, one row a text of an object
-INDEX = ('image_offset', 'image_size', 'json_offset', 'json_size', 'object', 'text')
+INDEX_COLUMNS = ('image_offset', 'image_size', 'json_offset', 'json_size', 'object', 'text')
 
 
 def annotation_of(sample: Sample) -> dict:
@@ -39,7 +39,7 @@ def annotation_of(sample: Sample) -> dict:
                 objects=objects)
 
 
-def texts_of(annotation: dict) -> list[tuple[int, int]]:
+def asked_texts(annotation: dict) -> list[tuple[int, int]]:
     """(object, text) of all masks that can be asked for in words.
 
     The text is the number of a description, or -1: the category. A text that another object has
@@ -75,9 +75,9 @@ def write_chunk(chunk: Chunk, work_dir: Path, stages: Sequence[str]) -> dict:
                   (f'{sample.key}.json', json.dumps(annotation, separators=(',', ':')).encode())]
     content, places = pack(files)
     rows = [(*places[2 * number], *places[2 * number + 1], *row)
-            for number, annotation in enumerate(annotations) for row in texts_of(annotation)]
+            for number, annotation in enumerate(annotations) for row in asked_texts(annotation)]
     index = io.BytesIO()
-    np.save(index, np.array(rows, np.int64).reshape(-1, len(INDEX)))
+    np.save(index, np.array(rows, np.int64).reshape(-1, len(INDEX_COLUMNS)))
     quarantined = [sample for sample in chunk.samples if sample.quarantined]
     if quarantined:
         aside = [(f'{sample.key}.{suffix}', part) for sample in quarantined

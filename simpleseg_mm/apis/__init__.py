@@ -1,5 +1,5 @@
 """Using a trained model: the inferencer, and pictures read safely."""
-from ..files import ImageError, check_size, list_images, load_image
+from ..files import ImageError, check_picture_size, list_images, load_image
 from .inferencer import SimpleSegInferencer
 
-__all__ = ['ImageError', 'SimpleSegInferencer', 'check_size', 'list_images', 'load_image']
+__all__ = ['ImageError', 'SimpleSegInferencer', 'check_picture_size', 'list_images', 'load_image']

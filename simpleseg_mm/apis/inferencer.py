@@ -18,6 +18,7 @@ from rich.progress import track
 
 from ..datasets.collate import collate_queries
 from ..files import ImageError, is_url, list_images, load_image, replace_json
+from ..polygon import PolygonCodec
 from ..registry import INFERENCERS, MODELS, TRANSFORMS
 from ..samples import answer_of
 from ..structures import FileNames, Prompt, Segmentation
@@ -95,6 +96,11 @@ class SimpleSegInferencer(BaseInferencer):
         cfg.setdefault('visualizer', dict(type='SimpleSegVisualizer'))
         cfg.visualizer.pop('vis_backends', None)
         self.visualizer = self._init_visualizer(cfg)
+
+    @property
+    def codec(self) -> PolygonCodec:
+        """How the outlines in answers are written."""
+        return PolygonCodec(**query_of(self.cfg)['codec'])
 
     # --- typed ---------------------------------------------------------------------------------
     def segment(self, inputs, prompts, batch_size: int = 1, on_error: str = 'raise'

@@ -15,7 +15,7 @@ from ..registry import FAMILIES, TRANSFORMS
 from ..structures import Prompt
 
 #: characters of a stored config that are read
-MAX_CONFIG = 1 << 20
+MAX_STORED_CONFIG = 1 << 20
 #: a value -> whether it is allowed
 Allowed = Callable[[Any], bool]
 
@@ -143,8 +143,8 @@ def check_stored(config: Mapping, where: str) -> None:
     if not (config.get('taught') is None or _taught(config['taught'])):
         _refuse(where, 'taught', config['taught'], 'lists of sets and prompts')
     visualizer = config.get('visualizer')
-    if visualizer is not None and not (isinstance(visualizer, Mapping)
-                                       and visualizer.get('type') == 'SimpleSegVisualizer'):
+    if visualizer is not None and not (isinstance(visualizer, Mapping) and _one_of(
+            'SimpleSegVisualizer')(visualizer.get('type'))):
         _refuse(where, 'visualizer', visualizer, 'a SimpleSegVisualizer')
 
 
@@ -155,9 +155,9 @@ def parse_config(text: str, where: str) -> dict[str, Any]:
     Raises:
         ValueError: one line: it holds anything else.
     """
-    if not isinstance(text, str) or len(text) > MAX_CONFIG:
-        raise ValueError(f'the config in {where} is no text of at most {MAX_CONFIG} characters; '
-                         'give the config file too')
+    if not isinstance(text, str) or len(text) > MAX_STORED_CONFIG:
+        raise ValueError(f'the config in {where} is no text of at most {MAX_STORED_CONFIG} '
+                         'characters; give the config file too')
     try:
         return dict(_assigned(ast.parse(text)))
     except (SyntaxError, TypeError, ValueError, RecursionError, MemoryError) as error:

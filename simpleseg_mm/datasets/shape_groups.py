@@ -9,7 +9,7 @@ import numpy as np
 from . import shape_phrases as phrases
 from .shape_phrases import COLOURS, SENTENCES, SHAPES, Shape
 
-FAMILIES = {'shared': 0.60, 'pair': 0.28, 'side': 0.12}
+GROUP_SHARES = {'shared': 0.60, 'pair': 0.28, 'side': 0.12}
 ABSENT_FORMS = {'one': 0.66, 'plural': 0.22, 'pair': 0.12}
 
 _DETERMINERS = ('', 'the ', 'the ', 'all ')
@@ -31,7 +31,7 @@ def describe_group(objects: list[Shape], rng: np.random.Generator,
     """
     groups = [group for size in range(2, len(objects) + 1)
               for group in combinations(range(len(objects)), size)]
-    weights = dict(FAMILIES)
+    weights = dict(GROUP_SHARES)
     while weights:
         family = phrases.weighted(rng, weights)
         for k in rng.permutation(len(groups)):
@@ -90,7 +90,7 @@ def _sentences(objects: list[Shape], group: tuple[int, ...], family: str,
                rng: np.random.Generator, count: int) -> list[str]:
     """Distinct sentences that fit the group, of the family as far as it has so many."""
     found: list[str] = []
-    for name in (family, *FAMILIES):
+    for name in (family, *GROUP_SHARES):
         for _ in range(8 * count):
             if len(found) == count:
                 return found
@@ -140,8 +140,8 @@ def _side(objects: list[Shape], group: tuple[int, ...], rng: np.random.Generator
     noun = _plural(known, rng)
     rivals = [other for k, other in enumerate(objects) if k not in group
               and phrases.values(other, keys) == known]
-    for k in rng.permutation(len(phrases.DIRECTIONS)):
-        name = tuple(phrases.DIRECTIONS)[k]
+    for k in rng.permutation(len(phrases.SIDES)):
+        name = tuple(phrases.SIDES)[k]
         if rivals and all(phrases.is_on_side(item, rivals, (name,)) for item in items):
             return f'{phrases.pick(rng, _DETERMINERS)}{noun} {phrases.place(name)}'
     return None

@@ -16,11 +16,11 @@ SHAPES = ('circle', 'square', 'triangle', 'star', 'cross', 'ring', 'frame', 'spl
 SENTENCES = 3
 ATTRIBUTES = {'colour shape': 5, 'colour': 2, 'shape': 2, 'size shape': 1, 'size colour': 1,
               'size': 1, 'size colour shape': 2}
-FAMILIES = {'attribute': 0.70, 'position': 0.14, 'superlative': 0.08, 'relation': 0.08}
+PHRASE_SHARES = {'attribute': 0.70, 'position': 0.14, 'superlative': 0.08, 'relation': 0.08}
 
 SIZE_WORDS = {'small': ('small', 'little'), 'large': ('large', 'big')}
 NOUNS = ('one', 'object', 'thing', 'shape')
-DIRECTIONS = {'left': (-1, 0), 'right': (1, 0), 'top': (0, -1), 'bottom': (0, 1)}
+SIDES = {'left': (-1, 0), 'right': (1, 0), 'top': (0, -1), 'bottom': (0, 1)}
 _RELATIONS = {'left': 'left of', 'right': 'right of', 'top': 'above', 'bottom': 'below'}
 
 
@@ -61,7 +61,7 @@ def describe(objects: list[Shape], target: int, rng: np.random.Generator,
         Up to ``count`` distinct ``(sentence, family)``; fewer where the scene does not allow more.
     """
     found: list[tuple[str, str]] = []
-    weights = dict(FAMILIES)
+    weights = dict(PHRASE_SHARES)
     for _ in range(8 * count):
         if len(found) == count or not weights:
             break
@@ -140,7 +140,7 @@ def _position(objects: list[Shape], target: int, rng: np.random.Generator) -> st
     item = objects[target]
     for _ in range(6):
         noun, rivals = _group(objects, target, rng)
-        name = pick(rng, tuple(DIRECTIONS))
+        name = pick(rng, tuple(SIDES))
         if rivals and _is_outermost(item, rivals, name):
             most = {'top': 'topmost', 'bottom': 'bottommost'}.get(name, f'{name}most')
             return article(rng) + f'{pick(rng, (most, name))} {noun}'
@@ -172,7 +172,7 @@ def _relation(objects: list[Shape], target: int, rng: np.random.Generator) -> st
         if k == target or sum((other.colour, other.shape) == (anchor.colour, anchor.shape)
                               for other in objects) > 1:
             continue
-        for name in DIRECTIONS:
+        for name in SIDES:
             ahead, aside = _offset(anchor, item, name)
             if ahead < 0.15 or aside > ahead:
                 continue
@@ -192,7 +192,7 @@ def place(name: str) -> str:
 
 def _offset(anchor: Shape, item: Shape, name: str) -> tuple[float, float]:
     """How far ``item`` lies from ``anchor`` in the named direction, and how far beside it."""
-    dx, dy = DIRECTIONS[name]
+    dx, dy = SIDES[name]
     x, y = item.centre[0] - anchor.centre[0], item.centre[1] - anchor.centre[1]
     return x * dx + y * dy, abs(x * dy) + abs(y * dx)
 
@@ -205,7 +205,7 @@ def _is_outermost(item: Shape, rivals: list[Shape], name: str) -> bool:
 def is_on_side(item: Shape, rivals: list[Shape], names: tuple[str, ...]) -> bool:
     """Whether ``item`` is clearly on these sides of the image, and every rival clearly is not."""
     def clear(other: Shape, name: str) -> float:
-        dx, dy = DIRECTIONS[name]
+        dx, dy = SIDES[name]
         return (other.centre[0] - 0.5) * dx + (other.centre[1] - 0.5) * dy
     return (all(clear(item, name) >= 0.06 for name in names)
             and all(any(clear(other, name) <= -0.06 for name in names) for other in rivals))

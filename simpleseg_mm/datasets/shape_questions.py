@@ -19,7 +19,7 @@ from .templates import QUESTIONS, SUBJECTS
 
 #: x to the right, y down
 RELATIONS = {'left of': (-1, 0), 'right of': (1, 0), 'above': (0, -1), 'below': (0, 1)}
-MARGIN = 0.15  # least distance between the centres in that direction, of the image side
+LEAST_DISTANCE = 0.15  # least distance between the centres in that direction, of the image side
 
 
 def write_questions(data_root: str | Path, split: str, kinds: Sequence[str] | None = None,
@@ -107,7 +107,7 @@ def _position(objects: list[Shape], rng: np.random.Generator) -> dict | None:
             for relation, (dx, dy) in RELATIONS.items():
                 ahead = ((item.centre[0] - other.centre[0]) * dx
                          + (item.centre[1] - other.centre[1]) * dy)
-                if item is not other and abs(ahead) >= MARGIN and (ahead > 0) == wanted:
+                if item is not other and abs(ahead) >= LEAST_DISTANCE and (ahead > 0) == wanted:
                     asked.append(f'Is the {name} {relation} the {other_name}?')
     return dict(question=_pick(rng, asked), answers=['yes' if wanted else 'no']) if asked else None
 

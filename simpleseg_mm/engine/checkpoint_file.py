@@ -6,29 +6,16 @@ addresses.
 """
 import io
 import os
-import pickle
 import re
 import zipfile
-from dataclasses import is_dataclass
-from enum import Enum
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import torch
-import torch.distributed.checkpoint as dcp
-from mmengine.logging import HistoryBuffer
 from mmengine.runner.checkpoint import CheckpointLoader
-from torch.distributed.checkpoint import filesystem, metadata
 
-#: of a folder that several processes wrote: everything but the tensors
-REST = 'checkpoint.pth'
-_NEXT = 'Take an earlier one, or copy or download it again.'
-
-
-class CheckpointError(ValueError):
-    """A checkpoint that cannot be used; the text is one line that says why and what to do."""
+from .checkpoint_content import NEXT, REST, CheckpointError, FolderReader, load_torch_file
+from .sharded_checkpoint import load_sharded
 
 
 def read_checkpoint(path: str, map_location='cpu') -> dict[str, Any]:
@@ -58,9 +45,8 @@ def read_checkpoint(path: str, map_location='cpu') -> dict[str, Any]:
         if not os.path.isfile(os.path.join(path, REST)):
             raise CheckpointError(f'{path} was written by DeepSpeed: only its own config, and as '
                                   'many processes as wrote it, can read it')
-        from .sharded_checkpoint import load_sharded
         return load_sharded(path)
-    checkpoint = load_pickle(path, map_location)
+    checkpoint = load_torch_file(path, map_location)
     if not isinstance(checkpoint, dict):
         raise CheckpointError(f'{path} holds a {type(checkpoint).__name__}, not a checkpoint: '
                               'give a .pth file that training wrote')
@@ -83,32 +69,6 @@ def refuse_address(name: str) -> None:
 def load_from_local(filename: str, map_location=None) -> dict[str, Any]:
     """MMEngine's one reader of checkpoints, see :func:`read_checkpoint`."""
     return read_checkpoint(filename, map_location)
-
-
-def load_pickle(path: os.PathLike, map_location='cpu') -> Any:
-    """``torch.load`` of what our checkpoints hold, and of nothing that could run code.
-
-    Raises:
-        CheckpointError: the file holds something else.
-    """
-    try:
-        with torch.serialization.safe_globals(_SAFE):
-            return torch.load(path, map_location=map_location, weights_only=True)
-    except pickle.UnpicklingError as error:
-        named = re.search(r'GLOBAL ([\w.]+)', str(error))
-        if named:
-            raise CheckpointError(
-                f'{path} holds {named[1]}, which could run code: it is not loaded. If you trust '
-                'where it comes from, save its state_dict alone: '
-                "torch.save(dict(state_dict=torch.load(FILE, weights_only=False)['state_dict']), "
-                'NEW)') from None
-        raise CheckpointError(f'{path} is no checkpoint of PyTorch. {_NEXT}') from None
-    except (RuntimeError, EOFError, ValueError, LookupError, TypeError, AttributeError) as error:
-        if isinstance(error, RuntimeError) and 'CUDA' in str(error):
-            raise  # the machine's fault, not the file's
-        first = str(error).strip().partition('\n')[0]
-        raise CheckpointError(f'{path} cannot be read ({type(error).__name__}: {first[:120]}). '
-                              f'{_NEXT}') from None
 
 
 def fault_of(path: str) -> str | None:
@@ -150,19 +110,19 @@ def _by_number(name: str) -> tuple:
 def _fault_of_file(path: str, size: int, changed: int) -> str | None:
     """``size`` and ``changed`` make the answer that of these bytes."""
     if not size:
-        return f'{path} is empty. {_NEXT}'
+        return f'{path} is empty. {NEXT}'
     with open(path, 'rb') as file:
         start = file.read(256)
         if start.startswith(b'version https://git-lfs'):
             return (f'{path} is a pointer of git LFS, not the checkpoint itself: fetch it with '
                     '`git lfs pull`')
         if not start.strip(b'\0'):
-            return f'{path} begins with zeros: it was not written to its end. {_NEXT}'
+            return f'{path} begins with zeros: it was not written to its end. {NEXT}'
         file.seek(0)
         if start.startswith(b'PK') and (fault := _fault_of_archive(file, path)):
             return fault  # the old format of torch.save has no checksums
     try:
-        load_pickle(path, 'meta')  # what torch.load looks at beside the tensors
+        load_torch_file(path, 'meta')  # what torch.load looks at beside the tensors
     except CheckpointError as error:
         return str(error)
     return None
@@ -176,9 +136,9 @@ def _fault_of_archive(file, name) -> str | None:
     except (zipfile.BadZipFile, EOFError, ValueError, NotImplementedError, RuntimeError,
             OverflowError, OSError) as error:
         if isinstance(error, OSError):
-            return f'{name} cannot be read: {error}. {_NEXT}'
-        return f'{name} is damaged or was not written to its end. {_NEXT}'
-    return part and f'{name} is damaged: the checksum of {part} is wrong. {_NEXT}'
+            return f'{name} cannot be read: {error}. {NEXT}'
+        return f'{name} is damaged or was not written to its end. {NEXT}'
+    return part and f'{name} is damaged: the checksum of {part} is wrong. {NEXT}'
 
 
 def _fault_of_folder(folder: Path) -> str | None:
@@ -203,68 +163,3 @@ def _fault_of_folder(folder: Path) -> str | None:
     else:
         return f'{folder} is not a whole checkpoint: it has no {REST}{what_is_there(folder)}'
     return next(filter(None, (fault_of(path) for path in files)), None)
-
-
-class _OnlyMetadata(pickle.Unpickler):
-    """Reads the table of contents of a folder, and nothing that could run code."""
-
-    _ALLOWED = {'builtins': {'set', 'frozenset', 'slice', 'list', 'dict', 'tuple', 'int', 'bool'},
-                'collections': {'OrderedDict'},
-                'pathlib': {'Path', 'PosixPath', 'PurePosixPath', 'WindowsPath'},
-                'torch': {'Size', 'device'},
-                'torch.serialization': {'_get_layout'}}
-
-    def find_class(self, module: str, name: str) -> Any:
-        for known in (metadata, filesystem):
-            found = vars(known).get(name) if module == known.__name__ else None
-            if isinstance(found, type) and (is_dataclass(found) or issubclass(found, Enum)):
-                return found
-        if name in self._ALLOWED.get(module, ()) or (
-                module == 'torch' and isinstance(getattr(torch, name, None),
-                                                 (torch.dtype, torch.memory_format))):
-            return super().find_class(module, name)
-        raise CheckpointError(f'its .metadata holds {module}.{name}, which could run code')
-
-
-class FolderReader(dcp.FileSystemReader):
-    """``FileSystemReader`` whose table of contents cannot run code."""
-
-    def read_metadata(self, *args, **kwargs):
-        """As the parent's.
-
-        Raises:
-            CheckpointError: it is damaged, or holds something else.
-        """
-        path = Path(self.path, '.metadata')
-        try:
-            with open(path, 'rb') as file:
-                stored = _OnlyMetadata(file).load()
-        except FileNotFoundError:
-            raise CheckpointError(f'it has no {path.name}') from None
-        except (CheckpointError, OSError):
-            raise
-        except Exception as error:  # a pickle of damaged bytes raises what it likes
-            raise CheckpointError(f'its {path.name} is damaged ({type(error).__name__})') from None
-        if getattr(stored, 'storage_meta', None) is None:
-            stored.storage_meta = metadata.StorageMeta()
-        stored.storage_meta.load_id = self.load_id
-        return stored
-
-
-def _history_method(owner: type, name: str):
-    """``getattr`` as the log histories of MMEngine's message hub need it."""
-    if owner is not HistoryBuffer or name.startswith('_'):
-        raise pickle.UnpicklingError(f'getattr({owner!r}, {name!r}) is not allowed')
-    return getattr(owner, name)
-
-
-def _safe() -> list[Any]:
-    multiarray = np._core.multiarray
-    return [HistoryBuffer, (_history_method, 'builtins.getattr'), slice, np.ndarray, np.dtype,
-            multiarray._reconstruct, multiarray.scalar,
-            (multiarray._reconstruct, 'numpy.core.multiarray._reconstruct'),
-            (multiarray.scalar, 'numpy.core.multiarray.scalar'),
-            *(getattr(np.dtypes, name) for name in np.dtypes.__all__)]
-
-
-_SAFE = _safe()

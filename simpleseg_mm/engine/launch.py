@@ -1,11 +1,8 @@
 """What ``tools/train.py`` and ``tools/test.py`` do to a config before they start a runner."""
-import atexit
 import errno
 import logging
-import os
 import os.path as osp
 import re
-import sys
 import traceback
 import warnings
 from collections.abc import Iterator, Sequence
@@ -13,59 +10,23 @@ from contextlib import contextmanager
 from importlib import metadata
 from pathlib import Path
 
-import torch
+from mmengine._strategy import DeepSpeedStrategy
 from mmengine.config import Config
 from mmengine.logging import print_log
+from mmengine.optim import LinearParamScheduler
 from mmengine.registry import RUNNERS
 from mmengine.runner import Runner
 
-from .checkpoint_file import REST, CheckpointError, fault_of, refuse_address, what_is_there
+from ..registry import LOOPS, OPTIMIZERS, PARAM_SCHEDULERS, STRATEGIES, builds
+from .checkpoint_content import REST, CheckpointError
+from .checkpoint_file import fault_of, refuse_address, what_is_there
+from .optimizers import MuonAdamW
+from .rl_loop import RLTrainLoop
 
 _PACKAGE = Path(__file__).resolve().parent.parent
 #: errors of files that are no fault of the program's
 _FILES = (errno.ENOENT, errno.EACCES, errno.EPERM, errno.ENOSPC, errno.EDQUOT, errno.EROFS,
           errno.EISDIR, errno.ENOTDIR, errno.EEXIST, errno.EFBIG, errno.ENAMETOOLONG, errno.ELOOP)
-
-
-def world_size(launcher: str) -> int:
-    """Number of processes that ``launcher`` ('none', 'pytorch', 'slurm' or 'mpi') has started."""
-    names = dict(pytorch='WORLD_SIZE', slurm='SLURM_NTASKS', mpi='OMPI_COMM_WORLD_SIZE')
-    return int(os.environ.get(names.get(launcher, ''), 1))
-
-
-def prepare_launcher(cfg: Config, launcher: str) -> None:
-    """Set the launcher; without a GPU, join the processes by gloo (MMEngine would need CUDA)."""
-    cfg.launcher = launcher
-    if launcher == 'none' or torch.cuda.is_available():
-        return
-    if launcher != 'pytorch':
-        raise ValueError(f'launcher {launcher!r} needs GPUs here: without one, start the tool '
-                         'with torchrun and --launcher pytorch.')
-    cfg.setdefault('env_cfg', {}).setdefault('dist_cfg', {})['backend'] = 'gloo'
-    cfg.model_wrapper_cfg = dict(type='MMDistributedDataParallel', device_ids=None,
-                                 broadcast_buffers=False)
-    if not torch.distributed.is_initialized():
-        torch.distributed.init_process_group('gloo')
-
-
-def leave_processes(status: int = 0) -> None:
-    """Leave the group of processes together; one that exits early aborts the others.
-
-    The last call of a tool: processes that were joined by gloo end here, with ``status``, after
-    Python's own exit functions. About one exit in 25 of three such processes aborted later, in a
-    destructor of a library ("terminate called without an active exception"), and torchrun called
-    a finished run failed.
-    """
-    if not torch.distributed.is_initialized():
-        return
-    by_gloo = torch.distributed.get_backend() == 'gloo'
-    torch.distributed.barrier()
-    torch.distributed.destroy_process_group()
-    if by_gloo:
-        atexit._run_exitfuncs()
-        sys.stdout.flush()
-        sys.stderr.flush()
-        os._exit(status)
 
 
 def fit_global_batch(cfg: Config, processes: int) -> int:
@@ -84,10 +45,10 @@ def fit_global_batch(cfg: Config, processes: int) -> int:
         ValueError: k is not a whole number, the config accumulates by itself as well, or its
             strategy cannot split its quantized weights.
     """
-    if cfg.get('model', {}).get('mllm', {}).get('quantization') and strategy_type(cfg):
-        raise ValueError(f'model.mllm.quantization under {strategy_type(cfg)}: weights of few '
-                         'bits are not split; leave `strategy` out (several processes then hold '
-                         'the weights once each), or train without quantization')
+    if cfg.get('model', {}).get('mllm', {}).get('quantization') and cfg.get('strategy'):
+        raise ValueError(f"model.mllm.quantization under {cfg.strategy.get('type')}: weights of "
+                         'few bits are not split; leave `strategy` out (several processes then '
+                         'hold the weights once each), or train without quantization')
     deepspeed = _prepare_deepspeed(cfg)
     shorten_warm_up(cfg)
     total = cfg.get('global_batch_size')
@@ -124,14 +85,15 @@ def fit_global_batch(cfg: Config, processes: int) -> int:
     return count
 
 
-def strategy_type(cfg: Config) -> str:
-    """Name of the class that distributes the training, without its scope; '' for the runner's."""
-    return (cfg.get('strategy') or {}).get('type', '').rpartition('.')[2]
-
-
 def is_rl(cfg: Config) -> bool:
-    """Whether a config trains by reinforcement learning."""
-    return cfg.train_cfg.get('type') == 'RLTrainLoop'
+    """Whether a config trains by reinforcement learning: by :class:`.rl_loop.RLTrainLoop` or a
+    loop derived from it, of whatever name."""
+    return builds(LOOPS, cfg.train_cfg, RLTrainLoop)
+
+
+def uses_deepspeed(cfg: Config) -> bool:
+    """Whether DeepSpeed distributes the training."""
+    return builds(STRATEGIES, cfg.get('strategy'), DeepSpeedStrategy)
 
 
 def zero_stage(cfg: Config) -> int:
@@ -145,10 +107,10 @@ def _prepare_deepspeed(cfg: Config) -> bool:
     Raises:
         ValueError: for what its flat partitions of the weights cannot do.
     """
-    if strategy_type(cfg) != 'DeepSpeedStrategy':
+    if not uses_deepspeed(cfg):
         return False
     faults = []
-    if cfg.optim_wrapper.get('optimizer', {}).get('type') == 'MuonAdamW':
+    if builds(OPTIMIZERS, cfg.optim_wrapper.get('optimizer'), MuonAdamW):
         faults.append('MuonAdamW has no matrices under DeepSpeed: set optim_wrapper as '
                       'configs/simpleseg/qwen25vl_zero2_sft_refcoco.py does')
     rl = is_rl(cfg)
@@ -350,7 +312,7 @@ def shorten_warm_up(cfg: Config) -> None:
     schedulers = [s for s in as_list(cfg.get('param_scheduler') or [])
                   if not s.get('by_epoch', True)]
     was = max([s.get('begin', 0) for s in schedulers]
-              + [s.get('end', 0) for s in schedulers if s.get('type') == 'LinearLR'], default=0)
+              + [s.get('end', 0) for s in schedulers if warms_up(s)], default=0)
     if was < total:
         return
     short = total // 10 if total >= 20 else 0
@@ -360,9 +322,14 @@ def shorten_warm_up(cfg: Config) -> None:
                 scheduler[key] = round(scheduler[key] * short / was)
     cfg.param_scheduler = [
         s for s in as_list(cfg.param_scheduler) if s.get('by_epoch', True)
-        or s.get('end', total) - s.get('begin', 0) >= (2 if s.get('type') == 'LinearLR' else 1)]
+        or s.get('end', total) - s.get('begin', 0) >= (2 if warms_up(s) else 1)]
     print_log(f'The run of {total} iterations is no longer than its warm-up of {was}: the warm-up '
               f'is {short} iterations.', logger='current', level=logging.WARNING)
+
+
+def warms_up(scheduler: dict) -> bool:
+    """Whether a scheduler's config is one of a linear warm-up."""
+    return builds(PARAM_SCHEDULERS, scheduler, LinearParamScheduler)
 
 
 def as_list(evaluators) -> list:

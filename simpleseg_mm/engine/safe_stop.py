@@ -11,9 +11,9 @@ from mmengine.runner import ValLoop
 from simpleseg_mm import stopping
 from simpleseg_mm.registry import LOOPS
 
-from . import launch
 from .hooks.saving import lacks_validation
 from .hooks.whole_weights import WholeWeightsHook
+from .processes import leave_processes
 from .sharding import deepspeed_engine
 
 
@@ -62,7 +62,7 @@ def resumable(runner) -> Iterator[None]:
         stopping.finished()
         if is_main_process():
             print(f'{stopping.stopped_by(stopped.number)} {line}', flush=True)
-        launch.leave_processes(status)
+        leave_processes(status)
         raise SystemExit(status) from None
 
 

@@ -17,7 +17,7 @@ from mmengine.dist import barrier, is_main_process
 from torch import Tensor
 from torch.distributed.tensor import DTensor
 
-from .checkpoint_file import REST, CheckpointError, FolderReader, load_pickle
+from .checkpoint_content import REST, CheckpointError, FolderReader, load_torch_file
 
 _MARK = '__tensor__'
 #: keys and numbers that lead to a value of nested containers
@@ -72,7 +72,7 @@ def load_sharded(folder: str, make: MakeTensor | None = None) -> dict[str, Any]:
     if not Path(folder, REST).is_file():
         raise CheckpointError(f'{folder} is not a whole checkpoint: it has no {REST}, which is '
                               'written last. Take an earlier one.')
-    skeleton = load_pickle(Path(folder, REST))
+    skeleton = load_torch_file(Path(folder, REST))
     tensors: dict[str, Tensor] = {}
     stored = FolderReader(folder).read_metadata().state_dict_metadata
 

@@ -8,7 +8,7 @@ from mmengine.registry import DefaultScope
 from mmengine.utils import track_iter_progress
 
 from ..registry import DATASETS
-from ..samples import attach_answer, read_text
+from ..samples import attach_answer, read_answer
 from .base import check_metric_names
 from .text_dump import match_rows, read_text_rows
 
@@ -34,7 +34,7 @@ def attach_row(sample: DetDataSample, row: dict) -> None:
     if codec is not None and sample.get('codec') not in (None, codec):
         # The true answer is written in the config's grammar: there is none in this one.
         sample.set_metainfo(dict(codec=codec, answer=None))
-    attach_answer(sample, read_text(
+    attach_answer(sample, read_answer(
         sample, row['pred_text'], num_tokens=row.get('tokens'), finished=row.get('finished'),
         seconds=row.get('seconds'), confidence=row.get('confidence')))
 

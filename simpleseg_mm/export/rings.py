@@ -10,7 +10,7 @@ from ..polygon import Part, check_parts, mask_to_parts, mask_to_rings
 from ..structures import Segmentation
 
 # Vertices of a part with holes that are joined to one ring. Our choice.
-MAX_VERTICES = 500_000
+MAX_CUT_VERTICES = 500_000
 
 
 def parts_of(result: Segmentation, exact: bool) -> list[Part]:
@@ -52,16 +52,16 @@ def keyhole(outer: np.ndarray, holes: Sequence[np.ndarray]) -> np.ndarray:
         ``(N + all M + 2 a hole, 2)``, from the first vertex of ``outer``.
 
     Raises:
-        ValueError: there are holes, and more vertices than ``MAX_VERTICES``.
+        ValueError: there are holes, and more vertices than ``MAX_CUT_VERTICES``.
     """
     rings = [np.asarray(ring) for ring in (outer, *holes) if len(ring)]
     if len(rings) < 2:
         return rings[0] if rings else np.asarray(outer)
     points = np.concatenate(rings)
-    if len(points) > MAX_VERTICES:
+    if len(points) > MAX_CUT_VERTICES:
         raise ValueError(f'a part with holes has {len(points)} points on its outlines; at most '
-                         f'{MAX_VERTICES} are cut open to one ring. Choose a format that keeps '
-                         'holes, such as coco or geojson')
+                         f'{MAX_CUT_VERTICES} are cut open to one ring. Choose a format that '
+                         'keeps holes, such as coco or geojson')
     size = np.array([len(ring) for ring in rings])
     start = np.cumsum(size) - size
     ring_of = np.repeat(np.arange(len(rings)), size)

@@ -3,15 +3,15 @@
 Standard library, NumPy and Pillow only.
 """
 from .paths import PictureFinder
-from .pictures import (ImageError, ImageTooLarge, check_picture, check_size, is_url, list_images,
-                       load_image, open_picture, orientation_of)
+from .pictures import (ImageError, ImageTooLarge, check_picture, check_picture_size, is_url,
+                       list_images, load_image, open_picture, orientation_of)
 from .texts import is_blank, load_json, one_line, read_lines, read_text, shown
 from .weights import chat_template_of, check_folder, check_whole, from_folder
 from .writing import replace_bytes, replace_json, replace_text, replacing
 
 __all__ = [
     'ImageError', 'ImageTooLarge', 'PictureFinder', 'chat_template_of', 'check_folder',
-    'check_picture', 'check_size', 'check_whole', 'from_folder', 'is_blank', 'is_url',
+    'check_picture', 'check_picture_size', 'check_whole', 'from_folder', 'is_blank', 'is_url',
     'list_images', 'load_image', 'load_json', 'one_line', 'open_picture', 'orientation_of',
     'read_lines', 'read_text', 'replace_bytes', 'replace_json', 'replace_text', 'replacing',
     'shown'

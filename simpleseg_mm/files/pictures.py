@@ -19,7 +19,7 @@ import numpy as np
 from PIL import Image
 
 #: what is read; formats that run other programs (EPS) or hold scenes are not
-FORMATS = ('JPEG', 'PNG', 'WEBP', 'BMP', 'TIFF', 'GIF', 'JPEG2000', 'PPM')
+PICTURE_FORMATS = ('JPEG', 'PNG', 'WEBP', 'BMP', 'TIFF', 'GIF', 'JPEG2000', 'PPM')
 SUFFIXES = ('.jpg', '.jpeg', '.png', '.webp', '.bmp', '.tif', '.tiff', '.gif', '.jp2', '.ppm',
             '.pgm')
 # Our choices. The model sees a picture of some 1 MP; a mask has a byte a pixel.
@@ -29,7 +29,7 @@ MAX_ASPECT = 200  # Qwen's image processor refuses longer ones
 MAX_BYTES = 100_000_000
 MAX_SCANS = 100  # of a progressive JPEG; encoders write some ten
 MAX_SCANNED = 2_000_000_000  # scans x pixels: each scan goes through the whole picture
-TIMEOUT = 20.0  # seconds without an answer from a server
+DOWNLOAD_TIMEOUT = 20.0  # seconds without an answer from a server
 
 _ORIENTATION = 0x0112
 _TURNS = {2: Image.Transpose.FLIP_LEFT_RIGHT, 3: Image.Transpose.ROTATE_180,
@@ -86,7 +86,7 @@ def load_tagged(source: ImageLike, name: str = '', max_pixels: int = MAX_PIXELS,
         return _from_array(source, name or 'the array', white), 1
     if isinstance(source, Image.Image):
         name = name or getattr(source, 'filename', '') or 'the picture'
-        check_size(source.size, name)
+        check_picture_size(source.size, name)
         with _one_error(name, 0):
             return _to_rgb(source, name, upright, white)
     with open_picture(source, name, max_pixels) as image:
@@ -110,12 +110,13 @@ def open_picture(source: str | os.PathLike | bytes, name: str = '',
     """
     name = name or _name_of(source)
     if isinstance(source, (str, os.PathLike)):
-        source = _download(name) if is_url(source) else _read(Path(source), name)
+        source = _download(name) if is_url(source) else _read_file(Path(source), name)
     if not isinstance(source, (bytes, bytearray)):
         raise ImageError(f'a picture is a path, an address, bytes, an array or a PIL picture; '
                          f'got {type(source).__name__}')
-    with _one_error(name, len(source)), Image.open(io.BytesIO(source), formats=FORMATS) as image:
-        check_size(image.size, name, max_pixels)
+    with _one_error(name, len(source)), Image.open(
+            io.BytesIO(source), formats=PICTURE_FORMATS) as image:
+        check_picture_size(image.size, name, max_pixels)
         if image.format in ('JPEG', 'MPO'):  # MPO: of two cameras, or with a preview behind
             _check_scans(source, image.size, name)
         yield image
@@ -187,7 +188,7 @@ def list_images(folder: str | os.PathLike) -> list[Path]:
     return found
 
 
-def check_size(size: tuple[int, int], name: str, max_pixels: int = MAX_PIXELS) -> None:
+def check_picture_size(size: tuple[int, int], name: str, max_pixels: int = MAX_PIXELS) -> None:
     """Refuse a picture of ``size`` (width, height) that is too large. Raises ImageError."""
     width, height = size
     if width < 1 or height < 1:
@@ -201,7 +202,7 @@ def check_size(size: tuple[int, int], name: str, max_pixels: int = MAX_PIXELS) -
                          f'{MAX_ASPECT} times the other. Cut it into tiles')
 
 
-def _read(path: Path, name: str) -> bytes:
+def _read_file(path: Path, name: str) -> bytes:
     try:
         if path.stat().st_size > MAX_BYTES:
             raise ImageTooLarge(f'{name} has {path.stat().st_size:,} bytes; at most '
@@ -216,7 +217,7 @@ def _read(path: Path, name: str) -> bytes:
 def _download(url: str) -> bytes:
     request = urllib.request.Request(quoted(url), headers={'User-Agent': 'simpleseg_mm'})
     try:
-        with urllib.request.urlopen(request, timeout=TIMEOUT) as answer:
+        with urllib.request.urlopen(request, timeout=DOWNLOAD_TIMEOUT) as answer:
             raw = answer.read(MAX_BYTES + 1)
     except urllib.error.HTTPError as error:
         raise ImageError(f'{url} answers {error.code} {error.reason}') from None
@@ -258,7 +259,7 @@ def _one_error(name: str, size: int) -> Iterator[None]:
         raise
     except Image.UnidentifiedImageError:
         raise ImageError(f'{name} is no picture that can be read ({size:,} bytes); give one '
-                         f'of {", ".join(FORMATS)}') from None
+                         f'of {", ".join(PICTURE_FORMATS)}') from None
     except Image.DecompressionBombError:
         raise ImageTooLarge(f'{name} unpacks to more than {MAX_PIXELS // 10**6} million pixels; '
                             'make it smaller') from None
@@ -311,7 +312,7 @@ def _deep_pixels(image: Image.Image) -> np.ndarray | None:
         copy = image
         if tiles and file is not None:
             file.seek(0)
-            copy = Image.open(io.BytesIO(file.read()), formats=FORMATS)
+            copy = Image.open(io.BytesIO(file.read()), formats=PICTURE_FORMATS)
         return _with_key(np.asarray(copy).clip(0, 65535).astype(np.uint16), image)
     if not tiles or file is None:
         return None
@@ -345,7 +346,7 @@ def _unpacked(raw: bytes, tiles: list, swapped: bool) -> np.ndarray:
         if swapped:
             mode = mode[:-1] + other[mode[-1]]
         made.append(tile._replace(args=mode if plain else (mode, *tile.args[1:])))
-    with Image.open(io.BytesIO(raw), formats=FORMATS) as image:
+    with Image.open(io.BytesIO(raw), formats=PICTURE_FORMATS) as image:
         image.tile = made
         return np.asarray(image).astype(np.uint16)
 
@@ -364,7 +365,7 @@ def _from_array(array: np.ndarray, name: str, white: int) -> np.ndarray:
     shape = array.shape
     if array.ndim not in (2, 3) or (array.ndim == 3 and shape[2] not in (1, 3, 4)):
         raise ImageError(f'{name} has shape {shape}; give (H, W, 3) RGB, (H, W, 4) or (H, W)')
-    check_size((shape[1], shape[0]), name)
+    check_picture_size((shape[1], shape[0]), name)
     if array.dtype == np.uint16:
         whites = np.full(shape[2:], white, np.uint32)
         if array.ndim == 3 and shape[2] == 4 and array[..., 3].max() > white:

@@ -25,7 +25,7 @@ from .exporter import Exporter
 from .guard import Guard
 from .http import client_of, error_response, read_json, wait, while_there
 from .label_studio import LabelStudio
-from .pictures import Picture, Pictures, as_jpeg, bytes_of, file_name, seconds_of
+from .pictures import Picture, Pictures, as_jpeg, from_base64, file_name, seconds_of
 
 STATIC = Path(__file__).parent / 'static'
 _DECODERS = 2  # pictures that are unpacked at a time, of the quick and of the slow ones each
@@ -151,7 +151,7 @@ class Api:
             return self._kept(value)
         if given == ['image']:
             name = body.get('name') if isinstance(body.get('name'), str) else ''
-            return await self.picture_of(await self.quickly(bytes_of, value), name)
+            return await self.picture_of(await self.quickly(from_base64, value), name)
         return await self.picture_of(*await self.quickly(self.pictures.read, value))
 
     def _kept(self, key: str) -> Picture:

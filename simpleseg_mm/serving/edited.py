@@ -12,9 +12,9 @@ from ..polygon.raster import MAX_COORDINATE
 from ..structures import Prompt, Segmentation
 
 MAX_OBJECTS = 500
-MAX_VERTICES = 100_000
+MAX_EDITED_VERTICES = 100_000
 MAX_LABEL = 1000
-MAX_WORK = 500_000_000  # pixels of the picture times objects: a mask has a byte a pixel
+MAX_EDITED_PIXELS = 500_000_000  # pixels of the picture times objects: a mask has a byte a pixel
 # What filling costs: rows that edges cross. About a second; a drawn object has a few thousand.
 MAX_CROSSINGS = 20_000_000
 # What telling holes apart costs: holes of an object times vertices of its outer rings, summed.
@@ -38,7 +38,7 @@ def read_objects(name: str, size: tuple[int, int], objects) -> list[Segmentation
     """
     if not isinstance(objects, list) or len(objects) > MAX_OBJECTS:
         raise ValueError(f'`objects` is a list of at most {MAX_OBJECTS} objects')
-    if size[0] * size[1] * max(1, len(objects)) > MAX_WORK:
+    if size[0] * size[1] * max(1, len(objects)) > MAX_EDITED_PIXELS:
         raise ValueError('too many objects for so large a picture; export them in parts')
     vertices = crossings = pairs = 0
     found = []
@@ -58,7 +58,7 @@ def read_objects(name: str, size: tuple[int, int], objects) -> list[Segmentation
         crossings += count_crossings(order, size)
         pairs += len(holes) * sum(map(len, outers))
         for value, most, what in (
-                (vertices, MAX_VERTICES, 'have {} vertices'),
+                (vertices, MAX_EDITED_VERTICES, 'have {} vertices'),
                 (crossings, MAX_CROSSINGS, 'cross {} rows of pixels, edge by edge'),
                 (pairs, MAX_PAIRS, 'make {} pairs of a hole and a vertex around it')):
             if value > most:

@@ -8,13 +8,13 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from ..polygon import PolygonCodec, written_rings
+from ..polygon import written_rings
 from ..structures import Prompt, Segmentation
 
 LOG = logging.getLogger(__name__)
 
 # Our choices.
-MAX_TEXT = 2000  # characters of an expression
+MAX_PROMPT = 2000  # characters of an expression
 BATCH_TEXT = 2000  # characters of a batch, each filled up to its longest: long ones are alone
 PATIENCE = 0.5  # seconds that one who waits leaves the batch of a client who has more waiting
 _RESTARTS = 5  # times that a job makes room for others
@@ -103,8 +103,8 @@ class Engine:
         Raises:
             ValueError: it is too long, or outside the picture.
         """
-        if prompt.kind == 'text' and len(prompt.text) > MAX_TEXT:
-            raise ValueError(f'the expression has more than {MAX_TEXT} characters')
+        if prompt.kind == 'text' and len(prompt.text) > MAX_PROMPT:
+            raise ValueError(f'the expression has more than {MAX_PROMPT} characters')
         return prompt if size is None else prompt.within(size)
 
     def submit(self, picture: np.ndarray, prompt: Prompt, client: str = '',
@@ -229,7 +229,7 @@ class Engine:
                     self._queues.setdefault(job.client, deque()).append(job)
 
     def _answer(self, jobs: list[Job]) -> list[Segmentation]:
-        codec, started = self._codec(), time.monotonic()
+        codec, started = self.inferencer.codec, time.monotonic()
 
         def on_text(number: int, text: str) -> bool:
             job = jobs[number]
@@ -248,10 +248,6 @@ class Engine:
             return False
 
         return self.inferencer.ask_batch([(job.picture, job.prompt) for job in jobs], on_text)
-
-    def _codec(self) -> PolygonCodec:
-        from ..apis.loading import query_of
-        return PolygonCodec(**dict(query_of(self.inferencer.cfg)['codec']))
 
     def _end(self, job: Job, **event) -> None:
         with self._changed:

@@ -16,7 +16,10 @@ import anyio
 from anyio.abc import Process
 from anyio.streams.buffered import BufferedByteReceiveStream
 
+from ..export import notes_of
+from . import edited
 from .engine import Busy
+from .http import parse_json
 
 WORKERS = 2  # exports at a time
 MAX_WAITING = 16  # of all clients
@@ -131,7 +134,7 @@ def main() -> int:
     """Answer requests until the input ends."""
     limits = sys.platform != 'win32'
     if limits:
-        import resource
+        import resource  # of Unix alone
         resource.setrlimit(resource.RLIMIT_DATA, (int(sys.argv[1]), ) * 2)
         os.nice(10)
     source, out = sys.stdin.buffer, sys.stdout.buffer
@@ -149,9 +152,6 @@ def main() -> int:
 
 
 def _answer(body: bytes, size: tuple[int, int], name: str) -> tuple[dict, bytes]:
-    from ..export import notes_of
-    from . import edited
-    from .http import parse_json
     try:
         row = parse_json(body)
         results = edited.read_objects(name, size, row.get('objects'))

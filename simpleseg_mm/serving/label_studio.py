@@ -13,10 +13,10 @@ from starlette.routing import Route
 from .. import __version__
 from ..structures import Prompt
 from .http import client_of, read_json, wait
-from .pictures import Picture, bytes_of
+from .pictures import Picture, from_base64
 from .studio_pictures import Fetcher
-from .studio_regions import (EXPRESSIONS, MAX_ASKED, Config, expressions_of, name_of, read_config,
-                             read_context, regions)
+from .studio_regions import (EXPRESSIONS, MAX_ASKED, Config, expressions_of, label_for,
+                             read_context, read_label_config, regions)
 
 MAX_TASKS = 100  # of one request
 _FETCHES = 4  # pictures that are fetched at a time
@@ -56,7 +56,7 @@ class LabelStudio:
         """Called when a project connects: its config must be one that answers fit."""
         body = await read_json(request)
         if body.get('schema'):
-            read_config(body['schema'])
+            read_label_config(body['schema'])
         return JSONResponse(dict(model_version=self.version))
 
     async def versions(self, request: Request) -> Response:
@@ -76,7 +76,7 @@ class LabelStudio:
         tasks = body.get('tasks')
         if not isinstance(tasks, list) or len(tasks) > MAX_TASKS:
             raise ValueError(f'`tasks` is a list of at most {MAX_TASKS} tasks')
-        config = read_config(body.get('label_config'))
+        config = read_label_config(body.get('label_config'))
         params = body.get('params') if isinstance(body.get('params'), dict) else {}
         results = [await self._task(task, config, params.get('context'), request)
                    for task in tasks]
@@ -93,7 +93,7 @@ class LabelStudio:
         if context:
             asked = read_context(context, picture.pixels.shape[:2])
             labels = config.labels_of(data)
-            asked = [(prompt, name_of(label or prompt.text, labels)) for prompt, label in asked]
+            asked = [(prompt, label_for(label or prompt.text, labels)) for prompt, label in asked]
         rows, scores = [], []
         for result, name in await self._answers(picture, asked, request):
             found = regions(result, config, name)
@@ -126,7 +126,7 @@ class LabelStudio:
         """The picture that a task names. Raises ImageError, PermissionError."""
         api = self.api
         if place[:5].lower() == 'data:':
-            return await api.picture_of(await api.quickly(bytes_of, place), 'task')
+            return await api.picture_of(await api.quickly(from_base64, place), 'task')
         local = _LOCAL.fullmatch(place)
         if local and (api.pictures.root is not None or self.fetcher is None):
             return await api.picture_of(*await api.quickly(self._local, local[1]))
@@ -149,7 +149,7 @@ def asked_of(data: dict, config: Config) -> list[tuple[Prompt, str]]:
     texts = expressions_of(data)
     labels = config.labels_of(data)
     if texts:
-        return [(Prompt(text=text), name_of(text, labels)) for text in texts]
+        return [(Prompt(text=text), label_for(text, labels)) for text in texts]
     if not labels:
         raise ValueError('there is no label to ask for: neither the config nor the task has one, '
                          f'and the task has no {" or ".join(EXPRESSIONS)}')

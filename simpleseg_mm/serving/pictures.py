@@ -16,7 +16,7 @@ from PIL import Image
 from ..files import ImageError, ImageTooLarge, load_image, open_picture
 
 
-MAX_BYTES = 100_000_000  # of a file of the allowed folder
+MAX_ROOT_BYTES = 100_000_000  # of a file of the allowed folder
 
 
 @dataclass(frozen=True)
@@ -85,8 +85,8 @@ class Pictures:
         places = [self._inside(path) for path in paths]
         place = next((place for place in places if place is not None and place.is_file()), None)
         try:
-            if place is not None and place.stat().st_size > MAX_BYTES:
-                raise ImageTooLarge(f'the picture has more than {MAX_BYTES:,} bytes')
+            if place is not None and place.stat().st_size > MAX_ROOT_BYTES:
+                raise ImageTooLarge(f'the picture has more than {MAX_ROOT_BYTES:,} bytes')
             if place is not None:
                 return place.read_bytes(), place.name
         except OSError:
@@ -111,7 +111,7 @@ def file_name(name: str) -> str:
     return (stem[:180] + dot + suffix[:19] if stem else name[:200]) or 'picture.png'
 
 
-def bytes_of(text: str) -> bytes:
+def from_base64(text: str) -> bytes:
     """The bytes of base64 or of a ``data:`` address.
 
     Lines, blanks, the letters of addresses (``-_``) and left out ``=`` are taken, and parameters

@@ -11,7 +11,7 @@ import urllib.request
 from ..files import ImageError, ImageTooLarge
 from ..files.pictures import quoted
 
-TIMEOUT = 20.0  # seconds without a byte from Label Studio
+STUDIO_TIMEOUT = 20.0  # seconds without a byte from Label Studio
 DEADLINE = 60.0  # seconds for a picture as a whole
 _REDIRECTS = 3
 _ACCESS_SECONDS = 240.0  # an access token is good for five minutes unless it says otherwise
@@ -74,7 +74,7 @@ class Fetcher:
         for _ in range(_REDIRECTS):
             try:
                 with self._opened(url, deadline) as answer:
-                    return _read(answer, self.max_bytes, deadline)
+                    return _read_answer(answer, self.max_bytes, deadline)
             except urllib.error.HTTPError as error:
                 with error:
                     url = self._elsewhere(url, error)
@@ -112,7 +112,7 @@ class Fetcher:
                                              {'Content-Type': 'application/json'})
             try:
                 with _open(request) as answer:
-                    access = json.loads(_read(answer, 100_000, deadline))['access']
+                    access = json.loads(_read_answer(answer, 100_000, deadline))['access']
             except urllib.error.HTTPError as error:
                 error.close()
                 if error.code in (301, 302, 307, 308, 404, 405) and path.endswith('/'):
@@ -177,7 +177,7 @@ def _site(url: str) -> tuple[str, str, int] | None:
     return parts.scheme, user + at + (parts.hostname or ''), port
 
 
-def _read(answer, limit: int, deadline: float) -> bytes:
+def _read_answer(answer, limit: int, deadline: float) -> bytes:
     parts, size = [], 0
     while part := answer.read1(1 << 20):
         parts.append(part)
@@ -194,7 +194,7 @@ def _read(answer, limit: int, deadline: float) -> bytes:
 
 
 def _open(request: urllib.request.Request):
-    return _OPENER.open(request, timeout=TIMEOUT)
+    return _OPENER.open(request, timeout=STUDIO_TIMEOUT)
 
 
 class _NoRedirects(urllib.request.HTTPRedirectHandler):

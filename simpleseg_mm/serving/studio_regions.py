@@ -9,7 +9,7 @@ import numpy as np
 from ..export.rings import keyhole
 from ..structures import Prompt, Segmentation
 
-MAX_CONFIG = 200_000  # characters of a labelling config
+MAX_LABEL_CONFIG = 200_000  # characters of a labelling config
 MAX_ASKED = 100  # expressions or labels of one task
 #: controls that an answer fits, the best first, and the type of their regions
 CONTROLS = {'PolygonLabels': 'polygonlabels', 'BrushLabels': 'brushlabels',
@@ -72,9 +72,10 @@ class Config:
         return list(dict.fromkeys(label for label in found if label.text))
 
 
-def read_config(text) -> Config:
+def read_label_config(text) -> Config:
     """The control of a labelling config that an answer fits. Raises ValueError."""
-    if not isinstance(text, str) or len(text) > MAX_CONFIG or '<!' in text.replace('<!--', ''):
+    if (not isinstance(text, str) or len(text) > MAX_LABEL_CONFIG
+            or '<!' in text.replace('<!--', '')):
         raise ValueError('label_config is a short XML text without a DOCTYPE')
     try:
         root = ElementTree.fromstring(text)
@@ -96,7 +97,7 @@ def read_config(text) -> Config:
                      'key points and other controls hold no outline')
 
 
-def name_of(given: str | None, labels: list[Label]) -> str:
+def label_for(given: str | None, labels: list[Label]) -> str:
     """The label's name that a region or an expression gives; the first label's where it gives
     none of them."""
     for label in labels:

@@ -4,6 +4,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
 from mmengine.utils import mkdir_or_exist
 
 from ..files import replacing
@@ -80,8 +82,6 @@ def plot_curves(scalars: str | Path | Sequence[str | Path], out_file: str | Path
 def curves_figure(scalars: str | Path | Sequence[str | Path],
                   names: Sequence[str] | None = None):
     """The matplotlib figure of :func:`plot_curves`."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
     paths = [scalars] if isinstance(scalars, (str, Path)) else list(scalars)
     runs = {_label(path, paths): read_scalars(path) for path in paths}
     known = sorted({name for run in runs.values() for name in run})

@@ -8,6 +8,7 @@ from functools import lru_cache
 from pathlib import Path
 
 import cv2
+import matplotlib
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
@@ -15,7 +16,7 @@ Color = tuple[int, int, int]
 
 TRUTH: Color = (57, 255, 20)
 PREDICTION: Color = (255, 64, 160)
-GIVEN: Color = (0, 200, 255)
+GIVEN_COLOR: Color = (0, 200, 255)
 PAPER: Color = (24, 26, 31)
 INK: Color = (235, 236, 240)
 FAINT: Color = (150, 155, 165)
@@ -242,6 +243,5 @@ def _dashes(ring: np.ndarray, on: int, off: int) -> list[np.ndarray]:
 
 @lru_cache(maxsize=8)
 def _font(size: int) -> ImageFont.FreeTypeFont:
-    import matplotlib
     path = Path(matplotlib.get_data_path()) / 'fonts' / 'ttf' / 'DejaVuSansMono.ttf'
     return ImageFont.truetype(str(path), size)

@@ -8,6 +8,8 @@ from pathlib import Path
 
 import jinja2
 import numpy as np
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
 from mmengine.config import Config
 from mmengine.fileio import get
 from mmengine.registry import DefaultScope
@@ -124,8 +126,6 @@ def _pictures(config: Config, answers: str, queries: list[dict]) -> dict[int, st
 
 def _plots(queries: list[dict]) -> list[tuple[str, str]]:
     """Titles and pictures: IoU against size, tokens and confidence, as far as they are known."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
     plots = []
     for name, title, label, log in (
             ('area', 'IoU against size', 'true area, pixels', True),

@@ -11,7 +11,7 @@ from mmengine.visualization import Visualizer
 from ..files import replacing
 from ..polygon import Answer, Task, box_iou, mask_iou, mask_to_rings
 from ..registry import VISUALIZERS
-from ..samples import answer_of, read_text
+from ..samples import answer_of, read_answer
 from . import draw
 
 LAYOUTS = ('overlay', 'side_by_side')
@@ -149,7 +149,7 @@ def _answer(sample: DetDataSample) -> Answer | None:
 
 def _true_answer(sample: DetDataSample) -> Answer | None:
     text = sample.get('answer')
-    return read_text(sample, text) if 'codec' in sample and text is not None else None
+    return read_answer(sample, text) if 'codec' in sample and text is not None else None
 
 
 def _predicted_rings(sample: DetDataSample) -> list[np.ndarray]:
@@ -193,7 +193,8 @@ def _draw_given(canvas: np.ndarray, scale: float, sample: DetDataSample) -> None
     """The point or box that the prompt names."""
     given, prompt = _task(sample).given, sample.get('prompt')
     if given in ('box', 'point') and prompt and 'codec' in sample:
-        _draw_mark(canvas, scale, _mark(read_text(sample, prompt, given), given), draw.GIVEN)
+        mark = _mark(read_answer(sample, prompt, given), given)
+        _draw_mark(canvas, scale, mark, draw.GIVEN_COLOR)
 
 
 def _draw_mark(canvas: np.ndarray, scale: float, mark: np.ndarray | None, color: draw.Color,

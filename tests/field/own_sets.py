@@ -8,7 +8,8 @@ from PIL import Image
 import simpleseg_mm.datasets  # noqa: F401  registers
 from simpleseg_mm.annotation.own_account import Account
 from simpleseg_mm.annotation.own_data import Choices, convert
-from simpleseg_mm.annotation.own_formats import Reading, read_own
+from simpleseg_mm.annotation.own_files import read_own
+from simpleseg_mm.annotation.own_formats import Reading
 from simpleseg_mm.datasets import CocoQueryDataset
 
 SIZE = (64, 48)  # width, height

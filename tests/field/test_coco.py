@@ -281,7 +281,8 @@ def test_a_picture_of_ones_own_is_never_written_over(tmp_path):
     from simpleseg_mm.annotation.own_account import Account
     from simpleseg_mm.annotation.own_data import Choices, convert
     from simpleseg_mm.annotation.own_folder import OwnFolder
-    from simpleseg_mm.annotation.own_formats import Reading, read_own
+    from simpleseg_mm.annotation.own_files import read_own
+    from simpleseg_mm.annotation.own_formats import Reading
     path, account = written(content, tmp_path / 'set/coco.json'), Account()
     done = convert(tmp_path / 'set', [read_own(path, Reading(), account)],
                    Choices(exif='upright', share=0.4), account,

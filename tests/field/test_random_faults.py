@@ -11,7 +11,8 @@ from own_sets import SMALL, SQUARE, coco, labelme, picture, shape
 from simpleseg_mm.annotation.own_account import Account
 from simpleseg_mm.annotation.own_coco import read_coco_set
 from simpleseg_mm.annotation.own_data import Choices, convert
-from simpleseg_mm.annotation.own_formats import Reading, read_own
+from simpleseg_mm.annotation.own_files import read_own
+from simpleseg_mm.annotation.own_formats import Reading
 from simpleseg_mm.polygon import segmentation_to_mask
 
 GONE = object()

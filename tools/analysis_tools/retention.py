@@ -95,13 +95,13 @@ def main() -> None:
     args = parse_args()
     from mmengine.dist import is_main_process
 
-    from simpleseg_mm.engine import launch
+    from simpleseg_mm.engine import launch, processes
     with launch.one_line_errors():
         try:
             cfg = load_config(args)
         except ValueError as error:
             raise SystemExit(f'retention: {error}') from None
-        launch.prepare_launcher(cfg, args.launcher)
+        processes.prepare_launcher(cfg, args.launcher)
         before, counts = score(cfg, 'before', args.base)
         after, _ = score(cfg, 'after', args.checkpoint)
         rows = compare(before, after, counts)
@@ -111,7 +111,7 @@ def main() -> None:
                 print(f'{name:20}{row["questions"]!s:>10}{row["before"]:9.2f}{row["after"]:9.2f}'
                       f'{row["change"]:+9.2f}')
             print(json.dumps(rows), flush=True)
-        launch.leave_processes()
+        processes.leave_processes()
 
 
 if __name__ == '__main__':

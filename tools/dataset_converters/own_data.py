@@ -27,8 +27,9 @@ from tqdm import tqdm
 
 from simpleseg_mm.annotation import own_data
 from simpleseg_mm.annotation.own_account import Account
+from simpleseg_mm.annotation.own_files import read_own
 from simpleseg_mm.annotation.own_folder import OwnFolder
-from simpleseg_mm.annotation.own_formats import BOXES, CROWDS, Reading, read_own
+from simpleseg_mm.annotation.own_formats import BOXES, CROWDS, Reading
 from simpleseg_mm.annotation.own_pictures import EXIF
 from simpleseg_mm.annotation.own_queries import ASK
 from simpleseg_mm.config import read_config
@@ -225,7 +226,7 @@ def try_config(path: Path) -> dict:
     asked = cfg.test_dataloader.dataset
     codec = PolygonCodec(**asked.query.codec)
     asked = [DATASETS.build(dict(asked, ann_file=f'annotations/{split}.json'))
-             for split in own_data.SPLITS]
+             for split in own_data.OWN_SPLITS]
     return dict(samples=sizes, text_ceiling=text_ceiling(asked, codec))
 
 
@@ -298,7 +299,7 @@ def run(args: argparse.Namespace, out: Path, folder: OwnFolder, account: Account
         raise ValueError('; '.join(faults))
     base = read_base(args)
     targets = [config_path(args, out), out / 'report.json',
-               *(out / f'annotations/{split}.json' for split in own_data.SPLITS)]
+               *(out / f'annotations/{split}.json' for split in own_data.OWN_SPLITS)]
     for path in (args.annotations, Path(args.val), args.expressions):
         if path is not None and path.resolve() in targets:
             raise ValueError(f'{path} is read, and would be replaced: give another folder for the '

@@ -6,11 +6,14 @@ from collections.abc import Sequence
 
 import torch
 import torch.nn as nn
+from mmengine._strategy.deepspeed import DeepSpeedOptimWrapper
 from mmengine.logging import print_log
 from mmengine.optim import OptimWrapper
 from mmengine.registry import OPTIM_WRAPPERS
 
-from simpleseg_mm.registry import OPTIM_WRAPPER_CONSTRUCTORS, OPTIMIZERS
+from simpleseg_mm.registry import OPTIM_WRAPPER_CONSTRUCTORS, OPTIMIZERS, builds
+
+from .muon import MuonAdamW
 
 _KEYS = ('custom_keys', 'adamw_keys', 'lora')
 
@@ -82,14 +85,14 @@ class MuonConstructor:
             raise ValueError(
                 f'None of the {frozen} parameters of {type(model).__name__} is trainable: '
                 'unfreeze a part of the model or add LoRA.')
-        has_muon = optimizer_class.__name__ == 'MuonAdamW'
+        has_muon = inspect.isclass(optimizer_class) and issubclass(optimizer_class, MuonAdamW)
         cfg['params'] = [group if has_muon else {k: v for k, v in group.items() if k != 'muon'}
                          for group in groups]
         self._log(groups, frozen, has_muon)
         wrapper_cfg = dict(self.wrapper_cfg)
         wrapper_cfg.setdefault('type', 'OptimWrapper')
-        if not has_muon and wrapper_cfg['type'] != 'DeepSpeedOptimWrapper':  # which keeps masters
-            self._warn_of_bfloat16(groups)
+        if not has_muon and not builds(OPTIM_WRAPPERS, wrapper_cfg, DeepSpeedOptimWrapper):
+            self._warn_of_bfloat16(groups)  # DeepSpeed keeps masters
         optimizer = OPTIMIZERS.build(cfg)
         return OPTIM_WRAPPERS.build(wrapper_cfg, default_args=dict(optimizer=optimizer))
 
