@@ -9,7 +9,7 @@ from engine_standin import BASE, run_tool, train
 
 from simpleseg_mm.datasets.refshapes import generate
 from simpleseg_mm.engine import launch
-from simpleseg_mm.engine.ahead import Ahead, each_prepared
+from simpleseg_mm.engine.prefetch import Prefetcher, prefetched
 
 pytestmark = pytest.mark.usefixtures('one_thread')
 
@@ -97,7 +97,7 @@ def test_what_fails_ahead_is_raised_by_the_step_beside_it(bad):
             raise OSError(f'batch {batch} cannot be read')
         return batch
 
-    batches = Ahead(iter(range(3)), prepare)
+    batches = Prefetcher(iter(range(3)), prepare)
     batches.begin()
     if bad == 0:
         with pytest.raises(OSError, match='batch 0'):
@@ -118,7 +118,7 @@ def test_each_is_prepared_beside_the_one_before(count):
         begun[i].set()
         return i * 10
 
-    for i, (item, made) in enumerate(each_prepared(range(count), prepare)):
+    for i, (item, made) in enumerate(prefetched(range(count), prepare)):
         assert (item, made) == (i, i * 10)
         assert i == count - 1 or begun[i + 1].wait(10)
         assert not any(event.is_set() for event in begun[i + 2:])  # two are held at a time
@@ -133,7 +133,7 @@ def test_what_fails_beside_an_item_is_raised_after_it():
 
     seen = []
     with pytest.raises(OSError, match='item 1'):
-        for item, _ in each_prepared([0, 1, 2], prepare):
+        for item, _ in prefetched([0, 1, 2], prepare):
             seen.append(item)
     assert seen == [0]
 

@@ -50,7 +50,7 @@ def look_at(picture: OwnPicture) -> Look | None:
             picture.fault = 'picture file empty'
             return None
         with open_picture(raw, str(picture.path)) as image:
-            brightest = brightest_of(image)  # before the tag: looking for that may unpack a PNG
+            brightest = brightest_of(image)  # before the tag: looking for that may decode a PNG
             size, tag = stored_size(image)[::-1], orientation_of(image)
             # an MPO's other frames are previews and depths of phones
             several = image.format != 'MPO' and getattr(image, 'is_animated', False)

@@ -24,7 +24,7 @@ from ..models.writer import Generated
 from ..models.simpleseg import answer_form
 from ..registry import LOOPS, REWARDS, ROLLOUTS
 from ..rl import PolicyObjective, Rewards, group_advantages, max_variance_subset
-from .ahead import each_prepared
+from .prefetch import prefetched
 from .safe_stop import stop_if_asked
 from .sharding import deepspeed_engine, split_like, unwrap, whole, whole_weights
 
@@ -263,8 +263,8 @@ class RLTrainLoop(IterBasedTrainLoop):
 
     def _encoded(self, part: Sequence[_MicroBatch]) -> Iterator[tuple[_MicroBatch, dict]]:
         """Each micro-batch and what the network reads of it."""
-        return each_prepared(part, lambda micro: self.model.encode_answers(micro.images,
-                                                                           micro.conversations))
+        return prefetched(part, lambda micro: self.model.encode_answers(micro.images,
+                                                                        micro.conversations))
 
     @torch.no_grad()
     def _log_probs(self, batch: dict) -> tuple[Tensor, Tensor, Tensor]:

@@ -2,13 +2,13 @@
 from mmengine.runner import IterBasedTrainLoop
 
 from ..registry import LOOPS
-from .ahead import Ahead
+from .prefetch import Prefetcher
 from .sharding import unwrap
 
 
 @LOOPS.register_module()
 class SFTTrainLoop(IterBasedTrainLoop):
-    """``IterBasedTrainLoop`` that encodes ahead.
+    """``IterBasedTrainLoop`` that prefetches encoded batches.
 
     While the network works on a batch, a thread fetches the next from the loader, resizes its
     pictures and tokenizes its texts (``SimpleSeg.encode``); batches, their order and their
@@ -19,7 +19,7 @@ class SFTTrainLoop(IterBasedTrainLoop):
 
     def __init__(self, runner, dataloader, **kwargs) -> None:
         super().__init__(runner, dataloader, **kwargs)
-        self.dataloader_iterator = Ahead(self.dataloader_iterator, self._encoded)
+        self.dataloader_iterator = Prefetcher(self.dataloader_iterator, self._encoded)
 
     def _encoded(self, data_batch: dict) -> dict:
         encoded = unwrap(self.runner.model).encode(data_batch['inputs'],

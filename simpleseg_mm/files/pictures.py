@@ -1,6 +1,6 @@
 """Pictures from anywhere, read safely: the one door for files, addresses and uploads.
 
-A picture is refused before its pixels are unpacked where it is too large, and by an
+A picture is refused before its pixels are decoded where it is too large, and by an
 :class:`ImageError` that says what is wrong and what would do.
 """
 import io
@@ -62,7 +62,7 @@ def load_image(source: ImageLike, name: str = '', max_pixels: int = MAX_PIXELS,
         source: path, http(s) address, the bytes of a file, a PIL picture, or an array: (H, W, 3)
             **RGB**, (H, W, 4) RGBA or (H, W) grey; uint8, uint16 (up to ``white``) or bool.
         name: what messages call it; the path or address unless told.
-        max_pixels: of an encoded picture, known before its pixels are unpacked.
+        max_pixels: of an encoded picture, known before its pixels are decoded.
         upright: turn the picture as its EXIF orientation says, as viewers show it; False: as it
             is stored, as COCO's annotations mean it.
         white: the brightest value of a picture of more than 8 bits: 65535 of 16 bits in full, 4095
@@ -71,7 +71,7 @@ def load_image(source: ImageLike, name: str = '', max_pixels: int = MAX_PIXELS,
     Returns:
         (H, W, 3) uint8, RGB. Greyscale, CMYK, palettes and 16 bits are converted, transparency is
         laid on white; of several frames the first is taken. A PIL picture whose pixels are
-        unpacked already has 8 bits a colour, as PIL has them.
+        decoded already has 8 bits a colour, as PIL has them.
 
     Raises:
         ImageError: missing or unreachable, no picture, broken, or too large.
@@ -96,7 +96,7 @@ def load_tagged(source: ImageLike, name: str = '', max_pixels: int = MAX_PIXELS,
 @contextmanager
 def open_picture(source: str | os.PathLike | bytes, name: str = '',
                  max_pixels: int = MAX_PIXELS) -> Iterator[Image.Image]:
-    """A picture whose header is read and whose pixels are not yet unpacked.
+    """A picture whose header is read and whose pixels are not yet decoded.
 
     For what needs its size, format or orientation; :func:`load_image` gives pixels. Whatever a
     broken file raises inside the block becomes an ImageError.
@@ -131,7 +131,7 @@ def check_picture(source: str | os.PathLike | bytes, name: str = '') -> None:
 def orientation_of(image: Image.Image) -> int:
     """EXIF orientation 1 to 8 of an open picture: 1 where it has none, or a malformed one.
 
-    Asked before the pixels of a TIFF are unpacked: PIL turns them upright, and forgets the tag.
+    Asked before the pixels of a TIFF are decoded: PIL turns them upright, and forgets the tag.
     """
     try:
         tag = image.getexif().get(_ORIENTATION, 1)
@@ -142,7 +142,7 @@ def orientation_of(image: Image.Image) -> int:
 
 def brightest_of(image: Image.Image) -> int:
     """The brightest value of an open picture of more than 8 bits, its transparency left out; 0
-    for others. Asked before :func:`orientation_of`, which unpacks a PNG to 8 bits."""
+    for others. Asked before :func:`orientation_of`, which decodes a PNG to 8 bits."""
     deep = _deep_pixels(image)
     return 0 if deep is None else int(deep[..., :3].max() if deep.ndim == 3 else deep.max())
 
@@ -261,7 +261,7 @@ def _one_error(name: str, size: int) -> Iterator[None]:
         raise ImageError(f'{name} is no picture that can be read ({size:,} bytes); give one '
                          f'of {", ".join(PICTURE_FORMATS)}') from None
     except Image.DecompressionBombError:
-        raise ImageTooLarge(f'{name} unpacks to more than {MAX_PIXELS // 10**6} million pixels; '
+        raise ImageTooLarge(f'{name} decodes to more than {MAX_PIXELS // 10**6} million pixels; '
                             'make it smaller') from None
     except MemoryError:
         raise ImageTooLarge(f'{name} does not fit into memory; make it smaller') from None
@@ -280,17 +280,17 @@ def _check_scans(raw: bytes, size: tuple[int, int], name: str) -> None:
 def _to_rgb(image: Image.Image, name: str, upright: bool, white: int) -> tuple[np.ndarray, int]:
     """Pixels and EXIF orientation."""
     image.seek(0)
-    deep = _deep_pixels(image)  # before the tag: looking for that may unpack a PNG
+    deep = _deep_pixels(image)  # before the tag: looking for that may decode a PNG
     tag = orientation_of(image)
     turn = tag if upright else 1
-    if image.format == 'TIFF':  # which PIL unpacks upright
+    if image.format == 'TIFF':  # which PIL decodes upright
         turn = 1 if upright else {6: 8, 8: 6}.get(tag, tag)
     pixels = _colours(image, name) if deep is None else deep
     return _from_array(turn_upright(pixels, turn) if turn != 1 else pixels, name, white), tag
 
 
 def _colours(image: Image.Image, name: str) -> np.ndarray:
-    """Pixels of 8 bits, transparency laid on white, as PIL unpacks them: (H, W, 3) uint8."""
+    """Pixels of 8 bits, transparency laid on white, as PIL decodes them: (H, W, 3) uint8."""
     if image.mode == 'F':
         raise ImageError(f'{name} holds fractions, whose black and white are not known; save it '
                          'with 8 or 16 bits')
@@ -331,11 +331,11 @@ def _deep_pixels(image: Image.Image) -> np.ndarray | None:
         with Image.open(io.BytesIO(raw), formats=['PNG']) as planes:
             deep = np.asarray(planes).astype(np.uint16)
         return (deep[..., ::2] << 8 | deep[..., 1::2])[..., [0, 0, 0, 1]]
-    upper = _unpacked(raw, tiles, swapped=False)
-    return _with_key(upper << 8 | _unpacked(raw, tiles, swapped=True), image)
+    upper = _upper_bytes(raw, tiles, swapped=False)
+    return _with_key(upper << 8 | _upper_bytes(raw, tiles, swapped=True), image)
 
 
-def _unpacked(raw: bytes, tiles: list, swapped: bool) -> np.ndarray:
+def _upper_bytes(raw: bytes, tiles: list, swapped: bool) -> np.ndarray:
     """The upper bytes of colours of 16 bits, (H, W, 3 or 4) uint16; the lower ones where the order
     of bytes is swapped."""
     other = dict(B='L', L='B', N='B' if sys.byteorder == 'little' else 'L')

@@ -28,7 +28,7 @@ from .label_studio import LabelStudio
 from .pictures import Picture, Pictures, as_jpeg, from_base64, file_name, seconds_of
 
 STATIC = Path(__file__).parent / 'static'
-_DECODERS = 2  # pictures that are unpacked at a time, of the quick and of the slow ones each
+_DECODERS = 2  # pictures that are decoded at a time, of the quick and of the slow ones each
 _QUICK = 1.0  # seconds that a quick one takes at most
 
 
@@ -89,7 +89,7 @@ class Api:
         raw = await request.body()
         if not raw:
             raise ValueError('the picture is empty: send its bytes as the body')
-        picture = await self.unpacked(self.pictures.add, raw, request.query_params.get('name', ''))
+        picture = await self.decoded(self.pictures.add, raw, request.query_params.get('name', ''))
         height, width = picture.pixels.shape[:2]
         return JSONResponse(dict(picture=picture.id, name=picture.name, width=width,
                                  height=height), 201)
@@ -128,8 +128,8 @@ class Api:
         """Run what takes a second at most in a thread."""
         return await anyio.to_thread.run_sync(partial(function, *args), limiter=self._quick)
 
-    async def unpacked(self, function, raw: bytes, *args):
-        """Run ``function(raw, ...)``, which unpacks a picture, in a thread: those that take long
+    async def decoded(self, function, raw: bytes, *args):
+        """Run ``function(raw, ...)``, which decodes a picture, in a thread: those that take long
         wait for each other, and not the others for them."""
         slow = await self.quickly(seconds_of, raw) > _QUICK
         return await anyio.to_thread.run_sync(partial(function, raw, *args),
@@ -137,8 +137,8 @@ class Api:
 
     async def picture_of(self, raw: bytes, name: str) -> Picture:
         """A picture that is not kept. Raises ImageError."""
-        return Picture('', file_name(name), await self.unpacked(self.pictures.open, raw,
-                                                                'the picture'))
+        return Picture('', file_name(name), await self.decoded(self.pictures.open, raw,
+                                                               'the picture'))
 
     # --- parts ---------------------------------------------------------------------------------
     async def _picture(self, body: dict) -> Picture:

@@ -134,7 +134,7 @@ def from_base64(text: str) -> bytes:
 
 
 def seconds_of(raw: bytes) -> float:
-    """About how long a picture takes to unpack, by its format and size, on a slow core. What is no
+    """About how long a picture takes to decode, by its format and size, on a slow core. What is no
     picture takes no time."""
     try:
         with open_picture(raw) as image:

@@ -7,7 +7,6 @@ tokenizer. The layouts are those of transformers 5.23 and of the public implemen
 Kimi-VL (vLLM, mlx-vlm); no released weights were at hand.
 """
 import base64
-import json
 import re
 import shutil
 from collections.abc import Callable, Iterator, Sequence
@@ -23,7 +22,7 @@ from transformers import (AutoConfig, AutoModelForImageTextToText, PreTrainedCon
 from transformers.convert_slow_tokenizer import TikTokenConverter
 from transformers.models.deepseek_v3 import DeepseekV3Config
 
-from ...files import chat_template_of, check_whole, from_folder, load_json
+from ...files import chat_template_of, check_whole, from_folder, load_json, replace_json
 from ..loading import check_names
 from .kimi import KimiVL
 from .kimi_pictures import Kimi_K25ImageProcessorPil
@@ -180,8 +179,8 @@ def _write(weights: Iterator[tuple[str, Tensor]], out: Path, shard_bytes: int) -
         file = f'model-{i:05d}-of-{len(shards):05d}.safetensors'
         (out / f'{i}.safetensors').rename(out / file)
         where.update(dict.fromkeys(names, file))
-    (out / INDEX).write_text(json.dumps(
-        dict(metadata=dict(total_size=total), weight_map=dict(sorted(where.items()))), indent=2))
+    replace_json(out / INDEX, dict(metadata=dict(total_size=total),
+                                   weight_map=dict(sorted(where.items()))), indent=2)
 
 
 def convert_weights(source: Path, out: Path, config: PreTrainedConfig, to_ours: bool,

@@ -1,4 +1,4 @@
-"""What the next step needs, prepared in a thread beside the present one."""
+"""Prefetching: what the next step needs, prepared in a thread beside the present one."""
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TypeVar
@@ -6,7 +6,7 @@ from typing import TypeVar
 Item, Made = TypeVar('Item'), TypeVar('Made')
 
 
-class Ahead:
+class Prefetcher:
     """An iterator of prepared items; the next can be prepared before it is asked for.
 
     Between :meth:`begin` and :meth:`wait` the thread alone may use the loader and what
@@ -35,7 +35,7 @@ class Ahead:
         self._batches.skip_iter(count)
 
 
-def each_prepared(items: Sequence[Item], prepare: Callable[[Item], Made]
+def prefetched(items: Sequence[Item], prepare: Callable[[Item], Made]
                   ) -> Iterator[tuple[Item, Made]]:
     """Each item and what ``prepare`` made of it, which is done while the one before is worked
     on; so two are held at a time."""
