@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from mmcv.transforms import BaseTransform
 from mmengine.config import Config
 from PIL import Image
 
@@ -16,10 +17,11 @@ from simpleseg_mm import cli
 from simpleseg_mm.apis import ImageError, SimpleSegInferencer, loading
 from simpleseg_mm.apis.inferencer import prompts_by_picture
 from simpleseg_mm.datasets.refshapes import generate
+from simpleseg_mm.datasets.transforms import LoadImage
 from simpleseg_mm.files import replace_json
 from simpleseg_mm.models.writer import Generated
 from simpleseg_mm.polygon import PolygonCodec
-from simpleseg_mm.registry import DATASETS, INFERENCERS
+from simpleseg_mm.registry import DATASETS, INFERENCERS, TRANSFORMS
 from simpleseg_mm.structures import Prompt
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -237,6 +239,29 @@ def test_checkpoints(checkpoint, arguments):
     loaded = SimpleSegInferencer(*given, device='cpu', show_progress=False)
     assert all(torch.equal(value, state[name]) for name, value in weights_of(loaded).items())
     assert loaded.segment(SCENE, 'a')[0].codec == 'int100/default'
+
+
+@TRANSFORMS.register_module()
+class ReadMyPicture(LoadImage):
+    """A user's own."""
+
+
+@TRANSFORMS.register_module()
+class LoadedTwice(BaseTransform):
+    """No loader, whatever its name begins with."""
+
+    def transform(self, results: dict) -> dict:
+        return dict(results, img=np.repeat(results['img'], 2, axis=0))
+
+
+def test_loaders_are_told_by_their_class():
+    steps = [dict(type=kind) for kind in (
+        'ReadMyPicture', 'LoadTargetMask', LoadImage, 'LoadAnnotations', 'LoadImageFromFile')]
+    cfg = Config(dict(test_dataloader=dict(dataset=dict(
+        pipeline=[*steps, dict(type='LoadedTwice')],
+        query=dict(type='FormatQuery', codec=dict(grammar='int100'))))))
+    _, twice, _, _ = SimpleSegInferencer._init_pipeline(None, cfg).transforms
+    assert isinstance(twice, LoadedTwice)
 
 
 def test_a_checkpoint_that_does_not_fit(checkpoint, tmp_path):

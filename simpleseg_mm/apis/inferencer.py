@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from mmcv.transforms import Compose
+from mmcv.transforms import Compose, LoadAnnotations, LoadImageFromFile
 from mmdet.structures import DetDataSample
 from mmengine.config import Config
 from mmengine.device import get_device
@@ -17,9 +17,10 @@ from mmengine.utils import mkdir_or_exist
 from rich.progress import track
 
 from ..datasets.collate import collate_queries
+from ..datasets.transforms import LoadImage, LoadTargetMask
 from ..files import ImageError, is_url, list_images, load_image, replace_json
 from ..polygon import PolygonCodec
-from ..registry import INFERENCERS, MODELS, TRANSFORMS
+from ..registry import INFERENCERS, MODELS, TRANSFORMS, builds
 from ..samples import answer_of
 from ..structures import FileNames, Prompt, Segmentation
 from ..visualization import write_image
@@ -27,6 +28,8 @@ from .loading import load_weights, query_of, resolve
 from .taught import Taught
 
 PromptLike = Prompt | str | dict
+#: transforms that read what is given here: the picture, and the truth, which is not
+_LOADERS = (LoadImage, LoadTargetMask, LoadImageFromFile, LoadAnnotations)
 
 
 class _Query(NamedTuple):
@@ -295,7 +298,7 @@ class SimpleSegInferencer(BaseInferencer):
         of those that its ``Load...`` read."""
         query = TRANSFORMS.build(copy.deepcopy(dict(query_of(cfg))))
         steps = [copy.deepcopy(dict(step)) for step in cfg.test_dataloader.dataset.get(
-            'pipeline', ()) if not step['type'].rpartition('.')[2].startswith('Load')]
+            'pipeline', ()) if not builds(TRANSFORMS, step, *_LOADERS)]
 
         def give(item: _Query) -> dict:
             size = item.picture.shape[:2]
