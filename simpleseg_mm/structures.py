@@ -130,6 +130,34 @@ class FileNames:
         return name
 
 
+@dataclass(frozen=True)
+class Generated:
+    """What a model wrote, before it is read.
+
+    Attributes:
+        text: the answer without its end token.
+        num_tokens: tokens written, the end token included.
+        finished: whether the network ended the answer; False: it was cut at ``max_new_tokens`` or,
+            where constrained, completed before.
+        token_ids: the tokens themselves.
+        token_logps: log-probability of each token by the network, in nats: over the whole
+            vocabulary, at temperature 1, whatever was banned or constrained. Empty where they are
+            not known, as where transformers' own ``generate`` wrote the answer. Two answers are
+            equal whatever these are: rounding differs with the batch.
+    """
+    text: str
+    num_tokens: int
+    finished: bool
+    token_ids: tuple[int, ...] = ()
+    token_logps: tuple[float, ...] = field(default=(), compare=False, repr=False)
+
+    @property
+    def confidence(self) -> float | None:
+        """Mean probability of the tokens; None where their log-probabilities are not known."""
+        logps = self.token_logps
+        return sum(map(math.exp, logps)) / len(logps) if logps else None
+
+
 @dataclass(frozen=True, eq=False)
 class AnsweredQuery:
     """What a metric or a reward sees: what was asked, what is true, and what was answered.

@@ -23,7 +23,7 @@ from torch.utils.data import Dataset
 
 from simpleseg_mm.engine import launch
 from simpleseg_mm.engine.rollout import InProcessRollout
-from simpleseg_mm.models.writer import Generated
+from simpleseg_mm.structures import Generated
 from simpleseg_mm.registry import DATASETS, HOOKS, METRICS, MODELS, REWARDS, ROLLOUTS
 
 ROOT = Path(__file__).resolve().parent.parent

@@ -19,7 +19,7 @@ from simpleseg_mm.apis.inferencer import prompts_by_picture
 from simpleseg_mm.datasets.refshapes import generate
 from simpleseg_mm.datasets.transforms import LoadImage
 from simpleseg_mm.files import replace_json
-from simpleseg_mm.models.writer import Generated
+from simpleseg_mm.structures import Generated
 from simpleseg_mm.polygon import PolygonCodec
 from simpleseg_mm.registry import DATASETS, INFERENCERS, TRANSFORMS
 from simpleseg_mm.structures import Prompt

@@ -11,7 +11,7 @@ from mmengine.model import BaseModel
 
 from simpleseg_mm.engine.hooks import TrainableCheckpointHook
 from simpleseg_mm.models import SimpleSeg
-from simpleseg_mm.models.writer import Generated
+from simpleseg_mm.structures import Generated
 from simpleseg_mm.registry import MODELS
 
 CONFIGS = Path(__file__).resolve().parent.parent / 'configs' / '_base_' / 'models'

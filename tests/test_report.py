@@ -15,7 +15,7 @@ from test_metrics_offline import config_file, run  # noqa: F401 (fixtures)
 from simpleseg_mm import cli
 from simpleseg_mm.evaluation.failures import FAILURES, FailureKinds, kind_of
 from simpleseg_mm.models import SimpleSeg
-from simpleseg_mm.models.writer import Generated
+from simpleseg_mm.structures import Generated
 from simpleseg_mm.polygon import PolygonCodec
 from simpleseg_mm.registry import DATASETS
 from simpleseg_mm.visualization import draw

@@ -20,10 +20,10 @@ from mmengine.runner import IterBasedTrainLoop
 from torch import Tensor
 
 from ..files import replacing
-from ..models.writer import Generated
 from ..models.simpleseg import answer_form
 from ..registry import LOOPS, REWARDS, ROLLOUTS
 from ..rl import PolicyObjective, Rewards, group_advantages, max_variance_subset
+from ..structures import Generated
 from .prefetch import prefetched
 from .safe_stop import stop_if_asked
 from .sharding import deepspeed_engine, split_like, unwrap, whole, whole_weights

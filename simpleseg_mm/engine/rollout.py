@@ -5,9 +5,9 @@ from collections.abc import Sequence
 from torch import Tensor
 
 from .. import stopping
-from ..models.writer import Generated
 from ..models.sampling import Sampling
 from ..registry import ROLLOUTS
+from ..structures import Generated
 
 
 class RolloutEngine(ABC):

@@ -28,7 +28,7 @@ PASS_COST = 128
 
 
 @dataclass
-class Answer:
+class OpenAnswer:
     """An answer being written.
 
     Attributes:
@@ -67,7 +67,7 @@ class Answer:
 @torch.no_grad()
 def write_answers(writer, batch: dict, choose: Callable, limit: int, group_size: int = 1,
                   guides: Sequence = (), draft: bool = True, constrain: bool = False,
-                  on_tokens: OnTokens | None = None) -> list[Answer]:
+                  on_tokens: OnTokens | None = None) -> list[OpenAnswer]:
     """B * G answers, answer g of prompt b at ``b * G + g``.
 
     The prompts are read once and their cache is repeated; answers that have ended leave the batch.
@@ -84,7 +84,7 @@ def write_answers(writer, batch: dict, choose: Callable, limit: int, group_size:
         on_tokens: told of the tokens of each pass as they are chosen; True ends the answer there.
     """
     guides = guides or [None] * len(batch['input_ids'])
-    answers = [Answer(b * group_size + g, guide) for b, guide in enumerate(guides)
+    answers = [OpenAnswer(b * group_size + g, guide) for b, guide in enumerate(guides)
                for g in range(group_size)]
     hidden_BD, kv_cache, position_B = writer.prefill(batch)
     prompts = torch.arange(len(guides), device=hidden_BD.device).repeat_interleave(group_size)
@@ -117,8 +117,8 @@ def write_answers(writer, batch: dict, choose: Callable, limit: int, group_size:
         hidden_ND = _read(writer, cache, placed, first)
 
 
-def _choose(writer, hidden_ND: Tensor, live: list[Answer], choose: Callable, banned: Tensor, stops,
-            limit: int, constrain: bool, on_tokens: OnTokens | None) -> dict:
+def _choose(writer, hidden_ND: Tensor, live: list[OpenAnswer], choose: Callable, banned: Tensor,
+            stops, limit: int, constrain: bool, on_tokens: OnTokens | None) -> dict:
     """Choose after each token of the runs and take what stands: how many, by row."""
     logits = writer.network.logits(hidden_ND)
     total = logits.logsumexp(-1)
@@ -190,7 +190,7 @@ def _hurry(logits_NV: Tensor, tokens_N: Tensor, places: Sequence[tuple[Any, Any]
     return late
 
 
-def _draft(answer: Answer, count: int, limit: int, many: bool) -> None:
+def _draft(answer: OpenAnswer, count: int, limit: int, many: bool) -> None:
     """The next run: the last token, and what is likely to follow it."""
     last = answer.tokens[-1]
     answer.run, guide = [last], answer.guide
@@ -215,7 +215,7 @@ def _width(lengths: list[int], rows: int) -> int:
     return max(range(1, max(lengths) + 1), key=worth)
 
 
-def _read(writer, cache, placed: list[Answer], first: list[int]) -> Tensor:
+def _read(writer, cache, placed: list[OpenAnswer], first: list[int]) -> Tensor:
     """Hidden states (N, D) after each token of the runs of the answers that have not ended."""
     runs = [[0] if answer.ended else answer.run for answer in placed]
     width = max(map(len, runs))

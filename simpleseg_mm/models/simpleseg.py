@@ -2,24 +2,20 @@
 import time
 from collections.abc import Sequence
 
-import numpy as np
 import torch
 from mmengine.dist import all_reduce
 from mmengine.logging import print_log
 from mmengine.model import BaseDataPreprocessor, BaseModel
-from mmengine.structures import InstanceData
 from torch import Tensor
 
-from ..polygon import AnswerAutomaton, PolygonCodec, mask_to_box, parse_answer
+from ..polygon import AnswerAutomaton, Task
 from ..registry import MODELS
+from ..samples import attach_answer, read_answer
+from ..structures import Generated
 from .encoder import IGNORE
 from .losses import chunked_token_logp, chunked_token_nll
 from .mllm import build_mllm
 from .sampling import Sampling
-from .writer import Generated
-
-# What a task asks for -> the kind of its answer
-_KINDS = dict(mask='rings', box='box', point='point', extreme='point')
 
 
 class AsLoaded(BaseDataPreprocessor):
@@ -195,16 +191,12 @@ class SimpleSeg(BaseModel):
     # --- inference ----------------------------------------------------------------------------
     @torch.no_grad()
     def predict(self, inputs: list[Tensor], data_samples: Sequence, **options) -> list:
-        """Generates an answer for each sample and decodes it into ``pred_instances``, unless the
-        sample names no codec, as a question about a picture.
+        """Generates an answer for each sample and puts it there, see
+        :func:`simpleseg_mm.samples.attach_answer`: ``pred_answer``, ``pred_text`` and so on, and
+        ``pred_instances``, unless the sample names no codec, as a question about a picture.
 
-        The samples gain ``pred_text``, ``pred_num_tokens``, ``pred_finished``,
-        ``pred_confidence`` (mean probability of the tokens, or None), ``pred_seconds`` (wall time
-        of the batch over its size) and ``pred_has_mask``; ``pred_instances`` holds
-        one instance: ``masks`` (1, h, w) bool at ``ori_shape``, ``bboxes`` (1, 4) xyxy pixels,
-        ``scores`` (1,), ``labels`` (1,). What cannot be read gives an all-zero mask. The box is
-        the mask's, or, where there is no mask, the box that the answer states. ``options`` are
-        those of :meth:`answer`.
+        ``pred_seconds`` is the wall time of the batch over its size. ``options`` are those of
+        :meth:`answer`.
         """
         start = time.perf_counter()
         answers = self.answer(inputs, [sample.prompt for sample in data_samples],
@@ -251,28 +243,10 @@ class SimpleSeg(BaseModel):
 
     @staticmethod
     def postprocess(sample, answer: Generated, seconds: float) -> None:
-        """Writes one answer into the sample, in place, and decodes it into
-        ``sample.pred_instances``. Where the sample names no codec the text is the answer."""
-        sample.set_metainfo(dict(
-            pred_text=answer.text, pred_num_tokens=answer.num_tokens,
-            pred_finished=answer.finished, pred_seconds=seconds,
-            pred_confidence=answer.confidence if answer.token_logps else None))
-        if 'codec' not in sample:
-            return
-        size = tuple(sample.ori_shape[:2])
-        codec = PolygonCodec.from_spec(sample.codec)
-        mask = codec.decode(answer.text, size).mask
-        box = mask_to_box(mask)
-        if box is None:
-            stated = parse_answer(answer.text, codec.grammar, 'box').box
-            box = None if stated is None else stated * np.array([size[1], size[0]] * 2)
-        found = box is not None
-        sample.pred_instances = InstanceData(
-            masks=torch.from_numpy(mask)[None],
-            bboxes=torch.as_tensor(box if found else np.zeros(4), dtype=torch.float32)[None],
-            scores=torch.full((1, ), float(found)),
-            labels=torch.zeros(1, dtype=torch.long))
-        sample.set_metainfo(dict(pred_has_mask=bool(mask.any())))
+        """Puts one answer into the sample, in place, read by its codec and for its task."""
+        attach_answer(sample, read_answer(
+            sample, answer.text, num_tokens=answer.num_tokens, finished=answer.finished,
+            seconds=seconds, confidence=answer.confidence))
 
     # --- for people ---------------------------------------------------------------------------
     def describe_batch(self, inputs: list[Tensor], data_samples: Sequence) -> list[str]:
@@ -306,10 +280,10 @@ def _of_answers(batch: dict[str, Tensor]) -> Tensor:
 def answer_form(sample) -> AnswerAutomaton | None:
     """The grammar of a sample's answer, by the codec and the task that it names; ``None`` where
     the answer is free text or not known to be of one kind."""
-    kind = _KINDS.get(sample.get('task', '').split('2')[-1])
-    if kind is None or 'codec' not in sample:
+    task = Task.find(sample.get('task'))
+    if task is None or task.kind is None or 'codec' not in sample:
         return None
-    return AnswerAutomaton.of(sample.codec.split('/')[0], kind)
+    return AnswerAutomaton.of(sample.codec.split('/')[0], task.kind)
 
 
 def _same_run(ids: list[int], labels: list[int], first: int, other: int, image: int) -> bool:

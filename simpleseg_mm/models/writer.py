@@ -1,8 +1,7 @@
 """How a network writes answers: by our own loop, or by transformers'."""
-import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from functools import cached_property
 from typing import Any
 
@@ -10,40 +9,13 @@ import torch
 from torch import Tensor
 
 from ..polygon import AnswerAutomaton
-from .decoding import Answer, OnTokens, write_answers
+from ..structures import Generated
+from .decoding import OnTokens, OpenAnswer, write_answers
 from .encoder import Encoder
 from .generation import greedy_rules
 from .guide import Guide, Spelling
 from .network import Network
 from .sampling import Drawn, Likeliest, Sampling
-
-
-@dataclass(frozen=True)
-class Generated:
-    """One generated answer.
-
-    Attributes:
-        text: the answer without its end token.
-        num_tokens: tokens written, the end token included.
-        finished: whether the network ended the answer; False: it was cut at ``max_new_tokens`` or,
-            where constrained, completed before.
-        token_ids: the tokens themselves.
-        token_logps: log-probability of each token by the network, in nats: over the whole
-            vocabulary, at temperature 1, whatever was banned or constrained. Empty where
-            transformers' own ``generate`` wrote the answer. Two answers are equal whatever these
-            are: rounding differs with the batch.
-    """
-    text: str
-    num_tokens: int
-    finished: bool
-    token_ids: tuple[int, ...] = ()
-    token_logps: tuple[float, ...] = field(default=(), compare=False, repr=False)
-
-    @property
-    def confidence(self) -> float:
-        """Mean probability of the tokens; NaN where their log-probabilities are not known."""
-        logps = self.token_logps
-        return sum(map(math.exp, logps)) / len(logps) if logps else math.nan
 
 
 class Writer:
@@ -214,7 +186,7 @@ class Writer:
         written = tuple(ids if end is None else ids[:end + 1])
         return Generated(self.encoder.text_of(ids[:end]), len(written), end is not None, written)
 
-    def _finish(self, answer: Answer) -> Generated:
+    def _finish(self, answer: OpenAnswer) -> Generated:
         read = self.read(answer.tokens)
         return replace(read, token_logps=tuple(answer.logps),
                        finished=read.finished and not answer.hurried)

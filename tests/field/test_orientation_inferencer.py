@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from simpleseg_mm.apis import SimpleSegInferencer
-from simpleseg_mm.models.writer import Generated
+from simpleseg_mm.structures import Generated
 
 #: stored (h, w) 60 x 80, black, the object white
 OBJECT = np.zeros((60, 80), bool)
