@@ -9,7 +9,8 @@ import pytest
 from PIL import Image
 from test_datasets_refcoco import build, make_set
 
-from simpleseg_mm.datasets import CocoQueryDataset, ReasonSegDataset, native, refcoco
+from simpleseg_mm.datasets import (CocoQueryDataset, ReasonSegDataset, leakage, native,
+                                   pictures)
 from simpleseg_mm.evaluation import RESMetric
 from simpleseg_mm.polygon import parse_answer, segmentation_to_mask
 
@@ -438,9 +439,9 @@ def test_published_leakage_through_the_option(real_data, tmp_path, monkeypatch):
         (tmp_path / name / 'instances.json').write_text(
             json.dumps(dict(images=images, annotations=[])))
         sources.append(dict(name=name, split_by=split_by, split='train'))
-    monkeypatch.setattr(refcoco, 'file_fault', lambda path: None)
+    monkeypatch.setattr(pictures, 'file_fault', lambda path: None)
     messages = []
-    monkeypatch.setattr(refcoco, 'print_log', lambda text, **kwargs: messages.append(text))
+    monkeypatch.setattr(leakage, 'print_log', lambda text, **kwargs: messages.append(text))
     dataset = build(tmp_path, sources,
                     exclude_eval_images=str(real_data / 'refexp' / 'minigpt4_eval'))
     assert len({dataset.get_data_info(i)['image_id'] for i in range(len(dataset))}) == 24407

@@ -3,17 +3,12 @@ from dataclasses import dataclass
 
 from mmengine.config import Config
 
+from ..datasets.base import registered_dataset
 from ..datasets.templates import QUESTIONS
 from ..engine import launch
 from ..models.sampling import Sampling
 from ..polygon import PolygonCodec, Task, count_tokens
 
-#: a typical picture of a dataset (width, height), and how that is known
-PICTURES = {
-    'RefCOCODataset': ((640, 480), "COCO's most frequent size"),
-    'CocoQueryDataset': ((640, 480), "COCO's most frequent size"),
-    'RefShapesDataset': ((224, 224), "the generator's default"),
-}
 #: mean tokens a mask of (preset, epsilon) on 1,145 objects of COCO, measured (docs/polygon.md)
 EPSILON_TOKENS = {('paper', 0.001): 792, ('paper', 0.002): 502, ('paper', 0.005): 266,
                   ('paper', 0.01): 168, ('default', 0.002): 307, ('default', 0.005): 162}
@@ -51,7 +46,8 @@ def plan_batch(cfg: Config, picture: tuple[int, int] | None = None,
     query = dataset.query
     sources = []
     if picture is None:
-        picture, source = PICTURES.get(dataset.type, ((640, 480), 'assumed: dataset unknown'))
+        known = getattr(registered_dataset(dataset.type), 'typical_picture', None)
+        picture, source = known or ((640, 480), 'assumed: dataset unknown')
     else:
         source = 'given'
     sources.append(('picture', f'{picture[0]} x {picture[1]} pixels', source))

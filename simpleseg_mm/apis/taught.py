@@ -4,11 +4,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ..datasets import RefShapesDataset
+from ..datasets.base import registered_dataset
 from ..datasets.refshapes import NAME as REFSHAPES
 from ..datasets.refshapes import is_scene
 from ..polygon import Task
-from ..registry import DATASETS
 from ..structures import Prompt
 
 #: what would do where a model knows RefShapes alone
@@ -92,9 +91,7 @@ def _look(dataset, sets: dict, prompts: dict) -> None:
     sources = dataset.get('sources')
     names = [source.get('name') for source in sources if isinstance(source, Mapping)] \
         if isinstance(sources, (list, tuple)) else []
-    known = DATASETS.module_dict.get(kind)  # not `get`, which imports what a dotted name leads to
-    own = REFSHAPES if known and issubclass(known, RefShapesDataset) else \
-        dataset.get('name') or kind
+    own = getattr(registered_dataset(kind), 'set_name', None) or dataset.get('name') or kind
     sets.update((str(name), None) for name in names or [own])
     query = dataset.get('query')
     tasks = query.get('tasks') if isinstance(query, Mapping) else None

@@ -1,5 +1,6 @@
 """Datasets, samplers, transforms and templates."""
 from .annotated import AnnotatedShardsDataset, LoadShardImage
+from .base import BadSample, QueryDataset, RawRecord
 from .coco import CocoQueryDataset
 from .collate import collate_queries
 from .joined import JoinedDataset
@@ -10,8 +11,8 @@ from .sampler import InfiniteVisitSampler
 from .transforms import FormatQuery, LoadImage, LoadTargetMask, PackQuery
 
 __all__ = [
-    'AnnotatedShardsDataset', 'CocoQueryDataset', 'FormatQuery', 'FormatQuestion',
+    'AnnotatedShardsDataset', 'BadSample', 'CocoQueryDataset', 'FormatQuery', 'FormatQuestion',
     'InfiniteVisitSampler', 'JoinedDataset', 'LoadImage', 'LoadShardImage', 'LoadTargetMask',
-    'PackQuery', 'QuestionAnsweringDataset', 'ReasonSegDataset', 'RefCOCODataset',
-    'RefShapesDataset', 'collate_queries',
+    'PackQuery', 'QueryDataset', 'QuestionAnsweringDataset', 'RawRecord', 'ReasonSegDataset',
+    'RefCOCODataset', 'RefShapesDataset', 'collate_queries',
 ]

@@ -1,14 +1,14 @@
 """Shards of the annotation pipeline as a training set, read by random access."""
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
 
 from simpleseg_mm.registry import DATASETS, TRANSFORMS
 
-from .refcoco import RefCOCODataset
+from .base import QueryDataset, RawRecord
 from .transforms import LoadImage
 
 _MAX_OPEN = 64  # shards that a worker keeps open
@@ -19,7 +19,7 @@ class LoadShardImage(LoadImage):
     """:class:`LoadImage` for an image inside a tar: ``img_path`` is the tar, ``img_place`` where.
     """
 
-    def _read(self, results: dict) -> bytes:
+    def picture_bytes(self, results: dict) -> bytes:
         return results['shards'].read(results['img_path'], *results['img_place'])
 
 
@@ -51,8 +51,8 @@ class ShardFiles:
 
 
 @DATASETS.register_module()
-class AnnotatedShardsDataset(RefCOCODataset):
-    """What ``tools/annotate.py`` wrote: one (object, text) a sample, RefCOCODataset's contract.
+class AnnotatedShardsDataset(QueryDataset):
+    """What ``tools/annotate.py`` wrote: one (object, text) a sample.
 
     Only the shards' indices are held in memory, 56 bytes a sample and MMEngine's overhead; image
     and annotation are read from the tar when a sample is asked for. Shards are taken in the order
@@ -62,26 +62,30 @@ class AnnotatedShardsDataset(RefCOCODataset):
         data_root: the work directory of the run, or several.
         categories: whether an object may be asked for by its category too, where the image holds
             no other of it.
-        query, seed, test_mode, indices and others: see :class:`RefCOCODataset`.
+        **kwargs: see :class:`QueryDataset`. What is in the shards has been checked: nothing is
+            left out when loading.
 
     Raises:
         FileNotFoundError: there are no shards.
+        ValueError: ``bad_samples`` or ``skip_images`` would leave samples out.
     """
 
     def __init__(self, data_root: str | Sequence[str], categories: bool = True,
                  pipeline: Sequence[dict] = (dict(type='LoadShardImage'),
                                              dict(type='LoadTargetMask')), **kwargs) -> None:
+        if kwargs.get('bad_samples', 'error') != 'error' or kwargs.get('skip_images'):
+            raise ValueError("annotated shards take neither bad_samples='skip' nor skip_images: "
+                             'they are read sample by sample while training. Leave both out; '
+                             'filter in the annotation config instead')
         self.roots = [data_root] if isinstance(data_root, str | Path) else list(data_root)
         self.categories = categories
         self._shards: list[str] = []
         self._files = ShardFiles()
-        super().__init__(str(self.roots[0]), [dict(name='annotated', split='train')],
-                         pipeline=pipeline, **kwargs)
+        super().__init__(str(self.roots[0]), pipeline=pipeline, **kwargs)
 
-    def load_data_list(self) -> list[dict]:
-        """One small record a sample: ``dict(img_id, row=(shard, index columns))``."""
+    def read_records(self) -> Iterator[RawRecord]:
+        """The rows of the shards' indices, shard by shard."""
         self._shards = []
-        data_list: list[dict] = []
         for root in self.roots:
             paths = sorted(Path(root, 'shards').glob('*.npy'))
             if not paths:
@@ -91,18 +95,23 @@ class AnnotatedShardsDataset(RefCOCODataset):
                 rows = _index(path)
                 if not self.categories:
                     rows = rows[rows[:, 5] >= 0]
-                data_list += [dict(row=(len(self._shards), *row)) for row in rows.tolist()]
+                yield RawRecord(str(path), (len(self._shards), rows), len(rows))
                 self._shards.append(str(path.with_suffix('.tar')))
-        self.read = len(data_list)
-        if not data_list:
+        if not self.read:
             raise ValueError(f'the shards of {self.roots} hold no object with a text')
-        for number, info in enumerate(data_list):
-            info['img_id'] = number
-        return data_list
 
-    def get_data_info(self, idx: int) -> dict:
-        """The record of a sample, in RefCOCODataset's form, read from its shard."""
-        info = super().get_data_info(idx)
+    def parse_data_info(self, raw: RawRecord) -> list[dict]:
+        """One small record a sample: ``dict(row=(shard, index columns))``."""
+        shard, rows = raw.content
+        return [dict(row=(shard, *row)) for row in rows.tolist()]
+
+    def image_key(self, stored: dict) -> tuple:
+        """From the index alone."""
+        return stored['row'][:2]
+
+    def read_data_info(self, stored: dict) -> dict:
+        """The record of a sample, read from its shard."""
+        info = stored
         shard, image_offset, image_size, offset, size, number, text = info.pop('row')
         path = self._shards[shard]
         try:
@@ -124,17 +133,6 @@ class AnnotatedShardsDataset(RefCOCODataset):
             source='annotated', instances=[dict(bbox=[x, y, x + w, y + h], bbox_label=0,
                                                 ignore_flag=0, mask=found['segmentation'])])
         return info
-
-    def _group_by_image(self) -> None:
-        """As RefCOCODataset, from the index alone: samples of one image are neighbours."""
-        if not self._needs_siblings:
-            return
-        rows = [super(RefCOCODataset, self).get_data_info(k)['row'][:2] for k in range(len(self))]
-        keys = {row: number for number, row in enumerate(dict.fromkeys(rows))}
-        groups = np.array([keys[row] for row in rows])
-        self._members = np.argsort(groups, kind='stable')
-        ends = np.cumsum(np.bincount(groups))
-        self._groups = np.stack([np.r_[0, ends[:-1]][groups], ends[groups]], axis=1)
 
 
 def _index(path: Path) -> np.ndarray:

@@ -11,13 +11,15 @@ from simpleseg_mm.polygon import Task
 from simpleseg_mm.registry import DATASETS
 
 from . import native
-from .refcoco import RefCOCODataset
+from .annotation_files import AnnotationFiles, check_image
+from .base import BadSample, QueryDataset, RawRecord
+from .leakage import EvalImages
 
 TARGETS = ('object', 'category', 'phrase')
 
 
 @DATASETS.register_module()
-class CocoQueryDataset(RefCOCODataset):
+class CocoQueryDataset(QueryDataset):
     """Queries about the objects of any set in COCO's instance format.
 
     ``targets`` says what one sample is about:
@@ -47,16 +49,19 @@ class CocoQueryDataset(RefCOCODataset):
             ``seed`` and the image's id.
         name: Of the set. 'coco' says that image ids are COCO's, for ``exclude_eval_images``.
         split: Of the whole file. 'train' is what ``exclude_eval_images`` thins out.
-        query: See :class:`RefCOCODataset`.
-        **kwargs: Other arguments of :class:`RefCOCODataset`.
+        exclude_eval_images: See :class:`RefCOCODataset`.
+        query, **kwargs: See :class:`QueryDataset`.
 
     Raises:
         FileNotFoundError, ValueError: One line: what is missing or wrong, and what to do.
     """
 
+    typical_picture = native.COCO_PICTURE
+
     def __init__(self, data_root: str, ann_file: str, img_dir: str, targets: str = 'object',
                  absent: int = 0, name: str = 'coco', split: str = 'val',
-                 query: dict | None = None, **kwargs) -> None:
+                 query: dict | None = None,
+                 exclude_eval_images: bool | str | Sequence[dict] = False, **kwargs) -> None:
         if targets not in TARGETS:
             raise ValueError(f'targets must be one of {TARGETS}, got {targets!r}')
         if absent < 0 or (absent and targets != 'category'):
@@ -69,43 +74,48 @@ class CocoQueryDataset(RefCOCODataset):
                              'one object from another; take tasks that start from a point, a box '
                              "or a mask, or targets='category'")
         self.annotations_path = Path(data_root) / ann_file
-        self.targets, self.absent = targets, absent
-        super().__init__(data_root, [dict(name=name, split=split, img_dir=img_dir)], query=query,
-                         **kwargs)
+        self.img_dir, self.targets, self.absent = img_dir, targets, absent
+        self.name, self.split = name, split
+        self.exclude_eval_images = exclude_eval_images
+        super().__init__(data_root, query=query, **kwargs)
 
-    def _load_split(self, source: dict, split: str, evaluated: dict[str, set]) -> list[dict]:
+    def read_records(self) -> Iterator[RawRecord]:
+        """The queries that the file's annotations allow, image by image."""
+        files = AnnotationFiles(strict=self.bad_samples == 'error')
+        evaluated = EvalImages(self.exclude_eval_images, self.data_root, [self.name], files)
         path = self.annotations_path
         if not path.is_file():
             raise FileNotFoundError(f'there is no {path}; name the annotations in ann_file')
-        file = self._instances_of(path, categories=self.targets != 'phrase')
-        self._check(file)
-        folder = self._folder(source)
-        queries = list(self._queries(file))
-        if split == native.TRAIN_SPLIT and self.exclude_eval_images:
-            queries = self._without_eval_images(queries, source['name'],
-                                                f'{source["name"]} {split}', evaluated)
-        data_list = []
+        file = files.instances(path, categories=self.targets != 'phrase')
+        self._check_whole(file)
+        self.image_folder(self.img_dir, self.name)
+        queries, removed = evaluated.part(list(self._queries(file)), self.name, self.split,
+                                          f'{self.name} {self.split}')
+        for _ in removed:
+            self.refuse(BadSample(None, 'image of an eval split'))
         for number, query in enumerate(queries):
-            if query['fault'] is not None:
-                self._bad(*query['fault'], 1)
-                continue
-            found, image = query['found'], file.images[query['image_id']]
-            loaded = self._load(found, image, folder, file, '', 1)
-            if loaded is None:
-                continue
-            image_path, instances = loaded
-            for instance, one in zip(instances, found):
-                if one.area is not None:
-                    instance['area'] = one.area
-            self.read += 1
-            data_list.append(dict(
-                img_path=str(image_path), image_id=image.id, ref_id=number, sent_id=0,
-                ann_id=[one.id for one in found] or [-1], text=query['text'],
-                height=image.height, width=image.width, split=split, source=source['name'],
-                instances=instances))
-        return data_list
+            yield RawRecord('', dict(query, number=number, file=file, files=files))
+        evaluated.report()
 
-    def _check(self, file: native.Instances) -> None:
+    def parse_data_info(self, raw: RawRecord) -> dict:
+        """One sample of a query; ``ann_id`` is a list, and ``ref_id`` numbers the queries."""
+        query = raw.content
+        if query['fault'] is not None:
+            raise BadSample(*query['fault'])
+        found, file = query['found'], query['file']
+        image = file.images[query['image_id']]
+        check_image(image, file)
+        path = self.find_picture(image.file_name, self.img_dir)
+        instances = query['files'].targets(found, image, file)
+        for instance, one in zip(instances, found):
+            if one.area is not None:
+                instance['area'] = one.area
+        return dict(
+            img_path=str(path), image_id=image.id, ref_id=query['number'], sent_id=0,
+            ann_id=[one.id for one in found] or [-1], text=query['text'], height=image.height,
+            width=image.width, split=self.split, source=self.name, instances=instances)
+
+    def _check_whole(self, file: native.Instances) -> None:
         """Refuse what leaves no query that is known to be whole."""
         fatal = [coco.CATEGORIES, coco.CATEGORY_TWICE]
         if self.targets != 'object':
@@ -124,19 +134,19 @@ class CocoQueryDataset(RefCOCODataset):
         """
         for fault in file.faults:
             if fault.kind in (coco.IMAGE_NO_RECORD, coco.IMAGE_ID, coco.ANNOTATION_NO_RECORD):
-                yield _fault(None, str(fault), fault.kind)
+                yield _unasked(None, str(fault), fault.kind)
         members: dict = {image_id: [] for image_id in file.images}
         for one in file.rows:
             if one.image_id in members:
                 members[one.image_id].append(one)
             else:
                 kind = coco.ANNOTATION_IMAGE if one.image_id is None else coco.UNKNOWN_IMAGE
-                yield _fault(one.image_id, file.annotation_fault(one), kind)
+                yield _unasked(one.image_id, file.annotation_fault(one), kind)
         shared = self._shared_files(file)
         for image_id, found in members.items():
             queries = self._of_image(file, file.images[image_id], found)
             if image_id in shared:
-                queries = [_fault(image_id, shared[image_id], 'picture of two image records')
+                queries = [_unasked(image_id, shared[image_id], 'picture of two image records')
                            for _ in queries]
             yield from queries
 
@@ -145,7 +155,7 @@ class CocoQueryDataset(RefCOCODataset):
         if self.targets == 'object':
             for one in found:
                 if one.crowd and not one.faults:
-                    yield _fault(image.id, None, 'crowd, which is no object')
+                    yield _unasked(image.id, None, 'crowd, which is no object')
                 else:
                     yield dict(image_id=image.id, found=[one], **self._category(one, file))
             return
@@ -155,14 +165,14 @@ class CocoQueryDataset(RefCOCODataset):
             texts, fault = self._texts(one, file)
             if fault is not None:
                 untold = untold or fault
-                yield _fault(image.id, *fault)
+                yield _unasked(image.id, *fault)
             elif not texts:
-                yield _fault(image.id, None, 'annotation without a phrase')
+                yield _unasked(image.id, None, 'annotation without a phrase')
             for text in texts:
                 groups.setdefault(text, []).append(one)
         absent, fault = self._absent_texts(image, groups, file)
         if fault is not None:
-            yield _fault(image.id, *fault)
+            yield _unasked(image.id, *fault)
         both = set(absent) & set(groups)
         alike = in_other_capitals({**dict.fromkeys(absent, ()), **{
             text: [id(one) for one in ones] for text, ones in groups.items()}})
@@ -248,7 +258,7 @@ def in_other_capitals(meant: Mapping[str, Collection]) -> set[str]:
             and len({frozenset(meant[text]) for text in texts}) > 1 for text in texts}
 
 
-def _fault(image_id, message: str | None, reason: str) -> dict:
+def _unasked(image_id, message: str | None, reason: str) -> dict:
     """A query that cannot be asked; without a message it is left out by rule."""
     return dict(image_id=image_id, text='', found=[], fault=(message, reason))
 

@@ -17,7 +17,7 @@ class JoinedDataset(ConcatDataset):
 
     Args:
         datasets: Configs of datasets that take an index beyond their end for a later visit, as
-            :class:`RefCOCODataset` does.
+            every :class:`QueryDataset` does.
         weights: The datasets' shares of the samples, in any unit. None: by their sizes.
 
     Raises:

@@ -31,6 +31,7 @@ PUBLISHED = {
                              testB=(None, None, 490), testC=(None, None, 465)),
 }
 TRAIN_SPLIT = 'train'
+COCO_PICTURE = (640, 480), "COCO's most frequent size"
 BLANK = 'blank sentence'  # how one is counted that asks nothing
 DEFAULT_IMG_DIR = dict(refclef='saiapr_tc-12', refshapes='images')  # else: train2014
 DEFAULT_SPLIT_BY = dict(refcocog='umd', refshapes='refshapes')  # else: unc
@@ -78,7 +79,8 @@ def missing(data_root: str | Path, name: str, what: str) -> str:
 
 def missing_images(folder: str | Path, what: str) -> str:
     """One line: what is missing in an image folder, and how to get it."""
-    advice = _HOW_TO_GET.get(Path(folder).name, 'set img_dir of the source to the images')
+    advice = _HOW_TO_GET.get(Path(folder).name,
+                             'put it there, or name the folder that holds it in the config')
     return f'{what}. To get it, {advice}'
 
 

@@ -1,28 +1,24 @@
 """Questions about pictures with short answers, from a file that anyone can write."""
 import json
-import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 from mmcv.transforms import BaseTransform
-from mmengine.logging import print_log
 
-from simpleseg_mm.files import (ImageError, PictureFinder, is_blank, one_line, open_picture,
-                                orientation_of, read_text, shown)
+from simpleseg_mm.files import is_blank, read_text, shown
 from simpleseg_mm.files.coco import read_number
-from simpleseg_mm.files.pictures import stored_size, turned
 from simpleseg_mm.polygon import PolygonCodec, Task
 from simpleseg_mm.registry import DATASETS, TRANSFORMS
 
-from .refcoco import RefCOCODataset
+from .base import BadSample, QueryDataset, RawRecord
 
 REGION = '{region}'
 OVERALL = 'overall'  # what the metric calls the mean over all kinds
 
 
 @DATASETS.register_module()
-class QuestionAnsweringDataset(RefCOCODataset):
+class QuestionAnsweringDataset(QueryDataset):
     """Questions about pictures: one sample a question.
 
     ``questions`` is a JSON-lines file, one object a line::
@@ -48,61 +44,54 @@ class QuestionAnsweringDataset(RefCOCODataset):
         data_root: Folder of the images.
         questions: The file, below ``data_root`` unless absolute.
         query: Arguments of :class:`FormatQuestion`.
-        pipeline, seed, test_mode, indices: As of :class:`RefCOCODataset`.
+        **kwargs: See :class:`QueryDataset`.
 
     Raises:
         FileNotFoundError, ValueError: One line that names the file and line: what is missing or
             wrong, and what to do.
     """
 
-    def __init__(self,
-                 data_root: str,
-                 questions: str,
-                 query: dict | None = None,
-                 pipeline: Sequence[dict] = (dict(type='LoadImage'), dict(type='LoadTargetMask')),
-                 seed: int = 0,
-                 test_mode: bool = False,
-                 indices: int | Sequence[int] | None = None) -> None:
+    def __init__(self, data_root: str, questions: str, query: dict | None = None,
+                 **kwargs) -> None:
         self.questions = Path(data_root) / questions
-        super().__init__(data_root, [dict(name=self.questions.stem, split='all')],
-                         query=dict(type='FormatQuestion') | dict(query or {}), pipeline=pipeline,
-                         seed=seed, test_mode=test_mode, indices=indices)
+        super().__init__(data_root, query=dict(type='FormatQuestion') | dict(query or {}),
+                         **kwargs)
 
-    def load_data_list(self) -> list[dict]:
-        """One record a question: what :meth:`RefCOCODataset.load_data_list` gives, and
-        ``question, kind, answers`` (None for a box) and ``region`` (None without one)."""
-        source = self.sources[0]
-        finder = PictureFinder([self.data_root])
-        found: dict[str, tuple[Path, int, int]] = {}
-        data_list = []
-        for number, (where, row) in enumerate(read_questions(self.questions)):
-            name = row['image']
-            if name not in found:
-                path = finder.find(name)
-                if path is None:
-                    raise FileNotFoundError(one_line(
-                        f"{where}: there is no image {Path(self.data_root) / name}; 'image' is a "
-                        'path below data_root'))
-                found[name] = path, *_image_size(path, where, self.orientation)
-            path, width, height = found[name]
-            instances = []
-            if row.get('box') is not None:
-                x1, y1, x2, y2 = row['box']
-                instances = [dict(bbox=[x1, y1, x2, y2], bbox_label=0, ignore_flag=0,
-                                  mask=[[x1, y1, x2, y1, x2, y2, x1, y2]])]
-            for key in ('box', 'region'):
-                _check_inside(row.get(key), width, height, f'{where}: {key!r}')
-            data_list.append(dict(
-                img_path=str(path), image_id=name, img_id=number, ref_id=number,
-                sent_id=0, ann_id=number, text=row['question'], height=height, width=width,
-                split=source['splits'][0], source=source['name'], instances=instances,
-                question=row['question'], kind=row['kind'], answers=row.get('answers'),
-                region=row.get('region')))
-        self.read = len(data_list)
-        if finder.guessed:
-            print_log(f'{self.questions}: pictures that do not lie as written: '
-                      f'{dict(finder.guessed)}', logger='current', level=logging.WARNING)
-        return data_list
+    def read_records(self) -> Iterator[RawRecord]:
+        """The file's lines."""
+        rows, faults = read_questions(self.questions)
+        if len(faults) > 1 and self.bad_samples == 'error':
+            faults[0] += f' ({len(faults)} lines are wrong)'
+        for fault in faults:
+            self.refuse(BadSample(fault, 'bad question'))
+        for number, (where, row) in enumerate(rows):
+            yield RawRecord(where, dict(row, number=number))
+
+    def parse_data_info(self, raw: RawRecord) -> dict:
+        """The sample of a question: what :meth:`QueryDataset.make_record` gives, and ``question,
+        kind, answers`` (None for a box) and ``region`` (None without one)."""
+        row = raw.content
+        name, number = row['image'], row['number']
+        try:
+            path = self.find_picture(name)
+        except BadSample as fault:
+            if fault.message is None:
+                raise
+            raise BadSample(f"{fault}; 'image' is a path below data_root", fault.reason,
+                            error=FileNotFoundError) from None
+        height, width = self.size_of_picture(path)
+        instances = []
+        if row.get('box') is not None:
+            x1, y1, x2, y2 = row['box']
+            instances = [dict(bbox=[x1, y1, x2, y2], bbox_label=0, ignore_flag=0,
+                              mask=[[x1, y1, x2, y1, x2, y2, x1, y2]])]
+        for key in ('box', 'region'):
+            _check_inside(row.get(key), width, height, repr(key))
+        return dict(
+            img_path=str(path), image_id=name, ref_id=number, sent_id=0, ann_id=number,
+            text=row['question'], height=height, width=width, split='all',
+            source=self.questions.stem, instances=instances, question=row['question'],
+            kind=row['kind'], answers=row.get('answers'), region=row.get('region'))
 
     def counts(self) -> dict[str, int]:
         """Number of questions of each kind, and of those answered by text as 'overall'."""
@@ -167,12 +156,13 @@ class FormatQuestion(BaseTransform):
         return self.prompt.replace('{question}', question), info['answers'][0]
 
 
-def read_questions(path: str | Path) -> list[tuple[str, dict]]:
-    """The rows of a file of questions, each with its place ('FILE, line N'); blank lines left out.
+def read_questions(path: str | Path) -> tuple[list[tuple[str, dict]], list[str]]:
+    """The rows of a file of questions, each with its place ('FILE, line N'), blank lines left
+    out; and what is wrong with the lines that are not as :class:`QuestionAnsweringDataset` says.
 
     Raises:
         FileNotFoundError: There is no such file.
-        ValueError: A line is not as :class:`QuestionAnsweringDataset` says; it is named.
+        ValueError: It has no questions.
     """
     path = Path(path)
     if not path.is_file():
@@ -184,18 +174,15 @@ def read_questions(path: str | Path) -> list[tuple[str, dict]]:
         if line.strip():
             where = f'{path}, line {number}'
             try:
-                rows.append((where, _read_row(line, where)))
+                rows.append((where, parse_question(line, where)))
             except ValueError as error:
                 faults.append(str(error))
-    if faults:
-        more = f' ({len(faults)} lines are wrong)' if len(faults) > 1 else ''
-        raise ValueError(f'{faults[0]}{more}')
-    if not rows:
+    if not rows and not faults:
         raise ValueError(f'{path} has no questions')
-    return rows
+    return rows, faults
 
 
-def _read_row(line: str, where: str) -> dict:
+def parse_question(line: str, where: str) -> dict:
     try:
         row = json.loads(line)
     except (ValueError, RecursionError) as error:
@@ -243,13 +230,3 @@ def _check_inside(values: Sequence[float] | None, width: int, height: int, what:
             values, (width, height) * 2)):
         raise ValueError(f'{what} {values} leaves the image of {width} x {height} pixels (w x h); '
                          'coordinates are pixels of the image file')
-
-
-def _image_size(path: Path, where: str, orientation: str) -> tuple[int, int]:
-    """(width, height) from the file's header."""
-    try:
-        with open_picture(path) as image:
-            size = stored_size(image)
-            return turned(size, orientation_of(image)) if orientation == 'upright' else size
-    except ImageError as error:
-        raise ValueError(f'{where}: cannot read {path}: {error}. Take the image again') from None

@@ -1,23 +1,24 @@
 """ReasonSeg: questions that take reasoning, in the set's own files."""
 import unicodedata
+from collections.abc import Iterator
 from pathlib import Path
 
 import cv2
 import numpy as np
 
-from simpleseg_mm.files import (ImageError, PictureFinder, is_blank, load_json, open_picture,
-                                orientation_of, shown)
+from simpleseg_mm.files import is_blank, load_json, shown
 from simpleseg_mm.files.coco import read_number
-from simpleseg_mm.files.pictures import SUFFIXES, stored_size, turned
+from simpleseg_mm.files.pictures import SUFFIXES
 from simpleseg_mm.polygon import mask_to_box, mask_to_rle
 from simpleseg_mm.registry import DATASETS
 
 from . import native
-from .refcoco import RefCOCODataset, file_fault, names_of
+from .base import BadSample, QueryDataset, RawRecord
+from .pictures import file_fault
 
 
 @DATASETS.register_module()
-class ReasonSegDataset(RefCOCODataset):
+class ReasonSegDataset(QueryDataset):
     """ReasonSeg (Lai et al., 'LISA', CVPR 2024).
 
     ``data_root/<split>/`` holds for each image ``NAME.jpg`` (or another suffix of pictures) and
@@ -38,61 +39,65 @@ class ReasonSegDataset(RefCOCODataset):
     Args:
         data_root: Folder of the splits.
         split: 'train', 'val' or 'test', or a list of them.
-        **kwargs: See :class:`RefCOCODataset`.
+        **kwargs: See :class:`QueryDataset`.
 
     Raises:
         FileNotFoundError, ValueError: One line: what is missing or wrong, and what to do.
     """
 
     def __init__(self, data_root: str, split: str | list[str] = 'train', **kwargs) -> None:
-        super().__init__(data_root, [dict(name='reasonseg', split=split, img_dir='')], **kwargs)
+        self.splits = [split] if isinstance(split, str) else list(split)
+        super().__init__(data_root, **kwargs)
 
-    def _load_split(self, source: dict, split: str, evaluated: dict[str, set]) -> list[dict]:
+    def read_records(self) -> Iterator[RawRecord]:
+        """The names of a split's files, and its ``.json`` files of each."""
+        for split in self.splits:
+            folder = Path(self.data_root) / split
+            if not folder.is_dir():
+                raise FileNotFoundError(f'reasonseg: there is no folder {folder}; unpack the set '
+                                        'so that it holds the pictures and .json files of the '
+                                        'split')
+            names = _files_by_name(folder)
+            if not names:
+                raise FileNotFoundError(f'reasonseg: {folder} holds no pictures and .json files')
+            for name, sources in names.items():
+                yield RawRecord('', (split, name, sources))
+
+    def parse_data_info(self, raw: RawRecord) -> list[dict]:
+        """One sample a text, in evaluation the first alone."""
+        split, name, sources = raw.content
         folder = Path(self.data_root) / split
-        if not folder.is_dir():
-            raise FileNotFoundError(f'reasonseg: there is no folder {folder}; unpack the set so '
-                                    'that it holds the pictures and .json files of the split')
-        finder = self._finders.setdefault(folder, PictureFinder([folder]))
-        names = _names(folder)
-        if not names:
-            raise FileNotFoundError(f'reasonseg: {folder} holds no pictures and .json files')
-        data_list = []
-        for name, sources in names.items():
-            path, how = finder.look_beside(name)
-            picture = path or folder / f'{name}.jpg'
-            if self.skip_images and (listed := self.skip_images
-                                     & names_of(picture.name, picture.parent)):
-                self._listed |= listed
-                self._leave_out('listed in skip_images')
+        path, how = self._pictures.finder(folder).look_beside(name)
+        picture = path or folder / f'{name}.jpg'
+        if self._pictures.is_left_out(picture.parent, picture.name):
+            raise BadSample(None, 'listed in skip_images')
+        if path is None:
+            raise BadSample(f'{folder / name}: {how}' if how != 'missing' else
+                            native.missing_images(folder, f'there is no image {picture}, nor one '
+                                                  'of another suffix'))
+        if len(sources) != 1:
+            raise BadSample(f'{folder / name} has {len(sources)} .json files' if sources
+                            else f'there is no {folder / name}.json')
+        if (fault := file_fault(path)) is not None:
+            raise BadSample(fault)
+        size = self.size_of_picture(path)
+        record = read_annotation(sources[0], size)
+        length = 'long' if record['is_sentence'] else 'short'
+        texts = record.pop('texts')
+        samples = []
+        for number, text in enumerate(texts[:1] if self.test_mode else texts):
+            if is_blank(text):
+                self.refuse(BadSample(f'{sources[0]}: text {number} is {shown(text)}: a blank '
+                                      'sentence asks nothing', native.BLANK, by_rule=True))
                 continue
-            try:
-                if path is None:
-                    raise ValueError(f'{folder / name}: {how}' if how != 'missing' else
-                                     native.missing_images(folder, f'there is no image {picture}, '
-                                                           'nor one of another suffix'))
-                if len(sources) != 1:
-                    raise ValueError(f'{folder / name} has {len(sources)} .json files' if sources
-                                     else f'there is no {folder / name}.json')
-                record = _read(path, sources[0], self.orientation)
-            except (ValueError, OSError) as error:
-                self._bad(str(error), 'bad record', 1)
-                continue
-            length = 'long' if record['is_sentence'] else 'short'
-            texts = record.pop('texts')
-            for number, text in enumerate(texts[:1] if self.test_mode else texts):
-                if is_blank(text):
-                    self._leave_out(native.BLANK, 1, f'{sources[0]}: text {number} is '
-                                    f'{shown(text)}: a blank sentence asks nothing')
-                    continue
-                self.read += 1
-                data_list.append(dict(
-                    record, img_path=str(path), image_id=name, ref_id=f'{split}/{name}',
-                    sent_id=number, ann_id=name, text=text, split=f'{split}_{length}',
-                    source=source['name']))
-        return data_list
+            samples.append(dict(
+                record, height=size[0], width=size[1], img_path=str(path), image_id=name,
+                ref_id=f'{split}/{name}', sent_id=number, ann_id=name, text=text,
+                split=f'{split}_{length}', source='reasonseg'))
+        return samples
 
 
-def _names(folder: Path) -> dict[str, list[Path]]:
+def _files_by_name(folder: Path) -> dict[str, list[Path]]:
     """Names of the pictures and ``.json`` files of a folder, sorted, with the latter."""
     names: dict[str, list[Path]] = {}
     for path in sorted(folder.iterdir()):
@@ -103,18 +108,9 @@ def _names(folder: Path) -> dict[str, list[Path]]:
     return dict(sorted(names.items()))
 
 
-def _read(path: Path, source: Path, orientation: str) -> dict:
-    """Size, texts, target and ignored pixels of an image. ValueError says what is wrong."""
-    fault = file_fault(path)
-    if fault is not None:
-        raise ValueError(fault)
-    try:
-        with open_picture(path) as image:
-            size = stored_size(image)
-            width, height = turned(size, orientation_of(image)) if orientation == 'upright' \
-                else size
-    except ImageError as error:
-        raise ValueError(f'cannot read {path}: {error}') from None
+def read_annotation(source: Path, size: tuple[int, int]) -> dict:
+    """``dict(texts, is_sentence, instances, ignored)`` of an image of (height, width) pixels.
+    ValueError says what is wrong."""
     content = load_json(source)
     if not isinstance(content, dict):
         raise ValueError(f'{source} must hold an object, it holds {type(content).__name__}')
@@ -125,13 +121,13 @@ def _read(path: Path, source: Path, orientation: str) -> dict:
     if not isinstance(content.get('is_sentence'), bool):
         raise ValueError(f"{source}: 'is_sentence' must be true or false, got "
                          f"{shown(content.get('is_sentence'))}")
-    target, ignored = _paint(content.get('shapes'), (height, width), source)
+    target, ignored = _paint(content.get('shapes'), size, source)
     if not target.any():
         raise ValueError(f'{source}: no pixel is of the target')
     instance = dict(bbox=mask_to_box(target).tolist(), bbox_label=0, ignore_flag=0,
                     mask=mask_to_rle(target))
-    return dict(texts=texts, is_sentence=content['is_sentence'], height=height, width=width,
-                instances=[instance], ignored=[mask_to_rle(ignored)] if ignored.any() else [])
+    return dict(texts=texts, is_sentence=content['is_sentence'], instances=[instance],
+                ignored=[mask_to_rle(ignored)] if ignored.any() else [])
 
 
 def _paint(shapes, size: tuple[int, int], path: Path) -> tuple[np.ndarray, np.ndarray]:

@@ -77,10 +77,10 @@ def _scenes(data_root: str | Path, split: str) -> Iterable[tuple[dict, list[Shap
 
 def _colour(objects: list[Shape], rng: np.random.Generator) -> dict | None:
     named = [(item, name) for item in objects
-             for name in _names(objects, item, ('shape',), ('size', 'shape'))]
+             for name in _names_of_one(objects, item, ('shape',), ('size', 'shape'))]
     if not named:
         return None
-    item, name = _pick(rng, named)
+    item, name = shape_phrases.pick(rng, named)
     return dict(question=f'What colour is the {name}?', answers=[item.colour])
 
 
@@ -89,10 +89,10 @@ def _count(objects: list[Shape], rng: np.random.Generator) -> dict:
     groups = {'objects': len(objects)}
     groups.update({f'{colour} objects': sum(item.colour == colour for item in objects)
                    for colour in COLOURS})
-    groups.update({_plural(shape): sum(item.shape == shape for item in objects)
+    groups.update({_shapes_in_words(shape): sum(item.shape == shape for item in objects)
                    for shape in SHAPES})
-    count = _pick(rng, sorted(set(groups.values())))
-    name = _pick(rng, [name for name, number in groups.items() if number == count])
+    count = shape_phrases.pick(rng, sorted(set(groups.values())))
+    name = shape_phrases.pick(rng, [name for name, number in groups.items() if number == count])
     return dict(question=f'How many {name} are there?', answers=[str(count)])
 
 
@@ -100,7 +100,7 @@ def _position(objects: list[Shape], rng: np.random.Generator) -> dict | None:
     """Yes or no, as likely; what lies in no clear direction is not asked about."""
     wanted = bool(rng.integers(2))
     named = [(item, names[0]) for item in objects
-             if (names := _names(objects, item, ('shape',), ('colour', 'shape')))]
+             if (names := _names_of_one(objects, item, ('shape',), ('colour', 'shape')))]
     asked = []
     for item, name in named:
         for other, other_name in named:
@@ -109,7 +109,9 @@ def _position(objects: list[Shape], rng: np.random.Generator) -> dict | None:
                          + (item.centre[1] - other.centre[1]) * dy)
                 if item is not other and abs(ahead) >= LEAST_DISTANCE and (ahead > 0) == wanted:
                     asked.append(f'Is the {name} {relation} the {other_name}?')
-    return dict(question=_pick(rng, asked), answers=['yes' if wanted else 'no']) if asked else None
+    if not asked:
+        return None
+    return dict(question=shape_phrases.pick(rng, asked), answers=['yes' if wanted else 'no'])
 
 
 def _naming(objects: list[Shape], rng: np.random.Generator, given: str) -> dict | None:
@@ -148,7 +150,7 @@ QUESTION_KINDS = dict(
     naming_point=_naming_point, grounding=_grounding)
 
 
-def _names(objects: list[Shape], item: Shape, *keys: tuple[str, ...]) -> list[str]:
+def _names_of_one(objects: list[Shape], item: Shape, *keys: tuple[str, ...]) -> list[str]:
     """Names by these attributes that fit ``item`` alone."""
     return [' '.join(getattr(item, key) for key in names) for names in keys
             if sum(all(getattr(other, key) == getattr(item, key) for key in names)
@@ -159,9 +161,5 @@ def _pixels(item: Shape) -> list[float]:
     return [float(round(v * len(item.mask))) for v in item.box]
 
 
-def _plural(shape: str) -> str:
+def _shapes_in_words(shape: str) -> str:
     return f'{shape}es' if shape == 'cross' else f'{shape}s'
-
-
-def _pick(rng: np.random.Generator, items: Sequence):
-    return items[int(rng.integers(len(items)))]

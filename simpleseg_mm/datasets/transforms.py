@@ -1,7 +1,7 @@
 """Transforms of one query: read the image and mask, write prompt and answer, pack."""
 import hashlib
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import torch
@@ -24,7 +24,8 @@ from .templates import ANSWERS, DIRECTIONS, QUESTIONS, REQUESTS, SUBJECTS, TEMPL
 _MERGED = 32  # masks that are united at a time
 _MAX_TEXTS = 100_000  # texts of masks that a worker keeps, some 30 MB
 
-_META_KEYS = ('img_id', 'image_id', 'ref_id', 'sent_id', 'ann_id', 'img_path', 'ori_shape',
+#: what a sample carries, as far as its set and its query give it
+META_KEYS = ('img_id', 'image_id', 'ref_id', 'sent_id', 'ann_id', 'img_path', 'ori_shape',
               'img_shape', 'text', 'task', 'prompt', 'answer', 'turns', 'codec', 'gt_masks',
               'instances', 'source', 'split', 'answers', 'kind', 'gt_ignore', 'read_as')
 
@@ -66,7 +67,7 @@ class LoadImage(BaseTransform):
     def transform(self, results: dict) -> dict:
         path = results['img_path']
         try:
-            image, tag = load_tagged(self._read(results), str(path), **self.read_as)
+            image, tag = load_tagged(self.picture_bytes(results), str(path), **self.read_as)
         except (OSError, ImageError) as error:
             raise ValueError(
                 f'{_record(results)}: cannot read {path}: {error}. Take the image again, or name '
@@ -86,7 +87,8 @@ class LoadImage(BaseTransform):
         results.update(img=image, ori_shape=shape, img_shape=shape, read_as=self.read_as)
         return results
 
-    def _read(self, results: dict) -> bytes:
+    def picture_bytes(self, results: dict) -> bytes:
+        """The file of a sample's picture."""
         return fileio.get(results['img_path'], backend_args=self.backend_args)
 
 
@@ -305,14 +307,28 @@ class PackQuery(BaseTransform):
     """Pack into ``dict(inputs=(3, H, W) uint8 RGB tensor, data_samples=DetDataSample)``.
 
     Everything but the image is metainfo, so that nothing of it moves to a device.
+
+    Args:
+        meta_keys: What a sample carries, as far as it is there.
+        required_keys: What it carries beside these, and must have.
+
+    Raises:
+        ValueError: A sample has no such key.
     """
 
+    def __init__(self, meta_keys: Sequence[str] = META_KEYS,
+                 required_keys: Sequence[str] = ()) -> None:
+        self.meta_keys, self.required_keys = tuple(meta_keys), tuple(required_keys)
+
     def transform(self, results: dict) -> dict:
-        sample = DetDataSample(metainfo={key: results[key] for key in _META_KEYS
-                                         if key in results})
+        if missing := [key for key in self.required_keys if key not in results]:
+            raise ValueError(f'{_record(results)}: meta_keys names {missing}, which the sample '
+                             f'does not have; it has {sorted(results)}')
+        meta = {key: results[key] for key in (*self.meta_keys, *self.required_keys)
+                if key in results}
         # Pixels stay as they lie, channels last: so image processors read them.
         image = torch.from_numpy(results['img']).permute(2, 0, 1)
-        return dict(inputs=image, data_samples=sample)
+        return dict(inputs=image, data_samples=DetDataSample(metainfo=meta))
 
 
 def target_mask(info: dict) -> np.ndarray:

@@ -10,7 +10,7 @@ from PIL import Image
 
 from simpleseg_mm.datasets import (AnnotatedShardsDataset, CocoQueryDataset,
                                    QuestionAnsweringDataset, ReasonSegDataset, RefCOCODataset,
-                                   native, refcoco)
+                                   native, pictures)
 
 H, W = 20, 30
 QUERY = dict(codec=dict(grammar='int1000', tokens=None))
@@ -181,7 +181,7 @@ NFC, NFD = (unicodedata.normalize(form, 'é.png') for form in ('NFC', 'NFD'))
     (NFC, NFD), (NFD, NFC), ('a b/0 1.png', 'a b/0 1.png')])
 def test_pictures_are_found_where_they_lie(tmp_path, monkeypatch, said, lies):
     said_in_log = []
-    monkeypatch.setattr(refcoco, 'print_log', lambda text, **more: said_in_log.append(text))
+    monkeypatch.setattr(pictures, 'print_log', lambda text, **more: said_in_log.append(text))
     root = write(tmp_path, tables((said, '1.png')), [lies, '1.png'])
     for dataset in (references(root), queries(root)):
         paths = {dataset.get_data_info(k)['img_path'] for k in range(len(dataset))}
@@ -230,7 +230,7 @@ def test_lists_of_pictures_to_leave_out(tmp_path, name, listed, encoding):
 
 def test_a_bare_name_means_no_picture_in_a_folder_and_is_told(tmp_path, monkeypatch):
     told = []
-    monkeypatch.setattr(refcoco, 'print_log', lambda text, **more: told.append(text))
+    monkeypatch.setattr(pictures, 'print_log', lambda text, **more: told.append(text))
     root = write(tmp_path, tables(('a/0.png', 'b/0.png')))
     assert len(references(root, skip_images=['0.png'])) == 6
     assert any("1 of 1 names in skip_images are of no image" in text for text in told)

@@ -25,7 +25,7 @@ if __name__ in ('__main__', '__mp_main__'):  # also while the libraries below ar
 from tqdm import tqdm
 
 from simpleseg_mm.datasets import native
-from simpleseg_mm.datasets.refcoco import file_fault
+from simpleseg_mm.datasets.pictures import file_fault
 from simpleseg_mm.datasets.transforms import ORIENTATIONS, size_fault
 from simpleseg_mm.files import (ImageError, PictureFinder, load_image, one_line, open_picture,
                                 orientation_of, replace_json, replace_text)
