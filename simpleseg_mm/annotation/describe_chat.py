@@ -1,4 +1,7 @@
-"""Descriptions by a chat VLM of transformers in this process."""
+"""Descriptions by a chat VLM of transformers in this process.
+
+The process that runs the stage loads torch and transformers; others do without them.
+"""
 from PIL import Image
 
 from simpleseg_mm.files import from_folder

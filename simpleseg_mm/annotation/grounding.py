@@ -1,4 +1,7 @@
-"""Grounding-DINO and MM-Grounding-DINO of transformers: images and labels in, boxes out."""
+"""Grounding-DINO and MM-Grounding-DINO of transformers: images and labels in, boxes out.
+
+The process that runs the stage loads torch and transformers; others do without them.
+"""
 from collections.abc import Sequence
 from functools import lru_cache
 from typing import TYPE_CHECKING

@@ -36,7 +36,7 @@ class RayEngine:
 
     def run(self, plan: Plan, files: list[InputFile], survey: bool) -> Iterator[dict]:
         """Records of all chunks as they are done; a chunk may come twice."""
-        import ray
+        import ray  # optional
         if not ray.is_initialized():
             ray.init(address=self.address, log_to_driver=False, logging_level='warning')
         context = ray.data.DataContext.get_current().copy()

@@ -352,7 +352,7 @@ class ReadParquet(Reader):
     def _open(self, path: str):
         """The file. LookupError where it lacks a column; else whatever its bytes lead to."""
         try:
-            import pyarrow.parquet as parquet
+            import pyarrow.parquet as parquet  # optional
         except ImportError:
             raise ImportError("ReadParquet needs pyarrow: pip install 'simpleseg-mm[annotate]'"
                               ) from None

@@ -1,4 +1,7 @@
-"""Masks from boxes by SAM, SAM 2 or SAM 3 (its tracker) of transformers."""
+"""Masks from boxes by SAM, SAM 2 or SAM 3 (its tracker) of transformers.
+
+The process that runs the stage loads torch and transformers; others do without them.
+"""
 from collections.abc import Sequence
 
 import numpy as np

@@ -22,7 +22,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def main(args: argparse.Namespace) -> int:
-    from ..config import read_config
+    from ..config import read_config  # these load torch: not for --help
     from ..visualization.report import write_report
     config = read_config(args.config, args.cfg_options, ours=False)
     write_report(config, args.answers, args.out, args.runs, args.examples, args.title)

@@ -63,7 +63,7 @@ def whole_weights(model: nn.Module) -> Iterator[None]:
 @contextmanager
 def _gathered_by_zero(engine) -> Iterator[None]:
     """All weights of ZeRO-3, without its hooks, which let go of a weight after its module."""
-    from deepspeed.runtime.zero import GatheredParameters
+    from deepspeed.runtime.zero import GatheredParameters  # optional
     offload = engine.optimizer.parameter_offload
     with GatheredParameters(list(engine.module.parameters())):
         offload._remove_module_hooks()

@@ -8,7 +8,7 @@ from typing import Any
 from mmengine.logging import print_log
 from mmengine.utils import mkdir_or_exist
 
-from ..files import read_text, shown
+from ..files import read_text, replacing, shown
 from ..registry import METRICS
 from .base import QueryMetric, SampleQuery
 
@@ -48,7 +48,7 @@ class TextDump(QueryMetric):
 
     def summarize(self, results: list[dict]) -> dict:
         mkdir_or_exist(self.out_file.parent)
-        with open(self.out_file, 'w', encoding='utf-8') as file:
+        with replacing(self.out_file) as partial, open(partial, 'w', encoding='utf-8') as file:
             for row in results:
                 file.write(json.dumps(row, ensure_ascii=False, default=_plain) + '\n')
         print_log(f'{len(results)} answers written to {self.out_file}', logger='current')
