@@ -1,12 +1,14 @@
 """Rewards of one's own: parameters from the config, the whole sample in view, 'does not apply'."""
 import json
 import re
+import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 import simpleseg_mm.engine  # noqa: F401 (registers rewards)
+from simpleseg_mm.config import read_config
 from simpleseg_mm.config_keys import check_config
 from simpleseg_mm.polygon import mask_to_rle
 from simpleseg_mm.registry import REWARDS
@@ -201,16 +203,21 @@ def test_settings_in_a_config_are_checked():
         check_config(cfg)
 
 
-def test_the_reward_of_the_page_runs(tmp_path):
-    """docs/reinforcement_learning.md: a reward with a parameter, in fewer than ten lines."""
+def test_the_reward_of_the_page_runs(tmp_path, monkeypatch):
+    """docs/reinforcement_learning.md: a reward with a parameter, in fewer than ten lines, and the
+    config that names it."""
     page = (ROOT / 'docs/reinforcement_learning.md').read_text()
     code, config = re.findall(r'```python\n(.*?)```', page.partition('## Rewards')[2], re.S)[:2]
     assert len([line for line in code.splitlines() if line.strip()]) < 10
-    exec(code, {})
-    settings: dict = {}
-    exec(config, settings)
-    reward = REWARDS.build(dict(settings['train_cfg']['reward'], type='PolygonReward',
-                                codec=CODEC))
+    (tmp_path / 'my_rewards.py').write_text(code)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.delitem(sys.modules, 'my_rewards', raising=False)
+    path = tmp_path / 'config.py'
+    path.write_text(config.replace("'./", f"'{ROOT}/configs/simpleseg/"))
+    cfg = read_config(str(path))
+    check_config(cfg)
+    reward = REWARDS.build(dict(cfg.train_cfg.reward, codec=CODEC))
+    assert reward.weights['OnTheLeft'] == .1 and reward.weights['mask_iou'] == 1
     found = reward([SQUARE] * 2, [TRUTH] * 2, samples=[
         dict(prompt='the car on the left', task='text2mask'),
         dict(prompt='the car', task='text2mask')])
