@@ -79,6 +79,9 @@ def install(folder: Path, python: str, version: str, transformers: str | None) -
         (folder / 'asked.txt').write_text(asked)
         subprocess.run([*pip, '--no-deps', '-r', folder / 'asked.txt'], check=True)
         subprocess.run([*pip, '--no-deps', '--no-build-isolation', '-e', ROOT], check=True)
+        # a build of torch for GPUs has its libraries apart
+        subprocess.run([*pip, next(line for line in asked.splitlines()
+                                   if line.startswith('torch=='))], check=True)
         (folder / 'asked.txt').replace(done)
     if transformers:  # again each time: the newest may be another one
         subprocess.run([*pip, '--upgrade', '--upgrade-strategy', 'only-if-needed',
