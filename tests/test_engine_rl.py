@@ -14,7 +14,7 @@ from simpleseg_mm.datasets.refshapes import generate
 from simpleseg_mm.engine import launch
 from simpleseg_mm.engine import rl_loop as rl_loop_module
 from simpleseg_mm.engine.rl_loop import RLTrainLoop
-from simpleseg_mm.registry import LOOPS
+from simpleseg_mm.registry import LOOPS, REWARDS
 from simpleseg_mm.rl import RewardError
 
 SCRIPT = {'train_cfg.rollout.type': 'ScriptedRollout'}
@@ -425,6 +425,39 @@ def test_what_is_not_finite_stops_before_an_update(config, tmp_path, monkeypatch
     for row in content['rollout']:
         assert row['prompt'] and row['answer'].startswith('[[[')
         assert 0 <= row['mask_iou'] <= 1
+
+
+def test_a_reward_of_ones_own_sees_the_sample_and_may_not_apply(config, tmp_path):
+    """Parameters come from the config; what it says nothing about is left out and counted."""
+    seen = []
+
+    @REWARDS.register_module()
+    class OfEveryOther:
+
+        def __init__(self, modulus):
+            self.modulus = modulus
+
+        def __call__(self, query):
+            seen.append(query)
+            return 0.5 if query.meta['img_id'] % self.modulus else None
+
+    try:
+        run = train(config, tmp_path, **SCRIPT, **RECORD, **ONE_ROLLOUT, **{
+            'train_cfg.reward.rewards': [dict(type='OfEveryOther', weight=2.0, modulus=2)]})
+    finally:
+        del REWARDS.module_dict['OfEveryOther']
+    rows = recorded(run).rollouts[0]
+    assert len(seen) == len(rows) == PROMPTS * GROUP
+    for query, row in zip(seen, rows):
+        assert (query.prompt, query.answer.text) == (row['prompt'], row['answer'])
+        assert query.task.name == query.meta['task'] and query.meta['gt_masks'] is not None
+        assert row['OfEveryOther'] == (0.5 if row['img_id'] % 2 else None)
+        others = row['mask_iou'] + .2 * row['centroid'] + .2 * row['format']
+        assert row['reward'] == pytest.approx(others + (row['img_id'] % 2))
+    even = sum(row['img_id'] % 2 == 0 for row in rows) / len(rows)
+    logged_row = next(row for row in logged(run.work_dir) if 'reward' in row)
+    assert logged_row.get('reward_OfEveryOther_na', 0) == pytest.approx(even)
+    assert even == 1 or logged_row['reward_OfEveryOther'] == 0.5
 
 
 def test_a_reward_that_raises_is_named(config, tmp_path):
