@@ -331,12 +331,14 @@ def _deep_pixels(image: Image.Image) -> np.ndarray | None:
         with Image.open(io.BytesIO(raw), formats=['PNG']) as planes:
             deep = np.asarray(planes).astype(np.uint16)
         return (deep[..., ::2] << 8 | deep[..., 1::2])[..., [0, 0, 0, 1]]
-    upper = _upper_bytes(raw, tiles, swapped=False)
-    return _with_key(upper << 8 | _upper_bytes(raw, tiles, swapped=True), image)
+    deep = _upper_bytes(raw, tiles, swapped=False).astype(np.uint16)
+    deep <<= 8
+    deep |= _upper_bytes(raw, tiles, swapped=True)
+    return _with_key(deep, image)
 
 
 def _upper_bytes(raw: bytes, tiles: list, swapped: bool) -> np.ndarray:
-    """The upper bytes of colours of 16 bits, (H, W, 3 or 4) uint16; the lower ones where the order
+    """The upper bytes of colours of 16 bits, (H, W, 3 or 4) uint8; the lower ones where the order
     of bytes is swapped."""
     other = dict(B='L', L='B', N='B' if sys.byteorder == 'little' else 'L')
     made = []
@@ -348,7 +350,7 @@ def _upper_bytes(raw: bytes, tiles: list, swapped: bool) -> np.ndarray:
         made.append(tile._replace(args=mode if plain else (mode, *tile.args[1:])))
     with Image.open(io.BytesIO(raw), formats=PICTURE_FORMATS) as image:
         image.tile = made
-        return np.asarray(image).astype(np.uint16)
+        return np.asarray(image)
 
 
 def _with_key(deep: np.ndarray, image: Image.Image) -> np.ndarray:
@@ -361,17 +363,22 @@ def _with_key(deep: np.ndarray, image: Image.Image) -> np.ndarray:
     return np.concatenate([np.broadcast_to(deep, (*deep.shape[:2], 3)), seen], -1)
 
 
+def _in_eight_bits(deep: np.ndarray, white: int) -> np.ndarray:
+    """uint16 as uint8: ``white`` and above is 255. By a table, which takes no memory besides."""
+    values = np.minimum(np.arange(65536, dtype=np.uint32), white)
+    return ((values * 255 + white // 2) // white).astype(np.uint8)[deep]
+
+
 def _from_array(array: np.ndarray, name: str, white: int) -> np.ndarray:
     shape = array.shape
     if array.ndim not in (2, 3) or (array.ndim == 3 and shape[2] not in (1, 3, 4)):
         raise ImageError(f'{name} has shape {shape}; give (H, W, 3) RGB, (H, W, 4) or (H, W)')
     check_picture_size((shape[1], shape[0]), name)
     if array.dtype == np.uint16:
-        whites = np.full(shape[2:], white, np.uint32)
-        if array.ndim == 3 and shape[2] == 4 and array[..., 3].max() > white:
-            whites[3] = 65535  # transparency may have all bits where colours have few
-        bright = np.minimum(array, whites).astype(np.uint32)
-        array = ((bright * 255 + whites // 2) // whites).astype(np.uint8)
+        deep, array = array, _in_eight_bits(array, white)
+        if array.ndim == 3 and shape[2] == 4 and deep[..., 3].max() > white:
+            # transparency may have all bits where colours have few
+            array[..., 3] = _in_eight_bits(deep[..., 3], 65535)
     elif array.dtype == bool:
         array = array.astype(np.uint8) * 255
     elif array.dtype != np.uint8:
