@@ -207,6 +207,28 @@ def test_a_record_counts_as_its_samples(tmp_path):
         numbered(tmp_path, dict(ref_id=1), dict(fault='no good'))
 
 
+@pytest.mark.parametrize('changes, message', [
+    (dict(read_records=lambda self: [dict(ref_id=1)]), r'must give RawRecord\(where, content\)'),
+    (dict(parse_data_info=lambda self, raw: None), 'must return a record or a list of records'),
+])
+def test_a_set_that_gives_something_else(tmp_path, changes, message):
+    with pytest.raises(ValueError, match=f'Other.{next(iter(changes))} {message}'):
+        type('Other', (Numbered,), changes)(write(tmp_path), [{}])
+
+
+def test_records_may_be_made_otherwise(tmp_path):
+    """As MMEngine's sets do: the whole list at once."""
+    class Whole(QueryDataset):
+        def load_data_list(self):
+            return [dict(img_path=f'{self.data_root}/a.png', img_id=k, image_id=0, ref_id=k,
+                         sent_id=0, ann_id=k, text=f'cat {k}', height=H, width=W, split='x',
+                         source='y', instances=[dict(bbox=[2, 5, 12, 15], mask=SQUARE)])
+                    for k in range(3)]
+
+    data = Whole(write(tmp_path), query=dict(turns=3))
+    assert len(data) == 3 and len(data[1]['data_samples'].turns) == 3
+
+
 def test_meta_keys_carry_a_column(tmp_path):
     rows = dict(ref_id=1, hard=True, area=5), dict(ref_id=2, hard=False)
     data = numbered(tmp_path, *rows, meta_keys=['hard'])

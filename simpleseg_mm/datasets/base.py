@@ -265,6 +265,9 @@ class QueryDataset(BaseDataset):
         self._pictures = NamedPictures(self.skip_images)
         data_list: list[dict] = []
         for raw in self.read_records():
+            if not isinstance(raw, RawRecord):
+                raise ValueError(f'{type(self).__name__}.read_records must give '
+                                 f'RawRecord(where, content), it gave {shown(raw)}')
             self._where = raw.where
             try:
                 found = self.parse_data_info(raw)
@@ -277,6 +280,9 @@ class QueryDataset(BaseDataset):
                 self.refuse(fault, raw.where, raw.samples)
                 continue
             found = [found] if isinstance(found, dict) else found
+            if not isinstance(found, list):
+                raise ValueError(f'{type(self).__name__}.parse_data_info must return a record or '
+                                 f'a list of records, it returned {shown(found)}')
             self.read += len(found)
             data_list += found
         data_list = self._without_ids_used_twice(data_list)
@@ -393,13 +399,16 @@ def _malformed(error: Exception) -> str:
 
 def _instance(segmentation, number: int, height: int, width: int) -> dict:
     """A target in MMDetection's form. BadSample where it is broken, or has no pixel."""
-    mask, fault = read_segmentation(segmentation)
+    segmentation, fault = read_segmentation(segmentation)
     if fault is None:
-        fault = native.segmentation_fault(mask, height, width)
+        fault = native.segmentation_fault(segmentation, height, width)
     if fault is None:
-        mask = native.plain_segmentation(mask)
-        fault = native.mask_fault(mask, height, width)
+        segmentation = native.plain_segmentation(segmentation)
+        try:
+            mask = segmentation_to_mask(segmentation, height, width)
+            fault = None if mask.any() else 'the mask is empty'
+        except ValueError as error:
+            fault = str(error)
     if fault is not None:
         raise BadSample(f'object {number}: {fault}', 'bad annotation')
-    box = mask_to_box(segmentation_to_mask(mask, height, width)).tolist()
-    return dict(bbox=box, bbox_label=0, ignore_flag=0, mask=mask)
+    return dict(bbox=mask_to_box(mask).tolist(), bbox_label=0, ignore_flag=0, mask=segmentation)
