@@ -16,8 +16,7 @@ if c.type == 'image' %}<IMG_CONTEXT>
 {% endif %}"""
 LLAVA = """{% for m in messages %}<|im_start|>{{ m.role }} {% for c in m.content %}{%
 if c.type == 'image' %}<image>{% endif %}{% endfor %}{% for c in m.content %}{%
-if c.type == 'text' %}
-{{ c.text }}{% endif %}{% endfor %}<|im_end|>{% endfor %}{%
+if c.type == 'text' %}{{ '\n' + c.text }}{% endif %}{% endfor %}<|im_end|>{% endfor %}{%
 if add_generation_prompt %}<|im_start|>assistant
 {% endif %}"""
 SMOL = """<|im_start|>{% for m in messages %}{{ m.role | capitalize }}{%
@@ -30,6 +29,13 @@ GEMMA = """{{ bos_token }}{% for m in messages %}<start_of_turn>{{
 if c.type == 'image' %}<start_of_image>{% else %}{{ c.text | trim }}{% endif %}{% endfor %}{%
 endif %}<end_of_turn>
 {% endfor %}{% if add_generation_prompt %}<start_of_turn>model
+{% endif %}"""
+
+GLM = """[gMASK]<sop>{% for m in messages %}<|{{ m.role }}|>
+{% for c in m.content %}{% if c.type == 'image'
+%}<|begin_of_image|><|image|><|end_of_image|>{% else %}{{ c.text }}{% endif %}{% endfor %}{%
+if m.role == 'assistant' %}<|im_end|>{% endif %}{% endfor %}{%
+if add_generation_prompt %}<|assistant|>
 {% endif %}"""
 
 TEXT = dict(vocab_size=1100, hidden_size=32, intermediate_size=64, num_hidden_layers=2,
@@ -90,6 +96,25 @@ def _llava_onevision(ids):
                  vision_feature_select_strategy='full', vision_aspect_ratio='anyres_max_9'))
 
 
+def _glm4v(ids):
+    rope = dict(rope_type='default', rope_theta=1e4, mrope_section=[1, 1, 2])
+    return (dict(model_type='glm4v', image_token_id=ids['<|image|>'],
+                 video_token_id=ids['<|video|>'], image_start_token_id=ids['<|begin_of_image|>'],
+                 image_end_token_id=ids['<|end_of_image|>'],
+                 video_start_token_id=ids['<|begin_of_video|>'],
+                 video_end_token_id=ids['<|end_of_video|>'],
+                 text_config=dict({k: v for k, v in TEXT.items() if k != 'head_dim'},
+                                  model_type='glm4v_text', rope_parameters=rope),
+                 vision_config=dict(model_type='glm4v_vision', depth=2, hidden_size=32,
+                                    num_heads=2, image_size=56, patch_size=14,
+                                    temporal_patch_size=1, spatial_merge_size=2,
+                                    out_hidden_size=32, intermediate_size=64)),
+            dict(PIXELS, image_processor_type='Glm4vImageProcessor', patch_size=14,
+                 temporal_patch_size=1, merge_size=2,
+                 size=dict(shortest_edge=56 * 56, longest_edge=112 * 112)),
+            dict(processor_class='Glm4vProcessor'))
+
+
 #: family -> (its special tokens, names for the tokenizer, chat template, end token, the rest)
 FAMILIES = dict(
     internvl=(['<img>', '</img>', '<IMG_CONTEXT>', '<video>'],
@@ -109,6 +134,9 @@ FAMILIES = dict(
             GEMMA, '<|im_end|>', _gemma3),  # an answer ends with another token than eos
     llava_onevision=(['<image>', '<video>'], dict(image_token='<image>', video_token='<video>'),
                      LLAVA, '<|im_end|>', _llava_onevision),
+    glm4v=(['[gMASK]', '<sop>', '<|user|>', '<|assistant|>', '<|image|>', '<|video|>',
+            '<|begin_of_image|>', '<|end_of_image|>', '<|begin_of_video|>', '<|end_of_video|>'],
+           dict(image_token='<|image|>', video_token='<|video|>'), GLM, '<|im_end|>', _glm4v),
     idefics3=(['<image>', '<fake_token_around_image>', '<global-img>', '<end_of_utterance>',
                *(f'<row_{r}_col_{c}>' for r in (1, 2, 3) for c in (1, 2, 3))],
               dict(image_token='<image>', fake_image_token='<fake_token_around_image>',

@@ -1,11 +1,13 @@
 """Training on rows without padding, packed end to end."""
 import torch
 from torch import Tensor, nn
+from transformers import DynamicCache
 
 from ..models.probing import first_layers
 from ..registry import MEASURES
 from .measure import Measure, difference, numbers
 from .packing import pack_rows
+from .ragged_cache import is_plain
 
 
 @MEASURES.register_module(name='packed_rows')
@@ -17,9 +19,12 @@ class PackedRows(Measure):
     of_family = True
 
     def obstacle(self, network: nn.Module) -> str | None:
-        layers = set(getattr(network.hf.config.get_text_config(), 'layer_types', None) or ())
+        config = network.hf.config.get_text_config()
+        layers = set(getattr(config, 'layer_types', None) or ())
         if other := sorted(layers - {'full_attention'}):
             return f'rows would read each other in layers of {", ".join(other)}'
+        if not is_plain(DynamicCache(config=config)):
+            return 'its tokens see a window of their row alone'
         return None
 
     def install(self, network: nn.Module) -> None:

@@ -142,8 +142,8 @@ def read_template(tokenizer, folder: str) -> None:
     Raises:
         ValueError: there is none.
     """
-    if _file(folder, 'chat_template.jinja') is None:
-        legacy = _file(folder, 'chat_template.json')
+    if file_of(folder, 'chat_template.jinja') is None:
+        legacy = file_of(folder, 'chat_template.json')
         template = None if legacy is None else chat_template_of(legacy.parent)
         tokenizer.chat_template = template or tokenizer.chat_template
     if not tokenizer.chat_template:
@@ -151,7 +151,7 @@ def read_template(tokenizer, folder: str) -> None:
                          'chat_template.jinja to that folder')
 
 
-def _file(folder: str, name: str) -> Path | None:
+def file_of(folder: str, name: str) -> Path | None:
     """A file of a local folder, or of a hub id; None where there is none."""
     found = cached_file(folder, name, _raise_exceptions_for_gated_repo=False,
                         _raise_exceptions_for_missing_entries=False,

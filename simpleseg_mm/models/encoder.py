@@ -88,8 +88,8 @@ class Encoder:
         rows = [self._encode_row(turns, heads[place], ids, for_generation)
                 for turns, place in zip(conversations, index)]
         if for_generation in self._unchecked:
-            self._check_prompt(rows[0][0], heads[index[0]], conversations[0], images[0])
-            self._unchecked.discard(for_generation)
+            if self._check_prompt(rows[0][0], heads[index[0]], conversations[0], images[0]):
+                self._unchecked.discard(for_generation)
         left = for_generation
         batch = dict(
             input_ids=_pad([ids for ids, _ in rows], self.pad_token_id, left),
@@ -140,28 +140,51 @@ class Encoder:
         return self.tokenizer.decode(ids, skip_special_tokens=False,
                                      clean_up_tokenization_spaces=False)
 
-    def _check_prompt(self, ids: list[int], head: list[int], turns: Turns, image: Tensor) -> None:
-        """ValueError unless a row begins as the chat template writes it, and each special token
-        of the template is one id."""
+    def _check_prompt(self, ids: list[int], head: list[int], turns: Turns, image: Tensor) -> bool:
+        """Whether it could be seen that a row begins as the chat template writes it, and that each
+        special token of the template is one id.
+
+        Raises:
+            ValueError: it does not; one line.
+        """
         prompt, alone = turns[0][0], len(turns) == 1
         opening = self._opening if alone else self._middle
         given = ids[:len(head) + len(self.ids_of_text(prompt)) + len(opening)]
         tail = prompt + (self.frame.opening if alone else self.frame.middle)
-        wanted = self.family.official_ids(self.frame.head + tail, image)
-        if wanted is None:
-            count = head.count(self.family.image_token_id)
-            text = self.frame.head.replace(self.family.image_token,
-                                           self.family.image_token * count)
-            wanted = self.tokenizer.encode(text + tail, add_special_tokens=False)
-            special = {i: token.content for i, token in
-                       self.tokenizer.added_tokens_decoder.items() if token.special}
-            names = sorted(map(re.escape, special.values()), key=len, reverse=True)
-            has = [special[i] for i in given if i in special]
-            needs = re.findall('|'.join(names), text + tail.replace(prompt, '', 1))
-            if has != needs:
-                has, needs = (list(dict.fromkeys(names)) for names in (has, needs))
-                raise self._other_tokens(has, needs)
-        given, wanted = self.text_of(given), self.text_of(wanted)
+        special = {i: token.content for i, token in
+                   self.tokenizer.added_tokens_decoder.items() if token.special}
+        if any(name in prompt for name in special.values()):  # which others would take for one
+            return False
+        official = self.family.official(self.frame.head + tail, image)
+        if official is not None:
+            self._check_official(given, official)
+            return True
+        count = head.count(self.family.image_token_id)
+        text = self.frame.head.replace(self.family.image_token, self.family.image_token * count)
+        names = sorted(map(re.escape, special.values()), key=len, reverse=True)
+        has = [special[i] for i in given if i in special]
+        needs = re.findall('|'.join(names), text + tail)
+        if has != needs:
+            raise self._other_tokens(*(list(dict.fromkeys(names)) for names in (has, needs)))
+        wanted = self.tokenizer.encode(text + tail, add_special_tokens=False)
+        self._check_texts(self.text_of(given), self.text_of(wanted))
+        return True
+
+    def _check_official(self, given: list[int], official: dict[str, list[int]]) -> None:
+        """ValueError unless ids are the processor's own, and token types say where pictures
+        are."""
+        wanted = official['input_ids']
+        if given != wanted:
+            self._check_texts(self.text_of(given), self.text_of(wanted))
+            start = max(len(os.path.commonprefix([given, wanted])) - 2, 0)
+            raise self._other_tokens(*(self.tokenizer.convert_ids_to_tokens(
+                ids[start:start + 6]) for ids in (given, wanted)))
+        types = official.get(self.family.token_types)
+        if types is not None and types != [int(i == self.family.image_token_id) for i in wanted]:
+            raise ValueError(f'{self.family.token_types} of {self.tokenizer.name_or_path} say '
+                             'something else than where pictures are: it cannot be used')
+
+    def _check_texts(self, given: str, wanted: str) -> None:
         if given != wanted:
             start = max(len(os.path.commonprefix([given, wanted])) - 20, 0)
             raise self._other_tokens(given[start:start + 60], wanted[start:start + 60])
@@ -170,7 +193,8 @@ class Encoder:
         return ValueError(
             f'the tokens of a prompt are not those of the chat template of '
             f'{self.tokenizer.name_or_path}: it has {given!r}, the template {wanted!r}. Take the '
-            'tokenizer that the model was released with')
+            'tokenizer that the model was released with; one that joins a text with the markup '
+            'beside it, or puts a blank before it, cannot be used')
 
     @property
     def pad_token_id(self) -> int:

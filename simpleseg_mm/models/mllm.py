@@ -98,9 +98,9 @@ class MLLM(Network):
                          freeze, lora, train_with_lora, quantization, gradient_checkpointing,
                          attn_implementation)
         self.encoder = encoder
-        if not known.model_types:
-            check_network(self, encoder)
         self.writer = Writer(self, encoder)
+        if not known.model_types:
+            check_network(self)
         self.acceleration = Acceleration(self, acceleration)
 
 

@@ -90,12 +90,15 @@ class Network(nn.Module):
         return batch, places
 
     def to_device(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
-        """An encoded batch where the network is. A GPU takes it in the order of its work, and
-        nothing waits for that."""
+        """An encoded batch where the network is, pictures in its dtype. A GPU takes it in the
+        order of its work, and nothing waits for that."""
         device, stay = self.device, batch.get('stays_on_cpu', ())
-        return {key: to_device(value, device)
-                if isinstance(value, Tensor) and key not in stay else value
-                for key, value in batch.items()}
+        batch = {key: to_device(value, device)
+                 if isinstance(value, Tensor) and key not in stay else value
+                 for key, value in batch.items()}
+        if 'pixel_values' in batch:
+            batch['pixel_values'] = batch['pixel_values'].to(self.hf.dtype)
+        return batch
 
     def hidden_states(self, batch: dict[str, Tensor]) -> Tensor:
         """Last hidden states (B, T, D) of an encoded batch, before the head."""
@@ -111,8 +114,6 @@ class Network(nn.Module):
 
     def _run_model(self, batch: dict[str, Tensor], **options):
         inputs = {key: value for key, value in batch.items() if key not in BOOKKEEPING}
-        if 'pixel_values' in inputs:
-            inputs['pixel_values'] = inputs['pixel_values'].to(self.hf.dtype)
         return self.hf.model(**inputs, **options)
 
     def positions(self, batch: dict[str, Tensor]) -> Tensor:

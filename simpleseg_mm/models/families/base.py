@@ -1,10 +1,12 @@
 """What a family of multimodal LLMs is: names of tokens and parts, and how pictures are read."""
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from torch import Tensor
 
-from ..chat import read_template
+from ...files import load_json, replace_json
+from ..chat import file_of, read_template
 
 
 @dataclass(frozen=True)
@@ -56,7 +58,7 @@ class Family:
 
     def __init__(self, folder: str, config, tokenizer, min_pixels: int | None = None,
                  max_pixels: int | None = None) -> None:
-        self.config, self.tokenizer = config, tokenizer
+        self.folder, self.config, self.tokenizer = folder, config, tokenizer
         self.image_processor = self.build_image_processor(folder, min_pixels, max_pixels)
 
     def build_image_processor(self, folder: str, min_pixels: int | None, max_pixels: int | None):
@@ -91,11 +93,18 @@ class Family:
         read_template(self.tokenizer, folder)
 
     def save(self, folder: str) -> None:
-        """Writes what is read beside the weights: tokenizer and image processor."""
+        """Writes what is read beside the weights: tokenizer, image processor, and what the
+        folder's own processor says of itself."""
         self.tokenizer.save_pretrained(folder)
         self.image_processor.save_pretrained(folder)
+        file = file_of(self.folder, 'processor_config.json')
+        if file is not None:
+            replace_json(Path(folder, file.name), {  # without its parts, which have files
+                key: value for key, value in load_json(file).items()
+                if not isinstance(value, dict)}, indent=2)
 
-    def official_ids(self, text: str, image: Tensor) -> list[int] | None:
-        """The ids that the folder's own processor makes of a text with one placeholder; ``None``:
-        the family expands the placeholder itself."""
+    def official(self, text: str, image: Tensor) -> dict[str, list[int]] | None:
+        """What the folder's own processor makes of a text with one placeholder: ``input_ids``,
+        and token types where it gives them; ``None``: the family expands the placeholder
+        itself."""
         return None
