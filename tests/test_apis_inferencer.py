@@ -16,6 +16,7 @@ from PIL import Image
 from simpleseg_mm import cli
 from simpleseg_mm.apis import ImageError, SimpleSegInferencer, loading
 from simpleseg_mm.apis.inferencer import prompts_by_picture
+from simpleseg_mm.apis.taught import Taught
 from simpleseg_mm.datasets.refshapes import generate
 from simpleseg_mm.datasets.transforms import LoadImage
 from simpleseg_mm.files import replace_json
@@ -307,12 +308,21 @@ def test_a_folder_without_a_note_is_read_as_released(exported, tmp_path):
 
 @pytest.mark.parametrize('content, message', [
     (dict(model_type='kimi_vl', auto_map={}), 'remote code, which is never run.*kimi_vl.py'),
-    (dict(model_type='llava'), 'holds a llava; a Qwen-VL or a converted Kimi-VL'),
     (dict(), 'no Hugging Face folder')])
 def test_folders_that_are_not_loaded(content, message, tmp_path):
     (tmp_path / 'config.json').write_text(json.dumps(content))
     with pytest.raises(ValueError, match=message):
         loading.resolve(str(tmp_path), None)
+
+
+def test_a_folder_of_another_family_without_a_note_was_not_taught_outlines(tmp_path):
+    (tmp_path / 'config.json').write_text(json.dumps(dict(model_type='llava')))
+    cfg, weights = loading.resolve(str(tmp_path), None)
+    assert weights is None and cfg.model.mllm.type == 'AutoVLM'
+    assert cfg.model.mllm.pretrained == str(tmp_path) and 'max_pixels' not in cfg.model.mllm
+    said, = Taught.of(cfg).doubts(np.zeros((9, 9, 3), np.uint8), Prompt('a dog'))
+    assert 'nothing says that these weights were taught outlines' in said
+    assert Taught.of(dict(taught=Taught.of(cfg).to_dict())) == Taught.of(cfg)
 
 
 def test_hub_ids_and_unknown_names():

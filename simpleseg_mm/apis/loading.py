@@ -143,7 +143,8 @@ def _config_of(model) -> Config:
 
 
 def _config_of_folder(folder: str) -> Config:
-    """A config for a Hugging Face folder: by its note, else as the released weights."""
+    """A config for a Hugging Face folder: by its note, else as the released weights, or, where it
+    is of another family than those, as one that was not taught outlines."""
     check_folder(folder)
     try:
         kind = load_json(Path(folder, 'config.json'))['model_type']
@@ -162,10 +163,12 @@ def _config_of_folder(folder: str) -> Config:
             test_dataloader=dict(dataset=dict(query=said['query'])),
             visualizer=dict(type='SimpleSegVisualizer'),
             **({'taught': said['taught']} if 'taught' in said else {})))
-    if kind not in (*QwenVL.model_types, *KimiVL.model_types):
-        raise ValueError(f'{folder} holds a {kind}; a Qwen-VL or a converted Kimi-VL is loaded '
-                         'without a config')
-    return _released('kimivl' if kind in KimiVL.model_types else 'qwen25vl', folder)
+    if kind in (*QwenVL.model_types, *KimiVL.model_types):
+        return _released('kimivl' if kind in KimiVL.model_types else 'qwen25vl', folder)
+    cfg = _released('qwen25vl', folder)  # in whose prompt form it is asked
+    cfg.model.mllm = dict(type='AutoVLM', pretrained=folder, dtype=cfg.model.mllm.dtype)
+    cfg.taught = dict(sets=[], prompts=[], outlines=False)
+    return cfg
 
 
 def _released(family: str, pretrained: str) -> Config:

@@ -217,9 +217,10 @@ def _check_query(query: Any, where: str, place: str) -> None:
 
 
 def _taught(value: Any) -> bool:
-    return (isinstance(value, Mapping) and set(value) <= {'sets', 'prompts'}
+    return (isinstance(value, Mapping) and set(value) <= {'sets', 'prompts', 'outlines'}
+            and _flag(value.get('outlines', True))
             and all(isinstance(names, (list, tuple)) and all(map(_text, names))
-                    for names in value.values())
+                    for key, names in value.items() if key != 'outlines')
             and set(value.get('prompts', ())) <= set(Prompt.KINDS))
 
 

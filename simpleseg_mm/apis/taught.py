@@ -25,16 +25,19 @@ class Taught:
         sets: names of the datasets; empty where it is not known.
         prompts: of 'text', 'point' and 'box', those that it was asked by; empty where it is not
             known.
+        outlines: False where nothing says that it has seen any.
     """
     sets: tuple[str, ...] = ()
     prompts: tuple[str, ...] = ()
+    outlines: bool = True
 
     @classmethod
     def of(cls, cfg: Mapping) -> 'Taught':
-        """By a config's ``taught=dict(sets, prompts)``, else by its training data."""
+        """By a config's ``taught=dict(sets, prompts, outlines)``, else by its training data."""
         said = cfg.get('taught')
         if said is not None:
-            return cls(tuple(said.get('sets', ())), tuple(said.get('prompts', ())))
+            return cls(tuple(said.get('sets', ())), tuple(said.get('prompts', ())),
+                       said.get('outlines', True))
         sets: dict = {}
         prompts: dict = {}
         loader = cfg.get('train_dataloader')
@@ -46,7 +49,8 @@ class Taught:
 
     def to_dict(self) -> dict:
         """Lists, as :meth:`of` reads them."""
-        return dict(sets=list(self.sets), prompts=list(self.prompts))
+        said = dict(sets=list(self.sets), prompts=list(self.prompts))
+        return said if self.outlines else dict(said, outlines=False)
 
     def doubts(self, picture: np.ndarray, prompt: Prompt) -> tuple[str, ...]:
         """Why an answer may mean nothing, a sentence each.
@@ -55,6 +59,10 @@ class Taught:
             picture: (H, W, 3) uint8 RGB.
         """
         found = []
+        if not self.outlines:
+            found.append('nothing says that these weights were taught outlines (there is no '
+                         'simpleseg.json beside them): the answer is a guess. Train them, '
+                         'docs/own_mllm.md says how')
         if self.sets == (REFSHAPES, ) and not is_scene(picture):
             found.append('this model has learnt the generated scenes of RefShapes and nothing '
                          'else, and this picture is none: the outline is a guess, whatever its '
