@@ -1,0 +1,5 @@
+_base_ = [
+    '../_base_/models/internvl3_8b.py', '../_base_/datasets/refcoco.py',
+    '../_base_/evaluators/res.py', '../_base_/schedules/sft_paper.py',
+    '../_base_/default_runtime.py', '../_base_/retention/questions.py'
+]
