@@ -14,6 +14,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import tiny_families
 from doc_pages import LIMIT, ROOT, SLOW_LIMIT, Block, read_page, run_page
 from PIL import Image
 
@@ -21,8 +22,7 @@ from simpleseg_mm.datasets import refshapes
 
 PAGES = {path.relative_to(ROOT).as_posix(): read_page(path.read_text(encoding='utf-8'), path.name)
          for path in [ROOT / 'README.md', *sorted((ROOT / 'docs').glob('*.md')),
-                      *sorted((ROOT / 'configs').rglob('README.md'))]
-         if path.name != 'own_mllm.md'}  # being rewritten
+                      *sorted((ROOT / 'configs').rglob('README.md'))]}
 #: pages run in forks of one process that has loaded the libraries
 SERVER = multiprocessing.get_context('forkserver')
 SERVER.set_forkserver_preload([
@@ -111,6 +111,7 @@ GIVEN = {
     'scene.jpg': copy_scene, 'coco.json': copy_coco, 'labelme_folder': write_labelme,
     'data/mine/mine': write_refs, 'data/refcoco_mini': link_photos,
     'work_dirs/nano_sft_refshapes': copy_run,
+    'work_dirs/tiny_internvl': lambda shapes, place: tiny_families.make('internvl', place),
 }
 
 
