@@ -16,6 +16,11 @@ _OPTIONAL_HOOKS = ('runtime_info', 'timer', 'sampler_seed', 'logger', 'param_sch
 _PACKAGE = Path(__file__).resolve().parent
 
 
+def accumulated_batches(cfg: Config) -> int:
+    """Batches of a process whose gradients the config's ``optim_wrapper`` adds to one update."""
+    return (cfg.get('optim_wrapper') or {}).get('accumulative_counts', 1)
+
+
 def read_config(path: str, options: dict | None = None, read: Sequence[str] = (),
                 ours: bool = True, said: dict[str, str] | None = None) -> Config:
     """A config that a user names, with the settings of ``--cfg-options``: the one way to read it.

@@ -1,5 +1,6 @@
 """An endless sampler whose indices also say how often a sample has come before."""
 from collections.abc import Iterator
+from itertools import islice
 
 import torch
 from mmengine.dataset import InfiniteSampler
@@ -15,7 +16,17 @@ class InfiniteVisitSampler(InfiniteSampler):
     visit, so they do not depend on workers, ranks or resuming.
     """
 
-    def _infinite_indices(self) -> Iterator[int]:
+    def __init__(self, *args, **kwargs) -> None:
+        super().__init__(*args, **kwargs)
+        self.skip(0)
+
+    def skip(self, num_samples: int) -> None:
+        """Begin after so many indices of this process, counted from the first."""
+        self.indices = islice(self.visits(), self.rank + num_samples * self.world_size, None,
+                              self.world_size)
+
+    def visits(self) -> Iterator[int]:
+        """The indices of all processes, without end."""
         if self.size == 0:
             raise ValueError('cannot sample from an empty dataset')
         generator = torch.Generator().manual_seed(self.seed)

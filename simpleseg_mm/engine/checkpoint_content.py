@@ -103,11 +103,11 @@ def _history_method(owner: type, name: str):
 
 
 def _safe() -> list[Any]:
-    multiarray = np._core.multiarray
+    array, scalar = (value.__reduce__()[0] for value in (np.zeros(1), np.float64(0)))
     return [HistoryBuffer, (_history_method, 'builtins.getattr'), slice, np.ndarray, np.dtype,
-            multiarray._reconstruct, multiarray.scalar,
-            (multiarray._reconstruct, 'numpy.core.multiarray._reconstruct'),
-            (multiarray.scalar, 'numpy.core.multiarray.scalar'),
+            array, scalar,
+            (array, 'numpy.core.multiarray._reconstruct'),  # NumPy 1
+            (scalar, 'numpy.core.multiarray.scalar'),
             *(getattr(np.dtypes, name) for name in np.dtypes.__all__)]
 
 

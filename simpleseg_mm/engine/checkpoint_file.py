@@ -65,7 +65,9 @@ def refuse_address(name: str) -> None:
 
 
 # Also of addresses, for which MMEngine has readers that run what a file holds.
-@CheckpointLoader.register_scheme(prefixes=list(CheckpointLoader._schemes), force=True)
+@CheckpointLoader.register_scheme(force=True, prefixes=[
+    '', 'http://', 'https://', 'torchvision://', 'open-mmlab://', 'openmmlab://', 'mmcls://',
+    'modelzoo://', 'pavi://', r'(\S+\:)?s3://', r'(\S+\:)?petrel://'])
 def load_from_local(filename: str, map_location=None) -> dict[str, Any]:
     """MMEngine's one reader of checkpoints, see :func:`read_checkpoint`."""
     return read_checkpoint(filename, map_location)

@@ -10,13 +10,14 @@ from contextlib import contextmanager
 from importlib import metadata
 from pathlib import Path
 
-from mmengine._strategy import DeepSpeedStrategy
 from mmengine.config import Config
 from mmengine.logging import print_log
 from mmengine.optim import LinearParamScheduler
 from mmengine.registry import RUNNERS
+from mmengine.registry import STRATEGIES as MMENGINE_STRATEGIES
 from mmengine.runner import Runner
 
+from ..config import accumulated_batches
 from ..registry import LOOPS, OPTIMIZERS, PARAM_SCHEDULERS, STRATEGIES, builds
 from .checkpoint_content import REST, CheckpointError
 from .checkpoint_file import fault_of, refuse_address, what_is_there
@@ -24,6 +25,7 @@ from .optimizers import MuonAdamW
 from .rl_loop import RLTrainLoop
 
 _PACKAGE = Path(__file__).resolve().parent.parent
+_DEEPSPEED = MMENGINE_STRATEGIES.get('DeepSpeedStrategy')
 #: errors of files that are no fault of the program's
 _FILES = (errno.ENOENT, errno.EACCES, errno.EPERM, errno.ENOSPC, errno.EDQUOT, errno.EROFS,
           errno.EISDIR, errno.ENOTDIR, errno.EEXIST, errno.EFBIG, errno.ENAMETOOLONG, errno.ELOOP)
@@ -63,7 +65,7 @@ def fit_global_batch(cfg: Config, processes: int) -> int:
             f'global_batch_size={total} is not a multiple of {processes} process(es) x batch_size '
             f'{batch_size}: {_divisors(total, processes, "train_dataloader.batch_size")}, or '
             'change global_batch_size itself (0 leaves the batch as it is).')
-    if cfg.optim_wrapper.get('accumulative_counts', 1) != 1:
+    if accumulated_batches(cfg) != 1:
         raise ValueError('Give global_batch_size or optim_wrapper.accumulative_counts, not both.')
     if deepspeed:
         if count > 1:
@@ -93,7 +95,7 @@ def is_rl(cfg: Config) -> bool:
 
 def uses_deepspeed(cfg: Config) -> bool:
     """Whether DeepSpeed distributes the training."""
-    return builds(STRATEGIES, cfg.get('strategy'), DeepSpeedStrategy)
+    return builds(STRATEGIES, cfg.get('strategy'), _DEEPSPEED)
 
 
 def zero_stage(cfg: Config) -> int:
@@ -176,7 +178,7 @@ def scale_learning_rate(cfg: Config) -> None:
                          'config: the global batch that its learning rate was chosen for.')
     cfg.global_batch_size = 0
     cfg.auto_scale_lr.enable = True
-    cfg.auto_scale_lr.base_batch_size /= cfg.optim_wrapper.get('accumulative_counts', 1)
+    cfg.auto_scale_lr.base_batch_size /= accumulated_batches(cfg)
 
 
 def find_resumable(work_dir: str) -> str | None:
@@ -361,15 +363,22 @@ def build_runner(cfg: Config, *parts: str) -> Runner:
 
     class DataFirst(Runner):
         def build_model(self, model):
-            for name in (f'_{part}_dataloader' for part in parts):
-                loader = getattr(self, name)
-                if isinstance(loader, dict):
-                    loader = self.build_dataloader(
-                        loader, seed=self.seed,
-                        diff_rank_seed=self._randomness_cfg.get('diff_rank_seed', False))
-                    setattr(self, name, loader)
+            spread = (self.cfg.get('randomness') or {}).get('diff_rank_seed', False)
+            self.ready = []
+            for settings in (self.cfg.get(f'{part}_dataloader') for part in parts):
+                if isinstance(settings, dict):
+                    loader = Runner.build_dataloader(settings, self.seed, spread)
+                    self.ready.append((settings, loader))
                     _look_into(loader.dataset)
             return super().build_model(model)
+
+        def build_dataloader(self, dataloader, *args, **kwargs):
+            """What is there already: the loops ask for it."""
+            for i, (settings, loader) in enumerate(self.ready):
+                if settings == dataloader:
+                    del self.ready[i]
+                    return loader
+            return Runner.build_dataloader(dataloader, *args, **kwargs)
 
     return DataFirst.from_cfg(cfg)
 

@@ -19,6 +19,7 @@ from mmengine.logging import print_log
 from mmengine.runner import IterBasedTrainLoop
 from torch import Tensor
 
+from ..config import accumulated_batches
 from ..files import replacing
 from ..models.simpleseg import answer_form
 from ..registry import LOOPS, REWARDS, ROLLOUTS
@@ -156,42 +157,42 @@ class RLTrainLoop(IterBasedTrainLoop):
         return unwrap(self.runner.model)
 
     def run(self):
-        if getattr(self.runner.optim_wrapper, '_accumulative_counts', 1) != 1:
+        if accumulated_batches(self.runner.cfg) != 1:
             raise ValueError('RLTrainLoop sums over micro-batches itself: leave '
                              'optim_wrapper.accumulative_counts out and set micro_batch_size')
         if self.objective.beta:
-            self.reference = _Reference(self.model, self.runner.work_dir, fresh=self._iter == 0)
+            self.reference = _Reference(self.model, self.runner.work_dir, fresh=self.iter == 0)
         return super().run()
 
     def run_iter(self, data_batch: dict) -> None:
         """One rollout and its updates; before the first, a validation of what it starts from."""
-        if self._iter == 0 and self.runner.val_loop is not None:
+        if self.iter == 0 and self.runner.val_loop is not None:
             self.runner.val_loop.run()
             self.runner.model.train()
-        self.runner.call_hook('before_train_iter', batch_idx=self._iter, data_batch=data_batch)
+        self.runner.call_hook('before_train_iter', batch_idx=self.iter, data_batch=data_batch)
         data = self.model.data_preprocessor(data_batch, True)
         start = time.perf_counter()
         self.experience = self.collect(data['inputs'], data['data_samples'])
-        stop_if_asked(self._iter)  # before anything is updated
+        stop_if_asked(self.iter)  # before anything is updated
         middle = time.perf_counter()
         outputs = {**_describe(self.experience), **self.update(self.experience)}
         end = time.perf_counter()
         outputs.update(rollout_seconds=middle - start, update_seconds=end - middle)
         if outputs['dropped_groups'] == 1:
-            print_log(f'Rollout {self._iter + 1} teaches nothing: in every group the rewards '
+            print_log(f'Rollout {self.iter + 1} teaches nothing: in every group the rewards '
                       f'deviate less than min_std={self.min_std}. Where this goes on, start from '
                       'an SFT checkpoint (load_from), or raise group_size or the temperature.',
                       'current', logging.WARNING)
-        self.runner.call_hook('after_train_iter', batch_idx=self._iter, data_batch=data_batch,
+        self.runner.call_hook('after_train_iter', batch_idx=self.iter, data_batch=data_batch,
                               outputs=outputs)
-        self._iter += 1
+        self._iter += 1  # what MMEngine counts by
 
     # --- rollout ------------------------------------------------------------------------------
     def collect(self, images: list[Tensor], samples: Sequence) -> Experience:
         """Sampled answers, their rewards and advantages."""
         # The place of a prompt in all ranks' batch: draws do not depend on the number of ranks.
         places = [i * get_world_size() + get_rank() for i in range(len(samples))]
-        seeds = [(self.runner.seed, self._iter, place, g)
+        seeds = [(self.runner.seed, self.iter, place, g)
                  for place in places for g in range(self.group_size)]
         with whole_weights(self.runner.model):
             self.rollout.sync(self.model)
@@ -348,12 +349,12 @@ class RLTrainLoop(IterBasedTrainLoop):
         if finite:
             return
         path = osp.join(self.runner.work_dir,
-                        f'nonfinite_rollout_{self._iter + 1}_rank{get_rank()}.json')
+                        f'nonfinite_rollout_{self.iter + 1}_rank{get_rank()}.json')
         with open(path, 'w') as file:
-            json.dump(dict(iter=self._iter + 1, values={k: str(v) for k, v in values.items()},
+            json.dump(dict(iter=self.iter + 1, values={k: str(v) for k, v in values.items()},
                            rollout=experience.rows()), file, indent=1)
         raise FloatingPointError(
-            f'{values} in rollout {self._iter + 1}: nothing was updated; its answers and rewards '
+            f'{values} in rollout {self.iter + 1}: nothing was updated; its answers and rewards '
             f'are in {path}. Try a lower learning rate, clip_grad, or float32.')
 
 

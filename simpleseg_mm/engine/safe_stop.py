@@ -5,13 +5,13 @@ from contextlib import contextmanager, nullcontext
 
 import torch
 from mmengine.dist import all_reduce, get_world_size, is_main_process
-from mmengine.hooks import CheckpointHook, Hook
+from mmengine.hooks import Hook
 from mmengine.runner import ValLoop
 
 from simpleseg_mm import stopping
 from simpleseg_mm.registry import LOOPS
 
-from .hooks.saving import lacks_validation
+from .hooks.saving import WholeCheckpointHook, lacks_validation
 from .hooks.whole_weights import WholeWeightsHook
 from .processes import leave_processes
 from .sharding import deepspeed_engine
@@ -80,9 +80,9 @@ class _StopHook(Hook):
 
     def after_train_iter(self, runner, batch_idx: int, data_batch=None, outputs=None) -> None:
         engine, step = deepspeed_engine(runner.model), runner.iter + 1
-        batches = (engine.gradient_accumulation_steps() if engine else
-                   getattr(runner.optim_wrapper, '_accumulative_counts', 1))
-        if step % batches == 0 or step == runner.max_iters:
+        updated = (step % engine.gradient_accumulation_steps() == 0 if engine
+                   else runner.optim_wrapper.should_update())
+        if updated or step == runner.max_iters:
             stop_if_asked(step)
 
     def after_train_epoch(self, runner) -> None:
@@ -119,15 +119,16 @@ def _saved(runner, step: int) -> str:
     for hook in runner.hooks:
         if isinstance(hook, WholeWeightsHook):  # of a validation that was given up
             hook.after_val_epoch(runner)
-    hooks = [hook for hook in runner.hooks if isinstance(hook, CheckpointHook)]
+    hooks = [hook for hook in runner.hooks if isinstance(hook, WholeCheckpointHook)]
     if step == 0:
         return ('before the first update: there is nothing to save; the same command starts it '
                 'again.')
     if not hooks:
-        return f'after iteration {step}: the config has no CheckpointHook, nothing is saved.'
+        return (f'after iteration {step}: the config has no CheckpointHook of simpleseg_mm, '
+                'nothing is saved.')
     hook, = hooks[:1]
     path = osp.join(hook.out_dir, hook.filename_tmpl.format(step))
     if hook.last_ckpt != path:
-        hook._save_checkpoint_with_step(runner, step, dict(epoch=runner.epoch, iter=step))
+        hook.save(runner, step, dict(epoch=runner.epoch, iter=step))
     return (f'after iteration {step} of {runner.max_iters}: {path} is saved. To go on, run the '
             f'same command with --resume {path}')

@@ -28,12 +28,12 @@ class SFTTrainLoop(IterBasedTrainLoop):
 
     def run_iter(self, data_batch: dict) -> None:
         """One step, and the next batch's encoding beside it."""
-        self.runner.call_hook('before_train_iter', batch_idx=self._iter, data_batch=data_batch)
-        if self._iter + 1 < self._max_iters:
+        self.runner.call_hook('before_train_iter', batch_idx=self.iter, data_batch=data_batch)
+        if self.iter + 1 < self.max_iters:
             self.dataloader_iterator.begin()
         outputs = self.runner.model.train_step(data_batch,
                                                optim_wrapper=self.runner.optim_wrapper)
         self.dataloader_iterator.wait()
-        self.runner.call_hook('after_train_iter', batch_idx=self._iter, data_batch=data_batch,
+        self.runner.call_hook('after_train_iter', batch_idx=self.iter, data_batch=data_batch,
                               outputs=outputs)
         self._iter += 1

@@ -2,11 +2,14 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from mmengine._strategy.deepspeed import MMDeepSpeedEngineWrapper
+import mmengine.runner  # noqa: F401  (registers MMEngine's wrappers)
 from mmengine.model import is_model_wrapper
+from mmengine.registry import MODEL_WRAPPERS
 from torch import Tensor, nn
 from torch.distributed.fsdp import FSDPModule
 from torch.distributed.tensor import DTensor, distribute_tensor
+
+_DEEPSPEED = MODEL_WRAPPERS.get('MMDeepSpeedEngineWrapper')
 
 
 def unwrap(model: nn.Module) -> nn.Module:
@@ -16,7 +19,7 @@ def unwrap(model: nn.Module) -> nn.Module:
 
 def deepspeed_engine(model: nn.Module):
     """The engine in MMEngine's wrapper, which cannot be called itself; None without DeepSpeed."""
-    return model.model if isinstance(model, MMDeepSpeedEngineWrapper) else None
+    return model.model if isinstance(model, _DEEPSPEED) else None
 
 
 def whole(tensor: Tensor) -> Tensor:
@@ -66,7 +69,8 @@ def _gathered_by_zero(engine) -> Iterator[None]:
     from deepspeed.runtime.zero import GatheredParameters  # optional
     offload = engine.optimizer.parameter_offload
     with GatheredParameters(list(engine.module.parameters())):
-        offload._remove_module_hooks()
+        for hook in (*offload.forward_hooks, *offload.backward_hooks):
+            hook.remove()
         try:
             yield
         finally:

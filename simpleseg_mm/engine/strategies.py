@@ -4,15 +4,20 @@ import re
 from collections.abc import Callable
 from typing import Any
 
+import mmengine.runner  # noqa: F401  (registers MMEngine's strategies)
 import torch
 import torch.distributed as dist
-from mmengine._strategy import DDPStrategy
 from mmengine.device import get_device
-from mmengine.dist import broadcast_object_list, get_world_size, is_main_process
+from mmengine.dist import (broadcast_object_list, get_world_size, infer_launcher, init_dist,
+                           is_main_process)
+from mmengine.registry import STRATEGIES as MMENGINE_STRATEGIES
+from mmengine.utils.dl_utils import set_multi_processing
 from torch import Tensor, nn
 from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
-from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
+from torch.distributed.fsdp import (MixedPrecisionPolicy, fully_shard,
+                                    register_fsdp_forward_method)
 from torch.distributed.tensor import DTensor
+from transformers.modeling_layers import GradientCheckpointingLayer
 
 from simpleseg_mm.registry import STRATEGIES
 
@@ -22,7 +27,7 @@ from .sharding import split_like
 
 
 @STRATEGIES.register_module()
-class FullyShardStrategy(DDPStrategy):
+class FullyShardStrategy(MMENGINE_STRATEGIES.get('SingleDeviceStrategy')):
     """FSDP2: ``torch.distributed.fsdp.fully_shard`` for MMEngine's ``FlexibleRunner``.
 
     Each transformer block is gathered for its forward and backward pass alone. Parameters stay
@@ -38,12 +43,13 @@ class FullyShardStrategy(DDPStrategy):
             bfloat16 loses small gradients among many.
 
     Raises:
-        ValueError: ``shard_size`` does not divide the processes, or the model does not say what
-            its blocks are (``_no_split_modules`` of transformers).
+        ValueError: ``shard_size`` does not divide the processes, or the model has no blocks
+            (``GradientCheckpointingLayer`` of transformers).
     """
 
     def __init__(self, *, shard_size: int | None = None, reduce_dtype: str = 'float32',
                  **kwargs) -> None:
+        _join(**(kwargs.get('env_kwargs') or {}))
         super().__init__(**kwargs)
         self.shard_size = shard_size
         self.reduce_dtype = getattr(torch, reduce_dtype)
@@ -61,7 +67,8 @@ class FullyShardStrategy(DDPStrategy):
         return init_device_mesh(device, (processes // size, size),
                                 mesh_dim_names=('replicate', 'shard'))
 
-    def _wrap_model(self, model: nn.Module) -> nn.Module:
+    def convert_model(self, model: nn.Module) -> nn.Module:
+        """Split the model, block by block."""
         options = dict(mesh=self._mesh(),
                        mp_policy=MixedPrecisionPolicy(reduce_dtype=self.reduce_dtype),
                        reshard_after_forward=True)
@@ -69,7 +76,8 @@ class FullyShardStrategy(DDPStrategy):
             fully_shard(block, **options)
         fully_shard(model, **options)
         # The root is the first module that runs, which must not be a block that generates.
-        model._get_fsdp_state()._lazy_init()
+        register_fsdp_forward_method(model, 'init_weights')
+        model.init_weights()
         return model
 
     # --- checkpoints --------------------------------------------------------------------------
@@ -141,12 +149,20 @@ class FullyShardStrategy(DDPStrategy):
         return [p for group in self.optim_wrapper.param_groups for p in group['params']]
 
 
+def _join(launcher: str | None = None, mp_cfg: dict | None = None, dist_cfg: dict | None = None,
+          **_) -> None:
+    """Join the processes that a launcher has started, as MMEngine's strategies for several do."""
+    launcher = launcher or infer_launcher()
+    if launcher != 'none' and not dist.is_initialized():
+        set_multi_processing(distributed=True, **(mp_cfg or {}))
+        init_dist(launcher, **(dist_cfg or {}))
+
+
 def _blocks(model: nn.Module) -> list[nn.Module]:
-    """The transformer blocks of a model, as its transformers part names them."""
-    names = {name for module in model.modules()
-             for name in getattr(module, '_no_split_modules', None) or ()}
-    blocks = [module for module in model.modules() if type(module).__name__ in names]
+    """The transformer blocks of a model, inner ones first."""
+    blocks = [module for module in model.modules()
+              if isinstance(module, GradientCheckpointingLayer)]
     if not blocks:
-        raise ValueError(f'{type(model).__name__} has no module whose _no_split_modules names '
-                         'its transformer blocks: FullyShardStrategy would gather all at once.')
-    return blocks
+        raise ValueError(f'{type(model).__name__} has no GradientCheckpointingLayer, the blocks '
+                         'of transformers: FullyShardStrategy would gather all at once.')
+    return blocks[::-1]

@@ -151,12 +151,20 @@ class ProgressBarHook(Hook):
     def before_test_epoch(self, runner) -> None:
         self._open('test', len(runner.test_dataloader), 0, runner)
 
-    def _after_iter(self, runner, batch_idx, data_batch=None, outputs=None, mode='train') -> None:
-        bar = self._bars.get(mode)
-        if bar is not None:
-            if mode == 'train' and outputs and 'loss' in outputs:
-                bar.set_postfix(loss=f"{outputs['loss'].item():.4f}", refresh=False)
-            bar.update()
+    def after_train_iter(self, runner, batch_idx, data_batch=None, outputs=None) -> None:
+        if 'train' in self._bars and outputs and 'loss' in outputs:
+            self._bars['train'].set_postfix(loss=f"{outputs['loss'].item():.4f}", refresh=False)
+        self._advance('train')
+
+    def after_val_iter(self, runner, batch_idx, data_batch=None, outputs=None) -> None:
+        self._advance('val')
+
+    def after_test_iter(self, runner, batch_idx, data_batch=None, outputs=None) -> None:
+        self._advance('test')
+
+    def _advance(self, mode: str) -> None:
+        if mode in self._bars:
+            self._bars[mode].update()
 
     def after_train(self, runner) -> None:
         self._close('train')

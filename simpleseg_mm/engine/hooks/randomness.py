@@ -9,6 +9,7 @@ from mmengine.dist import get_rank, get_world_size
 from mmengine.hooks import CheckpointHook, Hook
 from torch import nn
 
+from simpleseg_mm.config import accumulated_batches
 from simpleseg_mm.registry import HOOKS
 
 from ..sharding import unwrap, whole_weights
@@ -68,7 +69,7 @@ class ExactResumeHook(Hook):
     priority = 'VERY_HIGH'
 
     def before_train(self, runner) -> None:
-        count = _accumulation(runner)
+        count = accumulated_batches(runner.cfg)
         for hook in runner.hooks:
             if not isinstance(hook, CheckpointHook) or hook.by_epoch:
                 continue
@@ -87,10 +88,10 @@ class ExactResumeHook(Hook):
 
     def before_save_checkpoint(self, runner, checkpoint: dict) -> None:
         checkpoint['meta']['samples_per_iter'] = _samples_per_iter(runner)
-        checkpoint['meta']['accumulative_counts'] = _accumulation(runner)
+        checkpoint['meta']['accumulative_counts'] = accumulated_batches(runner.cfg)
 
     def after_load_checkpoint(self, runner, checkpoint: dict) -> None:
-        if not runner._resume:
+        if not runner.cfg.get('resume'):
             return
         missing = [part for part in ('meta', 'optimizer', 'message_hub') if part not in checkpoint
                    and not (part == 'optimizer' and 'optim_wrapper' in checkpoint)]
@@ -100,7 +101,7 @@ class ExactResumeHook(Hook):
                              'run starts: load_from=CHECKPOINT without --resume')
         meta = checkpoint['meta']
         for name, value in dict(samples_per_iter=_samples_per_iter(runner),
-                                accumulative_counts=_accumulation(runner)).items():
+                                accumulative_counts=accumulated_batches(runner.cfg)).items():
             if meta.get(name, value) != value:
                 runner.logger.warning(
                     f'{name} is {value}, but was {meta[name]} when the checkpoint was written: '
@@ -117,10 +118,6 @@ class ExactResumeHook(Hook):
                         f'written and has {key}={now} now: resume with the same schedule. To '
                         'train longer, start a new run from the weights: load_from=CHECKPOINT '
                         'resume=False.')
-
-
-def _accumulation(runner) -> int:
-    return getattr(runner.optim_wrapper, '_accumulative_counts', 1)
 
 
 def _samples_per_iter(runner) -> int:

@@ -57,7 +57,7 @@ class RetentionHook(Hook):
         checkpoint['meta']['retention_start'] = self._start
 
     def after_load_checkpoint(self, runner, checkpoint: dict) -> None:
-        if runner._resume:
+        if runner.cfg.get('resume'):
             self._start = checkpoint['meta'].get('retention_start')
 
     def _score(self, runner, step: int) -> None:

@@ -3,6 +3,7 @@ import errno
 import logging
 import os
 import shutil
+from bisect import bisect
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -38,6 +39,8 @@ class WholeCheckpointHook(CheckpointHook):
 
     #: iteration of the newest checkpoint
     _last_step: int | None = None
+    #: ``epoch`` and ``iter`` of the checkpoint that is being written
+    _saved_as: dict | None = None
 
     # --- start and resume -----------------------------------------------------------------------
     def before_train(self, runner) -> None:
@@ -88,15 +91,47 @@ class WholeCheckpointHook(CheckpointHook):
         return here if os.path.exists(here) else path
 
     # --- saving ---------------------------------------------------------------------------------
+    def after_train_epoch(self, runner) -> None:
+        """Save every ``interval`` epochs, and the last one."""
+        if self.by_epoch and (
+                self.every_n_epochs(runner, self.interval, self.save_begin)
+                or (self.save_last and self.is_last_train_epoch(runner))):
+            step = runner.epoch + 1
+            runner.logger.info(f'Saving checkpoint at {step} epochs')
+            self.save(runner, step, dict(epoch=step, iter=runner.iter))
+
+    def after_train_iter(self, runner, batch_idx: int, data_batch=None, outputs=None) -> None:
+        """Save every ``interval`` iterations, and the last one."""
+        if not self.by_epoch and (
+                self.every_n_train_iters(runner, self.interval, self.save_begin)
+                or (self.save_last and self.is_last_train_iter(runner))):
+            step = runner.iter + 1
+            runner.logger.info(f'Saving checkpoint at {step} iterations')
+            self.save(runner, step, dict(epoch=runner.epoch, iter=step))
+
     def after_val_epoch(self, runner, metrics) -> None:
         """Keep the best checkpoint, and write down that this validation took place."""
         if self.out_dir is None or not self.save_best:
             return  # a validation by itself
         runner.message_hub.update_info('validated_iter', runner.iter)
-        super().after_val_epoch(runner, metrics)
+        if metrics:
+            self._save_best(runner, metrics)
+        else:
+            runner.logger.warning('The validation gave no figures: no best checkpoint is kept.')
 
-    def _save_checkpoint_with_step(self, runner, step: int, meta: dict) -> None:
-        """Write ``iter_STEP.pth``, then delete the oldest."""
+    def before_save_checkpoint(self, runner, checkpoint: dict) -> None:
+        """The count that is saved: ``FlexibleRunner`` writes its loop's plus one, also after the
+        loop has counted on."""
+        if self._saved_as is not None:
+            checkpoint['meta'].update(self._saved_as)
+
+    def save(self, runner, step: int, meta: dict) -> None:
+        """Write ``iter_STEP.pth``, then delete the oldest.
+
+        Args:
+            step: iterations (or epochs, with ``by_epoch``) whose updates the weights hold.
+            meta: ``epoch`` and ``iter`` to go on from.
+        """
         hub, surplus = runner.message_hub, []
         if self.max_keep_ckpts > 0:
             if self.keep_ckpt_ids[-1:] != [step]:
@@ -107,7 +142,7 @@ class WholeCheckpointHook(CheckpointHook):
         name = self.filename_tmpl.format(step)
         self._last_step, self.last_ckpt = step, os.path.join(self.out_dir, name)
         hub.update_info('last_ckpt', self.last_ckpt)
-        self._save_whole(runner, name, step, meta, by_epoch=self.by_epoch,
+        self._save_whole(runner, name, meta, by_epoch=self.by_epoch,
                          save_optimizer=self.save_optimizer,
                          save_param_scheduler=self.save_param_scheduler, **self.args)
         if is_main_process():
@@ -118,11 +153,15 @@ class WholeCheckpointHook(CheckpointHook):
             del self.keep_ckpt_ids[:len(surplus)]
             hub.update_info('keep_ckpt_ids', list(self.keep_ckpt_ids))
 
-    def _save_best_checkpoint(self, runner, metrics: dict) -> None:
+    def _save_best(self, runner, metrics: dict) -> None:
         """Write the best checkpoint, then the newest anew, which knows of it; then delete the
         best one before."""
         if 'auto' in self.key_indicators:
-            self._init_rule(self.rules, [list(metrics)[0]])
+            first = next(iter(metrics))
+            known = CheckpointHook(save_best=first, rule=self.rules[0],
+                                   greater_keys=self.greater_keys, less_keys=self.less_keys)
+            self.key_indicators, self.rules = known.key_indicators, known.rules
+            self.is_better_than = known.is_better_than
         hub, step = runner.message_hub, runner.epoch if self.by_epoch else runner.iter
         meta = dict(epoch=runner.epoch, iter=runner.iter)
         obsolete, first = [], next(iter(self._names()))
@@ -141,7 +180,7 @@ class WholeCheckpointHook(CheckpointHook):
             hub.update_info(score_key, score)
             hub.update_info(path_key, path)
             self._set_best(key, path)
-            self._save_whole(runner, name, step, meta, by_epoch=False, save_optimizer=False,
+            self._save_whole(runner, name, meta, by_epoch=False, save_optimizer=False,
                              save_param_scheduler=False)
             if is_main_process() and key == first:
                 with _named_errors('best_checkpoint'):
@@ -149,20 +188,23 @@ class WholeCheckpointHook(CheckpointHook):
             runner.logger.info(f'The best checkpoint with {score:0.4f} {key} at {step} is saved '
                                f'to {name}.')
         if self._last_step == step or (improved and self.last_ckpt is not None):
-            self._save_checkpoint_with_step(runner, step, meta)
+            self.save(runner, step, meta)
         self._delete(obsolete)
         hub.update_info('obsolete_ckpts', [])
 
-    def _save_whole(self, runner, name: str, step: int, meta: dict, **options) -> None:
+    def _save_whole(self, runner, name: str, meta: dict, **options) -> None:
         """The runner's ``save_checkpoint``, aside and then renamed."""
         aside, path = Path(self.out_dir, f'.{name}.partial'), Path(self.out_dir, name)
         if is_main_process():
             _remove(aside)
         barrier()
         with _named_errors(name, aside):
-            with _as_counted(runner, step, self.by_epoch):
+            self._saved_as = meta
+            try:
                 runner.save_checkpoint(self.out_dir, aside.name, self.file_client_args,
                                        meta=dict(meta), backend_args=self.backend_args, **options)
+            finally:
+                self._saved_as = None
             barrier()
             if is_main_process():
                 move_into_place(aside, path)
@@ -202,24 +244,10 @@ def lacks_validation(runner) -> bool:
     loop = runner.train_loop
     if not loop.iter or runner.val_loop is None:
         return False
-    loop._decide_current_val_interval()
+    interval = loop.dynamic_intervals[bisect(loop.dynamic_milestones, loop.iter + 1) - 1]
     due = loop.iter >= loop.val_begin and (
-        loop.iter % loop.val_interval == 0 or loop.iter == loop.max_iters)
+        loop.iter % interval == 0 or loop.iter == loop.max_iters)
     return due and runner.message_hub.runtime_info.get('validated_iter') != loop.iter
-
-
-@contextmanager
-def _as_counted(runner, step: int, by_epoch: bool) -> Iterator[None]:
-    """Within, the loop counts as it does at the end of iteration ``step``: ``FlexibleRunner``
-    writes its count plus one into every checkpoint, also after the loop has counted on."""
-    loop = runner.train_loop
-    counted = loop._iter
-    if not by_epoch:
-        loop._iter = step - 1
-    try:
-        yield
-    finally:
-        loop._iter = counted
 
 
 @contextmanager

@@ -21,10 +21,14 @@ class WholeWeightsHook(Hook):
     def __init__(self) -> None:
         self._stack = ExitStack()
 
-    def _before_epoch(self, runner, mode: str = 'train') -> None:
-        if mode != 'train':
-            self._stack.enter_context(whole_weights(runner.model))
+    def before_val_epoch(self, runner) -> None:
+        self._stack.enter_context(whole_weights(runner.model))
 
-    def _after_epoch(self, runner, mode: str = 'train') -> None:
-        if mode != 'train':
-            self._stack.close()
+    def after_val_epoch(self, runner, metrics=None) -> None:
+        self._stack.close()
+
+    def before_test_epoch(self, runner) -> None:
+        self.before_val_epoch(runner)
+
+    def after_test_epoch(self, runner, metrics=None) -> None:
+        self.after_val_epoch(runner)
