@@ -21,6 +21,19 @@ def accumulated_batches(cfg: Config) -> int:
     return (cfg.get('optim_wrapper') or {}).get('accumulative_counts', 1)
 
 
+def config_root() -> Path:
+    """The folder that holds ``configs``: the repository, or what an installation copied.
+
+    Raises:
+        FileNotFoundError: neither is there.
+    """
+    for root in (_PACKAGE.parent, _PACKAGE / '.mim'):
+        if (root / 'configs' / 'simpleseg').is_dir():
+            return root
+    raise FileNotFoundError(f'{_PACKAGE} has no configs, neither beside it nor in .mim: install '
+                            'simpleseg_mm again')
+
+
 def read_config(path: str, options: dict | None = None, read: Sequence[str] = (),
                 ours: bool = True, said: dict[str, str] | None = None) -> Config:
     """A config that a user names, with the settings of ``--cfg-options``: the one way to read it.

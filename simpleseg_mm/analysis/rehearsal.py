@@ -5,28 +5,26 @@ checkpointing, the optimizer. Only its floating-point tensors hold nothing, so t
 seconds and no memory. Integers are real: token ids, masks and positions decide about shapes.
 """
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import cache
 from weakref import finalize
 
 import torch
 from torch import Tensor, nn
-from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode, unset_fake_temporarily
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves, tree_map
+from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils.flop_counter import flop_registry
 
 _ATEN = torch.ops.aten
 _DEVICE = torch.ops.prim.device.default
-# torch counts the attention of a GPU only; that of a CPU takes the same arguments.
-_FLOPS = {
-    **flop_registry,
-    _ATEN._scaled_dot_product_flash_attention_for_cpu:
-        flop_registry[_ATEN._scaled_dot_product_flash_attention],
-    _ATEN._scaled_dot_product_flash_attention_for_cpu_backward:
-        flop_registry[_ATEN._scaled_dot_product_flash_attention_backward],
-}
+
+
+@cache
+def _name(operator) -> str:
+    """Of an operator, or of one of its variants: 'bmm'. An internal one is named as a public
+    one, and one of a CPU, which takes the same arguments, as that of a GPU."""
+    return str(operator).partition('.')[2].partition('.')[0].lstrip('_').replace('_for_cpu', '')
 
 
 def _grouped_mm_flops(a: Tensor, b: Tensor, *args, out_val=None, **kwargs) -> int:
@@ -36,7 +34,8 @@ def _grouped_mm_flops(a: Tensor, b: Tensor, *args, out_val=None, **kwargs) -> in
     return 2 * a.numel() * b.shape[-1]
 
 
-_FLOPS[_ATEN._grouped_mm] = _grouped_mm_flops
+_FLOPS = {_name(operator): formula for operator, formula in flop_registry.items()}
+_FLOPS['grouped_mm'] = _grouped_mm_flops
 
 
 @dataclass
@@ -58,7 +57,7 @@ class Phase:
         return sum(self.peak.values())
 
 
-class Rehearsal(TorchDispatchMode):
+class Rehearsal(FakeTensorMode):
     """A context in which floating-point tensors hold nothing and every byte is counted.
 
     A storage belongs to the category it was given by :meth:`file`; until then to 'logits' if one
@@ -71,22 +70,14 @@ class Rehearsal(TorchDispatchMode):
     """
 
     def __init__(self, vocabulary: int, device: str = 'cpu') -> None:
-        super().__init__()
-        self._fake = FakeTensorMode(allow_non_fake_inputs=True)
+        super().__init__(allow_non_fake_inputs=True)
+        self._inside = False  # an operator, whose parts are its own affair
         self._device = torch.device(device)
         self._vocabulary = vocabulary
         self._storages: dict[int, list] = {}  # its number -> [category, bytes]
         self.alive: Counter = Counter()
         self._phase = Phase()
-
-    def __enter__(self) -> 'Rehearsal':
-        self._fake.__enter__()
-        super().__enter__()
-        return self
-
-    def __exit__(self, *error) -> None:
-        super().__exit__(*error)
-        self._fake.__exit__(*error)
+        self._backward = False
 
     def adopt(self, model: nn.Module) -> None:
         """Turns parameters and buffers of a model on the meta device into tensors without data;
@@ -95,16 +86,15 @@ class Rehearsal(TorchDispatchMode):
 
         def empty(tensor: Tensor) -> Tensor:
             if id(tensor) not in taken:
-                fake = FakeTensor(self._fake, tensor.detach().to('meta'), self._device)
+                fake = self.from_tensor(tensor.detach().to('meta')).to(self._device)
                 taken[id(tensor)] = (nn.Parameter(fake, tensor.requires_grad)
                                      if isinstance(tensor, nn.Parameter) else fake)
             return taken[id(tensor)]  # tied weights stay tied
 
         for module in model.modules():
-            for tensors in (module._parameters, module._buffers):
-                for name, tensor in tensors.items():
-                    if tensor is not None:
-                        tensors[name] = empty(tensor)
+            for name, tensor in (*module.named_parameters(recurse=False),
+                                 *module.named_buffers(recurse=False)):
+                setattr(module, name, empty(tensor))
         self._keep = taken  # an id is only good while its tensor lives
         self.file(taken.values(), 'weights')
         for parameter in model.parameters():
@@ -122,41 +112,59 @@ class Rehearsal(TorchDispatchMode):
             self._storages[key][0] = category
 
     @contextmanager
-    def phase(self) -> Iterator[Phase]:
-        """The peak and the operations of what is run within."""
+    def phase(self, backward: bool = False) -> Iterator[Phase]:
+        """The peak and the operations of what is run within: a backward pass, or anything else."""
         outer, self._phase = self._phase, Phase(dict(self.alive))
+        self._backward = backward
         try:
             yield self._phase
         finally:
-            self._phase = outer
+            self._phase, self._backward = outer, False
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        kwargs = kwargs or {}
+        if self._inside:
+            return super().__torch_dispatch__(func, types, args, kwargs)
         if func is _DEVICE:  # asked half a million times for a 7B
             return args[0].fake_device
-        kwargs = kwargs or {}
         tensors = list(_tensors((*args, *kwargs.values())))
-        empty = sum(isinstance(x, FakeTensor) for x in tensors)
+        empty = sum(map(self.is_our_fake, tensors))
         if not empty:
-            with unset_fake_temporarily():
-                return self._noted(func(*args, **kwargs))
+            return self._noted(func(*args, **kwargs))
         if empty < len(tensors):
             if func is _ATEN.index.Tensor:
-                args = (args[0], _numbered(args[1]))
-            args, kwargs = tree_map(self._without_data, (args, kwargs))
-        if func is _ATEN._grouped_mm.default and args[0].dtype != torch.bfloat16:
-            # torch knows its shape for bfloat16 only, though a CPU runs it in float32
-            low = tree_map(_as_bfloat16, args)
-            output = self._noted(func(*low, **kwargs).to(args[0].dtype))
-        else:
-            output = self._noted(func(*args, **kwargs))
+                args = (args[0], self._numbered(args[1]))
+            args = _mapped(self._without_data, args)
+            kwargs = dict(zip(kwargs, _mapped(self._without_data, kwargs.values())))
+        self._inside = True
+        try:
+            if _name(func) == 'grouped_mm' and args[0].dtype != torch.bfloat16:
+                # torch knows its shape for bfloat16 only, though a CPU runs it in float32
+                output = func(*_mapped(_as_bfloat16, args), **kwargs).to(args[0].dtype)
+            else:
+                output = super().__torch_dispatch__(func, types, args, kwargs)
+        finally:
+            self._inside = False
+        self._noted(output)
         self._count(func, args, kwargs, output)
         return output
 
     def _without_data(self, x):
-        if not isinstance(x, Tensor) or isinstance(x, FakeTensor):
+        if not isinstance(x, Tensor) or self.is_our_fake(x):
             return x
         self._note(x)
-        return self._fake.from_tensor(x)
+        return self.from_tensor(x)
+
+    def _numbered(self, indices: Sequence) -> list:
+        """Masks among indices as numbers: how many are chosen is known, as masks are real."""
+        numbered = []
+        for index in indices:
+            if isinstance(index, Tensor) and not self.is_our_fake(index) \
+                    and index.dtype == torch.bool:
+                numbered.extend(index.nonzero().unbind(1))
+            else:
+                numbered.append(index)
+        return numbered
 
     def _noted(self, output):
         for tensor in _tensors(output if isinstance(output, (tuple, list)) else (output, )):
@@ -165,7 +173,7 @@ class Rehearsal(TorchDispatchMode):
 
     def _note(self, tensor: Tensor) -> int:
         storage = tensor.untyped_storage()
-        key = storage._cdata
+        key = id(storage)  # one object as long as its memory
         if key not in self._storages:
             category = 'logits' if self._vocabulary in tensor.shape else 'activations'
             self._storages[key] = [category, storage.nbytes()]
@@ -180,12 +188,12 @@ class Rehearsal(TorchDispatchMode):
         self.alive[category] -= size
 
     def _count(self, func, args, kwargs, output) -> None:
-        formula = _FLOPS.get(func._overloadpacket)
+        formula = _FLOPS.get(_name(func))
         if formula is not None:
             flops = formula(*args, **kwargs, out_val=output)
             self._phase.flops += flops
             # A backward pass records no graph, but where it runs a forward pass once more.
-            if torch._C._current_graph_task_id() != -1 and torch.is_grad_enabled():
+            if self._backward and torch.is_grad_enabled():
                 self._phase.recomputed += flops
 
 
@@ -198,21 +206,14 @@ def _tensors(values: Sequence) -> Iterator[Tensor]:
             yield from (x for x in value if isinstance(x, Tensor))
 
 
+def _mapped(change: Callable, values: Iterable) -> list:
+    """An operator's arguments, changed one by one, those in lists too."""
+    return [[change(x) for x in value] if isinstance(value, (list, tuple)) else change(value)
+            for value in values]
+
+
 def _as_bfloat16(x):
     return x.bfloat16() if isinstance(x, Tensor) and x.is_floating_point() else x
-
-
-def _numbered(indices: Sequence) -> list:
-    """Masks among indices as numbers: how many are chosen is known, as masks are real."""
-    numbered = []
-    with unset_fake_temporarily():
-        for index in indices:
-            if isinstance(index, Tensor) and not isinstance(index, FakeTensor) \
-                    and index.dtype == torch.bool:
-                numbered.extend(index.nonzero().unbind(1))
-            else:
-                numbered.append(index)
-    return numbered
 
 
 def bytes_of(tensors: Iterable[Tensor]) -> int:
@@ -222,4 +223,5 @@ def bytes_of(tensors: Iterable[Tensor]) -> int:
 
 def state_tensors(optimizer: torch.optim.Optimizer) -> list:
     """Every tensor of an optimizer's state."""
-    return [x for x in tree_leaves(dict(optimizer.state)) if isinstance(x, Tensor)]
+    return [x for state in optimizer.state.values() for x in state.values()
+            if isinstance(x, Tensor)]

@@ -5,11 +5,11 @@ import torch
 from mmengine.config import Config
 from torch import nn
 
+from ..config import config_root
 from ..models import MLLM
 from ..registry import MODELS
 from .quantized import QuantizedLinear
 
-_PACKAGE = Path(__file__).resolve().parent.parent
 #: keys of ``model.mllm`` that say where the network, tokenizer and image processor come from
 _ORIGIN = ('pretrained', 'config', 'processor', 'init')
 
@@ -20,10 +20,7 @@ def shapes() -> dict[str, Path]:
     There is no list: in ``configs/_base_/models``, ``NAME_random.py`` is the shape of what
     ``NAME.py`` loads.
     """
-    for root in (_PACKAGE.parent, _PACKAGE / '.mim'):  # a checkout; an installed package
-        folder = root / 'configs' / '_base_' / 'models'
-        if folder.is_dir():
-            break
+    folder = config_root() / 'configs' / '_base_' / 'models'
     found = {}
     for shape in sorted(folder.glob('*_random.py')):
         model = shape.with_name(shape.name.replace('_random', ''))

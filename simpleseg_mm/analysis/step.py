@@ -204,7 +204,7 @@ def _rehearse_sft(rehearsal, model, image, batch, phases, trained, rows: int,
     with rehearsal.phase() as phases['forward']:
         encoded = model.encode(images, samples)
         loss = model.loss(images, samples, encoded)['loss']
-    with rehearsal.phase() as phases['backward']:
+    with rehearsal.phase(backward=True) as phases['backward']:
         loss.backward()
     return encoded['input_ids'].numel()
 
@@ -240,7 +240,7 @@ def _rehearse_rl(rehearsal, cfg, model, image, batch, phases, trained, reference
                 old = log_probs()[0]
         loss, _ = PolicyObjective(**settings.get('objective', {}))(
             logp, logp.detach(), torch.ones(rows), mask, answers, old)
-    with rehearsal.phase() as phases['backward']:
+    with rehearsal.phase(backward=True) as phases['backward']:
         loss.backward()
     return encoded['input_ids'].numel()
 

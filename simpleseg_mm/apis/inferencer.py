@@ -2,8 +2,10 @@
 import copy
 import json
 from collections.abc import Callable, Iterator, Sequence
+from itertools import islice
 from pathlib import Path
 from typing import NamedTuple
+from uuid import uuid4
 
 import numpy as np
 import torch
@@ -20,7 +22,7 @@ from ..datasets.collate import collate_queries
 from ..datasets.transforms import LoadImage, LoadTargetMask
 from ..files import ImageError, is_url, list_images, load_image, replace_json
 from ..polygon import PolygonCodec
-from ..registry import INFERENCERS, MODELS, TRANSFORMS, builds
+from ..registry import INFERENCERS, MODELS, TRANSFORMS, VISUALIZERS, builds
 from ..samples import answer_of
 from ..structures import FileNames, Prompt, Segmentation
 from ..visualization import write_image
@@ -94,11 +96,15 @@ class SimpleSegInferencer(BaseInferencer):
         init_default_scope(scope)
         self.scope, self.cfg, self.show_progress = scope, cfg, show_progress
         self.pipeline = self._init_pipeline(cfg)
-        self.model = self._init_model(cfg, checkpoint, self.device)
+        self.model = MODELS.build(cfg.model)
+        if checkpoint is not None:
+            load_weights(self.model, cfg, checkpoint)
+        self.model = self.model.to(self.device).eval()
         self.collate_fn = collate_queries
         cfg.setdefault('visualizer', dict(type='SimpleSegVisualizer'))
         cfg.visualizer.pop('vis_backends', None)
-        self.visualizer = self._init_visualizer(cfg)
+        cfg.visualizer.name = f'inferencer-{uuid4().hex}'  # two of one name would be one
+        self.visualizer = VISUALIZERS.build(cfg.visualizer)
 
     @property
     def codec(self) -> PolygonCodec:
@@ -232,20 +238,22 @@ class SimpleSegInferencer(BaseInferencer):
     def preprocess(self, inputs: Sequence[_Query], batch_size: int = 1, **kwargs):
         """Batches of the model's input, by the config's pipeline."""
         items = map(self.pipeline, inputs)
-        yield from map(self.collate_fn, self._get_chunk_data(items, batch_size))
+        while chunk := list(islice(items, batch_size)):
+            yield self.collate_fn(chunk)
 
     def _run(self, inputs, prompts, batch_size: int, on_error: str) -> Iterator[tuple]:
         if batch_size < 1:
             raise ValueError(f'batch_size is {batch_size}; at least 1')
         if on_error not in ('raise', 'skip'):
             raise ValueError(f"on_error is {on_error!r}; choose 'raise' or 'skip'")
-        sources = self._inputs_to_list(inputs)
+        sources = _sources(inputs)
         asked = prompts_by_picture(prompts, len(sources))
         self.errors: list[str] = []
         queries = self._queries(sources, asked, on_error)
         if self.show_progress:
             queries = track(queries, total=sum(map(len, asked)), description='Inference')
-        for chunk in self._get_chunk_data(queries, batch_size):
+        queries = iter(queries)
+        while chunk := list(islice(queries, batch_size)):
             yield from self._answer(chunk)
 
     def _answer(self, queries: Sequence[_Query], **options) -> list[tuple]:
@@ -278,21 +286,7 @@ class SimpleSegInferencer(BaseInferencer):
             raise error
         self.errors.append(str(error))
 
-    def _inputs_to_list(self, inputs) -> list:
-        if isinstance(inputs, (str, Path)) and not is_url(inputs) and Path(inputs).is_dir():
-            return list_images(inputs)
-        inputs = list(inputs) if isinstance(inputs, (list, tuple)) else [inputs]
-        if not inputs:
-            raise ValueError('no picture is given')
-        return inputs
-
     # --- building ------------------------------------------------------------------------------
-    def _init_model(self, cfg: Config, weights: str | None, device: str = 'cpu'):
-        model = MODELS.build(cfg.model)
-        if weights is not None:
-            load_weights(model, cfg, weights)
-        return model.to(device).eval()
-
     def _init_pipeline(self, cfg: Config) -> Compose:
         """The transforms of the test set, with the picture and the prompt that are given instead
         of those that its ``Load...`` read."""
@@ -312,6 +306,16 @@ class SimpleSegInferencer(BaseInferencer):
         return Compose([lambda item: dict(give(item), asked=item.prompt),
                         *(TRANSFORMS.build(step) for step in steps), ask,
                         TRANSFORMS.build(dict(type='PackQuery'))])
+
+
+def _sources(inputs) -> list:
+    """The pictures that are meant: of a folder, a list, or one."""
+    if isinstance(inputs, (str, Path)) and not is_url(inputs) and Path(inputs).is_dir():
+        return list_images(inputs)
+    inputs = list(inputs) if isinstance(inputs, (list, tuple)) else [inputs]
+    if not inputs:
+        raise ValueError('no picture is given')
+    return inputs
 
 
 def usable_device(name: str | None) -> str:

@@ -6,10 +6,11 @@ from pathlib import Path
 from types import SimpleNamespace
 
 from mmengine.config import Config
-from mmengine.infer import BaseInferencer
-from mmengine.runner.checkpoint import _load_checkpoint_to_model
+from mmengine.fileio import load
+from mmengine.runner import load_state_dict
+from torch.nn.modules.utils import consume_prefix_in_state_dict_if_present
 
-from ..config import read_config
+from ..config import config_root, read_config
 from ..engine.checkpoint_file import read_checkpoint
 from ..engine.launch import find_checkpoint, names_run
 from ..engine.hooks import GrammarHook, TrainableCheckpointHook
@@ -86,7 +87,9 @@ def load_weights(model, cfg: Config, path: str, not_compared: Iterable[str] = ()
     runner = SimpleNamespace(model=model, cfg=cfg)
     for hook in (TrainableCheckpointHook(), GrammarHook()):
         hook.after_load_checkpoint(runner, checkpoint)
-    _load_checkpoint_to_model(model, checkpoint)
+    weights = checkpoint.get('state_dict', checkpoint)
+    consume_prefix_in_state_dict_if_present(weights, 'module.')
+    load_state_dict(model, weights)
 
 
 def note_of(cfg: Config) -> dict | None:
@@ -181,15 +184,11 @@ def _released(family: str, pretrained: str) -> Config:
 
 def _config_named(name: str) -> Config | None:
     root = config_root()
-    for entry in BaseInferencer._get_models_from_metafile(root):
-        if entry['Name'].lower() == name.lower():
-            return Config.fromfile(osp.join(root, entry['Config']))
+    for path in load(osp.join(root, 'model-index.yml'))['Import']:
+        for entry in load(osp.join(root, path))['Models']:
+            if entry['Name'].lower() == name.lower():
+                return Config.fromfile(osp.join(root, entry['Config']))
     return None
-
-
-def config_root() -> str:
-    """The folder that holds ``configs``: the repository, or what an installation copied."""
-    return BaseInferencer._get_repo_or_mim_dir('simpleseg_mm')
 
 
 def _config_in(weights: str) -> Config:

@@ -7,6 +7,7 @@ only; every other number here is our choice (Moonlight's where it states one).
 import math
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
+from functools import cache
 from itertools import islice
 from typing import NamedTuple
 
@@ -97,6 +98,13 @@ def _unstack(stack: Tensor, matrices: Sequence[Tensor]) -> list[Tensor]:
 def _spread(param: Tensor) -> _Spread:
     group = shard_group(param)
     return _ALONE if group is not None and param.ndim == 3 else group
+
+
+@cache
+def _has_amx() -> bool:
+    """Whether the CPU multiplies matrices of bfloat16; older releases of torch do not say."""
+    known = getattr(torch.cpu, 'get_capabilities', dict)()
+    return bool(known.get('amx_tile'))
 
 
 def _chunks(items: Iterable, size: int) -> Iterator[list]:
@@ -203,8 +211,7 @@ class MuonAdamW(Optimizer):
         for p in params:
             if 'momentum_buffer' not in self.state[p]:
                 self.state[p]['momentum_buffer'] = torch.zeros_like(p.grad)
-        torch._foreach_lerp_([local(self.state[p]['momentum_buffer']) for p in params],
-                             [local(p.grad) for p in params], 1 - group['momentum'])
+            local(self.state[p]['momentum_buffer']).lerp_(local(p.grad), 1 - group['momentum'])
         buckets: dict[tuple, list[_Matrix]] = defaultdict(list)
         for p in params:
             key = (_spread(p), *sorted(p.shape[-2:]), p.dtype, p.device)
@@ -258,7 +265,7 @@ class MuonAdamW(Optimizer):
     def _dtype(self, device: torch.device) -> torch.dtype:
         if self._ns_dtype is not None:
             return getattr(torch, self._ns_dtype)
-        slow = device.type == 'cpu' and not torch.cpu._is_amx_tile_supported()
+        slow = device.type == 'cpu' and not _has_amx()
         return torch.float32 if slow else torch.bfloat16
 
     @staticmethod
@@ -274,12 +281,10 @@ class MuonAdamW(Optimizer):
     def _apply_muon(matrices: Sequence[_Matrix], updates: Sequence[Tensor], group: dict) -> None:
         decay = 1 - group['lr'] * group['weight_decay']
         alpha = -group['lr'] * 0.2 * math.sqrt(max(matrices[0].shape))
-        params = [m.param for m in matrices]
-        if params[0].dtype != torch.bfloat16:
-            torch._foreach_mul_(params, decay)
-            torch._foreach_add_(params, [u.to(params[0].dtype) for u in updates], alpha=alpha)
-            return
         for m, update in zip(matrices, updates):
+            if m.low is None:
+                m.param.mul_(decay).add_(update.to(m.param.dtype), alpha=alpha)
+                continue
             master = load_master(m.param, m.low).mul_(decay).add_(update, alpha=alpha)
             store_master(master, m.param, m.low)
 
