@@ -327,7 +327,7 @@ class QueryDataset(BaseDataset):
 
     def full_init(self) -> None:
         """Load everything; see :class:`mmengine.dataset.BaseDataset`."""
-        if not self._fully_initialized:
+        if not hasattr(self, '_groups'):
             super().full_init()
             self._group_by_image()
 

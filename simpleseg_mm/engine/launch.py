@@ -14,7 +14,6 @@ from mmengine.config import Config
 from mmengine.logging import print_log
 from mmengine.optim import LinearParamScheduler
 from mmengine.registry import RUNNERS
-from mmengine.registry import STRATEGIES as MMENGINE_STRATEGIES
 from mmengine.runner import Runner
 
 from ..config import accumulated_batches
@@ -23,9 +22,9 @@ from .checkpoint_content import REST, CheckpointError
 from .checkpoint_file import fault_of, refuse_address, what_is_there
 from .optimizers import MuonAdamW
 from .rl_loop import RLTrainLoop
+from .sharding import DeepSpeedStrategy
 
 _PACKAGE = Path(__file__).resolve().parent.parent
-_DEEPSPEED = MMENGINE_STRATEGIES.get('DeepSpeedStrategy')
 #: errors of files that are no fault of the program's
 _FILES = (errno.ENOENT, errno.EACCES, errno.EPERM, errno.ENOSPC, errno.EDQUOT, errno.EROFS,
           errno.EISDIR, errno.ENOTDIR, errno.EEXIST, errno.EFBIG, errno.ENAMETOOLONG, errno.ELOOP)
@@ -95,7 +94,7 @@ def is_rl(cfg: Config) -> bool:
 
 def uses_deepspeed(cfg: Config) -> bool:
     """Whether DeepSpeed distributes the training."""
-    return builds(STRATEGIES, cfg.get('strategy'), _DEEPSPEED)
+    return builds(STRATEGIES, cfg.get('strategy'), DeepSpeedStrategy)
 
 
 def zero_stage(cfg: Config) -> int:

@@ -2,14 +2,16 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-import mmengine.runner  # noqa: F401  (registers MMEngine's wrappers)
+import mmengine.runner  # noqa: F401  (registers its classes for DeepSpeed)
 from mmengine.model import is_model_wrapper
-from mmengine.registry import MODEL_WRAPPERS
+from mmengine.registry import MODEL_WRAPPERS, OPTIM_WRAPPERS, STRATEGIES
 from torch import Tensor, nn
 from torch.distributed.fsdp import FSDPModule
 from torch.distributed.tensor import DTensor, distribute_tensor
 
-_DEEPSPEED = MODEL_WRAPPERS.get('MMDeepSpeedEngineWrapper')
+_DeepSpeedWrapper = MODEL_WRAPPERS.get('MMDeepSpeedEngineWrapper')
+DeepSpeedOptimWrapper = OPTIM_WRAPPERS.get('DeepSpeedOptimWrapper')
+DeepSpeedStrategy = STRATEGIES.get('DeepSpeedStrategy')
 
 
 def unwrap(model: nn.Module) -> nn.Module:
@@ -19,7 +21,7 @@ def unwrap(model: nn.Module) -> nn.Module:
 
 def deepspeed_engine(model: nn.Module):
     """The engine in MMEngine's wrapper, which cannot be called itself; None without DeepSpeed."""
-    return model.model if isinstance(model, _DEEPSPEED) else None
+    return model.model if isinstance(model, _DeepSpeedWrapper) else None
 
 
 def whole(tensor: Tensor) -> Tensor:

@@ -6,13 +6,13 @@ from collections.abc import Sequence
 
 import torch
 import torch.nn as nn
-from mmengine._strategy.deepspeed import DeepSpeedOptimWrapper
 from mmengine.logging import print_log
 from mmengine.optim import OptimWrapper
 from mmengine.registry import OPTIM_WRAPPERS
 
 from simpleseg_mm.registry import OPTIM_WRAPPER_CONSTRUCTORS, OPTIMIZERS, builds
 
+from ..sharding import DeepSpeedOptimWrapper
 from .muon import MuonAdamW
 
 _KEYS = ('custom_keys', 'adamw_keys', 'lora')
