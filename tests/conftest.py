@@ -12,6 +12,23 @@ import torch
 ROOT = Path(__file__).resolve().parents[1]
 
 
+def pytest_addoption(parser) -> None:
+    parser.addoption('--acceleration', choices=('auto', 'none'), default='auto',
+                     help='of models whose test names no measures; none: transformers\' own steps')
+
+
+@pytest.fixture(scope='session', autouse=True)
+def acceleration(request):
+    """Models whose test names no measures have those of ``--acceleration``."""
+    with pytest.MonkeyPatch.context() as patch:
+        if request.config.getoption('--acceleration') == 'none':
+            from simpleseg_mm.models import simpleseg
+            build = simpleseg.build_mllm
+            patch.setattr(simpleseg, 'build_mllm', lambda cfg: build(
+                {'acceleration': [], **cfg}))
+        yield
+
+
 @pytest.fixture(scope='session')
 def real_data() -> Path:
     """Folder with ``coco_photos``, ``refcoco_mini`` and ``refexp``, named by SIMPLESEG_DATA."""

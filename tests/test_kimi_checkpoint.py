@@ -14,9 +14,9 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoTokenizer
 from transformers.convert_slow_tokenizer import bytes_to_unicode
 
-from simpleseg_mm.models import KimiVL
-from simpleseg_mm.models.families.kimi_checkpoint import KIMI_SPLIT
-from simpleseg_mm.models.families.kimi_checkpoint import to_released, to_transformers
+from simpleseg_mm.models import MLLM
+from simpleseg_mm.models.families.kimi_checkpoint import (KIMI_SPLIT, to_released,
+                                                          to_transformers)
 from simpleseg_mm.models.resources import packaged
 
 TOOLS = Path(__file__).resolve().parent.parent / 'tools' / 'model_converters'
@@ -90,7 +90,7 @@ def test_loading_names_all_weights_that_do_not_fit(folders, tmp_path):
     weights['model.language_model.norm.weight'] = torch.zeros(5)
     save_file(weights, tmp_path / 'model.safetensors', metadata=dict(format='pt'))
     with pytest.raises(ValueError) as caught:
-        KimiVL(str(tmp_path))
+        MLLM('KimiVL', str(tmp_path))
     for part in (str(tmp_path), 'missing: lm_head.weight, model.language_model.layers.1.mlp.gate.',
                  'unknown: model.mm_projector.more.weight',
                  'another shape: model.language_model.norm.weight (5,) for (48,)'):
@@ -138,7 +138,7 @@ def test_shards_are_small_and_complete(folders):
 @pytest.mark.parametrize('sizes', [[(6, 6)], [(4, 10)], [(2, 2)], [(6, 6), (4, 10), (14, 8)]])
 def test_logits_are_the_reference_s(folders, sizes):
     released, converted = folders
-    hf = KimiVL(str(converted)).hf.eval()
+    hf = MLLM('KimiVL', str(converted)).hf.eval()
     generator = torch.Generator().manual_seed(1)
     patches = torch.randn(sum(h * w for h, w in sizes), 3, 14, 14, generator=generator)
     ids = torch.randint(0, 1014, (5, ), generator=generator)
@@ -174,7 +174,7 @@ def test_there_and_back_is_bit_identical(dtype, ranks, tmp_path, monkeypatch):
 
 def test_the_balance_bias_stays_in_float32(folders):
     """In bfloat16 neighbouring experts' biases would become equal."""
-    state = KimiVL(str(folders[1]), dtype='bfloat16').hf.state_dict()
+    state = MLLM('KimiVL', str(folders[1]), dtype='bfloat16').hf.state_dict()
     dtypes = {name.endswith('correction_bias'): value.dtype for name, value in state.items()}
     assert dtypes == {True: torch.float32, False: torch.bfloat16}
 
@@ -184,7 +184,7 @@ def test_a_trained_checkpoint_goes_back_too(folders, tmp_path, monkeypatch):
     released, converted = folders
     (tmp_path / 'config.py').write_text(
         f"model = dict(type='SimpleSeg', mllm=dict(type='KimiVL', pretrained='{converted}'))")
-    adapter = KimiVL(str(converted))
+    adapter = MLLM('KimiVL', str(converted))
     state = {f'mllm.hf.{name}': value + 0.01 for name, value in adapter.hf.state_dict().items()}
     torch.save(dict(state_dict=state), tmp_path / 'trained.pth')
     run_tool('to_huggingface', monkeypatch, tmp_path / 'config.py', tmp_path / 'trained.pth',
@@ -236,7 +236,7 @@ def test_special_tokens_have_the_released_ids(folders):
     assert tokenizer.convert_tokens_to_ids('<|reserved_token_1030|>') == 1030
     assert len(tokenizer) == 1040
     assert (tokenizer.eos_token, tokenizer.bos_token) == ('<|im_end|>', '[BOS]')
-    adapter = KimiVL(str(folders[1]))
+    adapter = MLLM('KimiVL', str(folders[1]))
     assert adapter.writer.stop_tokens == [1015, 1016]  # [EOS] by the generation config
     assert adapter.writer.banned_tokens == [1021, 1022, 1023, 1024]
 
@@ -250,7 +250,7 @@ def test_special_tokens_have_the_released_ids(folders):
     (28, 56, dict(min_pixels=32 * 196), (4, 8), (56, 112)),
 ])
 def test_sizes_of_pictures(folders, height, width, options, grid, shown):
-    adapter = KimiVL(str(folders[1]), **options)
+    adapter = MLLM('KimiVL', str(folders[1]), **options)
     assert adapter.family.image_processor.fit(height, width) == shown
     visual, counts = adapter.family.read_pictures(
         [torch.zeros(3, height, width, dtype=torch.uint8)])
@@ -262,7 +262,7 @@ def test_sizes_of_pictures(folders, height, width, options, grid, shown):
 def test_patches_of_a_picture(folders):
     """Row by row, channels first, (value / 255 - mean) / std, black below and to the right."""
     pixels = np.random.default_rng(0).integers(0, 256, (3, 30, 28), dtype=np.uint8)
-    visual, _ = KimiVL(str(folders[1])).encode_images([torch.from_numpy(pixels)])
+    visual, _ = MLLM('KimiVL', str(folders[1])).family.read_pictures([torch.from_numpy(pixels)])
     padded = np.zeros((3, 56, 28))
     padded[:, :30] = pixels
     expected = (padded / 255 - 0.5) / 0.4

@@ -38,7 +38,9 @@ class Attention(Measure):
         network.hf.get_decoder().set_attn_implementation(NAME)
 
     def remove(self, network: nn.Module) -> None:
-        network.hf.get_decoder().set_attn_implementation('sdpa')
+        decoder = network.hf.get_decoder()
+        if decoder.config._attn_implementation == NAME:
+            decoder.set_attn_implementation('sdpa')
 
     @torch.no_grad()
     def deviation(self, network: nn.Module) -> float:

@@ -38,17 +38,16 @@ class FusedRotations(CompiledMeasure):
         return {place for module in network.hf.modules() for place in self._used_by(module)}
 
     def install(self, network: nn.Module) -> None:
-        for where, name in self._places(network):
+        self.places = self._places(network)
+        for where, name in self.places:
             module = sys.modules[where]
             entry = _REPLACED.setdefault((where, name), [getattr(module, name), 0])
             entry[1] += 1
             setattr(module, name, partial(_Rotation.apply, entry[0]))
 
     def remove(self, network: nn.Module) -> None:
-        for where, name in self._places(network):
-            entry = _REPLACED.get((where, name))
-            if entry is None:
-                continue
+        for where, name in getattr(self, 'places', ()):
+            entry = _REPLACED[where, name]
             entry[1] -= 1
             if not entry[1]:
                 setattr(sys.modules[where], name, entry[0])
@@ -57,7 +56,7 @@ class FusedRotations(CompiledMeasure):
     def deviation(self, network: nn.Module) -> float:
         """Of the rotated states and their gradients."""
         worst, weight = 0.0, next(network.hf.parameters())
-        for where, name in self._places(network):
+        for where, name in self.places:
             rotate, _ = _REPLACED[where, name]
             shape = (1, 2, 3, 8) if name == _ROTATIONS[0] else (3, 2, 8)
             angle = numbers(*shape[:1], 3, 4, like=weight) if len(shape) == 4 else numbers(

@@ -25,6 +25,19 @@ class LoraInPlace(ForwardMeasure):
     def inputs_of(self, module: nn.Module) -> tuple[Tensor, ...]:
         return numbers(3, module.in_features, like=next(iter(module.lora_A.values())).weight),
 
+    def compare(self, module: nn.Module) -> float:
+        """With numbers in ``lora_B``, which begins at 0, and without dropout."""
+        training, saved = module.training, {p: p.clone() for p in module.lora_B.parameters()}
+        module.eval()
+        for weight in saved:
+            weight.copy_(numbers(*weight.shape, like=weight))
+        try:
+            return super().compare(module)
+        finally:
+            for weight, values in saved.items():
+                weight.copy_(values)
+            module.train(training)
+
 
 def added_in_place(self, states: Tensor, *args, **options) -> Tensor:
     """The layer's ``forward``, where it does nothing but multiply; else it goes the usual way."""

@@ -6,12 +6,21 @@ from torch import Tensor, nn
 TOLERANCE = {torch.float64: 1e-9, torch.float32: 1e-4, torch.float16: 0.02, torch.bfloat16: 0.05}
 
 
+def allowed(dtype: torch.dtype) -> float:
+    """The tolerance of a dtype."""
+    return TOLERANCE.get(dtype, 0.05)
+
+
 class Measure:
     """One way to the same numbers in less time.
 
     ``install`` may assume what ``obstacle`` has looked at, and ``remove`` leaves the network as it
-    was. A subclass touches what transformers, torch or peft do not promise to keep: any exception
-    of it keeps the measure off, and is the reason that the log gives.
+    was, also after an ``install`` that failed. A subclass touches what transformers, torch or peft
+    do not promise to keep: any exception of it keeps the measure off, and is the reason that the
+    log gives.
+
+    Whoever installs it compares the network's hidden states, of rows with pictures that it reads
+    as in training, before and after.
     """
     #: names of measures that must be on
     needs: tuple[str, ...] = ()
@@ -19,6 +28,8 @@ class Measure:
     excludes: tuple[str, ...] = ()
     #: whether families need to name it in ``Family.acceleration``
     of_family = False
+    #: whether it changes how a batch is read; else answers alone are written otherwise
+    reads = True
 
     def obstacle(self, network: nn.Module) -> str | None:
         """Why it does not apply to a :class:`~simpleseg_mm.models.Network`; ``None``: it does."""
@@ -31,13 +42,17 @@ class Measure:
         raise NotImplementedError
 
     def deviation(self, network: nn.Module) -> float:
-        """What it has changed, on random inputs, beside the plain path of this network: the
-        largest difference as a share of the plain path's largest value. It is on."""
-        raise NotImplementedError
+        """What it has changed beside what those hidden states show, such as a cache, on random
+        inputs and beside the plain path of this network: the largest difference as a share of the
+        plain path's largest value. It is on."""
+        return 0.0
 
 
 def difference(found: Tensor, plain: Tensor) -> float:
-    """Largest difference as a share of the plain values' largest."""
+    """Largest difference as a share of the plain values' largest; infinite for other shapes, and
+    where one alone is finite."""
+    if found.shape != plain.shape or not torch.equal(found.isfinite(), plain.isfinite()):
+        return float('inf')
     scale = float(plain.detach().abs().max()) or 1.0
     return float((found.detach().double() - plain.detach().double()).abs().max()) / scale
 
@@ -84,11 +99,15 @@ class ForwardMeasure(Measure):
     def deviation(self, network: nn.Module) -> float:
         """Of one module of each class and shape."""
         worst, seen = 0.0, set()
-        for module in self._suited(network):
+        for module in self.changed:
             kind = type(module), tuple(tuple(p.shape) for p in module.parameters())
             if kind in seen:
                 continue
             seen.add(kind)
-            inputs = self.inputs_of(module)
-            worst = max(worst, difference(module(*inputs), type(module).forward(module, *inputs)))
+            worst = max(worst, self.compare(module))
         return worst
+
+    def compare(self, module: nn.Module) -> float:
+        """Of one module, beside the ``forward`` of its class."""
+        inputs = self.inputs_of(module)
+        return difference(module(*inputs), type(module).forward(module, *inputs))

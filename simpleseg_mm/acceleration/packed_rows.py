@@ -1,11 +1,9 @@
 """Training on rows without padding, packed end to end."""
-import torch
 from torch import Tensor, nn
 from transformers import DynamicCache
 
-from ..models.probing import first_layers
 from ..registry import MEASURES
-from .measure import Measure, difference, numbers
+from .measure import Measure
 from .packing import pack_rows
 from .ragged_cache import is_plain
 
@@ -32,7 +30,7 @@ class PackedRows(Measure):
         network.layouts.insert(0, self.pack)
 
     def remove(self, network: nn.Module) -> None:
-        if getattr(self, 'network', None):
+        if self.pack in network.layouts:
             network.layouts.remove(self.pack)
 
     def pack(self, batch: dict[str, Tensor], _) -> tuple[dict[str, Tensor], Tensor]:
@@ -52,30 +50,6 @@ class PackedRows(Measure):
                     unpack_index=packed.places, pack_index=packed.order,
                     text_cu_seqlens=packed.cu_seqlens), packed.places
 
-    def deviation(self, network: nn.Module) -> float:
-        """Of the language model's states of two rows of 3 and 5 tokens."""
-        decoder = network.hf.get_decoder()
-        embed = network.hf.get_input_embeddings()
-        weight = embed.weight
-        states = numbers(2, 5, embed(torch.zeros(1, dtype=torch.long, device=weight.device))
-                         .shape[-1], like=weight)
-        real = torch.tensor([[1, 1, 1, 0, 0], [1] * 5])
-        packed = pack_rows(torch.arange(10).view(2, 5), real.bool(), range(2))
-        positions = (real.cumsum(1) - 1).clamp(min=0)
-        device = weight.device
-        with first_layers(network):
-            plain = decoder(inputs_embeds=states, attention_mask=real.to(device),
-                            position_ids=self._axes(network, positions.to(device)),
-                            use_cache=False).last_hidden_state
-            order = packed.order.to(device)
-            found = decoder(
-                inputs_embeds=states.flatten(0, 1)[order][None],
-                position_ids=self._axes(network, positions.flatten()[packed.order][None]
-                                        .to(device)),
-                use_cache=False, shared_prefixes=packed.shared, pack_index=order,
-                unpack_index=packed.places.to(device),
-                text_cu_seqlens=packed.cu_seqlens.to(device)).last_hidden_state
-        return difference(found[0], plain.flatten(0, 1)[order])
 
     @staticmethod
     def _axes(network: nn.Module, positions: Tensor) -> Tensor:

@@ -1,11 +1,9 @@
 """What a vision tower works out from the sizes of pictures, worked out while the batch is made."""
-import torch
 from torch import Tensor, nn
 from transformers import vision_utils
 
-from ..models.probing import first_layers
 from ..registry import MEASURES
-from .measure import Measure, difference
+from .measure import Measure
 
 
 @MEASURES.register_module(name='patch_layout')
@@ -26,7 +24,7 @@ class PatchLayout(Measure):
         network.layouts.append(self.lay_out)
 
     def remove(self, network: nn.Module) -> None:
-        if getattr(self, 'network', None):
+        if self.lay_out in network.layouts:
             network.layouts.remove(self.lay_out)
 
     def lay_out(self, batch: dict[str, Tensor], places: Tensor
@@ -60,19 +58,3 @@ class PatchLayout(Measure):
                         image_max_window_seqlen=int(cu_seqlens.diff().max()))
         return made
 
-    def deviation(self, network: nn.Module) -> float:
-        """Of the features of two small pictures."""
-        images = [torch.full((3, 56, 56), 60, dtype=torch.uint8),
-                  torch.full((3, 112, 56), 200, dtype=torch.uint8)]
-        inputs, _ = network.family.read_pictures(images)
-        model, device = network.hf.model, network.device
-        pixels = inputs['pixel_values'].to(device, network.hf.dtype)
-        grid = inputs['image_grid_thw']
-        with first_layers(network):
-            found = model.get_image_features(
-                pixels, grid, return_dict=True,
-                **{key: value.to(device) if isinstance(value, Tensor) else value
-                   for key, value in self.of(grid).items()}).pooler_output
-            plain = model.get_image_features(pixels, grid.to(device),
-                                             return_dict=True).pooler_output
-        return max(map(difference, found, plain))

@@ -28,6 +28,7 @@ def is_plain(cache: Cache) -> bool:
 @MEASURES.register_module(name='ragged_cache')
 class RaggedRows(Measure):
     """Answers are written with a :class:`RaggedCache`, which drafts need."""
+    reads = False
 
     def obstacle(self, network: nn.Module) -> str | None:
         if network.attention not in ('sdpa', 'eager'):

@@ -19,6 +19,7 @@ from .ragged_cache import RaggedCache, is_plain
 class RecordedPasses(Measure):
     """Answers are written with a :class:`GraphCache`, wherever the network then is on a GPU."""
     needs = ('ragged_cache', )
+    reads = False
 
     def obstacle(self, network: nn.Module) -> str | None:
         if not torch.cuda.is_available():

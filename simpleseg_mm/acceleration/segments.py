@@ -11,7 +11,7 @@ from transformers.masking_utils import sdpa_mask
 
 from ..registry import MEASURES
 from .kernels import of_any_lengths, quick_kernels, takes_any_lengths
-from .measure import Measure, difference, numbers
+from .measure import Measure
 
 #: name of :func:`segment_attention` among transformers' implementations, which tell an attention
 #: where segments end if "flash" is in its name, and else run them one by one
@@ -46,17 +46,7 @@ class Segments(Measure):
         for tower in self._towers(network):  # set_attn_implementation asks for a flash package
             tower.config._attn_implementation = name
 
-    @torch.no_grad()
-    def deviation(self, network: nn.Module) -> float:
-        """Of segments of 3, 1 and 3 tokens."""
-        weight = next(network.hf.parameters())
-        states = [numbers(1, 2, 7, 16, like=weight, seed=n) for n in range(3)]
-        cu_seqlens = torch.tensor([0, 3, 4, 7], dtype=torch.int32, device=weight.device)
-        found, _ = segment_attention(network, *states, None, cu_seq_lens_q=cu_seqlens,
-                                     max_length_q=3)
-        plain = [F.scaled_dot_product_attention(*(x[:, :, a:b] for x in states)).transpose(1, 2)
-                 for a, b in ((0, 3), (3, 4), (4, 7))]
-        return difference(found, torch.cat(plain, 1))
+
 
 
 @dataclass(frozen=True)

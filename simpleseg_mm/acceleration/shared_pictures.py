@@ -5,9 +5,8 @@ import torch
 from torch import Tensor, nn
 
 from ..models.network import BOOKKEEPING
-from ..models.probing import first_layers
 from ..registry import MEASURES
-from .measure import Measure, difference
+from .measure import Measure
 
 
 @MEASURES.register_module(name='shared_pictures')
@@ -36,7 +35,7 @@ class SharedPictures(Measure):
         network.shares_images = True
 
     def remove(self, network: nn.Module) -> None:
-        network.run_model = self.plain
+        network.run_model = getattr(self, 'plain', network.run_model)
         network.shares_images = False
 
     def run(self, batch: dict[str, Tensor], **options):
@@ -72,23 +71,3 @@ class SharedPictures(Measure):
         flat = embedded.flatten(0, 1)
         return flat.index_copy(0, places, features).view_as(embedded)
 
-    def deviation(self, network: nn.Module) -> float:
-        """Of hidden states of two rows that share a picture, and one that has another."""
-        family = network.family
-        images = [torch.full((3, 56, 56), level, dtype=torch.uint8) for level in (60, 200)]
-        pictures, counts = family.read_pictures(images)
-        again, _ = family.read_pictures([images[0], images[0], images[1]])
-        token = family.image_token_id
-        width = max(counts) + 2
-        other = 0 if token else 1  # any id that is no picture's
-        rows = [[other] * (width - count - 1) + [token] * count + [other]
-                for count in (counts[0], counts[0], counts[1])]
-        ids = torch.tensor(rows)
-        batch = dict(input_ids=ids, attention_mask=torch.ones_like(ids))
-        if family.token_types:
-            batch[family.token_types] = (ids == token).long()
-        with first_layers(network):
-            found = network.hidden_states(dict(batch, **pictures, image_index=[0, 0, 1]))
-            plain = self.plain(network.to_device(dict(batch, **again)),
-                               use_cache=False).last_hidden_state
-        return difference(found, plain)

@@ -12,8 +12,11 @@ from .ragged_cache import RaggedCache, RowsLayer, is_plain, written_deviation
 class SharedPromptRows(Measure):
     """On a CPU, several answers to a prompt read its keys and values together, by one product."""
     needs = ('attention', 'ragged_cache')
+    reads = False
 
     def obstacle(self, network: nn.Module) -> str | None:
+        if getattr(network.hf.config.get_text_config(), 'kv_lora_rank', None):
+            return 'its KV cache holds keys in another form than its attention reads'
         return None
 
     def install(self, network: nn.Module) -> None:

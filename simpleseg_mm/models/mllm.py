@@ -1,5 +1,6 @@
 """A multimodal LLM of four parts: family, encoder, network, writer."""
 from collections.abc import Sequence
+from functools import cached_property
 
 from transformers import AutoConfig, AutoTokenizer
 
@@ -10,6 +11,7 @@ from .encoder import Encoder
 from .loading import locate
 from .network import Network
 from .probing import check_network
+from .trial import Trial
 from .writer import Writer
 
 
@@ -80,8 +82,8 @@ class MLLM(Network):
         if not 0 <= gradient_checkpointing <= 1:
             raise ValueError(f'gradient_checkpointing={gradient_checkpointing}: give True, False '
                              'or the share of layers that recompute, between 0 and 1')
-        check_measures(acceleration)
         cls = family_named(family)
+        check_measures(acceleration, cls)
         folder = locate(processor or pretrained)
         hf_config = (AutoConfig.for_model(**config) if config is not None
                      else from_folder(AutoConfig.from_pretrained, locate(pretrained)))
@@ -102,6 +104,11 @@ class MLLM(Network):
         if not known.model_types:
             check_network(self)
         self.acceleration = Acceleration(self, acceleration)
+
+    @cached_property
+    def trial(self) -> Trial:
+        """The small batch on which what makes it faster is held to the plain path."""
+        return Trial(self)
 
 
 def build_mllm(config: dict) -> MLLM:
