@@ -19,8 +19,6 @@ from simpleseg_mm.registry import MEASURES, MODELS
 
 ROOT = Path(__file__).resolve().parent.parent
 FAMILIES = ['nano', 'qwen2_5_vl', *QWEN, 'kimi_vl']
-NEEDS = {name: MEASURES.get(name).needs for name in acceleration.FILES}
-GPU = ('recorded_passes', 'fused_norms', 'fused_gates', 'fused_rotations')
 LORA = dict(r=4, target_modules=['q_proj', 'down_proj'])
 
 
@@ -194,7 +192,7 @@ def test_a_deviation_of_its_own_counts(own):
 # --- each by itself ---------------------------------------------------------------------------
 def closure(name: str) -> list[str]:
     """A measure after all that it needs."""
-    return [*dict.fromkeys(other for need in NEEDS[name] for other in closure(need)), name]
+    return [*dict.fromkeys(other for need in MEASURES.get(name).needs for other in closure(need)), name]
 
 
 def state_of(network) -> list:
@@ -365,10 +363,11 @@ def test_pictures_are_repeated_where_they_cannot_be_shared(family):
     torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-4)
 
 
-def test_a_plain_network_runs_without_the_package():
-    """Nothing but the place where a network is built imports it."""
+def test_nothing_reads_the_measures_before_a_network_is_built():
+    """What measures touch is read when a network is first built."""
     code = ('import sys, simpleseg_mm.models, simpleseg_mm.engine, simpleseg_mm.analysis\n'
-            'assert not [n for n in sys.modules if n.startswith("simpleseg_mm.acceleration")]')
+            'names = [n for n in sys.modules if n.startswith("simpleseg_mm.acceleration.")]\n'
+            'assert {n.rpartition(".")[2] for n in names} <= {"measure", "compiled"}, names')
     done = subprocess.run([sys.executable, '-c', code], cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-1000:]
 
