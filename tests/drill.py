@@ -103,7 +103,7 @@ def hide(place: str) -> None:
         found = cls.__getattr__
 
         def without(self, other):
-            if self is owner and other == name:
+            if self.__name__ == module and other == name:  # it may be made anew
                 raise AttributeError(f'module {module!r} has no attribute {name!r}')
             return found(self, other)
         cls.__getattr__ = without
