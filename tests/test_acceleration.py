@@ -192,7 +192,8 @@ def test_a_deviation_of_its_own_counts(own):
 # --- each by itself ---------------------------------------------------------------------------
 def closure(name: str) -> list[str]:
     """A measure after all that it needs."""
-    return [*dict.fromkeys(other for need in MEASURES.get(name).needs for other in closure(need)), name]
+    needed = [other for need in MEASURES.get(name).needs for other in closure(need)]
+    return [*dict.fromkeys(needed), name]
 
 
 def state_of(network) -> list:

@@ -4,6 +4,7 @@ Nothing but the place where a network is built imports this package. Without it,
 ``model.mllm.acceleration=[]``, all runs by transformers' own steps.
 """
 import importlib
+import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import lru_cache
@@ -34,7 +35,8 @@ def unreadable() -> dict[str, str]:
 
 
 def _said(error: Exception) -> str:
-    return f'{type(error).__name__}: {" ".join(str(error).split())[:200]}'
+    text = re.sub(r' \(\S*/\S*\)$', '', ' '.join(str(error).split()))  # without the file
+    return f'{type(error).__name__}: {text[:200]}'
 
 
 def names() -> list[str]:
