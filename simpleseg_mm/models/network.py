@@ -46,8 +46,12 @@ class Network(nn.Module):
         self.family, self.attention = family, attn_implementation
         options = dict(dtype=getattr(torch, dtype), attn_implementation=attn_implementation)
         if pretrained is None:
-            self.hf = AutoModelForImageTextToText.from_config(
-                hf_config, trust_remote_code=False, **options)
+            try:
+                self.hf = AutoModelForImageTextToText.from_config(
+                    hf_config, trust_remote_code=False, **options)
+            except ValueError as error:  # such as an attention that it does not have
+                raise ValueError(f'a {hf_config.model_type} cannot be built: '
+                                 f'{" ".join(str(error).split())[:300]}') from None
         else:
             if quantization:
                 options['quantization_config'] = quantization_config(quantization, family.parts)
