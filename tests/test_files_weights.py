@@ -14,9 +14,8 @@ from transformers import AutoConfig, AutoModelForImageTextToText, AutoProcessor,
 from simpleseg_mm.apis import loading
 from simpleseg_mm.apis.notes import check_note, check_stored, parse_config
 from simpleseg_mm.files import chat_template_of, check_folder, from_folder
-from simpleseg_mm.models import requires
+from simpleseg_mm.models import build_mllm, requires
 from simpleseg_mm.models.resources import packaged
-from simpleseg_mm.registry import MODELS
 
 POINTER = ('version https://git-lfs.github.com/spec/v1\noid sha256:0123456789abcdef\n'
            'size 4932307584\n')
@@ -141,13 +140,13 @@ def test_an_old_transformers_is_named(version):
     ('KimiVL', 'nano', "KimiVL reads kimi_k25, and .*nano is a qwen2_5_vl: set "
      "model.mllm.type='QwenVL'"),
     ('QwenVL', 'kimi', "QwenVL reads qwen2_vl, .*is a kimi_k25: set model.mllm.type='KimiVL'"),
-    ('QwenVL', 'llama', 'is a llama: write an adapter for it')])
+    ('QwenVL', 'llama', "is a llama: set model.mllm.type='AutoVLM'")])
 def test_an_adapter_of_another_family(adapter, folder, message, tmp_path):
     if folder != 'nano':
         edit(tmp_path / 'config.json', model_type=dict(kimi='kimi_k25').get(folder, folder))
     with pytest.raises(ValueError, match=message):
-        MODELS.build(dict(type=adapter, pretrained='simpleseg_mm://nano' if folder == 'nano'
-                          else str(tmp_path)))
+        build_mllm(dict(type=adapter, pretrained='simpleseg_mm://nano' if folder == 'nano'
+                        else str(tmp_path)))
 
 
 # --- files that are not all there --------------------------------------------------------------
@@ -202,7 +201,7 @@ HUB = dict(type='torch.hub.load', repo_or_dir='FOLDER', model='segmenter', sourc
 
 
 @pytest.mark.parametrize('change, message', [
-    (dict(mllm=HUB), "mllm.type is 'torch.hub.load', and may be one of KimiVL, QwenVL"),
+    (dict(mllm=HUB), "mllm.type is 'torch.hub.load', and may be one of AutoVLM, KimiVL, QwenVL"),
     (dict(query=HUB), 'query lacks'),
     (dict(query=dict(HUB, codec={})), 'query has the key|query.type is'),
     (dict(query=dict(QUERY, type='torch.hub.load')), "query.type is 'torch.hub.load'"),
