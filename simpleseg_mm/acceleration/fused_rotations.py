@@ -1,4 +1,5 @@
 """Rotations of queries and keys as one kernel."""
+import inspect
 import sys
 from collections.abc import Callable
 from functools import partial
@@ -28,7 +29,7 @@ class FusedRotations(CompiledMeasure):
 
     @staticmethod
     def _used_by(module: nn.Module) -> list[tuple[str, str]]:
-        forward = getattr(type(module), 'forward', None)
+        forward = inspect.unwrap(type(module).forward)  # releases wrap it where they rename
         code, where = getattr(forward, '__code__', None), type(module).__module__
         names = getattr(forward, '__globals__', {})
         return [(where, name) for name in _ROTATIONS
