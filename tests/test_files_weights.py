@@ -140,7 +140,8 @@ def test_an_old_transformers_is_named(version):
     ('KimiVL', 'nano', "KimiVL reads kimi_k25, and .*nano is a qwen2_5_vl: set "
      "model.mllm.type='QwenVL'"),
     ('QwenVL', 'kimi', "QwenVL reads qwen2_vl, .*is a kimi_k25: set model.mllm.type='KimiVL'"),
-    ('QwenVL', 'llama', "is a llama: set model.mllm.type='AutoVLM'")])
+    ('QwenVL', 'gemma3', "is a gemma3: set model.mllm.type='AutoVLM'"),
+    ('QwenVL', 'llama', 'is a llama: transformers has no network of this type that reads pict')])
 def test_an_adapter_of_another_family(adapter, folder, message, tmp_path):
     if folder != 'nano':
         edit(tmp_path / 'config.json', model_type=dict(kimi='kimi_k25').get(folder, folder))

@@ -2,7 +2,8 @@
 from collections.abc import Sequence
 from functools import cached_property
 
-from transformers import AutoConfig, AutoTokenizer
+from transformers import (CONFIG_MAPPING, MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING, AutoConfig,
+                          AutoTokenizer)
 
 from ..acceleration import Acceleration, check_measures  # nothing else imports it
 from ..files import from_folder
@@ -133,6 +134,9 @@ def check_family(cls: type, model_type: str, folder: str | None) -> None:
         return
     others = [name for name, other in FAMILIES.module_dict.items()
               if model_type in other.model_types]
+    known = (model_type in CONFIG_MAPPING
+             and CONFIG_MAPPING[model_type] in MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING)
+    remedy = (f"set model.mllm.type='{others[0] if others else 'AutoVLM'}'" if others or known
+              else 'transformers has no network of this type that reads pictures and writes text')
     raise ValueError(f'{cls.__name__} reads {", ".join(cls.model_types)}, and '
-                     f'{folder or "`config`"} is a {model_type}: '
-                     f"set model.mllm.type='{others[0] if others else 'AutoVLM'}'")
+                     f'{folder or "`config`"} is a {model_type}: {remedy}')
