@@ -1,5 +1,6 @@
 """Families by their own processor (AutoVLM), on tiny random networks, against transformers."""
 import json
+import re
 import shutil
 from pathlib import Path
 
@@ -17,6 +18,7 @@ from simpleseg_mm.models.families import AutoVLM
 from simpleseg_mm.models.resources import packaged
 from simpleseg_mm.models.sampling import Sampling
 from simpleseg_mm.polygon import AnswerAutomaton
+from simpleseg_mm.registry import FAMILIES as FAMILIES_THAT_ARE
 
 pytestmark = pytest.mark.usefixtures('one_thread')
 NEEDS = dict(smolvlm='num2words')
@@ -307,6 +309,38 @@ def test_qwen_by_its_processor_is_the_family_written_by_hand(template, tmp_path)
         PICTURES, PROMPTS, forms, max_new_tokens=30)
     assert one.sample(PICTURES, PROMPTS, 4, SEEDS, Sampling(20)) == two.sample(
         PICTURES, PROMPTS, 4, SEEDS, Sampling(20))
+
+
+# --- a family by hand, as docs/own_mllm.md writes it --------------------------------------------
+@pytest.fixture
+def by_hand():
+    """The class of the page, registered."""
+    page = Path(__file__).parents[1].joinpath('docs/own_mllm.md').read_text()
+    code = re.search(r'`my_mllm.py`:\n\n```python\n(.*?)```', page, re.S)[1]
+    assert len(code.splitlines()) < 80
+    with_it = dict(FAMILIES_THAT_ARE.module_dict)
+    exec(code, dict(__name__='my_mllm'))
+    yield
+    FAMILIES_THAT_ARE.module_dict.clear()
+    FAMILIES_THAT_ARE.module_dict.update(with_it)
+
+
+def test_the_page_s_family_is_the_processor_s_and_its_export_is_read(by_hand, tmp_path):
+    folder = make('internvl', tmp_path / 'internvl')
+    one, two = auto(folder, type='InternVL'), auto(folder)
+    assert set(one.mllm.family.banned_tokens) <= set(two.mllm.family.banned_tokens)
+    for options in (dict(), dict(for_generation=True)):
+        first, second = (m.mllm.encoder.encode(PICTURES, [TURNS] * 3, **options)
+                         for m in (one, two))
+        assert first.keys() == second.keys()
+        assert all(torch.equal(first[key], second[key]) for key in first)
+    assert one.answer(PICTURES, PROMPTS, max_new_tokens=8) == two.answer(
+        PICTURES, PROMPTS, max_new_tokens=8)
+    one.mllm.hf.save_pretrained(tmp_path / 'out')
+    one.mllm.family.save(tmp_path / 'out')
+    again = SimpleSeg(dict(type='AutoVLM', pretrained=str(tmp_path / 'out')))
+    assert again.answer(PICTURES, PROMPTS, max_new_tokens=8) == two.answer(
+        PICTURES, PROMPTS, max_new_tokens=8)
 
 
 # --- what is refused --------------------------------------------------------------------------
