@@ -97,6 +97,14 @@ def test_what_does_not_apply_is_refused_by_name(family, options, message, monkey
     assert of_family(family, **{**options, 'acceleration': 'auto'})
 
 
+def test_kernels_need_a_compiler(monkeypatch):
+    monkeypatch.setattr(torch.cuda, 'is_available', lambda: True)
+    monkeypatch.setattr('shutil.which', lambda name: None)
+    off = of_family('qwen2_5_vl', acceleration='auto').mllm.acceleration.off
+    assert {off[name] for name in ('fused_norms', 'fused_gates', 'fused_rotations')} == {
+        'kernels are compiled by a C compiler, and there is none; install gcc'}
+
+
 @pytest.mark.parametrize('says', ['one', 'other'])  # whichever of the two knows it
 def test_measures_that_exclude_each_other(own, says):
     for name, excludes in dict(one=('other', ), other=('one', )).items():

@@ -5,6 +5,8 @@ anything. Of the widths they know: memory is read 16 bytes at a time only where 
 begin at such places. A step runs the same kernel with and without a gradient, unlike a compiled
 module: GSPO compares the two, and its band is narrower than the noise between kernels.
 """
+import os
+import shutil
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import lru_cache
@@ -22,6 +24,8 @@ class CompiledMeasure(ForwardMeasure):
     def obstacle(self, network: nn.Module) -> str | None:
         if not torch.cuda.is_available():
             return 'compiled kernels pay on a GPU, and there is none'
+        if not any(map(shutil.which, (os.environ.get('CC') or 'cc', 'gcc', 'clang'))):
+            return 'kernels are compiled by a C compiler, and there is none; install gcc'
         return super().obstacle(network)
 
     def deviation(self, network: nn.Module) -> float:
