@@ -64,7 +64,8 @@ def run_tool(name, *args, processes=0):
     return subprocess.run(
         [sys.executable, *(torchrun if processes else []), str(ROOT / 'tools' / name),
          *map(str, args)], text=True, capture_output=True, cwd=ROOT, env=dict(
-             os.environ, OMP_NUM_THREADS='1', PYTHONPATH=f'{ROOT}:{ROOT}/tests'))
+             os.environ, OMP_NUM_THREADS='1', PYTHONPATH=os.pathsep.join(
+                 [str(ROOT), f'{ROOT}/tests', *filter(None, [os.environ.get('PYTHONPATH')])])))
 
 
 @DATASETS.register_module()

@@ -103,7 +103,7 @@ class MLLM(Network):
         self.encoder = encoder
         self.writer = Writer(self, encoder)
         if not known.model_types:
-            check_network(self)
+            check_network(self, drawn=init == 'random')
         self.acceleration = Acceleration(self, acceleration)
 
     @cached_property

@@ -59,13 +59,15 @@ def _handed_on(first: dict, layer: nn.Module | None) -> Callable:
     return forward
 
 
-def check_network(network: nn.Module) -> None:
+def check_network(network: nn.Module, drawn: bool = False) -> None:
     """Reads a small picture with a network that no family of its own knows, and writes a token
     after it. Weights that take no part in an answer are then not trained: processes that share
     a batch would wait for their gradients.
 
     Args:
         network: a :class:`~.mllm.MLLM`.
+        drawn: its weights are random. Those that take no part are then zero: a checkpoint leaves
+            them out, and the next process would draw others.
 
     Raises:
         ValueError: the processor writes other than as many placeholders as the network makes
@@ -89,7 +91,7 @@ def check_network(network: nn.Module) -> None:
                 'are not those of the weights (such as image_seq_length): fetch the folder again'
             ) from None
         ours = network.logits(hidden[:, -4:])
-        _freeze_idle(network, ours)
+        _freeze_idle(network, ours, drawn)
     few = dict(logits_to_keep=4) if 'logits_to_keep' in inspect.signature(
         network.hf.forward).parameters else {}
     with first_layers(network):
@@ -116,7 +118,7 @@ def check_network(network: nn.Module) -> None:
                          'it cannot be used')
 
 
-def _freeze_idle(network: nn.Module, output: Tensor) -> None:
+def _freeze_idle(network: nn.Module, output: Tensor, drawn: bool) -> None:
     """Weights on which an output does not depend are not trained; layers are looked at as one."""
     reached, functions, stack = set(), set(), [output.grad_fn]
     while stack:
@@ -134,6 +136,8 @@ def _freeze_idle(network: nn.Module, output: Tensor) -> None:
             if p.requires_grad and id(p) not in reached}
     for parameter in idle.values():
         parameter.requires_grad_(False)
+        if drawn:
+            parameter.data.zero_()
     if idle:
         parents = sorted({name.rpartition('.')[0] for name in idle})
         print_log(f'{type(network.family).__name__}: weights that take no part in an answer are '
