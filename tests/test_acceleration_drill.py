@@ -11,6 +11,8 @@ from drill import CASES
 ATTENTION = dict(attention='', packed_rows='needs attention', patch_layout='needs packed_rows',
                  shared_prompts='needs attention')
 UNREAD = 'its file cannot be read: ImportError'
+CACHE = dict(ragged_cache=UNREAD, shared_prompts=UNREAD, packed_rows=UNREAD,
+             patch_layout='needs packed_rows')
 #: case -> the measures that it puts off, each with what its reason says
 OFF = dict(
     nothing={},
@@ -31,8 +33,7 @@ OFF = dict(
     attention_setter=dict(ATTENTION, attention="no attribute 'set_attn_implementation'"),
     masks_renamed=dict(ATTENTION, attention=UNREAD, segments=UNREAD),
     attention_function=dict(ATTENTION, attention=UNREAD),
-    cache_mixin=dict(ragged_cache=UNREAD, shared_prompts=UNREAD),
-    cache_layer=dict(ragged_cache=UNREAD, shared_prompts=UNREAD),
+    cache_mixin=CACHE, cache_layer=CACHE,
     lora_attributes=dict(lora_in_place="no attribute 'lora_variant'"),
     lora_scale=dict(lora_in_place='differs from the plain path'),
     segments_renamed=dict(segments='not asked for segments'),
@@ -42,7 +43,7 @@ OFF = dict(
     kernels=dict(ATTENTION, attention=UNREAD, segments=UNREAD),
     files={place.rpartition('.')[2]: UNREAD for place in CASES['files']},
     everything=dict(attention=UNREAD, segments=UNREAD, lora_in_place='lora_variant',
-                    shared_pictures='mm_encoder_outputs', packed_rows='needs attention',
+                    shared_pictures='mm_encoder_outputs', packed_rows=UNREAD,
                     patch_layout='needs', ragged_cache=UNREAD, shared_prompts=UNREAD,
                     fused_norms='no module', fused_gates='no module',
                     fused_rotations='no module'),

@@ -199,7 +199,9 @@ ON = dict(gemma3={'attention'}, internvl=ROWS | {'patches_as_rows'},
           glm4v=ROWS | {'patches_as_rows', 'segments'})
 
 
-def test_which_measures_are_on(model, folder):
+def test_which_measures_are_on(model, folder, pytestconfig):
+    if pytestconfig.getoption('--acceleration') == 'none':
+        pytest.skip('none is on')
     name = next(name for name in FAMILIES if Path(folder).name.startswith(name))
     acceleration = model.mllm.acceleration
     assert set(acceleration.on) == ON.get(name, ROWS)
@@ -214,7 +216,7 @@ def test_rows_of_a_window_are_not_packed(tmp_path):
     change(folder, 'config.json', text_config=dict(
         read(folder, 'config.json')['text_config'], model_type='mistral', sliding_window=8,
         layer_types=None))
-    model = auto(folder)
+    model = auto(folder, acceleration='auto')
     assert 'window' in model.mllm.acceleration.off['packed_rows']
     batch = model.mllm.encoder.encode(PICTURES[:2], [TURNS] * 2)
     torch.testing.assert_close(model.loss(PICTURES[:2], [sample(TURNS)] * 2)['loss'],
