@@ -361,6 +361,10 @@ def change(folder, name, **keys) -> None:
 WRONG = [
     ('unknown family', dict(type='NoSuch'), {}, "mllm.type='NoSuch'.*AutoVLM.*own_mllm.md"),
     ('pixels', dict(max_pixels=1000), {}, 'max_pixels: each processor.*preprocessor_config.json'),
+    ('an attention that is not installed', dict(attn_implementation='flash_attention_2'), {},
+     'internvl cannot be built: .*[Ff]lash'),
+    ('a measure that does not apply', dict(acceleration=['shared_pictures']), {},
+     'shared_pictures does not apply: not known to suit AutoVLM'),
     ('no template', {}, {'chat_template.jinja': None}, 'no chat template: add'),
     ('other number of tokens', {}, {'processor_config.json': dict(image_seq_length=5)},
      'does not read what its processor writes.*image_seq_length'),

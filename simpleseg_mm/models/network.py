@@ -49,8 +49,8 @@ class Network(nn.Module):
             try:
                 self.hf = AutoModelForImageTextToText.from_config(
                     hf_config, trust_remote_code=False, **options)
-            except ValueError as error:  # such as an attention that it does not have
-                raise ValueError(f'a {hf_config.model_type} cannot be built: '
+            except (ImportError, ValueError) as error:  # such as an attention that is not there
+                raise ValueError(f'{hf_config.model_type} cannot be built: '
                                  f'{" ".join(str(error).split())[:300]}') from None
         else:
             if quantization:
