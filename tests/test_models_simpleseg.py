@@ -50,6 +50,7 @@ def sample(turns, size=(112, 84), codec='int100/default') -> DetDataSample:
     (dict(init='guess'), "init='guess'"),
     (dict(freeze=['head']), r"unknown parts \['head'\].*llm.*projector.*vision"),
     (dict(processor=None), 'give `pretrained`'),
+    (dict(family='QwenVL'), 'model.mllm.family=.* set model.mllm.type'),
     (dict(init='pretrained'), "set init='random'"),
 ])
 def test_bad_options(options, message):

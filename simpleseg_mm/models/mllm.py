@@ -115,6 +115,9 @@ class MLLM(Network):
 def build_mllm(config: dict) -> MLLM:
     """An :class:`MLLM` by its config, whose ``type`` names the family."""
     options = dict(config)
+    if 'family' in options:
+        raise ValueError(f'model.mllm.family={options["family"]!r}: the family is named by '
+                         '`type`: set model.mllm.type')
     return MLLM(options.pop('type', 'AutoVLM'), **options)
 
 
