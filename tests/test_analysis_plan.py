@@ -247,6 +247,7 @@ def test_advice_names_what_helps_and_the_combination_that_fits():
     assert make_plan(cfg, 1, 80)['peak_gib'] == pytest.approx(plan['knobs'][0]['peak_gib'])
 
 
+@pytest.mark.slow
 def test_memory_that_is_left_buys_operations():
     cfg = config(train_dataloader__batch_size=8, model__mllm__gradient_checkpointing=True)
     plan = make_plan(cfg, 1, 80)
@@ -322,7 +323,7 @@ def test_flops_of_a_checkpointed_pair_of_layers():
         rows = torch.zeros(5, 8)
         with rehearsal.phase() as forward:
             output = checkpoint(model, rows, use_reentrant=False)
-        with rehearsal.phase() as backward:
+        with rehearsal.phase(backward=True) as backward:
             output.sum().backward()
     weight = 2 * 5 * 8 * 16
     assert (forward.flops, forward.recomputed) == (2 * weight, 0)

@@ -84,6 +84,7 @@ def test_answers_say_the_same_in_both_grammars():
         assert (masks[0] == masks[1]).all() and 0.7 < mask_iou(masks[0], target) < 1
 
 
+@pytest.mark.slow
 def test_run_prints_json_on_its_last_line(monkeypatch, capsys):
     monkeypatch.setattr(sys, 'argv', ['run.py', 'codec', 'sft_gpu', 'gspo_gpu', '--quick'])
     monkeypatch.delenv('SIMPLESEG_DATA', raising=False)

@@ -31,7 +31,8 @@ torch.save(dict(logits=logits, tokens=tokens), out)
 
 
 @pytest.mark.parametrize('lora, keep', [
-    pytest.param(None, False, marks=pytest.mark.slow), (LORA, False),
+    pytest.param(None, False, marks=pytest.mark.slow),
+    pytest.param(LORA, False, marks=pytest.mark.slow),
     pytest.param(LORA, True, marks=pytest.mark.slow)])
 def test_transformers_alone_writes_the_same(lora, keep, tmp_path, one_thread):
     mllm = dict(type='QwenVL', pretrained='simpleseg_mm://nano', lora=lora,
@@ -70,6 +71,7 @@ def test_transformers_alone_writes_the_same(lora, keep, tmp_path, one_thread):
     assert torch.equal(read['tokens'], tokens)
 
 
+@pytest.mark.slow
 def test_what_cannot_be_exported_leaves_no_folder(tmp_path):
     from mmengine.config import Config
     config = tmp_path / 'config.py'

@@ -73,7 +73,7 @@ def test_an_interrupted_folder_is_passed_over(tmp_path):
 
 # --- Muon -------------------------------------------------------------------------------------
 @pytest.mark.parametrize('processes, replicas', [
-    (3, 1), pytest.param(4, 2, marks=pytest.mark.slow)])
+    pytest.param(3, 1, marks=pytest.mark.slow), pytest.param(4, 2, marks=pytest.mark.slow)])
 def test_sharded_muon_equals_unsharded(processes, replicas):
     result = subprocess.run(
         [sys.executable, '-m', 'torch.distributed.run', '--standalone',
@@ -144,7 +144,8 @@ def test_two_split_processes_equal_one(whole, two):  # noqa: F811
                 load_sharded(str(two / 'iter_6.pth')), 2e-5)
 
 
-@pytest.mark.parametrize('processes', [2, pytest.param(1, marks=pytest.mark.slow), 0])
+@pytest.mark.parametrize('processes', [
+    *(pytest.param(count, marks=pytest.mark.slow) for count in (2, 1)), 0])
 def test_a_checkpoint_of_two_resumes_on(processes, config, two, tmp_path):  # noqa: F811
     """Two split processes, one, and a plain run."""
     checkpoint = two / 'iter_4.pth'
@@ -162,6 +163,7 @@ def test_a_checkpoint_of_two_resumes_on(processes, config, two, tmp_path):  # no
     assert_same(load_sharded(str(two / 'iter_6.pth')), last, 0 if processes == 2 else 2e-5)
 
 
+@pytest.mark.slow
 def test_split_weights_start_from_a_plain_file(config, whole, tmp_path):  # noqa: F811
     result = run_split(config, tmp_path, f"load_from={whole / 'iter_6.pth'}",
                        'train_cfg.max_iters=3')

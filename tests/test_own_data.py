@@ -296,6 +296,7 @@ def test_all_faults_of_the_arguments_are_one_line(run, tmp_path):
         assert part in report['error']
 
 
+@pytest.mark.slow
 def test_what_was_changed_by_hand_is_not_replaced(run, tmp_path):
     coco(tmp_path)
     command = TOOL, tmp_path / 'coco.json', tmp_path / 'mine'

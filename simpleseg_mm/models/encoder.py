@@ -153,17 +153,17 @@ class Encoder:
         tail = prompt + (self.frame.opening if alone else self.frame.middle)
         special = {i: token.content for i, token in
                    self.tokenizer.added_tokens_decoder.items() if token.special}
-        if any(name in prompt for name in special.values()):  # which others would take for one
-            return False
-        official = self.family.official(self.frame.head + tail, image)
+        spelt = any(name in prompt for name in special.values())  # a processor takes it for one
+        official = self.family.official(self.frame.head + ('' if spelt else tail), image)
         if official is not None:
-            self._check_official(given, official)
-            return True
+            if not spelt:
+                self._check_official(given, official)
+            return not spelt
         count = head.count(self.family.image_token_id)
         text = self.frame.head.replace(self.family.image_token, self.family.image_token * count)
         names = sorted(map(re.escape, special.values()), key=len, reverse=True)
         has = [special[i] for i in given if i in special]
-        needs = re.findall('|'.join(names), text + tail)
+        needs = re.findall('|'.join(names), text + tail.removeprefix(prompt))
         if has != needs:
             raise self._other_tokens(*(list(dict.fromkeys(names)) for names in (has, needs)))
         wanted = self.tokenizer.encode(text + tail, add_special_tokens=False)
