@@ -158,6 +158,7 @@ def run_page(blocks: list[Block], folder: Path, log: Path, warm: Path | None) ->
     each; servers are not.
     """
     os.setsid()
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # which a shell may have ignored
     for number in (1, 2):
         os.dup2(os.open(log, os.O_CREAT | os.O_WRONLY | os.O_APPEND), number)
     os.dup2(os.open(os.devnull, os.O_RDONLY), 0)

@@ -289,6 +289,7 @@ def test_a_prompt_is_read_once_by_the_answers_of_a_micro_batch():
     assert sorted(work) == work
 
 
+@pytest.mark.slow
 def test_a_network_that_cannot_pack_reads_a_prompt_for_each_answer(monkeypatch):
     """Such as one with layers of linear attention: what is built counts, not what is asked."""
 

@@ -23,6 +23,8 @@ from simpleseg_mm.datasets import refshapes
 PAGES = {path.relative_to(ROOT).as_posix(): read_page(path.read_text(encoding='utf-8'), path.name)
          for path in [ROOT / 'README.md', *sorted((ROOT / 'docs').glob('*.md')),
                       *sorted((ROOT / 'configs').rglob('README.md'))]}
+#: pages whose fast blocks take longest
+LONG = {f'docs/{name}.md' for name in ('serving', 'inference', 'decoding', 'evaluation')}
 #: pages run in forks of one process that has loaded the libraries
 SERVER = multiprocessing.get_context('forkserver')
 SERVER.set_forkserver_preload([
@@ -236,7 +238,8 @@ def test_blocks_say_what_they_are(page):
 
 
 @pytest.mark.parametrize('page', [
-    page for page, (blocks, _) in PAGES.items()
+    pytest.param(page, marks=[pytest.mark.slow] * (page in LONG))
+    for page, (blocks, _) in PAGES.items()
     if any(block.is_run and 'slow' not in block.marks for block in blocks)])
 def test_page(page, tmp_path, shapes):
     blocks = [block for block in PAGES[page][0] if block.is_run and 'slow' not in block.marks]

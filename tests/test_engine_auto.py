@@ -90,6 +90,7 @@ def test_a_gspo_step(sft, data, tmp_path):
     assert any(not torch.equal(before[name], after[name]) for name in before)
 
 
+@pytest.mark.slow
 def test_an_export_is_read_by_transformers_and_by_the_inferencer(sft, data, tmp_path):
     config, run = sft
     out = tmp_path / 'out'

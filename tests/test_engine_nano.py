@@ -64,6 +64,7 @@ def answers(work_dir):
     return [(row['img_id'], row['pred_text']) for row in rows]
 
 
+@pytest.mark.slow
 def test_killed_and_resumed_equals_never_stopped(config, whole, tmp_path):
     killed = run_tool('train.py', config, '--work-dir', tmp_path, '--cfg-options',
                       'default_hooks.kill.type=KillHook', 'default_hooks.kill.at=3')
@@ -138,6 +139,7 @@ def test_what_fails_beside_an_item_is_raised_after_it():
     assert seen == [0]
 
 
+@pytest.mark.slow
 def test_two_processes_equal_one(config, whole, tmp_path):
     result = run_tool('train.py', config, '--work-dir', tmp_path, '--launcher', 'pytorch',
                       '--cfg-options', 'train_dataloader.batch_size=2',

@@ -120,6 +120,7 @@ def test_checkpoints_between_updates_are_refused(config, tmp_path, options, matc
         train(config, tmp_path / 'run', **options)
 
 
+@pytest.mark.slow
 def test_resume_with_another_schedule_is_refused(config, tmp_path):
     run = train(config, tmp_path / 'run', **{'train_cfg.max_iters': 4})
     with pytest.raises(ValueError, match='end=4'):

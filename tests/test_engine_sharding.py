@@ -131,6 +131,7 @@ def two(config, tmp_path_factory):  # noqa: F811
     return work_dir
 
 
+@pytest.mark.slow
 def test_two_split_processes_equal_one(whole, two):  # noqa: F811
     (one_log, one_metrics), (two_log, two_metrics) = logged(whole), logged(two)
     assert len(one_log) == len(two_log) == 6
@@ -145,7 +146,7 @@ def test_two_split_processes_equal_one(whole, two):  # noqa: F811
 
 
 @pytest.mark.parametrize('processes', [
-    *(pytest.param(count, marks=pytest.mark.slow) for count in (2, 1)), 0])
+    *(pytest.param(count, marks=pytest.mark.slow) for count in (2, 1, 0))])
 def test_a_checkpoint_of_two_resumes_on(processes, config, two, tmp_path):  # noqa: F811
     """Two split processes, one, and a plain run."""
     checkpoint = two / 'iter_4.pth'

@@ -167,7 +167,7 @@ print('asked', stopping.asked())
 
 
 @pytest.mark.parametrize('kind, moment, step', [
-    pytest.param('toy', stop(6), 8, id='between two batches of an update', marks=SLOW),
+    pytest.param('toy', stop(6), 8, id='between two batches of an update'),
     pytest.param('toy', stop(7, 'model.val_step', 2), 8, id='validation', marks=SLOW),
     pytest.param('plain', stop(3, 'model.val_step'), 4, id='validation without a best',
                  marks=SLOW),
@@ -176,7 +176,7 @@ print('asked', stopping.asked())
     pytest.param('toy', stop(23, 'model.val_step'), 24, id='last validation', marks=SLOW),
     pytest.param('nano', stop(2, 'model.mllm.hidden_states'), 3, id='step', marks=SLOW),
     pytest.param('nano', stop(2, 'model.mllm.encoder.encode'), 3, id='encoding', marks=SLOW),
-    pytest.param('rl', stop(3, 'model.mllm.writer.decode', 3), 3, id='rollout'),
+    pytest.param('rl', stop(3, 'model.mllm.writer.decode', 3), 3, id='rollout', marks=SLOW),
     pytest.param('rl', stop(3, 'optim_wrapper.backward', 4), 4, id='update', marks=SLOW),
     pytest.param('rl', stop(3, 'model.val_step'), 4, id='validation of RL', marks=SLOW),
 ], indirect=['kind'])
@@ -207,7 +207,7 @@ def test_before_the_first_update_there_is_nothing_to_save(tool, request, moment,
         assert launch.find_resumable(str(tmp_path)) is None
 
 
-@pytest.mark.parametrize('rank', [pytest.param(0, marks=SLOW), 1])
+@pytest.mark.parametrize('rank', [pytest.param(0, marks=SLOW), pytest.param(1, marks=SLOW)])
 def test_one_of_two_processes_is_asked_and_both_stop(toy, rank, tmp_path):
     result = run_tool('train.py', *arguments(
         toy, tmp_path, '--launcher', 'pytorch', **stop(3, 'model.val_step', rank=rank), **{

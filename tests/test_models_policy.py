@@ -122,6 +122,7 @@ def test_the_figures_of_a_test_are_those_without_the_file(tmp_path, run):
     assert figures(tmp_path / 'asked', 'model.generation.inherit=True') != plain
 
 
+@pytest.mark.slow
 def test_an_export_says_it_to_transformers_and_vllm(folder, tmp_path):
     model = build(folder)
     config = tmp_path / 'config.py'

@@ -261,6 +261,7 @@ def test_the_3b_base_gets_a_schedule_of_its_size(run, tmp_path):
     assert cfg.param_scheduler[0].end == cfg.param_scheduler[1].begin < cfg.train_cfg.max_iters
 
 
+@pytest.mark.slow
 def test_points_and_boxes_are_trained_beside_the_texts(run, tmp_path):
     coco(tmp_path)
     code, report, _ = run(TOOL, tmp_path / 'coco.json', tmp_path / 'mine', '--prompts')
@@ -321,6 +322,7 @@ def test_annotations_in_the_new_folder_are_not_replaced(run, tmp_path):
     assert (tmp_path / 'annotations/train.json').read_text() == before
 
 
+@pytest.mark.slow
 def test_the_config_holds_through_links_and_from_any_folder(run, tmp_path, monkeypatch):
     """mmsegmentation #3325: data is a link to another disk."""
     (tmp_path / 'disk/store/data').mkdir(parents=True)
