@@ -49,10 +49,3 @@ class PackedRows(Measure):
         return dict(batch, position_ids=positions, shared_prefixes=packed.shared,
                     unpack_index=packed.places, pack_index=packed.order,
                     text_cu_seqlens=packed.cu_seqlens), packed.places
-
-
-    @staticmethod
-    def _axes(network: nn.Module, positions: Tensor) -> Tensor:
-        if hasattr(network.hf.model, 'get_rope_index'):  # time, height, width
-            return positions.expand(3, *positions.shape)
-        return positions

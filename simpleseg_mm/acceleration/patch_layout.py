@@ -57,4 +57,3 @@ class PatchLayout(Measure):
             made.update(image_window_index=index, image_cu_window_seqlens=cu_seqlens,
                         image_max_window_seqlen=int(cu_seqlens.diff().max()))
         return made
-

@@ -55,31 +55,24 @@ class RaggedRows(Measure):
 def written_deviation(network: nn.Module, make) -> float:
     """Of states of tokens read by a cache that ``make`` gives, in passes of two tokens and of one,
     beside one pass over everything."""
-    decoder, embed = network.hf.get_decoder(), network.hf.get_input_embeddings()
+    embed, decode = network.hf.get_input_embeddings(), network.writer.decode
     device = embed.weight.device
     ids = torch.tensor([[1, 2, 3, 4, 5], [1, 2, 5, 3, 4]], device=device) % embed.num_embeddings
     positions = torch.arange(5, device=device).expand(2, 5)
 
-    def run(tokens: Tensor, mask: Tensor, position: Tensor, cache=None, **more):
-        if hasattr(network.hf.model, 'get_rope_index'):  # time, height, width
-            position = position.expand(3, *position.shape)
-        return decoder(inputs_embeds=embed(tokens), attention_mask=mask, position_ids=position,
-                       past_key_values=cache, use_cache=cache is not None, **more)
-
     with first_layers(network):
-        plain = run(ids, torch.ones_like(ids), positions).last_hidden_state
+        plain = decode(ids, torch.ones_like(ids), positions, None)
         begun = DynamicCache(config=network.hf.config.get_text_config())
         begun.layers = begun.layers[:1]
         mask = ids.new_ones(1, 2)
-        run(ids[:1, :2], mask, positions[:1, :2], begun)
+        decode(ids[:1, :2], mask, positions[:1, :2], begun)
         cache = make(begun, mask, torch.zeros(2, dtype=torch.long, device=device))
         if cache is None:
             return 0.0
         found = []
         for start, end in ((2, 4), (4, 5)):
-            found.append(cache.read(
-                lambda *args, **more: run(*args, **more).last_hidden_state,
-                ids[:, start:end].cpu(), torch.full((2, ), start)).clone())
+            found.append(cache.read(decode, ids[:, start:end].cpu(),
+                                    torch.full((2, ), start)).clone())
             cache.close([end - start] * 2)
     return difference(torch.cat(found, 1), plain[:, 2:])
 

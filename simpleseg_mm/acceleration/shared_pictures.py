@@ -49,7 +49,6 @@ class SharedPictures(Measure):
                     if key == 'pixel_values' or key.startswith('image_') and key != 'image_index'}
         inputs = {key: value for key, value in batch.items()
                   if key not in pictures and key not in BOOKKEEPING}
-        pictures['pixel_values'] = pictures['pixel_values'].to(network.hf.dtype)
         found = model.get_image_features(**pictures, return_dict=True)
         layers = getattr(found, 'deepstack_features', None)  # Qwen3-VL: features for other layers
         if index is not None:
@@ -70,4 +69,3 @@ class SharedPictures(Measure):
         features = torch.cat(list(features)).to(embedded)
         flat = embedded.flatten(0, 1)
         return flat.index_copy(0, places, features).view_as(embedded)
-
