@@ -10,7 +10,7 @@ FILES = sorted((ROOT / 'simpleseg_mm').rglob('*.py'))
 #: names that several files have on purpose: the interface of subcommands, loggers
 SHARED = {'main', 'add_arguments', 'LOG'}
 #: libraries that not every installation has, or not every system
-OPTIONAL = {'bitsandbytes', 'deepspeed', 'peft', 'pyarrow', 'ray', 'resource'}
+OPTIONAL = {'bitsandbytes', 'deepspeed', 'peft', 'pyarrow', 'ray', 'resource', 'vllm'}
 #: heavy libraries that a stage of the data engine loads in the process that runs it alone, and
 #: a command when it runs, not for its --help
 LATE = {'simpleseg_mm.annotation': {'torch', 'transformers'},

@@ -9,3 +9,4 @@ from .sft_loop import SFTTrainLoop  # noqa: F401
 from .sharded_checkpoint import load_sharded, save_sharded  # noqa: F401
 from .sharding import whole_weights  # noqa: F401
 from .strategies import FullyShardStrategy  # noqa: F401
+from .vllm_rollout import VLLMRollout  # noqa: F401

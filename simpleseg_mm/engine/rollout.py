@@ -13,12 +13,15 @@ from ..structures import Generated
 class RolloutEngine(ABC):
     """Writes G answers to each prompt with the policy's present weights.
 
-    An engine in another process (vLLM, SGLang) takes over the weights in :meth:`sync`; the loop
-    works out the log-probabilities of whatever it gets with the training forward, so an engine
-    need not give any.
+    Another engine, such as :class:`simpleseg_mm.engine.vllm_rollout.VLLMRollout`, takes over the
+    weights in :meth:`sync`. The loop works out the log-probabilities of whatever it gets with the
+    training forward, so an engine need not give any.
     """
     #: temperature that the answers are drawn at; the loop's log-probabilities divide by it
     temperature: float = 1.0
+    #: whether ``token_logps`` of the answers are those of an engine of its own, at
+    #: ``temperature``; the loop then compares them with the training forward's
+    gives_logps: bool = False
 
     def sync(self, model) -> None:
         """Called before each rollout; ``model`` is the unwrapped SimpleSeg."""
@@ -40,6 +43,15 @@ class RolloutEngine(ABC):
         """
 
 
+def whole_vocabulary(sampling: dict) -> None:
+    """Takes ``constrain`` out of the settings of a rollout; ValueError where it is asked for."""
+    if sampling.pop('constrain', False):
+        raise ValueError('constrain=True: rollouts are drawn from the whole vocabulary, as the '
+                         'log-probabilities of the update are; the reward `format` teaches the '
+                         'grammar. Leave constrain out; model.generation takes it for validation '
+                         'and test')
+
+
 @ROLLOUTS.register_module()
 class InProcessRollout(RolloutEngine):
     """Samples from the model that is being trained: no copy of the weights, no other engine.
@@ -57,11 +69,7 @@ class InProcessRollout(RolloutEngine):
     def __init__(self, batch_size: int | None = None, draft: bool = True, **sampling) -> None:
         if batch_size is not None and batch_size < 1:
             raise ValueError(f'batch_size={batch_size}: a positive number of prompts, or None')
-        if sampling.pop('constrain', False):
-            raise ValueError('constrain=True: rollouts are drawn from the whole vocabulary, as '
-                             'the log-probabilities of the update are; the reward `format` '
-                             'teaches the grammar. Leave constrain out; model.generation takes '
-                             'it for validation and test')
+        whole_vocabulary(sampling)
         self.batch_size = batch_size
         self.draft = draft
         self.sampling = Sampling(**sampling)

@@ -124,6 +124,11 @@ class Encoder:
                 add(self._close, False)
         return ids, labels
 
+    def unexpanded_ids(self, prompt: str) -> list[int]:
+        """The ids of a question, with one placeholder for the picture, as an engine takes them
+        that puts as many there as the picture needs."""
+        return self._head.of(1) + self.ids_of_text(prompt) + self._opening
+
     def ids_of_text(self, text: str) -> list[int]:
         """The ids of a text: what spells a special token in it stays text."""
         return self._ids_of([text])[text]

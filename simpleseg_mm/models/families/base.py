@@ -69,6 +69,11 @@ class Family:
         """uint8 (3, H, W) pictures -> the network's inputs, number of tokens a picture."""
         raise NotImplementedError
 
+    def resized(self, image: Tensor) -> Tensor:
+        """A uint8 (3, H, W) picture as the image processor resizes it, before it normalises; the
+        picture itself where a family cannot tell. Another engine's processor leaves it so."""
+        return image
+
     def read(self, images: Sequence[Tensor], head: Head
              ) -> tuple[dict[str, Tensor], list[list[int]]]:
         """Pictures -> the network's inputs, and for each the ids of a conversation's beginning."""

@@ -2,6 +2,7 @@
 from collections.abc import Sequence
 from functools import cached_property
 
+import torch
 from torch import Tensor
 from transformers import Qwen2VLImageProcessor
 from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
@@ -46,6 +47,16 @@ class QwenVL(Family):
         inputs = self.image_processor(images=images, return_tensors='pt')
         merge = self.image_processor.merge_size ** 2
         return dict(inputs), (inputs['image_grid_thw'].prod(-1) // merge).tolist()
+
+    def resized(self, image: Tensor) -> Tensor:
+        inputs = self.image_processor(images=[image.cpu()], do_rescale=False, do_normalize=False,
+                                      return_tensors='pt')
+        (_, rows, columns), = inputs['image_grid_thw'].tolist()
+        size, merge = self.image_processor.patch_size, self.image_processor.merge_size
+        patches = inputs['pixel_values'].reshape(  # merged patches stand together
+            rows // merge, columns // merge, merge, merge, 3, -1, size, size)[:, :, :, :, :, 0]
+        return patches.permute(4, 0, 2, 5, 1, 3, 6).reshape(
+            3, rows * size, columns * size).round().to(torch.uint8)
 
     @cached_property
     def banned_tokens(self) -> list[int]:

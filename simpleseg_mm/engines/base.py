@@ -1,0 +1,198 @@
+"""What all engines share: prompts as they read them, how they draw, and what they gave back."""
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+from packaging.version import Version
+from PIL import Image
+from torch import Tensor
+
+from ..files import shown
+from ..models.sampling import Sampling
+from ..structures import Generated
+
+#: releases of vLLM that the tests run on: from the first, below the second
+TESTED_VLLM = ('0.32', '0.33')
+
+
+@dataclass(frozen=True)
+class EnginePrompt:
+    """A prompt about a picture, as an engine takes it.
+
+    Attributes:
+        token_ids: with one placeholder for the picture; the engine puts as many in its place as
+            the picture takes.
+        picture: at the size that our image processor chose, so that another one leaves it as it
+            is.
+        read_ids: all ids that the network reads, as the training forward has them.
+        text: the prompt.
+    """
+    token_ids: list[int]
+    picture: Image.Image
+    read_ids: list[int]
+    text: str
+
+
+@dataclass(frozen=True)
+class Written:
+    """One answer as an engine gave it back.
+
+    Attributes:
+        read_ids: ids of the prompt as the engine read it.
+        token_ids: of the answer, its end token included.
+        logps: log-probability of each.
+    """
+    read_ids: Sequence[int]
+    token_ids: Sequence[int]
+    logps: Sequence[float]
+
+
+class ExternalEngine(ABC):
+    """Writes the answers of a live SimpleSeg model with its present weights.
+
+    Prompts go as token ids, and pictures at the size that our image processor chose. What the
+    engine has read comes back and is held to what the training forward reads, each time.
+
+    Args:
+        model: the unwrapped SimpleSeg.
+    """
+    #: tokens that a prompt and its answer may have together
+    max_length: int
+
+    def __init__(self, model) -> None:
+        self.model, self.mllm = model, model.mllm
+
+    @abstractmethod
+    def load_weights(self, model) -> None:
+        """Takes over the present weights; those of a split model are whole when it is called."""
+
+    @abstractmethod
+    def _run(self, prompts: Sequence[EnginePrompt], params: Sequence[dict]
+             ) -> list[Written | None]:
+        """An answer to each prompt by its own sampling parameters; ``None`` where the run was
+        asked to stop before."""
+
+    def sleep(self) -> None:
+        """Gives its memory on a GPU back until :meth:`wake`."""
+
+    def wake(self) -> None:
+        """Is called before :meth:`load_weights` and :meth:`write`."""
+
+    def write(self, images: Sequence[Tensor], prompts: Sequence[str], group_size: int = 1,
+              sampling: Sampling | None = None, seeds: Sequence[Sequence[int]] | None = None,
+              max_new_tokens: int | None = None, structured: Sequence[dict | None] | None = None
+              ) -> list[list[Generated]]:
+        """``group_size`` answers to each of P prompts.
+
+        Args:
+            images: P uint8 tensors (3, H, W), RGB.
+            prompts: P prompts.
+            group_size: G.
+            sampling: how tokens are drawn; ``None``: the likeliest ones.
+            seeds: with ``sampling``, P * G tuples of non-negative integers, one an answer, prompt
+                by prompt.
+            max_new_tokens: without ``sampling``: an answer is cut there; ``None``: as the model's
+                ``generation`` says.
+            structured: P grammars as vLLM's ``StructuredOutputsParams`` takes them, such as
+                ``dict(regex=...)``; ``None``: free text.
+
+        Returns:
+            P lists of G answers with ``token_ids`` and the engine's own ``token_logps``. One that
+            the run was asked to stop before has no token.
+
+        Raises:
+            ValueError: a prompt and its answer are longer than the engine takes, or the engine
+                reads other tokens than the training forward; one line.
+        """
+        if sampling is not None and len(seeds or ()) != len(prompts) * group_size:
+            raise ValueError(f'{len(seeds or ())} seeds for {len(prompts) * group_size} answers: '
+                             'give one an answer')
+        limit = sampling.max_new_tokens if sampling else (
+            max_new_tokens or self.model.generation['max_new_tokens'])
+        asked = self.prompts(images, prompts, limit)
+        rows = [(p, g) for p in range(len(asked)) for g in range(group_size)]
+        params = [self._params(limit, sampling, seeds[p * group_size + g] if sampling else (),
+                               structured[p] if structured else None) for p, g in rows]
+        written = self._run([asked[p] for p, _ in rows], params)
+        answers = [self._read(asked[p], one) for (p, _), one in zip(rows, written, strict=True)]
+        return [answers[i:i + group_size] for i in range(0, len(answers), group_size)]
+
+    def prompts(self, images: Sequence[Tensor], prompts: Sequence[str], limit: int = 0
+                ) -> list[EnginePrompt]:
+        """Each prompt about its picture, as the engine takes it; see :meth:`write`.
+
+        Args:
+            limit: tokens that an answer may have.
+        """
+        encoder, family = self.mllm.encoder, self.mllm.family
+        batch = encoder.encode(images, [[(prompt, None)] for prompt in prompts],
+                               for_generation=True)
+        found = []
+        for image, prompt, ids, mask in zip(images, prompts, batch['input_ids'],
+                                            batch['attention_mask']):
+            read = ids[mask.bool()].tolist()
+            if len(read) + limit > self.max_length:
+                raise ValueError(
+                    f'{shown(prompt, 80)} takes {len(read)} tokens with its picture, and its '
+                    f'answer up to {limit}: the engine takes {self.max_length}. Give it a larger '
+                    'max_model_len, or lower max_new_tokens or model.mllm.max_pixels')
+            picture = family.resized(image).cpu().permute(1, 2, 0).numpy()
+            found.append(EnginePrompt(encoder.unexpanded_ids(prompt), Image.fromarray(picture),
+                                      read, prompt))
+        return found
+
+    def _params(self, limit: int, sampling: Sampling | None, seed: Sequence[int],
+                structured: dict | None) -> dict:
+        """Keywords of vLLM's ``SamplingParams``: what is written in process, and how."""
+        writer = self.mllm.writer
+        params = dict(
+            max_tokens=limit, temperature=0.0, logprobs=0, detokenize=False,
+            stop_token_ids=writer.stop_tokens,
+            logit_bias={token: -100.0 for token in writer.banned_tokens})  # the least it takes
+        if sampling:
+            params.update(temperature=sampling.temperature, top_p=sampling.top_p,
+                          top_k=sampling.top_k, seed=number_of(seed))
+        if structured:
+            params['structured_outputs'] = structured
+        return params
+
+    def _read(self, prompt: EnginePrompt, written: Written | None) -> Generated:
+        if written is None:
+            return Generated('', 0, False)
+        self._check_same(prompt, written.read_ids)
+        answer = self.mllm.writer.read(list(written.token_ids))
+        return replace(answer, token_logps=tuple(written.logps[:answer.num_tokens]))
+
+    def _check_same(self, prompt: EnginePrompt, read_ids: Sequence[int]) -> None:
+        """ValueError where the engine read something else than the training forward."""
+        ours, theirs = prompt.read_ids, list(read_ids)
+        if ours == theirs:
+            return
+        image = self.mllm.family.image_token_id
+        counts = ours.count(image), theirs.count(image)
+        if counts[0] != counts[1]:
+            told = (f'its picture takes {counts[1]} tokens in the engine and {counts[0]} in '
+                    'training: the image processors differ')
+        else:
+            at = next((i for i, (a, b) in enumerate(zip(ours, theirs)) if a != b),
+                      min(len(ours), len(theirs)))
+            told = (f'token {at} is {theirs[at:at + 1]} in the engine and {ours[at:at + 1]} in '
+                    'training: the engine has changed the ids')
+        raise ValueError(f'The engine reads {shown(prompt.text, 80)} otherwise than training '
+                         f'does: {told}. Give the engine the folder that '
+                         'tools/model_converters/to_huggingface.py writes from this config')
+
+
+def number_of(seed: Sequence[int]) -> int:
+    """A seed of an answer as one number below 2 ** 63."""
+    return int(np.random.SeedSequence(list(seed)).generate_state(1, np.uint64)[0] >> 1)
+
+
+def check_version(version: str, where: str) -> None:
+    """ValueError where a release of vLLM is not one that the tests run on."""
+    first, end = TESTED_VLLM
+    if not Version(first).release <= Version(version).release < Version(end).release:
+        raise ValueError(f'vLLM {version} {where}: this release of simpleseg_mm is tested with '
+                         f'vLLM >={first}, <{end}, whose interfaces change often. Install '
+                         f"'vllm>={first},<{end}', or another simpleseg_mm")
