@@ -59,21 +59,23 @@ def config_of(grammar: str, folder: str) -> Config:
 def teach(cfg: Config, steps: int) -> str:
     """Train, and the checkpoint."""
     cfg = cfg.copy()
-    cfg.train_cfg = dict(type='IterBasedTrainLoop', max_iters=steps, val_interval=10**6)
+    cfg.train_cfg = dict(type='SFTTrainLoop', global_batch_size=cfg.train_cfg.global_batch_size,
+                         max_iters=steps, val_interval=10**6)
     warm, fall = cfg.param_scheduler
     warm.end = fall.begin = min(warm.end, steps // 2)
     processes.prepare_launcher(cfg, 'none')
-    launch.fit_global_batch(cfg, 1)
+    launch.check_training(cfg, 1)
     Runner.from_cfg(cfg).train()
     return f'{cfg.work_dir}/iter_{steps}.pth'
 
 
 def transformers_answers(mllm, images, prompts, limit: int, do_sample: bool = False,
                          **options) -> list:
-    """What transformers' own ``generate`` writes, by its own attention."""
+    """What transformers' own ``generate`` writes; call it within :func:`measure.released`, whose
+    way back checks the network anew and is not the peer's."""
     batch = mllm.to_device(mllm.encoder.encode(
         images, [[(prompt, None)] for prompt in prompts], for_generation=True))
-    with released(mllm), mllm.writer.generating(), torch.no_grad():
+    with mllm.writer.generating(), torch.no_grad():
         output = mllm.hf.generate(
             **batch, max_new_tokens=limit, do_sample=do_sample,
             pad_token_id=mllm.encoder.pad_token_id, eos_token_id=mllm.writer.stop_tokens,
@@ -127,11 +129,21 @@ class Writer:
         torch.manual_seed(turn)
         return self.peer(do_sample=True, top_k=0, num_return_sequences=GROUP)
 
+    def plain(self):
+        """The context in which the peer writes."""
+        return released(self.model.mllm)
+
     def timed(self, write: Callable, *args):
         """Answers, seconds of this process, forward passes."""
         self.passes[0], start = 0, time.process_time()
         answers = write(*args)
         return answers, time.process_time() - start, self.passes[0]
+
+    def both(self, ours: Callable, peer: Callable, *args) -> list[tuple]:
+        """Of each side what :meth:`timed` gives."""
+        first = self.timed(ours, *args)
+        with self.plain():
+            return [first, self.timed(peer, *args)]
 
 
 def by_batch(writer: Writer, turns: int) -> dict[str, list[float]]:
@@ -139,7 +151,8 @@ def by_batch(writer: Writer, turns: int) -> dict[str, list[float]]:
     sizes = [size for size in (1, 2, 4, 8, 16) if size <= len(writer.prompts)]
     found: dict[str, list[float]] = dict(batch=sizes, ours=[], peer=[])
     for few in map(writer.first, sizes):
-        for name, values in alternate(dict(ours=few.ours, peer=few.peer), turns).items():
+        for name, values in alternate(dict(ours=few.ours, peer=few.peer), turns,
+                                      within=dict(peer=few.plain)).items():
             found[name].append(round(len(few.prompts) / statistics.median(values), 2))
     return found
 
@@ -149,8 +162,8 @@ def measured(grammar: str, writer: Writer, turns: int) -> list[dict]:
     answers_a_second, writer = by_batch(writer, turns), writer.first(BATCH)
     seconds, passes, a_token = ([], []), ([], []), ([], [])
     for turn in range(turns + 1):
-        greedy = [writer.timed(writer.ours), writer.timed(writer.peer)]
-        drawn = [writer.timed(writer.ours_sampled, turn), writer.timed(writer.peer_sampled, turn)]
+        greedy = writer.both(writer.ours, writer.peer)
+        drawn = writer.both(writer.ours_sampled, writer.peer_sampled, turn)
         for side in (0, 1) if turn else ():
             seconds[side].append(greedy[side][1])
             passes[side].append(greedy[side][2])

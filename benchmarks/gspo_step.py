@@ -46,15 +46,16 @@ def configure(args: argparse.Namespace, folder: str) -> Config:
                          if key in cfg.model.mllm}}}))
     cfg.train_dataloader.update(num_workers=0, persistent_workers=False)
     cfg.train_dataloader.dataset = dataset
-    cfg.update(work_dir=folder, global_batch_size=args.prompts, load_from=None,
+    cfg.update(work_dir=folder, load_from=None,
                val_cfg=None, val_dataloader=None, val_evaluator=None,
                test_cfg=None, test_dataloader=None, test_evaluator=None)
+    cfg.train_cfg.global_batch_size = args.prompts
     cfg.train_cfg.rollout.max_new_tokens = args.new_tokens
     cfg.train_cfg.reward.weights = dict(checksum=1.0)
     cfg.log_level = 'WARNING'
     cfg.merge_from_dict(args.cfg_options or {})
     processes.prepare_launcher(cfg, 'none')
-    launch.fit_global_batch(cfg, 1)
+    launch.check_training(cfg, 1)
     return cfg
 
 
@@ -69,10 +70,9 @@ def measure_steps(cfg: Config, steps: int, seen: list | None = None) -> dict:
         runner = Runner.from_cfg(cfg)
     loop = runner.build_train_loop(runner.cfg.train_cfg)
     runner.optim_wrapper = runner.build_optim_wrapper(runner.optim_wrapper)
-    batches = iter(loop.dataloader)
     runner.model.train()
     for step in range(steps + 1):
-        data = loop.model.data_preprocessor(next(batches), True)
+        data = loop.model.data_preprocessor(next(loop.dataloader_iterator), True)
         start = now()
         experience = loop.collect(data['inputs'], data['data_samples'])
         middle = now()

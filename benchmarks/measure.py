@@ -5,8 +5,8 @@ import platform
 import statistics
 import sys
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 
 import torch
@@ -32,7 +32,9 @@ def real_data() -> Path | None:
 
 def alternate(ways: dict[str, Callable[[], object]], repeats: int,
               clock: Callable[[], float] = time.process_time,
-              before: Callable[[str], object] | None = None) -> dict[str, list[float]]:
+              before: Callable[[str], object] | None = None,
+              within: Mapping[str, Callable[[], AbstractContextManager]] | None = None
+              ) -> dict[str, list[float]]:
     """Seconds of each way, ``repeats`` times in turns after one turn of warm-up.
 
     Args:
@@ -41,15 +43,17 @@ def alternate(ways: dict[str, Callable[[], object]], repeats: int,
         clock: processor time of this process unless told; ``time.perf_counter`` where other
             processes or devices do a part.
         before: called with the name, untimed.
+        within: name -> what gives a context to run that way in; it is entered and left untimed.
     """
     seconds: dict[str, list[float]] = {name: [] for name in ways}
     for turn in range(repeats + 1):
         for name, way in ways.items():
             if before is not None:
                 before(name)
-            start = clock()
-            way()
-            taken = clock() - start
+            with (within or {}).get(name, nullcontext)():
+                start = clock()
+                way()
+                taken = clock() - start
             if turn:
                 seconds[name].append(taken)
             if clock is not time.process_time:  # so that a run which is cut has not been in vain

@@ -51,7 +51,7 @@ def measure(cfg: Config, device: str) -> int:
     """Bytes at the peak of the second update of a real run."""
     cfg = copy.deepcopy(cfg)
     batch = plan_batch(cfg)
-    accumulated = min(launch.fit_global_batch(cfg, 1), 2)
+    accumulated = min(launch.check_training(cfg, 1), 2)
     with torch.device(device):
         model = MODELS.build({**cfg.model, 'mllm': without_weights(cfg.model.mllm)})
     wrapper_cfg = dict(cfg.optim_wrapper, accumulative_counts=accumulated)

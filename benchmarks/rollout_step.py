@@ -8,7 +8,7 @@ save a trained model passes. Same network, prompts and sampling, in turns in one
 import numpy as np
 import torch
 from decoding import transformers_answers
-from measure import ROOT, alternate, device, device_name, need_cuda, now, peak_gib, row
+from measure import ROOT, alternate, device, device_name, need_cuda, now, peak_gib, released, row
 from mmengine.config import Config
 from mmengine.registry import init_default_scope
 
@@ -46,7 +46,8 @@ def compare(name: str, config: str, prompts: int, limit: int, turns: int) -> dic
                                             top_k=0, num_return_sequences=GROUP))
 
     seconds = alternate(dict(ours=ours, peer=peer), turns, now,
-                        before=lambda _: peak_gib(start=True))
+                        before=lambda _: peak_gib(start=True),
+                        within=dict(peer=lambda: released(model.mllm)))
     a_token = {side: [s / n for s, n in zip(seconds[side], tokens[side][1:])] for side in seconds}
     return row(name, a_token['ours'], a_token['peer'], 'seconds a token', device_name(),
                memory_gib=memory, what=f'{prompts} prompts of a picture of 640 x 480, {GROUP} '

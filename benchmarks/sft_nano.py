@@ -54,7 +54,7 @@ def runner_of(cfg: Config, folder: str) -> Runner:
     cfg.default_hooks.logger.interval = 10**6  # a line of the log forgets the peak of memory
     cfg.default_hooks.checkpoint.update(interval=10**6, save_best=None, save_last=False)
     processes.prepare_launcher(cfg, 'none')
-    launch.fit_global_batch(cfg, 1)
+    launch.check_training(cfg, 1)
     return Runner.from_cfg(cfg)
 
 

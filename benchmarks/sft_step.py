@@ -68,7 +68,9 @@ def build(folder: str, model: str, batch_size: int, micro_batches: int,
     """Runner of the config on generated pictures."""
     cfg = Config.fromfile(str(CONFIG))
     cfg.model = Config.fromfile(model).model
-    cfg.global_batch_size = batch_size * micro_batches
+    # an iteration is a micro-batch here, so that some of an update can be left for warm-up
+    cfg.train_cfg.global_batch_size = None
+    cfg.optim_wrapper.accumulative_counts = micro_batches
     cfg.train_dataloader = dict(
         batch_size=batch_size, num_workers=4, persistent_workers=True,
         sampler=dict(type='InfiniteSampler', shuffle=True), collate_fn=dict(type='pseudo_collate'),

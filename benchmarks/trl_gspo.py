@@ -100,7 +100,7 @@ def arguments(cfg: Config, rollouts: int, banned: list[int], folder: str) -> GRP
     loop, rollout, objective = cfg.train_cfg, cfg.train_cfg.rollout, cfg.train_cfg.objective
     if loop.get('down_sample'):
         raise ValueError('TRL learns from all answers: leave train_cfg.down_sample out')
-    rows = cfg.train_dataloader.batch_size * loop.group_size
+    rows = loop.global_batch_size * loop.group_size
     of_update = rows // loop.mini_batches
     at_once = min(loop.micro_batch_size, of_update)
     micro_batches = of_update // at_once

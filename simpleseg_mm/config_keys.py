@@ -17,8 +17,8 @@ RUNNER = ('model', 'work_dir', 'train_dataloader', 'val_dataloader', 'test_datal
           'load_from', 'resume', 'launcher', 'env_cfg', 'log_processor', 'log_level', 'visualizer',
           'default_scope', 'randomness', 'experiment_name')
 #: keys of a config that MMEngine's runners, the tools or config files themselves read
-READ = {*RUNNER, 'compile', 'custom_imports', 'find_unused_parameters', 'global_batch_size',
-        'model_wrapper_cfg', 'runner_type', 'strategy', 'vis_backends'}
+READ = {*RUNNER, 'compile', 'custom_imports', 'find_unused_parameters', 'model_wrapper_cfg',
+        'runner_type', 'strategy', 'vis_backends'}
 #: those that the data engine reads, and all that tools read beside a runner
 READ_BY_ANNOTATE = ('order', 'reader', 'stages')
 READ_BY_OTHER_TOOLS = (*READ_BY_ANNOTATE, 'retention_dataloader', 'retention_evaluator')
@@ -51,7 +51,8 @@ def check_options(cfg: Config, options: dict, read: Sequence[str] = ()) -> None:
     for key in options:
         first, *rest = key.split('.')
         if first not in known and first not in cfg:
-            faults.append(f'{key}: nothing reads {first}{_nearest(first, known)}')
+            faults.append(f'{key}: nothing reads {first}'
+                          + (_of_the_loop(cfg, first) or _nearest(first, known)))
         elif first not in known:
             places = [place for place, value in _leaves(cfg) if place.partition('.')[0] in known
                       and value == cfg[first]]
@@ -67,9 +68,9 @@ def check_config(cfg: Config) -> None:
     """Refuse settings that nothing reads, and types that do not exist.
 
     A variable of a config file is legal; one that nothing uses and that has nearly the name of a
-    setting is taken for a typo. Arguments are held to the signature of the class or function that
-    ``type`` names; where it passes ``**kwargs`` on, those of its parents count, and only what is
-    nearly one of them is refused.
+    setting, or that of one of ``train_cfg``, is taken for a typo. Arguments are held to the
+    signature of the class or function that ``type`` names; where it passes ``**kwargs`` on, those
+    of its parents count, and only what is nearly one of them is refused.
 
     Raises:
         ValueError: all that was found, in one line.
@@ -80,9 +81,10 @@ def check_config(cfg: Config) -> None:
         if key in READ or key.rstrip('0123456789_') in READ:
             continue
         near = difflib.get_close_matches(key, READ, 1, 0.88)
-        if near and not any(used == value for place, used in _nodes(cfg)
+        hint = _of_the_loop(cfg, key) or near and f'; did you mean {near[0]}?'
+        if hint and not any(used == value for place, used in _nodes(cfg)
                             if place.partition('.')[0] != key):
-            faults.append(f'{key}: nothing reads it; did you mean {near[0]}?')
+            faults.append(f'{key}: nothing reads it{hint}')
     for place, node in _nodes(cfg):
         if place.partition('.')[0] in READ and isinstance(node, dict):
             faults += _faults_of(place, node)
@@ -194,6 +196,11 @@ def _new_beside(node: Any, rest: Sequence[str]) -> str:
             # where a type is named, its signature tells
             return _nearest(name, node) if isinstance(node, dict) and 'type' not in node else ''
     return ''
+
+
+def _of_the_loop(cfg: Config, name: str) -> str:
+    """A hint where a name of the config's top is one of the training loop's settings."""
+    return f'; did you mean train_cfg.{name}?' if name in (cfg.get('train_cfg') or {}) else ''
 
 
 def _nearest(name: str, names: Sequence[str]) -> str:

@@ -47,7 +47,8 @@ def build(config, work_dir, **options):
     cfg.merge_from_dict(options)
     cfg.work_dir = str(work_dir)
     cfg.experiment_name = f'run{next(COUNTER)}'  # MMEngine's singletons go by it
-    launch.fit_global_batch(cfg, 1)
+    launch.check_training(cfg, 1)
+    launch.shorten_warm_up(cfg)
     return Runner.from_cfg(cfg)
 
 

@@ -25,8 +25,7 @@ val_dataloader = dict(
     collate_fn=dict(type='collate_queries'), dataset=dict(type='ToyQueries', length=3))
 val_evaluator = dict(type='UpAndDown')
 test_dataloader, test_evaluator = val_dataloader, val_evaluator
-global_batch_size = 4
-train_cfg = dict(max_iters=8, val_interval=2)
+train_cfg = dict(global_batch_size=4, max_iters=8, val_interval=2)
 param_scheduler = [dict(type='LinearLR', start_factor=0.1, by_epoch=False, begin=0, end=3)]
 default_hooks = dict(checkpoint=dict(interval=2, save_best='res/cIoU', rule='greater'),
                      samples=dict(interval=-1),

@@ -50,7 +50,7 @@ def test_bad_input(options, message):
 
 
 def test_prompts_that_do_not_make_the_updates_are_refused_as_in_training():
-    cfg = config('nano_gspo_refshapes', global_batch_size=2, train_cfg__mini_batches=4)
+    cfg = config('nano_gspo_refshapes', train_cfg__global_batch_size=2, train_cfg__mini_batches=4)
     with pytest.raises(ValueError, match='2 prompts a process .* mini_batches=4'):
         make_plan(cfg, 1, 80)
 
@@ -304,7 +304,7 @@ def test_a_network_that_cannot_pack_reads_a_prompt_for_each_answer(monkeypatch):
 
 
 def test_a_micro_batch_holds_no_more_than_an_update():
-    cfg = config('nano_gspo_refshapes', global_batch_size=4, train_cfg__group_size=8,
+    cfg = config('nano_gspo_refshapes', train_cfg__global_batch_size=4, train_cfg__group_size=8,
                  train_cfg__mini_batches=2)
     peaks = []
     for cfg.train_cfg.micro_batch_size in (8, 16, 64):

@@ -94,7 +94,7 @@ def test_the_tasks_of_nanos_base_hold_no_polygon():
 
 def test_the_paper_s_rl_prompts():
     cfg = Config.fromfile(ROOT / 'qwen25vl_gspo_refcoco-all.py')
-    assert cfg.global_batch_size * cfg.train_cfg.max_iters == 400_000
+    assert cfg.train_cfg.global_batch_size * cfg.train_cfg.max_iters == 400_000
     assert cfg.train_cfg.mini_batches == 4 and cfg.train_cfg.objective.level == 'sequence'
     assert dict(cfg.train_dataloader.dataset.query.tasks) == dict(text2mask=1.0)
 
@@ -102,7 +102,7 @@ def test_the_paper_s_rl_prompts():
 def test_the_paper_s_schedule():
     cfg = Config.fromfile(ROOT / 'qwen25vl_sft_refcoco-all.py')
     optimizer, (warmup, cosine) = cfg.optim_wrapper.optimizer, cfg.param_scheduler
-    assert cfg.global_batch_size * cfg.train_cfg.max_iters == 800_000
+    assert cfg.train_cfg.global_batch_size * cfg.train_cfg.max_iters == 800_000
     assert optimizer.lr == 5e-5 and optimizer.lr * cosine.eta_min_ratio == pytest.approx(2e-6)
     assert warmup.end == round(0.03 * cfg.train_cfg.max_iters) == cosine.begin
     assert [s.name for s in cfg.train_dataloader.dataset.sources] == [

@@ -208,7 +208,7 @@ def test_only_whole_words_stand_for_others(block, typed):
     ('`my_module.py`:\n\n```python\nvalue = 3\n```\n\n```python\nfrom my_module import value\n```',
      0),
     ('`simpleseg_mm/my.py`:\n\n```python\nvalue = 3\n```', 1),
-    ("```python\n_base_ = './nano_sft_refshapes.py'\nglobal_batch_size = 4\n```", 0),
+    ("```python\n_base_ = './nano_sft_refshapes.py'\ntrain_cfg = dict(val_begin=4)\n```", 0),
     ("```python\n_base_ = './nano_sft_refshapes.py'\ntrain_cfg = dict(max_iter=3)\n```", 1),
     ("```python\n_base_ = './no_such_config.py'\n```", 1),
     ('<!-- background: answers until it is stopped -->\n```bash\n'

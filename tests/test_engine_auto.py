@@ -29,13 +29,13 @@ def data(tmp_path_factory):
 
 
 SHORT = {
-    'train_dataloader.batch_size': 4, 'global_batch_size': 4, 'train_cfg.max_iters': 2,
+    'train_dataloader.batch_size': 4, 'train_cfg.global_batch_size': 4, 'train_cfg.max_iters': 2,
     'train_cfg.val_interval': 2, 'param_scheduler': [], 'val_dataloader.dataset.indices': 2,
     'model.generation.max_new_tokens': 8, 'default_hooks.checkpoint.interval': 2,
     'default_hooks.checkpoint.save_best': None, 'default_hooks.logger.interval': 1,
     'optim_wrapper.optimizer.ns_dtype': 'float32'}
 ONE_STEP = {
-    'global_batch_size': 2, 'train_cfg.max_iters': 1, 'train_cfg.group_size': 4,
+    'train_cfg.global_batch_size': 2, 'train_cfg.max_iters': 1, 'train_cfg.group_size': 4,
     'train_cfg.down_sample': None, 'train_cfg.micro_batch_size': 4, 'train_cfg.mini_batches': 2,
     'train_cfg.objective.clip_low': 0.2, 'train_cfg.objective.clip_high': 0.2,
     'train_cfg.rollout.max_new_tokens': 12, 'train_cfg.reward.weights.vowels': 1.0,

@@ -35,7 +35,7 @@ def sft(data, tmp_path_factory):
     """Work directory of a short SFT."""
     work_dir = tmp_path_factory.mktemp('sft')
     train(CONFIGS / 'nano_kimi_sft_refshapes.py', work_dir, **data, **{
-        'train_dataloader.batch_size': 4, 'global_batch_size': 4, 'test_cfg': None,
+        'train_dataloader.batch_size': 4, 'train_cfg.global_batch_size': 4, 'test_cfg': None,
         'test_dataloader': None, 'test_evaluator': None, 'train_cfg.max_iters': 12,
         'train_cfg.val_interval': 12, 'param_scheduler': [], 'val_dataloader.dataset.indices': 2,
         'model.generation.max_new_tokens': 8, 'default_hooks.checkpoint.interval': 12,
@@ -53,7 +53,7 @@ def test_sft_learns(sft):
 def test_a_gspo_step(sft, data, tmp_path):
     """From the SFT checkpoint; a reward of the length tells unread answers apart."""
     runner = train(CONFIGS / 'nano_kimi_gspo_refshapes.py', tmp_path, **data, **{
-        'global_batch_size': 2, 'train_cfg.max_iters': 1, 'train_cfg.group_size': 4,
+        'train_cfg.global_batch_size': 2, 'train_cfg.max_iters': 1, 'train_cfg.group_size': 4,
         'train_cfg.down_sample': None, 'train_cfg.micro_batch_size': 4,
         'train_cfg.mini_batches': 2, 'train_cfg.objective.clip_low': 0.2,
         'train_cfg.objective.clip_high': 0.2, 'train_cfg.rollout.max_new_tokens': 12,

@@ -58,6 +58,7 @@ def error_of(monkeypatch, capsys, *args):
     ('randomness.sed=1', 'did you mean seed?'),
     ('tasks.text2mask=1', 'nothing reads tasks'),
     ('lr=1e-3', 'nothing reads lr'),
+    ('global_batch_size=4', 'did you mean train_cfg.global_batch_size?'),
     ('data_root=elsewhere', r'set train_dataloader\.dataset\.data_root and val_dataloader'),
     ('visualizer.type=Visualiser', 'there is no Visualiser; did you mean'),
     ('train_cfg.type=SFTLoop', 'there is no SFTLoop'),
@@ -77,6 +78,7 @@ def test_a_typo_on_the_command_line_is_named(tmp_path, monkeypatch, capsys, opti
     ('optim_wraper = dict(optimizer=dict(lr=1))', 'did you mean optim_wrapper?'),
     ('default_hook = dict()', 'did you mean default_hooks?'),
     ('load_form = "x"', 'did you mean load_from?'),
+    ('global_batch_size = 5', 'did you mean train_cfg.global_batch_size?'),
     ('optim_wrapper = dict(optimizer=dict(weight_decy=1))', 'did you mean weight_decay?'),
     ('custom_hooks = [dict(type="NoHook")]', 'there is no NoHook'),
     ('custom_hooks = [dict(type="ReduceLogsHook", every=3)]', 'has no such setting'),
@@ -113,7 +115,7 @@ def test_what_is_right_is_not_refused(tmp_path, text):
 @pytest.mark.parametrize('options', [
     {'train_cfg.max_iters': 3}, {'custom_hooks': []}, {'find_unused_parameters': True},
     {'default_hooks.kill.type': 'EMAHook'}, {'model.mllm.dtype': 'float32'},
-    {'train_dataloader.dataset.query.tasks.text2box': 1}, {'global_batch_size': 0},
+    {'train_dataloader.dataset.query.tasks.text2box': 1}, {'train_cfg.global_batch_size': None},
     {'env_cfg.dist_cfg.timeout': 9}, {'vis_backends': []}, {'work_dir': 'x'}])
 def test_right_options_are_not_refused(options):
     check_config(read_config(NANO, options))
@@ -154,7 +156,7 @@ def test_vis_backends_of_a_child_have_effect(tmp_path):
       'default_hooks.visualization.test_out_dir=y'), 'said by --show-dir'),
     (('train', 'CONFIG', '--cfg-options', 'work_dir=x'), 'work_dir is said by --work-dir'),
     (('train', 'CONFIG', '--cfg-options', 'launcher=slurm'), 'launcher is said by --launcher'),
-    (('train', 'CONFIG', '--auto-scale-lr', '--cfg-options', 'global_batch_size=8'),
+    (('train', 'CONFIG', '--auto-scale-lr', '--cfg-options', 'train_cfg.global_batch_size=8'),
      'said by --auto-scale-lr'),
     (('train', 'CONFIG', '--resume', 'a.pth', '--cfg-options', 'load_from=b.pth'),
      'load_from is said by --resume'),
@@ -340,8 +342,7 @@ def test_the_warm_up_of_a_short_run(recipe, total, left, monkeypatch):
 def test_a_short_run_reaches_its_learning_rate(tmp_path, total):
     path = tmp_path / 'toy.py'
     path.write_text(TOY + f"""
-global_batch_size = 4
-train_cfg = dict(max_iters={total}, val_interval=1000)
+train_cfg = dict(global_batch_size=4, max_iters={total}, val_interval=1000)
 val_dataloader = val_cfg = val_evaluator = None
 test_dataloader = test_cfg = test_evaluator = None
 default_hooks = dict(logger=dict(interval=1), samples=dict(interval=-1))

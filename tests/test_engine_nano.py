@@ -33,9 +33,8 @@ val_dataloader = dict(batch_size=2, {loader}, indices=5))
 test_dataloader = val_dataloader
 val_evaluator = [dict(type='RESMetric'), dict(type='TextDump', out_file='{folder}/a.jsonl')]
 test_evaluator = val_evaluator
-global_batch_size = 0
 optim_wrapper = dict(optimizer=dict(ns_dtype='float32'))  # some CPUs would take bfloat16
-train_cfg = dict(max_iters=6, val_interval=6)
+train_cfg = dict(global_batch_size=None, max_iters=6, val_interval=6)
 param_scheduler = [
     dict(type='LinearLR', start_factor=0.1, by_epoch=False, begin=0, end=2),
     dict(type='CosineAnnealingLR', eta_min_ratio=0.1, by_epoch=False, begin=2)]
@@ -84,7 +83,8 @@ def test_killed_and_resumed_equals_never_stopped(config, whole, tmp_path):
 
 
 def test_encoding_ahead_changes_nothing(config, whole, tmp_path):
-    train(config, tmp_path, **{'train_cfg.type': 'IterBasedTrainLoop'})
+    train(config, tmp_path, train_cfg=dict(
+        _delete_=True, type='IterBasedTrainLoop', max_iters=6, val_interval=6))
     ahead, plain = (torch.load(folder / 'iter_6.pth', weights_only=False)['state_dict']
                     for folder in (whole, tmp_path))
     for name, value in plain.items():

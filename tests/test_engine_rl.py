@@ -46,12 +46,11 @@ model = dict(generation=dict(max_new_tokens=3))
 train_dataloader = dict({loader}, query=dict(templates='single')))
 val_dataloader = dict(batch_size=2, {loader}, indices=2))
 test_dataloader = val_dataloader
-global_batch_size = {PROMPTS}
 train_cfg = dict(
-    max_iters=6, val_interval=2, group_size={GROUP}, down_sample=None, mini_batches=2,
-    micro_batch_size=3, objective=dict(clip_low=0.2, clip_high=0.2),
-    rollout=dict(max_new_tokens=6, temperature={TEMPERATURE}),
-    reward=dict(max_side=64))
+    global_batch_size={PROMPTS}, max_iters=6, val_interval=2, group_size={GROUP},
+    down_sample=None, mini_batches=2, micro_batch_size=3,
+    objective=dict(clip_low=0.2, clip_high=0.2), reward=dict(max_side=64),
+    rollout=dict(max_new_tokens=6, temperature={TEMPERATURE}))
 optim_wrapper = dict(optimizer=dict(lr=1e-3))
 param_scheduler = [dict(type='LinearLR', start_factor=0.1, by_epoch=False, begin=0, end=4)]
 default_hooks = dict(checkpoint=dict(interval=2), rollouts=dict(interval=-1))
@@ -123,20 +122,30 @@ def test_settings_that_cannot_work_are_refused(runner, options, match):
 def test_accumulated_gradients_are_refused(config, tmp_path):
     with pytest.raises(ValueError, match='micro_batch_size'):
         train(config, tmp_path, **NO_VAL, **{'optim_wrapper.accumulative_counts': 2,
-                                             'global_batch_size': 0,
+                                             'train_cfg.global_batch_size': None,
                                              'train_dataloader.batch_size': PROMPTS})
 
 
 def test_prompts_are_shared_among_processes(config):
     cfg = Config.fromfile(str(config))
-    before = copy.deepcopy([cfg.train_cfg, cfg.param_scheduler, cfg.default_hooks])
-    assert launch.fit_global_batch(cfg, 2) == 1
-    assert cfg.train_dataloader.batch_size == 2
-    assert [cfg.train_cfg, cfg.param_scheduler, cfg.default_hooks] == before
-    assert 'accumulative_counts' not in cfg.optim_wrapper
-    assert launch.fit_global_batch(cfg, 2) == 1 and cfg.train_dataloader.batch_size == 2
+    before = copy.deepcopy(cfg.to_dict())
+    assert launch.check_training(cfg, 2) == 1
+    assert cfg.to_dict() == before
     with pytest.raises(ValueError, match='global_batch_size=4 prompts.*3 processes'):
-        launch.fit_global_batch(Config.fromfile(str(config)), 3)
+        launch.check_training(cfg, 3)
+
+
+@pytest.mark.parametrize('size', [1, 3, 32])
+def test_a_rollout_has_its_prompts_whatever_the_loader_reads_at_a_time(config, tmp_path, size):
+    def seen(run):
+        return [[row['prompt'] for row in rows] for rows in recorded(run).rollouts]
+
+    record = {'default_hooks.record': dict(type='RecordHook'), 'train_cfg.max_iters': 2, **NO_VAL}
+    whole, other = (train(config, tmp_path / name, **record, **{'train_dataloader.batch_size': n})
+                    for name, n in (('whole', PROMPTS), ('other', size)))
+    assert all(len(rows) == PROMPTS * GROUP for rows in seen(whole))
+    assert seen(whole) == seen(other)
+    assert_same(weights(whole), weights(other))
 
 
 @LOOPS.register_module()
@@ -150,7 +159,7 @@ def test_a_loop_derived_from_rl_is_rl_whatever_its_name(config, kind):
     cfg = Config.fromfile(str(config))
     cfg.train_cfg.type = kind
     assert launch.is_rl(cfg)
-    assert launch.fit_global_batch(cfg, 2) == 1 and cfg.train_dataloader.batch_size == 2
+    assert launch.check_training(cfg, 2) == 1
     for other in ('SFTTrainLoop', 'IterBasedTrainLoop', 'NoSuchLoop', 'other_scope.RLTrainLoop'):
         cfg.train_cfg.type = other
         assert not launch.is_rl(cfg)

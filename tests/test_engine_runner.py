@@ -1,4 +1,5 @@
 """Hooks and tools in real MMEngine runs of a small stand-in model."""
+import copy
 import importlib.util
 import json
 import random
@@ -10,9 +11,12 @@ import numpy as np
 import pytest
 import torch
 from engine_standin import BASE, ROOT, TOY, run_tool, train
+from hypothesis import given
+from hypothesis import strategies as st
 from mmengine.config import Config
 
 from simpleseg_mm.engine import launch
+from simpleseg_mm.engine.global_batch import Rebatched
 from simpleseg_mm.engine.hooks.randomness import preserve_rng, seed_everything
 
 CONFIG = TOY + """
@@ -22,8 +26,7 @@ val_dataloader = dict(
 test_dataloader = val_dataloader
 val_evaluator = dict(type='ToyMetric')
 test_evaluator = val_evaluator
-global_batch_size = 4
-train_cfg = dict(max_iters=12, val_interval=4)
+train_cfg = dict(global_batch_size=4, max_iters=12, val_interval=4)
 param_scheduler = [
     dict(type='LinearLR', start_factor=0.1, by_epoch=False, begin=0, end=3),
     dict(type='CosineAnnealingLR', eta_min_ratio=0.1, by_epoch=False, begin=3)]
@@ -68,22 +71,22 @@ def scalars(runner):
 # --- exact resume ---------------------------------------------------------------------------
 @pytest.mark.parametrize('options', [
     pytest.param({}, id='plain', marks=pytest.mark.slow),
-    pytest.param({'global_batch_size': 8, 'train_dataloader.num_workers': 1}, id='accumulated')])
+    pytest.param({'train_cfg.global_batch_size': 8, 'train_dataloader.num_workers': 1},
+                 id='accumulated')])
 def test_killed_and_resumed_equals_never_stopped(config, tmp_path, options):
-    k = options.get('global_batch_size', 4) // 4
     whole = train(config, tmp_path / 'whole', **options)
     killed = tmp_path / 'killed'
     cfg_options = [f'{key}={value}' for key, value in options.items()]
-    kill = ['default_hooks.kill.type=KillHook', f'default_hooks.kill.at={6 * k + 1}']
+    kill = ['default_hooks.kill.type=KillHook', 'default_hooks.kill.at=7']
     result = run_tool('train.py', config, '--work-dir', killed, '--cfg-options', *cfg_options,
                       *kill)
     assert result.returncode == -9, result.stderr[-2000:]
-    assert not list(killed.glob(f'iter_{12 * k}.pth'))
+    assert not list(killed.glob('iter_12.pth'))
     resume = launch.find_resumable(str(killed))
-    assert resume.endswith(f'iter_{4 * k}.pth')
+    assert resume.endswith('iter_4.pth')
 
     train(config, killed, resume=True, load_from=resume, **options)
-    first, second = (load(Path(d) / f'iter_{12 * k}.pth') for d in (whole.work_dir, killed))
+    first, second = (load(Path(d) / 'iter_12.pth') for d in (whole.work_dir, killed))
     for key in ('state_dict', 'optimizer', 'param_schedulers'):
         assert_same(first[key], second[key], key)
 
@@ -112,12 +115,11 @@ def test_preserve_rng():
 
 
 @pytest.mark.parametrize('options, match', [
-    ({'global_batch_size': 0, 'optim_wrapper.accumulative_counts': 3}, 'multiple of 3'),
-    ({'global_batch_size': 0, 'optim_wrapper.accumulative_counts': 2, 'train_cfg.val_interval': 3},
-     'val_interval')])
+    ({'optim_wrapper.accumulative_counts': 3}, 'multiple of 3'),
+    ({'optim_wrapper.accumulative_counts': 2, 'train_cfg.val_interval': 3}, 'val_interval')])
 def test_checkpoints_between_updates_are_refused(config, tmp_path, options, match):
     with pytest.raises(ValueError, match=match):
-        train(config, tmp_path / 'run', **options)
+        train(config, tmp_path / 'run', **options, **{'train_cfg.global_batch_size': None})
 
 
 @pytest.mark.slow
@@ -263,24 +265,74 @@ def test_bad_loss_stops_the_run_and_names_the_batch(config, tmp_path):
 
 
 # --- schedules ------------------------------------------------------------------------------
-def test_global_batch_is_reached_by_accumulation(config):
+def test_a_config_is_left_as_it_is_written(config):
     cfg = Config.fromfile(str(config))
-    cfg.global_batch_size = 24
-    assert launch.fit_global_batch(cfg, 2) == 3
-    assert cfg.optim_wrapper.accumulative_counts == 3
-    assert (cfg.train_cfg.max_iters, cfg.train_cfg.val_interval) == (36, 12)
-    assert [s.get('begin') for s in cfg.param_scheduler] == [0, 9]
-    assert cfg.param_scheduler[0].end == 9
-    assert cfg.default_hooks.checkpoint.interval == cfg.default_hooks.samples.interval == 12
-    assert launch.fit_global_batch(cfg, 2) == 1 and cfg.train_cfg.max_iters == 36  # once only
+    cfg.train_cfg.global_batch_size = 24
+    before = copy.deepcopy(cfg.to_dict())
+    assert launch.check_training(cfg, 2) == 3
+    assert cfg.to_dict() == before
+
+
+def test_an_update_of_several_batches_is_that_of_mmengine(config, tmp_path):
+    """Its OptimWrapper's, whose iterations are batches."""
+    common = {'model.dropout': 0., 'param_scheduler': [],
+              'train_dataloader.sampler.shuffle': False}
+    ours = train(config, tmp_path / 'ours', **common, **{'train_cfg.global_batch_size': 12})
+    peer = train(config, tmp_path / 'peer', **common, **{
+        'train_cfg': dict(_delete_=True, type='IterBasedTrainLoop', max_iters=36,
+                          val_interval=12),
+        'optim_wrapper.accumulative_counts': 3, 'default_hooks.checkpoint.interval': 12})
+    assert ours.iter == 12 and peer.iter == 36
+    assert_same(ours.model.state_dict(), peer.model.state_dict())
+    rows, batches = ([row for row in scalars(run) if 'loss' in row] for run in (ours, peer))
+    assert rows[0]['loss'] == pytest.approx(batches[2]['loss'])  # MMEngine's mean of the last 10
+
+
+def test_figures_of_an_update_are_those_of_its_samples():
+    from simpleseg_mm.engine.sft_loop import _of_update
+    figures = _of_update([
+        {name: torch.tensor(value) for name, value in row.items()} for row in (
+            dict(loss=1., token_accuracy=1., answer_tokens=30., sequence_tokens=50.),
+            dict(loss=2., token_accuracy=0., answer_tokens=10., sequence_tokens=20.))])
+    assert {name: float(value) for name, value in figures.items()} == dict(
+        loss=1.5, token_accuracy=0.75, answer_tokens=40., sequence_tokens=70.)
+
+
+@given(st.integers(1, 7), st.integers(1, 9), st.integers(0, 6))
+def test_rebatched_samples_keep_their_order(size, asked, skipped):
+    class Batches:
+        """As MMEngine's iterator of a loader."""
+
+        def __init__(self):
+            self.at = 0
+
+        def __next__(self):
+            self.at += size
+            return dict(inputs=list(range(self.at - size, self.at)))
+
+        def skip_iter(self, count):
+            self.at += count * size
+
+    batches = Rebatched(Batches(), size, asked)
+    batches.skip_iter(skipped)
+    first = skipped * asked
+    assert [next(batches) for _ in range(5)] == [
+        dict(inputs=list(range(i, i + asked))) for i in range(first, first + 5 * asked, asked)]
+
+
+def test_both_ways_to_accumulate_are_refused(config, tmp_path):
+    cfg = Config.fromfile(str(config))
+    cfg.optim_wrapper.accumulative_counts = 2
+    with pytest.raises(ValueError, match='not both'):
+        launch.check_training(cfg, 1)
 
 
 @pytest.mark.parametrize('total, processes', [(6, 1), (4, 2), (2, 1)])
 def test_global_batch_that_cannot_be_reached_is_refused(config, total, processes):
     cfg = Config.fromfile(str(config))
-    cfg.global_batch_size = total
+    cfg.train_cfg.global_batch_size = total
     with pytest.raises(ValueError, match='multiple'):
-        launch.fit_global_batch(cfg, processes)
+        launch.check_training(cfg, processes)
 
 
 def test_paper_schedule():
@@ -299,7 +351,7 @@ def test_paper_schedule():
     assert max(rates) == pytest.approx(5e-5) and rates[94] == pytest.approx(5e-5, rel=1e-3)
     assert rates[-1] == pytest.approx(2e-6, rel=1e-2) and min(rates[94:]) >= 2e-6 * 0.999
     assert rates[:94] == sorted(rates[:94]) and rates[94:] == sorted(rates[94:], reverse=True)
-    assert cfg.train_cfg.max_iters * cfg.global_batch_size == 800_000
+    assert cfg.train_cfg.max_iters * cfg.train_cfg.global_batch_size == 800_000
 
 
 # --- tools ----------------------------------------------------------------------------------

@@ -183,7 +183,7 @@ def deepspeed_config(config, folder, stage):  # noqa: F811
 _base_ = ['{config}', '{BASE}/strategies/deepspeed_zero{stage}.py']
 strategy = dict(bf16=dict(enabled=False), zero_optimization=dict(overlap_comm=False))
 optim_wrapper = {ADAMW.format('DeepSpeedOptimWrapper', '')}
-global_batch_size = 4
+train_cfg = dict(global_batch_size=4)
 """)
     return path
 
@@ -196,7 +196,7 @@ def test_what_deepspeed_cannot_do_is_refused(options, message):
     cfg = Config.fromfile(str(ROOT / 'configs/simpleseg/nano_sft_refshapes.py'))
     cfg.merge_from_dict({'strategy': dict(type='DeepSpeedStrategy'), **options})
     with pytest.raises(ValueError, match=message):
-        launch.fit_global_batch(cfg, 2)
+        launch.check_training(cfg, 2)
 
 
 @pytest.mark.parametrize('version, stage, refused', [
@@ -205,26 +205,17 @@ def test_accumulated_batches_that_deepspeed_loses(version, stage, refused, monke
     monkeypatch.setattr('simpleseg_mm.engine.launch.metadata.version', lambda _: version)
     cfg = Config.fromfile(str(ROOT / 'configs/simpleseg/qwen25vl_zero2_sft_refcoco.py'))
     cfg.strategy.zero_optimization.stage = stage
-    launch.fit_global_batch(Config(cfg.to_dict()), 32)  # nothing is accumulated
+    launch.check_training(Config(cfg.to_dict()), 32)  # nothing is accumulated
     rl = Config(cfg.to_dict())
     rl.train_cfg.type = 'RLTrainLoop'
     if refused:
         with pytest.raises(ValueError, match='loses all but the last of 4 accumulated'):
-            launch.fit_global_batch(cfg, 8)
+            launch.check_training(cfg, 8)
         with pytest.raises(ValueError, match='loses all but the last of its micro-batches'):
-            launch.fit_global_batch(rl, 8)
+            launch.check_training(rl, 8)
     else:
-        assert launch.fit_global_batch(cfg, 8) == 4
-        assert launch.fit_global_batch(rl, 8) == 1
-
-
-def test_deepspeed_accumulates_by_itself(monkeypatch):
-    monkeypatch.setattr('simpleseg_mm.engine.launch.metadata.version', lambda _: '0.18.9')
-    cfg = Config.fromfile(str(ROOT / 'configs/simpleseg/qwen25vl_zero2_sft_refcoco.py'))
-    assert launch.fit_global_batch(cfg, 8) == 4
-    assert cfg.strategy.gradient_accumulation_steps == 4
-    assert cfg.strategy.train_micro_batch_size_per_gpu == 8
-    assert 'accumulative_counts' not in cfg.optim_wrapper and cfg.train_cfg.max_iters == 12500
+        assert launch.check_training(cfg, 8) == 4
+        assert launch.check_training(rl, 8) == 1
 
 
 @pytest.mark.parametrize('stage', [2, 3])

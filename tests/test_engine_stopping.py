@@ -20,7 +20,8 @@ from simpleseg_mm.engine import launch, load_sharded
 
 pytestmark = pytest.mark.usefixtures('one_thread')
 ENVIRONMENT = dict(os.environ, OMP_NUM_THREADS='1', PYTHONPATH=f'{ROOT}:{ROOT}/tests')
-TOY = {'global_batch_size': 8, 'train_dataloader.num_workers': 1}  # two batches an update
+#: two batches an update
+TOY = {'train_cfg.global_batch_size': 8, 'train_dataloader.num_workers': 1}
 
 
 @pytest.fixture(scope='module')

@@ -256,7 +256,8 @@ def test_the_3b_base_gets_a_schedule_of_its_size(run, tmp_path):
     cfg = Config.fromfile(report['config'])
     assert cfg.model.mllm.pretrained == 'Qwen/Qwen2.5-VL-3B-Instruct' and cfg.model.mllm.lora
     samples = report['samples']['train']
-    assert cfg.train_cfg.max_iters == -(-200 * samples // 16) and cfg.global_batch_size == 16
+    assert cfg.train_cfg.max_iters == -(-200 * samples // 16)
+    assert cfg.train_cfg.global_batch_size == 16
     assert cfg.train_dataloader.dataset.query.codec.grammar == 'int1000'
     assert cfg.param_scheduler[0].end == cfg.param_scheduler[1].begin < cfg.train_cfg.max_iters
 

@@ -11,7 +11,6 @@ from mmengine.config import Config
 
 from simpleseg_mm.datasets.refshapes import generate
 from simpleseg_mm.datasets.shape_questions import write_questions
-from simpleseg_mm.engine import launch
 from simpleseg_mm.engine.hooks.retention import RetentionHook
 from simpleseg_mm.registry import MODELS
 from simpleseg_mm.visualization import read_scalars
@@ -22,8 +21,7 @@ retention_dataloader = dict(
     collate_fn=dict(type='collate_queries'), dataset=dict(type='ToyQueries', length=3))
 retention_evaluator = dict(type='ToyMetric', prefix='retention')
 val_cfg = test_cfg = None
-global_batch_size = 4
-train_cfg = dict(max_iters=10, val_interval=99)
+train_cfg = dict(global_batch_size=4, max_iters=10, val_interval=99)
 param_scheduler = []
 default_hooks = dict(checkpoint=dict(interval=4, max_keep_ckpts=-1),
                      samples=dict(interval=-1))
@@ -81,13 +79,6 @@ def test_two_processes_score_as_one(config, tmp_path):
     (steps, values), (steps_2, values_2) = (curve(tmp_path / n, 'cIoU') for n in ('one', 'two'))
     assert steps == steps_2 and values[0] == pytest.approx(values_2[0], abs=1e-4)
     assert curve(tmp_path / 'two', 'number')[1] == [3] * 4
-
-
-def test_the_interval_counts_updates(config):
-    cfg = Config.fromfile(config)
-    cfg.merge_from_dict(dict(HOOK, global_batch_size=12))
-    assert launch.fit_global_batch(cfg, 1) == 3
-    assert cfg.default_hooks.retention.interval == 12
 
 
 @pytest.mark.parametrize('missing', ['dataloader', 'evaluator'])

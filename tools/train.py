@@ -17,7 +17,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('--amp', action='store_true', help='automatic mixed precision (GPU only)')
     parser.add_argument('--auto-scale-lr', action='store_true',
                         help='scale the learning rate by the batch, instead of accumulating '
-                        "gradients up to the config's global_batch_size")
+                        "gradients up to train_cfg.global_batch_size")
     parser.add_argument('--resume', nargs='?', const='auto',
                         help='continue: from this checkpoint, or from the newest whole one of the '
                         'work dir')
@@ -42,7 +42,7 @@ def load_config(args: argparse.Namespace) -> Config:
     if args.amp:
         said['optim_wrapper.type'] = '--amp'
     if args.auto_scale_lr:
-        said['global_batch_size'] = '--auto-scale-lr'
+        said['train_cfg.global_batch_size'] = '--auto-scale-lr'
     if args.resume:
         said['resume'] = '--resume'
         if args.resume != 'auto':  # which starts from load_from where there is nothing to resume
@@ -81,7 +81,8 @@ def main() -> None:
         cfg = load_config(args)
         check_config(cfg)
         processes.prepare_launcher(cfg, args.launcher)
-        launch.fit_global_batch(cfg, processes.world_size(args.launcher))
+        launch.check_training(cfg, processes.world_size(args.launcher))
+        launch.shorten_warm_up(cfg)
         runner = launch.build_runner(cfg, 'train', 'val')
         if runner.val_loop is not None:
             check_metric_names(runner.val_evaluator.metrics)

@@ -7,8 +7,7 @@ load_from = 'work_dirs/nano_pretrain_refshapes'
 tasks = dict(
     _delete_=True, text2extreme=7, text2box=3, text2point=1, point2text=1, box2text=1)
 train_dataloader = dict(batch_size=8, dataset=dict(query=dict(tasks=tasks, turns=8)))
-global_batch_size = 8
-train_cfg = dict(max_iters=8000, val_interval=2000)
+train_cfg = dict(global_batch_size=8, max_iters=8000, val_interval=2000)
 optim_wrapper = dict(
     optimizer=dict(lr=2e-3), paramwise_cfg=dict(adamw_keys=('lm_head', 'embed', 'merger')))
 param_scheduler = [

@@ -8,6 +8,7 @@ from math import ceil
 
 from mmengine.config import Config
 
+from ..config import accumulated_batches
 from ..engine import launch
 from .advice import (GIB, RESERVE_GIB, RESERVE_SHARE, advice, fits, reserve,
                      use_of_spare_memory)
@@ -118,8 +119,8 @@ def _work(cfg: Config, batch: Batch, measured: Measured, gpus: int, mfu: float,
     else:
         tokens = counted = mean_tokens
     share = tokens / measured.batch_tokens
-    samples = cfg.get('global_batch_size') or gpus * cfg.train_dataloader.batch_size * (
-        cfg.optim_wrapper.get('accumulative_counts', 1))
+    samples = settings.get('global_batch_size') or gpus * cfg.train_dataloader.batch_size * (
+        accumulated_batches(cfg))
     steps = settings.max_iters
     useful_step, spent_step = (flops * share * samples for flops in (useful, spent))
     if tokens_per_s is None:

@@ -11,7 +11,9 @@ from mmengine.config import Config
 from mmengine.optim import AmpOptimWrapper, build_optim_wrapper
 from torch import Tensor, nn
 
+from ..config import accumulated_batches
 from ..engine import launch
+from ..engine.global_batch import prompts_a_process
 from ..engine.optimizers import MuonAdamW, orthogonalize
 from ..engine.rl_loop import prompts_an_update
 from ..models import losses
@@ -71,8 +73,7 @@ def rehearse(cfg: Config, batch: Batch, processes: int = 1, on_gpu: bool = True,
         ValueError: the batch does not divide among the processes.
     """
     cfg = copy.deepcopy(cfg)
-    accumulated = launch.fit_global_batch(cfg, processes)
-    accumulated = max(accumulated, cfg.optim_wrapper.get('accumulative_counts', 1))
+    accumulated = max(launch.check_training(cfg, processes), accumulated_batches(cfg))
     model = build_on_meta(cfg.model)
     mllm = model.mllm
     measured = _census(model)
@@ -115,7 +116,8 @@ def rehearse(cfg: Config, batch: Batch, processes: int = 1, on_gpu: bool = True,
         with autocast:
             if launch.is_rl(cfg):
                 measured.batch_tokens = _rehearse_rl(
-                    rehearsal, cfg, model, image, batch, phases, trained, reference is not None)
+                    rehearsal, cfg, processes, model, image, batch, phases, trained,
+                    reference is not None)
             else:
                 measured.batch_tokens = _rehearse_sft(
                     rehearsal, model, image, batch, phases, trained,
@@ -209,9 +211,11 @@ def _rehearse_sft(rehearsal, model, image, batch, phases, trained, rows: int,
     return encoded['input_ids'].numel()
 
 
-def _rehearse_rl(rehearsal, cfg, model, image, batch, phases, trained, reference: bool) -> int:
+def _rehearse_rl(rehearsal, cfg, processes, model, image, batch, phases, trained,
+                 reference: bool) -> int:
     settings, mllm = cfg.train_cfg, model.mllm
-    prompts = cfg.train_dataloader.batch_size
+    prompts = prompts_a_process(settings.get('global_batch_size'),
+                                cfg.train_dataloader.batch_size, processes)
     group = settings.get('group_size', 8)
     sampling = Sampling(**sampling_of(cfg))
     phases['rollout'] = _rehearse_generation(

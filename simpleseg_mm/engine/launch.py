@@ -4,8 +4,7 @@ import logging
 import os.path as osp
 import re
 import traceback
-import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib import metadata
 from pathlib import Path
@@ -20,8 +19,10 @@ from ..config import accumulated_batches
 from ..registry import LOOPS, OPTIMIZERS, PARAM_SCHEDULERS, STRATEGIES, builds
 from .checkpoint_content import REST, CheckpointError
 from .checkpoint_file import fault_of, refuse_address, what_is_there
+from .global_batch import batches_an_update, prompts_a_process
 from .optimizers import MuonAdamW
 from .rl_loop import RLTrainLoop
+from .sft_loop import refuse_accumulation
 from .sharding import DeepSpeedStrategy
 
 _PACKAGE = Path(__file__).resolve().parent.parent
@@ -30,59 +31,35 @@ _FILES = (errno.ENOENT, errno.EACCES, errno.EPERM, errno.ENOSPC, errno.EDQUOT, e
           errno.EISDIR, errno.ENOTDIR, errno.EEXIST, errno.EFBIG, errno.ENAMETOOLONG, errno.ELOOP)
 
 
-def fit_global_batch(cfg: Config, processes: int) -> int:
-    """Reach ``cfg.global_batch_size`` by accumulating gradients.
+def check_training(cfg: Config, processes: int) -> int:
+    """Refuse, before anything is loaded, what the loop or the strategy of a config cannot do.
 
-    The iterations of a config count updates of ``global_batch_size`` samples; MMEngine's count
-    batches of one process. With k = global_batch_size / (processes x batch_size) batches an
-    update, the loop, the learning rate schedule and the intervals of checkpoints and samples are
-    stretched by k here, once. In reinforcement learning ``global_batch_size`` is the prompts of
-    a rollout, and ``batch_size`` becomes each process's share of them.
+    The config stays as it is: the loop itself reaches ``train_cfg.global_batch_size``.
 
     Returns:
-        k; 1 where the config has no ``global_batch_size``.
+        batches of a process that make an update; 1 in reinforcement learning, whose loop makes
+        its own.
 
     Raises:
-        ValueError: k is not a whole number, the config accumulates by itself as well, or its
-            strategy cannot split its quantized weights.
+        ValueError: the processes cannot reach the batch, the config accumulates by itself as
+            well, or its strategy cannot split its quantized weights or do what the loop asks.
     """
     if cfg.get('model', {}).get('mllm', {}).get('quantization') and cfg.get('strategy'):
         raise ValueError(f"model.mllm.quantization under {cfg.strategy.get('type')}: weights of "
                          'few bits are not split; leave `strategy` out (several processes then '
                          'hold the weights once each), or train without quantization')
-    deepspeed = _prepare_deepspeed(cfg)
-    shorten_warm_up(cfg)
-    total = cfg.get('global_batch_size')
-    if not total:
-        return 1
-    if is_rl(cfg):
-        return _fit_prompts(cfg, total, processes)
-    batch_size = cfg.train_dataloader.batch_size
-    count, rest = divmod(total, processes * batch_size)
-    if rest or not count:
-        raise ValueError(
-            f'global_batch_size={total} is not a multiple of {processes} process(es) x batch_size '
-            f'{batch_size}: {_divisors(total, processes, "train_dataloader.batch_size")}, or '
-            'change global_batch_size itself (0 leaves the batch as it is).')
-    if accumulated_batches(cfg) != 1:
-        raise ValueError('Give global_batch_size or optim_wrapper.accumulative_counts, not both.')
-    if deepspeed:
-        if count > 1:
-            _check_accumulation(cfg, f'{count} accumulated batches')
-        cfg.strategy.gradient_accumulation_steps = count
+    settings = cfg.train_cfg
+    batch = (settings.get('global_batch_size'), cfg.train_dataloader.batch_size, processes)
+    rl = is_rl(cfg)
+    if rl:
+        prompts_a_process(*batch)
+        count = 1
     else:
-        cfg.optim_wrapper.accumulative_counts = count
-    _stretch(cfg.train_cfg, ('max_iters', 'val_interval', 'val_begin'), count)
-    for scheduler in cfg.get('param_scheduler') or []:
-        if not scheduler.get('by_epoch', True):
-            _stretch(scheduler, ('begin', 'end', 'T_max'), count)
-    for name in ('checkpoint', 'samples', 'retention'):
-        _stretch(cfg.get('default_hooks', {}).get(name) or {}, ('interval',), count)
-    if count > 1:  # true, and meant, of batches that only add to the gradient
-        warnings.filterwarnings('ignore', message='Detected call of `scheduler.step')
-    cfg.global_batch_size = 0  # done: a dumped config is not stretched twice
-    print_log(f'{total} samples an update = {processes} process(es) x {batch_size} x {count} '
-              'accumulated batches; the schedule counts batches.', logger='current')
+        count = batches_an_update(*batch)
+        if batch[0]:
+            refuse_accumulation(cfg)
+    if uses_deepspeed(cfg):
+        _check_deepspeed(cfg, rl, count)
     return count
 
 
@@ -102,30 +79,24 @@ def zero_stage(cfg: Config) -> int:
     return (cfg.strategy.get('zero_optimization') or {}).get('stage', 0)
 
 
-def _prepare_deepspeed(cfg: Config) -> bool:
-    """Whether DeepSpeed trains; tells it the batch of a process.
+def _check_deepspeed(cfg: Config, rl: bool, count: int) -> None:
+    """Refuse what DeepSpeed's flat partitions of the weights cannot do.
 
     Raises:
-        ValueError: for what its flat partitions of the weights cannot do.
+        ValueError: what that is.
     """
-    if not uses_deepspeed(cfg):
-        return False
     faults = []
     if builds(OPTIMIZERS, cfg.optim_wrapper.get('optimizer'), MuonAdamW):
         faults.append('MuonAdamW has no matrices under DeepSpeed: set optim_wrapper as '
                       'configs/simpleseg/qwen25vl_zero2_sft_refcoco.py does')
-    rl = is_rl(cfg)
     if rl and zero_stage(cfg) == 3 and (cfg.train_cfg.get('objective') or {}).get('beta'):
         faults.append('train_cfg.objective.beta > 0 compares with whole weights, which ZeRO-3 '
                       'splits: set beta=0, or strategy.zero_optimization.stage=2')
     if faults:
         raise ValueError(f"{'; '.join(faults)}. Or split the weights by FullyShardStrategy "
                          '(_base_/strategies/fsdp.py), which does both.')
-    cfg.strategy.train_micro_batch_size_per_gpu = (
-        cfg.train_cfg.get('micro_batch_size', 8) if rl else cfg.train_dataloader.batch_size)
-    if rl:
-        _check_accumulation(cfg, 'its micro-batches')
-    return True
+    if rl or count > 1:
+        _check_accumulation(cfg, 'its micro-batches' if rl else f'{count} accumulated batches')
 
 
 def _check_accumulation(cfg: Config, what: str) -> None:
@@ -143,39 +114,12 @@ def _check_accumulation(cfg: Config, what: str) -> None:
             'processes = global_batch_size)')
 
 
-def _fit_prompts(cfg: Config, total: int, processes: int) -> int:
-    """Prompts of a rollout: each process takes its share; the loop splits it by itself."""
-    share, rest = divmod(total, processes)
-    if rest:
-        raise ValueError(f'global_batch_size={total} prompts a rollout do not divide among '
-                         f'{processes} processes: {_divisors(total, processes)}, or change '
-                         'global_batch_size')
-    cfg.train_dataloader.batch_size = share
-    cfg.global_batch_size = 0
-    return 1
-
-
-def _divisors(total: int, processes: int, batch_size: str = '') -> str:
-    """What would divide a batch: sizes a process, else numbers of processes."""
-    share, rest = divmod(total, processes)
-    if batch_size and not rest and share:
-        return f'{batch_size} may be {[i for i in range(1, share + 1) if share % i == 0]}'
-    fitting = [i for i in range(1, total + 1) if total % i == 0]
-    return f'the number of processes may be {fitting}'
-
-
-def _stretch(section: dict, keys: Sequence[str], count: int) -> None:
-    for key in keys:
-        if section.get(key, -1) > 0:
-            section[key] *= count
-
-
 def scale_learning_rate(cfg: Config) -> None:
     """Let MMEngine scale the learning rate by the real batch, accumulated batches included."""
     if not cfg.get('auto_scale_lr', {}).get('base_batch_size'):
         raise ValueError('--auto-scale-lr needs auto_scale_lr=dict(base_batch_size=...) in the '
                          'config: the global batch that its learning rate was chosen for.')
-    cfg.global_batch_size = 0
+    cfg.train_cfg.global_batch_size = None
     cfg.auto_scale_lr.enable = True
     cfg.auto_scale_lr.base_batch_size /= accumulated_batches(cfg)
 
@@ -298,8 +242,8 @@ def shorten_warm_up(cfg: Config) -> None:
     """Fit the schedule of the learning rate to a run that is no longer than its warm-up.
 
     The warm-up is then a tenth of the run, or none of less than 20 iterations, and what follows
-    it begins there. Said in the log. Iterations are those of the config, before
-    :func:`fit_global_batch` stretches them.
+    it begins there. Said in the log. MMEngine's schedules are told where they begin and end
+    before there is a loop, so it is the config that is changed.
 
     Raises:
         ValueError: the run or its validation interval has no iteration.

@@ -11,10 +11,15 @@ class Prefetcher:
 
     Between :meth:`begin` and :meth:`wait` the thread alone may use the loader and what
     ``prepare`` uses.
+
+    Args:
+        batches: MMEngine's endless iterator of a loader.
+        prepare: what is done with each batch.
+        an_iteration: batches of which one iteration of the loop takes so many.
     """
 
-    def __init__(self, batches: Iterator, prepare: Callable[[dict], dict]) -> None:
-        self._batches, self._prepare = batches, prepare
+    def __init__(self, batches, prepare: Callable[[dict], dict], an_iteration: int = 1) -> None:
+        self._batches, self._prepare, self._an_iteration = batches, prepare, an_iteration
         self._thread = _thread()
         self._next: Future | None = None
 
@@ -32,7 +37,8 @@ class Prefetcher:
         return batch
 
     def skip_iter(self, count: int) -> None:
-        self._batches.skip_iter(count)
+        """Pass over the batches of ``count`` iterations."""
+        self._batches.skip_iter(count * self._an_iteration)
 
 
 def prefetched(items: Sequence[Item], prepare: Callable[[Item], Made]

@@ -25,6 +25,7 @@ from ..models.simpleseg import answer_form
 from ..registry import LOOPS, REWARDS, ROLLOUTS
 from ..rl import PolicyObjective, Rewards, group_advantages, max_variance_subset
 from ..structures import Generated
+from .global_batch import Rebatched, accumulating, prompts_a_process, step_and_clear
 from .prefetch import prefetched
 from .safe_stop import stop_if_asked
 from .sharding import deepspeed_engine, split_like, unwrap, whole, whole_weights
@@ -88,27 +89,19 @@ class _MicroBatch:
     filler: bool = False
 
 
-@contextmanager
-def accumulating(model, last: bool) -> Iterator[None]:
-    """Within, a backward pass adds to the gradient; the last one exchanges it."""
-    engine = deepspeed_engine(model)
-    if engine:
-        engine.set_gradient_accumulation_boundary(last)
-    with nullcontext() if engine or last or not hasattr(model, 'no_sync') else model.no_sync():
-        yield
-
-
 @LOOPS.register_module()
 class RLTrainLoop(IterBasedTrainLoop):
     """GSPO (or GRPO) with MMEngine's hooks, schedulers, validation and checkpoints around it.
 
-    The dataloader's batch is the prompts of one rank and rollout; ``max_iters``, ``val_interval``
-    and the hooks' intervals count rollouts, and so do learning rate schedules.
+    ``max_iters``, ``val_interval`` and the hooks' intervals count rollouts, and so do learning
+    rate schedules.
 
     Args:
         reward: config of a reward, such as ``dict(type='PolygonReward', weights=...)``.
         rollout: config of a :class:`RolloutEngine`.
         objective: arguments of :class:`simpleseg_mm.rl.PolicyObjective`.
+        global_batch_size: prompts of a rollout, which the processes share; None or 0: each
+            takes a batch of the loader, whose size else is how many are read at a time.
         group_size: answers a prompt, G.
         mini_batches: updates a rollout; 1 is fully on-policy.
         micro_batch_size: answers that are computed at a time. It does not change the result.
@@ -126,11 +119,14 @@ class RLTrainLoop(IterBasedTrainLoop):
     """
 
     def __init__(self, runner, dataloader, reward: dict, rollout: dict,
-                 objective: dict | None = None, group_size: int = 8, mini_batches: int = 4,
-                 micro_batch_size: int = 8, min_std: float = 0.01,
-                 down_sample: int | None = None, **kwargs) -> None:
+                 objective: dict | None = None, global_batch_size: int | None = None,
+                 group_size: int = 8, mini_batches: int = 4, micro_batch_size: int = 8,
+                 min_std: float = 0.01, down_sample: int | None = None, **kwargs) -> None:
         super().__init__(runner, dataloader, **kwargs)
-        prompts = self.dataloader.batch_size
+        size = self.dataloader.batch_size
+        prompts = prompts_a_process(global_batch_size, size, get_world_size())
+        self.samples_per_iter = prompts * get_world_size()
+        self.dataloader_iterator = Rebatched(self.dataloader_iterator, size, prompts)
         if group_size < 2:
             raise ValueError(f'group_size={group_size}: an advantage needs at least 2 answers')
         if down_sample is not None and not 2 <= down_sample <= group_size:
@@ -297,9 +293,7 @@ class RLTrainLoop(IterBasedTrainLoop):
                 losses.append(loss.detach())
                 wrapper.backward(loss)
         self._guard(experience, torch.stack(losses))
-        wrapper.step()
-        if not deepspeed_engine(model):  # which clears them in its step
-            wrapper.zero_grad()
+        step_and_clear(wrapper)
         loss = torch.stack(losses).sum()
         all_reduce(loss, 'mean')
         sums.updates.append(loss)
@@ -370,8 +364,8 @@ def prompts_an_update(prompts: int, mini_batches: int) -> int:
         ValueError: the prompts of a rollout do not make so many updates of one size.
     """
     if mini_batches < 1 or prompts % mini_batches:
-        raise ValueError(f'{prompts} prompts a process (train_dataloader.batch_size) do not '
-                         f'make mini_batches={mini_batches} of equal size')
+        raise ValueError(f'{prompts} prompts a process (train_cfg.global_batch_size) do not make '
+                         f'mini_batches={mini_batches} of equal size')
     return prompts // mini_batches
 
 

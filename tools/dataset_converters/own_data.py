@@ -138,8 +138,8 @@ def schedule(queries: int, epochs: float, batch: int) -> str:
     updates = max(60, math.ceil(epochs * queries / batch))
     warmup = max(1, round(0.03 * updates))
     return f'''
-global_batch_size = {batch}
-train_cfg = dict(max_iters={updates}, val_interval={max(1, updates // 4)})
+train_cfg = dict(
+    global_batch_size={batch}, max_iters={updates}, val_interval={max(1, updates // 4)})
 param_scheduler = [
     dict(type='LinearLR', start_factor=0.01, by_epoch=False, begin=0, end={warmup}),
     dict(type='CosineAnnealingLR', eta_min_ratio=0.04, by_epoch=False, begin={warmup})

@@ -1,9 +1,8 @@
 # GSPO of the small built-in model, fully on-policy. Every number is our choice; what each of them
 # did is in docs/reinforcement_learning.md.
-global_batch_size = 16  # prompts a rollout; iterations count rollouts
-
 train_cfg = dict(
     type='RLTrainLoop',
+    global_batch_size=16,  # prompts a rollout; iterations count rollouts
     max_iters=240,
     val_interval=40,
     group_size=16,

@@ -2,12 +2,11 @@
 # mask IoU, centroid distance and format. It discloses neither weights nor hyper-parameters: every
 # number here but the clip band (GSPO's) is our choice.
 #
-# Iterations count rollouts of `global_batch_size` prompts. tools/train.py gives each process its
-# share of them; `micro_batch_size` is for memory and changes no result.
-global_batch_size = 128
-
+# Iterations count rollouts of `global_batch_size` prompts, of which each process has its share;
+# `micro_batch_size` is for memory and changes no result.
 train_cfg = dict(
     type='RLTrainLoop',
+    global_batch_size=128,
     max_iters=3125,  # 400k prompts
     val_interval=125,
     group_size=8,

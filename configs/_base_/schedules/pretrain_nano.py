@@ -1,7 +1,5 @@
 # Training of the small built-in model from random weights. Every number is our choice.
-global_batch_size = 32
-
-train_cfg = dict(type='SFTTrainLoop', max_iters=5500, val_interval=500)
+train_cfg = dict(type='SFTTrainLoop', global_batch_size=32, max_iters=5500, val_interval=500)
 val_cfg = dict(type='ValLoop')
 test_cfg = dict(type='TestLoop')
 

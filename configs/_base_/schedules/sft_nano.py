@@ -1,7 +1,9 @@
 # SFT of the small built-in model. Every number is our choice.
-global_batch_size = 8  # small: at this length, steps teach more than samples
-
-train_cfg = dict(type='SFTTrainLoop', max_iters=1200, val_interval=1200)
+train_cfg = dict(
+    type='SFTTrainLoop',
+    global_batch_size=8,  # small: at this length, steps teach more than samples
+    max_iters=1200,
+    val_interval=1200)
 val_cfg = dict(type='ValLoop')
 test_cfg = dict(type='TestLoop')
 

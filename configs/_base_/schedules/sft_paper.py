@@ -1,11 +1,9 @@
 # The paper's SFT: Enhanced Muon, learning rate 5e-5 to 2e-6, cosine, warm-up ratio 0.03, global
 # batch 256, one epoch of 800k samples = 3125 updates. What the paper does not state is ours.
 #
-# Iterations count updates of `global_batch_size` samples. tools/train.py reaches that batch on
-# any number of processes by accumulating gradients, and stretches the schedule accordingly.
-global_batch_size = 256
-
-train_cfg = dict(type='SFTTrainLoop', max_iters=3125, val_interval=500)
+# Iterations count updates of `global_batch_size` samples. The loop reaches that batch on any
+# number of processes by accumulating gradients.
+train_cfg = dict(type='SFTTrainLoop', global_batch_size=256, max_iters=3125, val_interval=500)
 val_cfg = dict(type='ValLoop')
 test_cfg = dict(type='TestLoop')
 

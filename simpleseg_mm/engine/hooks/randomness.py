@@ -121,4 +121,6 @@ class ExactResumeHook(Hook):
 
 
 def _samples_per_iter(runner) -> int:
-    return (runner.train_dataloader.batch_size or 1) * get_world_size()
+    """Of all processes; a loop of this package knows what it takes."""
+    return getattr(runner.train_loop, 'samples_per_iter',
+                   (runner.train_dataloader.batch_size or 1) * get_world_size())
