@@ -13,7 +13,8 @@ from . import __version__, stopping
 #: name of the subcommand -> its module
 COMMANDS = {'segment': 'simpleseg_mm.commands.segment',
             'report': 'simpleseg_mm.commands.report',
-            'serve': 'simpleseg_mm.commands.serve'}
+            'serve': 'simpleseg_mm.commands.serve',
+            'grammar': 'simpleseg_mm.commands.grammar'}
 
 
 def main(argv: Sequence[str] | None = None) -> int:
