@@ -135,7 +135,8 @@ def test_prompts_are_shared_among_processes(config):
         launch.check_training(cfg, 3)
 
 
-@pytest.mark.parametrize('size', [1, 3, 32])
+@pytest.mark.parametrize('size', [pytest.param(1, marks=pytest.mark.slow), 3,
+                                  pytest.param(32, marks=pytest.mark.slow)])
 def test_a_rollout_has_its_prompts_whatever_the_loader_reads_at_a_time(config, tmp_path, size):
     def seen(run):
         return [[row['prompt'] for row in rows] for rows in recorded(run).rollouts]

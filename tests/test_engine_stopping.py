@@ -168,13 +168,13 @@ print('asked', stopping.asked())
 
 
 @pytest.mark.parametrize('kind, moment, step', [
-    pytest.param('toy', stop(6), 8, id='between two batches of an update'),
+    pytest.param('toy', stop(6, 'model.train_step', 2), 7, id='between two batches of an update'),
     pytest.param('toy', stop(7, 'model.val_step', 2), 8, id='validation', marks=SLOW),
     pytest.param('plain', stop(3, 'model.val_step'), 4, id='validation without a best',
                  marks=SLOW),
     pytest.param('toy', stop(7, 'train_loop.runner.save_checkpoint', number=signal.SIGTERM), 8,
                  id='checkpoint', marks=SLOW),
-    pytest.param('toy', stop(23, 'model.val_step'), 24, id='last validation', marks=SLOW),
+    pytest.param('toy', stop(11, 'model.val_step'), 12, id='last validation', marks=SLOW),
     pytest.param('nano', stop(2, 'model.mllm.hidden_states'), 3, id='step', marks=SLOW),
     pytest.param('nano', stop(2, 'model.mllm.encoder.encode'), 3, id='encoding', marks=SLOW),
     pytest.param('rl', stop(3, 'model.mllm.writer.decode', 3), 3, id='rollout', marks=SLOW),

@@ -48,9 +48,11 @@ def check_training(cfg: Config, processes: int) -> int:
         raise ValueError(f"model.mllm.quantization under {cfg.strategy.get('type')}: weights of "
                          'few bits are not split; leave `strategy` out (several processes then '
                          'hold the weights once each), or train without quantization')
+    rl = is_rl(cfg)
+    if uses_deepspeed(cfg):
+        _check_weights_of_deepspeed(cfg, rl)
     settings = cfg.train_cfg
     batch = (settings.get('global_batch_size'), cfg.train_dataloader.batch_size, processes)
-    rl = is_rl(cfg)
     if rl:
         prompts_a_process(*batch)
         count = 1
@@ -58,8 +60,8 @@ def check_training(cfg: Config, processes: int) -> int:
         count = batches_an_update(*batch)
         if batch[0]:
             refuse_accumulation(cfg)
-    if uses_deepspeed(cfg):
-        _check_deepspeed(cfg, rl, count)
+    if uses_deepspeed(cfg) and (rl or count > 1):
+        _check_accumulation(cfg, 'its micro-batches' if rl else f'{count} accumulated batches')
     return count
 
 
@@ -79,7 +81,7 @@ def zero_stage(cfg: Config) -> int:
     return (cfg.strategy.get('zero_optimization') or {}).get('stage', 0)
 
 
-def _check_deepspeed(cfg: Config, rl: bool, count: int) -> None:
+def _check_weights_of_deepspeed(cfg: Config, rl: bool) -> None:
     """Refuse what DeepSpeed's flat partitions of the weights cannot do.
 
     Raises:
@@ -95,8 +97,6 @@ def _check_deepspeed(cfg: Config, rl: bool, count: int) -> None:
     if faults:
         raise ValueError(f"{'; '.join(faults)}. Or split the weights by FullyShardStrategy "
                          '(_base_/strategies/fsdp.py), which does both.')
-    if rl or count > 1:
-        _check_accumulation(cfg, 'its micro-batches' if rl else f'{count} accumulated batches')
 
 
 def _check_accumulation(cfg: Config, what: str) -> None:
