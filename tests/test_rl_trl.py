@@ -115,6 +115,18 @@ def test_reward_called_by_trl(conversational, target):
     torch.testing.assert_close(rewards, torch.tensor([VALUES, VALUES]).T)
 
 
+def test_a_row_without_a_target():
+    """Of a set that is mixed with others: the other reward is alone there."""
+    reward = trl_reward(PolygonReward(dict(mask_iou=1), codec='int100/default'))
+    trainer = stub(reward_funcs=[reward, lambda **columns: [.5] * 3], environments=None,
+                   reward_processing_classes=[None, None], reward_func_names=['ours', 'other'],
+                   args=SimpleNamespace(report_to=[]))
+    examples = [dict(mask=target, codec=None) for target in (mask_to_rle(TRUTH), None, TRUTH)]
+    rewards = trainer._calculate_rewards(examples, ['Where?'] * 3, ANSWERS, [[1, 2]] * 3)
+    torch.testing.assert_close(rewards[:, 0], torch.tensor([1, float('nan'), 0]), equal_nan=True)
+    assert rewards[:, 1].tolist() == [.5] * 3
+
+
 def test_targets_from_a_dataset():
     """``datasets`` makes the values of a column anew each time it is read."""
     from datasets import Dataset

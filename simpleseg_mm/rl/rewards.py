@@ -149,7 +149,8 @@ class PolygonReward:
         Args:
             texts: N answers, anything: model text never raises.
             truths: N targets as ``read_truth`` takes them; empty ones are absent targets. None:
-                ``texts`` are records ``dict(response, ground_truth)``, as EasyR1 gives them.
+                ``texts`` are records ``dict(response, ground_truth)``, as EasyR1 gives them, with
+                the number of tokens as ``response_length`` where it is known.
             finished: whether each answer ended by itself; ``None``: all did.
             num_tokens: of each answer.
             codecs: spec of the codec of each; ``None``: ``self.codec``.
@@ -163,7 +164,8 @@ class PolygonReward:
         """
         if truths is None:
             samples = texts if samples is None else samples
-            texts, truths = _columns_of(texts)
+            texts, truths, lengths = _columns_of(texts)
+            num_tokens = lengths if num_tokens is None else num_tokens
         count = len(texts)
         columns = [[default] * count if column is None else list(column) for column, default in (
             (truths, None), (finished, True), (num_tokens, None), (codecs, self.codec),
@@ -243,14 +245,15 @@ def read_truth(truth: np.ndarray | Sequence | Mapping | str) -> np.ndarray:
     return set_
 
 
-def _columns_of(records: Sequence[dict]) -> tuple[list[str], list]:
-    """Texts and targets of EasyR1's records."""
+def _columns_of(records: Sequence[dict]) -> tuple[list[str], list, list[int | None]]:
+    """Texts, targets and numbers of tokens of EasyR1's records."""
     for record in records:
         if not isinstance(record, Mapping) or not {'response', 'ground_truth'} <= set(record):
             raise ValueError(f'there are no truths, and {record!r:.60} is no record: give texts '
                              'and truths, or dicts with response and ground_truth')
     return ([record['response'] for record in records],
-            [record['ground_truth'] for record in records])
+            [record['ground_truth'] for record in records],
+            [record.get('response_length') for record in records])
 
 
 def _apply(name: str, component: Component, query: AnsweredQuery) -> float:
