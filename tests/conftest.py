@@ -1,4 +1,5 @@
 """Fixtures shared by the tests."""
+import gc
 import json
 import os
 import runpy
@@ -15,6 +16,14 @@ ROOT = Path(__file__).resolve().parents[1]
 def pytest_addoption(parser) -> None:
     parser.addoption('--acceleration', choices=('auto', 'none'), default='auto',
                      help='of models whose test names no measures; none: transformers\' own steps')
+
+
+@pytest.fixture(scope='module', autouse=True)
+def frozen_libraries() -> None:
+    """What is imported by now is left out of garbage collections: MMEngine asks for one whenever
+    a dataset is built, and each would look at a million objects of libraries."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(scope='session', autouse=True)
