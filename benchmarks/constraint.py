@@ -1,6 +1,6 @@
 """Keeping answers in their grammar, beside the libraries that do it for any grammar.
 
-    pip install --no-deps llguidance xgrammar apache-tvm-ffi    # the peers; each row wants its own
+    pip install --no-deps -r requirements/lock-test.txt    # the peers among others
     python benchmarks/constraint.py                             # nano's vocabulary
     python benchmarks/constraint.py --tokenizer Qwen/Qwen2.5-VL-7B-Instruct
 
@@ -24,13 +24,10 @@ from simpleseg_mm.files import from_folder
 from simpleseg_mm.models.decoding import constrained
 from simpleseg_mm.models.guide import Guide, Spelling
 from simpleseg_mm.models.resources import packaged
-from simpleseg_mm.polygon import AnswerAutomaton, Grammar
+from simpleseg_mm.polygon import AnswerAutomaton, Grammar, export_grammar
 
 ROWS = 32
-NUMBER = r'(0\.(0|[0-9]?[0-9]?[1-9])|1\.0)'
-VERTEX = rf'\[{NUMBER}, {NUMBER}\]'
-RING = rf'\[{VERTEX}, {VERTEX}(, {VERTEX})+\]'
-ANSWER = rf'\[({RING}(, {RING})*)?\]'
+ANSWER = export_grammar('decimal3', 'rings', 'regex')
 
 
 def polygons(tokenizer, vertices: int) -> list[list[int]]:
@@ -80,7 +77,7 @@ class LLGuidance(Library):
             import llguidance.hf
             import llguidance.torch
         except ImportError as error:
-            raise Skip('pip install --no-deps llguidance') from error
+            raise Skip('pip install --no-deps -r requirements/lock-test.txt') from error
         self.torch = llguidance.torch
         self.apply = llguidance.torch.apply_token_bitmask_inplace
         known = llguidance.hf.from_tokenizer(tokenizer, n_vocab=size)
@@ -101,7 +98,7 @@ class XGrammar(Library):
         try:
             import xgrammar
         except ImportError as error:
-            raise Skip('pip install --no-deps xgrammar apache-tvm-ffi') from error
+            raise Skip('pip install --no-deps -r requirements/lock-test.txt') from error
         self.apply = xgrammar.apply_token_bitmask_inplace
         known = xgrammar.TokenizerInfo.from_huggingface(tokenizer, vocab_size=size)
         compiled = xgrammar.GrammarCompiler(known).compile_regex(ANSWER)

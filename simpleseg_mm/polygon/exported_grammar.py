@@ -83,7 +83,7 @@ def allowed_beyond(text: str, grammar: str | Grammar, kind: str = 'rings',
         value = json.loads(text)
     except (ValueError, RecursionError):
         return ()
-    if not _fits(value, kind, grammar):
+    if not _fits(value, kind, grammar, form):
         return ()
     layout = _JSON_NUMBER.split(text)
     found = set(_memory(value, kind))
@@ -255,45 +255,36 @@ def _rules(grammar: Grammar, kind: str, start: str, named) -> dict[str, str]:
 
 
 def _schema(grammar: Grammar, kind: str) -> dict:
-    def number(low: int, high: int) -> dict:
-        if grammar.style == 'int':
-            return dict(type='integer', minimum=low, maximum=high)
-        return dict(type='number', minimum=low / grammar.steps, maximum=high / grammar.steps)
-
-    def row(count: int) -> dict:
-        items = [number(*_bounds(grammar, 'box' if count == 4 else 'point', i))
-                 for i in range(count)]
-        return dict(type='array', prefixItems=items, items=False, minItems=count, maxItems=count)
-
+    """In words that every draft and engine knows: one range for all numbers."""
+    number = (dict(type='integer', minimum=0, maximum=grammar.steps) if grammar.style == 'int'
+              else dict(type='number', minimum=0, maximum=1))
+    count = 4 if kind == 'box' else 2
+    row = dict(type='array', items=number, minItems=count, maxItems=count)
     if kind == 'rings':
-        ring = dict(type='array', items=row(2), minItems=3)
-        return dict(type='array', items=ring)
-    return dict(anyOf=[row(4 if kind == 'box' else 2), dict(type='array', maxItems=0)])
+        return dict(type='array', items=dict(type='array', items=row, minItems=3))
+    return dict(anyOf=[row, dict(const=[])])
 
 
 # --- what a text of JSON is -------------------------------------------------------------------
-def _fits(value, kind: str, grammar: Grammar) -> bool:
+def _fits(value, kind: str, grammar: Grammar, form: str) -> bool:
     """Whether a value of JSON has the shape and range of an answer."""
     if not isinstance(value, list):
         return False
     if kind == 'rings':
-        return all(isinstance(ring, list) and len(ring) >= 3
-                   and all(_fits_row(row, 'point', grammar) for row in ring) for ring in value)
-    return not value or _fits_row(value, kind, grammar)
+        return all(isinstance(ring, list) and len(ring) >= 3 and all(
+            _fits_row(row, 'point', grammar) for row in ring) for ring in value)
+    return not value or _fits_row(value, kind, grammar, form != 'json-schema')
 
 
-def _fits_row(row, kind: str, grammar: Grammar) -> bool:
+def _fits_row(row, kind: str, grammar: Grammar, bounded: bool = True) -> bool:
     if not isinstance(row, list) or len(row) != (4 if kind == 'box' else 2):
         return False
+    scale = 1 if grammar.style == 'int' else grammar.steps
     for index, number in enumerate(row):
-        low, high = _bounds(grammar, kind, index)
+        low, high = _bounds(grammar, kind, index) if bounded else (0, grammar.steps)
         if isinstance(number, bool) or not isinstance(number, (int, float)):
             return False
-        if grammar.style == 'int':
-            fits = low <= number <= high and number == int(number)
-        else:
-            fits = low / grammar.steps <= number <= high / grammar.steps
-        if not fits:
+        if not low / scale <= number <= high / scale or scale == 1 and number != int(number):
             return False
     return True
 
