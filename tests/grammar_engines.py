@@ -48,6 +48,21 @@ def xgrammar(form: str, grammar: str) -> Reader:
     return takes
 
 
+def outlines_core(form: str, grammar: str) -> Reader:
+    package = pytest.importorskip('outlines_core')
+    vocabulary = package.Vocabulary(0, {bytes([byte]): [byte] for byte in range(1, 256)})
+    index = package.Index(grammar, vocabulary)
+
+    def takes(text: str) -> bool:
+        state = index.get_initial_state()
+        for byte in text.encode():
+            state = index.get_next_state(state, byte)
+            if state is None:
+                return False
+        return index.is_final_state(state)
+    return takes
+
+
 def llguidance(form: str, grammar: str) -> Reader:
     matcher, tokenizer = llguidance_matcher(form, grammar)
 
@@ -132,4 +147,5 @@ def byte_vocabulary() -> bytes:
 #: (engine, form): who reads what
 READERS = [(re_module, 'regex'), (lark, 'lark'), (xgrammar, 'regex'), (xgrammar, 'ebnf'),
            (xgrammar, 'gbnf'), (xgrammar, 'json-schema'), (llguidance, 'regex'),
-           (llguidance, 'lark'), (llguidance, 'json-schema'), (llama_cpp, 'gbnf')]
+           (llguidance, 'lark'), (llguidance, 'json-schema'), (llama_cpp, 'gbnf'),
+           (outlines_core, 'regex')]
