@@ -11,7 +11,7 @@ PIECES = [',,', '[]', '[[', ']]', ', ', '],[', '00', '0.', '.0', '1001', '-1', '
           '1e-05', ' ', '```', 'The dog: ', '<|im_end|>']
 
 
-@lru_cache(maxsize=None)
+@lru_cache(maxsize=2)
 def strings(name: str, kind: str, count: int, as_json: bool = False) -> list[str]:
     """``count`` texts that differ, of which about a third are answers; the same each time.
 

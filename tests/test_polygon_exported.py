@@ -2,6 +2,7 @@
 
 ``pytest -m slow tests/test_polygon_exported.py`` tries 100,000 texts for each grammar.
 """
+import contextlib
 import re
 import subprocess
 import sys
@@ -157,7 +158,7 @@ def test_what_a_form_allows_beyond_the_automaton(text, grammar, kind, form, name
 
 
 # --- the same language ---------------------------------------------------------------------------
-@lru_cache(maxsize=None)
+@lru_cache(maxsize=2)
 def expected(grammar, kind, form, count):
     """Texts, whether the automaton accepts each, and the differences by which the form may."""
     return [(text, accepts(grammar, kind, text), allowed_beyond(text, grammar, kind, form))
@@ -215,11 +216,11 @@ def test_where_a_text_leaves_the_grammar_is_where_an_engine_refuses_it(grammar, 
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize('engine, form', READERS, ids=lambda value: getattr(
-    value, '__name__', value))
-def test_a_hundred_thousand_texts(engine, form):
-    for grammar in ('int1000', 'int37', 'decimal3', 'decimal5', 'fixed3'):
-        for kind in KINDS:
+@pytest.mark.parametrize('grammar', FEW)
+@pytest.mark.parametrize('kind', KINDS)
+def test_a_hundred_thousand_texts(grammar, kind):
+    for engine, form in READERS:
+        with contextlib.suppress(pytest.skip.Exception):  # it is not installed
             hold(grammar, kind, form, engine(form, export_grammar(grammar, kind, form)), 100_000)
 
 
