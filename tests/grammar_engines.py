@@ -37,7 +37,8 @@ def lark(form: str, grammar: str) -> Reader:
 def xgrammar(form: str, grammar: str) -> Reader:
     package = pytest.importorskip('xgrammar')
     read = {'regex': package.Grammar.from_regex, 'ebnf': package.Grammar.from_ebnf,
-            'gbnf': package.Grammar.from_ebnf, 'json-schema': package.Grammar.from_json_schema}
+            'gbnf': package.Grammar.from_ebnf, 'lark': package.Grammar.from_lark,
+            'json-schema': package.Grammar.from_json_schema}
     compiler = package.GrammarCompiler(package.TokenizerInfo([]), cache_enabled=False)
     matcher = package.GrammarMatcher(compiler.compile_grammar(read[form](grammar)),
                                      terminate_without_stop_token=True)
@@ -145,7 +146,6 @@ def byte_vocabulary() -> bytes:
 
 
 #: (engine, form): who reads what
-READERS = [(re_module, 'regex'), (lark, 'lark'), (xgrammar, 'regex'), (xgrammar, 'ebnf'),
-           (xgrammar, 'gbnf'), (xgrammar, 'json-schema'), (llguidance, 'regex'),
-           (llguidance, 'lark'), (llguidance, 'json-schema'), (llama_cpp, 'gbnf'),
-           (outlines_core, 'regex')]
+READERS = [(re_module, 'regex'), (lark, 'lark'), (llama_cpp, 'gbnf'), (outlines_core, 'regex'),
+           *((xgrammar, form) for form in ('regex', 'ebnf', 'gbnf', 'lark', 'json-schema')),
+           *((llguidance, form) for form in ('regex', 'lark', 'json-schema'))]

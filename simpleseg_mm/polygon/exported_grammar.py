@@ -11,9 +11,9 @@ import re
 from .automaton import AnswerAutomaton
 from .text import Grammar
 
-#: 'regex': Python's ``re`` (whole match), vLLM, SGLang, xgrammar, llguidance, outlines.
-#: 'lark': llguidance, and the Python package lark. 'ebnf': xgrammar and SGLang.
-#: 'gbnf': llama.cpp. 'json-schema': any of them, with more differences.
+#: 'regex': Python's ``re`` (whole match), xgrammar, llguidance, outlines, and so vLLM and SGLang.
+#: 'lark': llguidance, xgrammar and the package lark. 'ebnf': xgrammar. 'gbnf': llama.cpp.
+#: 'json-schema': whatever knows no other, with more differences.
 GRAMMAR_FORMS = ('regex', 'lark', 'ebnf', 'gbnf', 'json-schema')
 #: what a form may allow beyond the automaton
 DIFFERENCES = {
