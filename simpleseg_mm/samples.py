@@ -6,23 +6,12 @@ A sample carries one :class:`simpleseg_mm.polygon.Answer` as ``pred_answer``. It
 """
 import numpy as np
 import torch
-from mmengine.structures import BaseDataElement, InstanceData
+from mmengine.structures import InstanceData
 
-from .polygon import Answer, Task, codec_of
+from .answers import answer_of, read_answer
+from .polygon import Answer
 
-
-def read_answer(sample, text: str, kind: str | None = None, **facts) -> Answer:
-    """A text as an answer to the query of a sample, by the codec and for the task that it names.
-
-    Args:
-        sample: a ``DetDataSample`` or its dict.
-        text: anything.
-        kind: 'rings', 'box' or 'point', instead of the task's.
-        facts: ``num_tokens, finished, seconds`` and ``confidence`` of :class:`Answer`.
-    """
-    spec, task = sample.get('codec'), Task.find(sample.get('task'))
-    return Answer(text, tuple(sample.get('ori_shape', ())[:2]),
-                  None if spec is None else codec_of(spec), kind or (task and task.kind), **facts)
+__all__ = ['answer_of', 'attach_answer', 'read_answer']
 
 
 def attach_answer(sample, answer: Answer) -> None:
@@ -46,26 +35,3 @@ def attach_answer(sample, answer: Answer) -> None:
         scores=torch.full((1, ), float(found)),
         labels=torch.zeros(1, dtype=torch.long))
     sample.set_metainfo(dict(pred_has_mask=bool(mask.any())))
-
-
-def answer_of(sample) -> Answer | None:
-    """The answer of a ``DetDataSample`` or its dict, read once for all who ask; None where the
-    model wrote no text."""
-    text = sample.get('pred_text')
-    if text is None:
-        return None
-    answer = sample.get('pred_answer')
-    if answer is None or answer.text != text or _spec(answer) != sample.get('codec'):
-        answer = read_answer(sample, text, num_tokens=sample.get('pred_num_tokens'),
-                           finished=sample.get('pred_finished'),
-                           seconds=sample.get('pred_seconds'),
-                           confidence=sample.get('pred_confidence'))
-        if isinstance(sample, BaseDataElement):
-            sample.set_metainfo(dict(pred_answer=answer))
-        elif isinstance(sample, dict):
-            sample['pred_answer'] = answer
-    return answer
-
-
-def _spec(answer: Answer) -> str | None:
-    return None if answer.codec is None else answer.codec.spec

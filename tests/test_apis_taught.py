@@ -9,9 +9,11 @@ from mmengine.config import Config
 from PIL import Image
 
 from simpleseg_mm.apis import SimpleSegInferencer, loading
-from simpleseg_mm.apis.taught import Taught
-from simpleseg_mm.datasets.refshapes import draw_scene, is_scene
+from simpleseg_mm.apis.taught import taught_by
+from simpleseg_mm.datasets.refshapes import draw_scene
+from simpleseg_mm.scenes import is_scene
 from simpleseg_mm.structures import Prompt
+from simpleseg_mm.taught import Taught
 
 ROOT = Path(__file__).resolve().parent.parent
 CONFIGS = ROOT / 'configs/simpleseg'
@@ -47,10 +49,10 @@ def test_real_photos_are_no_scenes(real_data):
     ('released_qwen25vl_refcoco.py', (), ()),
 ])
 def test_what_a_config_teaches(config, sets, prompts):
-    taught = Taught.of(Config.fromfile(CONFIGS / config))
+    taught = taught_by(Config.fromfile(CONFIGS / config))
     assert taught.sets == sets
     assert prompts is None or taught.prompts == prompts
-    assert Taught.of(dict(taught=taught.to_dict())) == taught
+    assert taught_by(dict(taught=taught.to_dict())) == taught
 
 
 @pytest.mark.parametrize('loader', [
@@ -58,7 +60,7 @@ def test_what_a_config_teaches(config, sets, prompts):
     dict(dataset=dict(datasets=3)), dict(dataset=dict(type='A', sources=[3], query=[1])),
     dict(dataset=dict(type='A', sources='a', query=dict(tasks=3)))])
 def test_a_malformed_config_tells_nothing_wrong(loader):
-    taught = Taught.of(dict(train_dataloader=loader, model=None))
+    taught = taught_by(dict(train_dataloader=loader, model=None))
     assert taught.sets in ((), ('A', ), ('3', ))
 
 
@@ -67,9 +69,9 @@ def test_joined_sets_and_the_packaged_folder():
         dict(type='CocoQueryDataset', name='mine',
              query=dict(tasks=dict(text2mask=1, box2mask=0))),
         dict(type='RefShapesDataset', query=dict(tasks=dict(point2mask=1, text2box=1)))])
-    assert Taught.of(dict(train_dataloader=dict(dataset=joined))) == Taught(
+    assert taught_by(dict(train_dataloader=dict(dataset=joined))) == Taught(
         ('mine', 'refshapes'), ('point', 'text'))
-    assert Taught.of(loading.resolve(None, None)[0]) == Taught(
+    assert taught_by(loading.resolve(None, None)[0]) == Taught(
         ('refshapes', ), ('box', 'point', 'text'))
 
 

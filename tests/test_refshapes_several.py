@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from simpleseg_mm.datasets import RefShapesDataset, refshapes, shape_groups
-from simpleseg_mm.datasets.shape_phrases import COLOURS, SHAPES
+from simpleseg_mm.datasets.shape_phrases import SHAPES
+from simpleseg_mm.scenes import COLOURS
 
 SHARES = dict(absent=1.0, several=1.0)
 COLOUR = '|'.join(COLOURS)

@@ -4,10 +4,10 @@ from dataclasses import dataclass
 from mmengine.config import Config
 
 from ..datasets.base import registered_dataset
-from ..datasets.templates import QUESTIONS
 from ..engine import launch
 from ..models.sampling import Sampling
 from ..polygon import PolygonCodec, Task, count_tokens
+from ..templates import QUESTIONS
 
 #: mean tokens a mask of (preset, epsilon) on 1,145 objects of COCO, measured (docs/polygon.md)
 EPSILON_TOKENS = {('paper', 0.001): 792, ('paper', 0.002): 502, ('paper', 0.005): 266,

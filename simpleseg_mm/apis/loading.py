@@ -14,16 +14,16 @@ from ..config import config_root, read_config
 from ..engine.checkpoint_file import read_checkpoint
 from ..engine.launch import find_checkpoint, names_run
 from ..engine.hooks import GrammarHook, TrainableCheckpointHook
+from ..exported import NOTE, read_exported
 from ..files import check_folder, load_json
+from ..files.packaged import locate
 from ..models import KimiVL, QwenVL
-from ..models.loading import locate
+from ..registry import FAMILIES
 from .notes import check_note, check_stored, parse_config
-from .taught import Taught
+from .taught import taught_by
 
 #: a packaged model that writes outlines; docs/inference.md says how it is made
 DEFAULT = 'simpleseg_mm://nano_sft'
-#: what tools/model_converters/to_huggingface.py leaves beside the weights
-NOTE = 'simpleseg.json'
 
 
 def resolve(model: str | None, weights: str | None) -> tuple[Config, str | None]:
@@ -109,8 +109,8 @@ def note_of(cfg: Config) -> dict | None:
         if key in cfg.model.mllm}
     note = dict(mllm=mllm, generation=dict(cfg.model.get('generation') or {}),
                 query=dict(type='FormatQuery', codec=dict(codec)),
-                taught=Taught.of(cfg).to_dict())
-    return check_note(json.loads(json.dumps(note)), "the config's note for an export")
+                taught=taught_by(cfg).to_dict())
+    return check_note(json.loads(json.dumps(note)), f"the config's {NOTE} for an export")
 
 
 def query_of(cfg: Config) -> dict:
@@ -156,9 +156,8 @@ def _config_of_folder(folder: str) -> Config:
     except (OSError, KeyError):
         raise ValueError(f'{folder} is no Hugging Face folder: it needs a config.json with '
                          'model_type') from None
-    note = Path(folder, NOTE)
-    if note.is_file():
-        said = check_note(load_json(note), str(note))
+    said = read_exported(Path(folder), FAMILIES.module_dict)
+    if said is not None:
         return Config(dict(
             default_scope='simpleseg_mm',
             model=dict(type='SimpleSeg', mllm=dict(said['mllm'], pretrained=folder),

@@ -22,18 +22,17 @@ import numpy as np
 from pycocotools import mask as coco_mask
 
 from simpleseg_mm.files import replace_bytes, replace_json, replace_text, replacing
+from simpleseg_mm.scenes import COLOURS, NAME
 
 from . import shape_groups
-from .shape_phrases import COLOURS, SENTENCES, SHAPES, Shape, describe
+from .shape_phrases import SENTENCES, SHAPES, Shape, describe
 
 VERSION = 1
-NAME = 'refshapes'
 SPLITS = ('train', 'val', 'test')
 SIZES = {'small': (44 / 224, 64 / 224), 'large': (76 / 224, 110 / 224)}
 OBJECTS = (2, 4)
 
 _SUPERSAMPLING = 4
-_PALE = 175  # darkest channel of a background, see is_scene
 _GAP = 5 / 224  # smallest distance between two objects
 _IMAGE_ID_STRIDE = 10_000_000  # image ids of a split: split number x stride + scene
 
@@ -112,27 +111,6 @@ def draw_scene(rng: np.random.Generator, size: int = 224,
             objects.append(_measure(shape, colour, size_name, mask))
     image += rng.standard_normal((size, size, 1), np.float32) * 3
     return np.clip(image, 0, 255).astype(np.uint8), objects
-
-
-def is_scene(image: np.ndarray) -> bool:
-    """Whether a picture looks as :func:`draw_scene` draws: pale at its border, smooth, and
-    elsewhere of the colours of the shapes.
-
-    It held for all of 2,100 scenes of 64 to 500 pixels and for none of 138 photos.
-
-    Args:
-        image: (H, W, 3) uint8, RGB.
-    """
-    small = cv2.GaussianBlur(cv2.resize(image, (64, 64), interpolation=cv2.INTER_AREA), (3, 3), 0)
-    pale = small.min(2) > _PALE
-    border = np.concatenate([pale[0], pale[-1], pale[:, 0], pale[:, -1]])
-    kernel = np.ones((3, 3), np.uint8)
-    flat = (cv2.dilate(small, kernel).astype(int) - cv2.erode(small, kernel)).max(2) < 16
-    if border.mean() < 0.85 or flat.mean() < 0.34 or pale.mean() > 0.995:
-        return False
-    inside = small[flat & ~pale].astype(int)
-    away = np.abs(inside[:, None] - np.array(list(COLOURS.values()))).max(2).min(1)
-    return len(inside) < 12 or (away <= 30).mean() > 0.9
 
 
 def shape_of(annotation: dict) -> Shape:

@@ -6,8 +6,10 @@ from itertools import combinations, product
 
 import numpy as np
 
+from simpleseg_mm.scenes import COLOURS
+
 from . import shape_phrases as phrases
-from .shape_phrases import COLOURS, SENTENCES, SHAPES, Shape
+from .shape_phrases import SENTENCES, SHAPES, Shape
 
 GROUP_SHARES = {'shared': 0.60, 'pair': 0.28, 'side': 0.12}
 ABSENT_FORMS = {'one': 0.66, 'plural': 0.22, 'pair': 0.12}

@@ -7,11 +7,6 @@ from dataclasses import dataclass
 
 import numpy as np
 
-COLOURS = {
-    'red': (214, 36, 40), 'orange': (245, 136, 20), 'yellow': (236, 212, 20),
-    'green': (40, 160, 66), 'blue': (36, 84, 220), 'purple': (134, 50, 178),
-    'pink': (250, 140, 200), 'black': (28, 28, 30),
-}
 SHAPES = ('circle', 'square', 'triangle', 'star', 'cross', 'ring', 'frame', 'split disc')
 SENTENCES = 3
 ATTRIBUTES = {'colour shape': 5, 'colour': 2, 'shape': 2, 'size shape': 1, 'size colour': 1,

@@ -11,11 +11,12 @@ from pathlib import Path
 import numpy as np
 
 from simpleseg_mm.polygon import mask_to_point
+from simpleseg_mm.scenes import COLOURS
+from simpleseg_mm.templates import QUESTIONS, SUBJECTS
 
 from . import native, refshapes, shape_phrases
 from .questions import REGION
-from .shape_phrases import COLOURS, SHAPES, Shape
-from .templates import QUESTIONS, SUBJECTS
+from .shape_phrases import SHAPES, Shape
 
 #: x to the right, y down
 RELATIONS = {'left of': (-1, 0), 'right of': (1, 0), 'above': (0, -1), 'below': (0, 1)}

@@ -17,9 +17,10 @@ from simpleseg_mm.files.pictures import load_tagged
 from simpleseg_mm.polygon import (TASKS, PolygonCodec, Task, mask_to_extreme, mask_to_point,
                                   rle_to_mask, segmentation_to_mask, segmentation_to_rle)
 from simpleseg_mm.registry import TRANSFORMS
+from simpleseg_mm.templates import (ANSWERS, DIRECTIONS, QUESTIONS, REQUESTS, SUBJECTS,
+                                    TEMPLATE_SETS, question_about)
 
 from .native import rle_area
-from .templates import ANSWERS, DIRECTIONS, QUESTIONS, REQUESTS, SUBJECTS, TEMPLATE_SETS
 
 _MERGED = 32  # masks that are united at a time
 _MAX_TEXTS = 100_000  # texts of masks that a worker keeps, some 30 MB
@@ -227,11 +228,7 @@ class FormatQuery(BaseTransform):
         Returns:
             What ``transform`` adds, without an answer.
         """
-        text = value if given == 'text' else (
-            self.codec.grammar.format_point if given == 'point'
-            else self.codec.grammar.format_box)(value, size)
-        subject = SUBJECTS[given][0].replace('{given}', text)
-        prompt = QUESTIONS['mask'][0].replace('{subject}', subject)
+        prompt = question_about(given, value, size, self.codec.grammar)
         return dict(task=Task(given, 'mask').name, prompt=prompt, turns=[(prompt, None)],
                     codec=self.codec.spec)
 

@@ -4,13 +4,6 @@ from collections.abc import Iterable
 from transformers import AutoModelForImageTextToText
 
 from ..files import from_folder
-from .resources import packaged
-
-
-def locate(folder: str) -> str:
-    """``simpleseg_mm://NAME`` -> the packaged folder; anything else as it is."""
-    scheme = 'simpleseg_mm://'
-    return str(packaged(folder[len(scheme):])) if folder.startswith(scheme) else folder
 
 
 def load_network(folder: str, **options):

@@ -7,9 +7,9 @@ from transformers import (CONFIG_MAPPING, MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING, 
 
 from ..acceleration import Acceleration, check_measures  # nothing else imports it
 from ..files import from_folder
+from ..files.packaged import locate
 from ..registry import FAMILIES
 from .encoder import Encoder
-from .loading import locate
 from .network import Network
 from .probing import check_network
 from .trial import Trial

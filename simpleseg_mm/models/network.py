@@ -6,9 +6,10 @@ import torch
 from torch import Tensor, nn
 from transformers import AutoModelForImageTextToText
 
+from ..files.packaged import locate
 from .families import Family
 from .generation import pinned
-from .loading import load_network, locate
+from .loading import load_network
 from .step_cache import StepCache
 from .to_device import to_device
 from .trainable import (check_parts, keep_layout, part_of, quantization_config, recompute,

@@ -5,12 +5,14 @@ Coordinates are those of the polygon core: x, y in pixels, 0 at the left or top 
 import re
 from collections.abc import Sequence
 from functools import lru_cache
+from importlib.util import find_spec
 from pathlib import Path
 
 import cv2
-import matplotlib
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
+
+from ..files import replacing
 
 Color = tuple[int, int, int]
 
@@ -192,6 +194,22 @@ def contact_sheet(images: Sequence[np.ndarray], columns: int = 4, gap: int = 10,
     return sheet
 
 
+def write_image(image: np.ndarray, path: str | Path) -> None:
+    """Writes an RGB image by the suffix of its path; folders are made.
+
+    Raises:
+        ValueError: no picture has that suffix.
+    """
+    path = Path(path)
+    try:
+        encoded = cv2.imencode(path.suffix, cv2.cvtColor(image, cv2.COLOR_RGB2BGR))[1]
+    except cv2.error:
+        raise ValueError(f'{path} is no name of a picture: give .png or .jpg') from None
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with replacing(path, durable=False) as partial:
+        partial.write_bytes(encoded)
+
+
 def _lines(text: str, columns: int) -> list[str]:
     """Breaks after spaces and after the comma behind a vertex; elsewhere only where it must."""
     lines = ['']
@@ -243,5 +261,7 @@ def _dashes(ring: np.ndarray, on: int, off: int) -> list[np.ndarray]:
 
 @lru_cache(maxsize=8)
 def _font(size: int) -> ImageFont.FreeTypeFont:
-    path = Path(matplotlib.get_data_path()) / 'fonts' / 'ttf' / 'DejaVuSansMono.ttf'
+    # of matplotlib, which is not loaded for it
+    package, = find_spec('matplotlib').submodule_search_locations
+    path = Path(package, 'mpl-data', 'fonts', 'ttf', 'DejaVuSansMono.ttf')
     return ImageFont.truetype(str(path), size)

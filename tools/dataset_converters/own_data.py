@@ -33,10 +33,10 @@ from simpleseg_mm.annotation.own_formats import BOXES, CROWDS, Reading
 from simpleseg_mm.annotation.own_pictures import EXIF
 from simpleseg_mm.annotation.own_queries import ASK
 from simpleseg_mm.config import read_config
-from simpleseg_mm.datasets.refshapes import is_scene
 from simpleseg_mm.files import replace_json, replace_text
 from simpleseg_mm.polygon import PolygonCodec, mask_iou
 from simpleseg_mm.registry import DATASETS
+from simpleseg_mm.scenes import is_scene
 
 ROOT = Path(__file__).resolve().parents[2]
 #: base: its config, epochs and batch (None: the base's own schedule). Our choice

@@ -103,6 +103,8 @@ def export(args: argparse.Namespace, cfg: Config) -> None:
     adapter = model.mllm
     if args.keep_lora:
         count = save_lora(adapter, cfg.model.mllm, args.out)
+        if note is not None:
+            replace_json(Path(args.out, NOTE), note, indent=2)
         print(f'{args.out}: PEFT adapter of {count} tensors')
         return
     merged = merge_lora(adapter.hf)

@@ -1,10 +1,12 @@
-"""Prompt and answer templates, as plain data.
+"""What users ask and models answer in: prompt and answer templates, as plain data.
 
 The prompt of a :class:`simpleseg_mm.polygon.Task` is a question of ``QUESTIONS[wanted]`` about a
 subject of ``SUBJECTS[given]``; an extreme point is asked for towards one of ``DIRECTIONS``. The
 first template of each list is the one of evaluation. The subjects and questions marked 'paper' are
 quoted there; the others are our choice.
 """
+from .polygon import Grammar
+
 #: x to the right, y down
 DIRECTIONS = {'top': (0, -1), 'top right': (1, -1), 'right': (1, 0), 'bottom right': (1, 1),
               'bottom': (0, 1), 'bottom left': (-1, 1), 'left': (-1, 0), 'top left': (-1, -1)}
@@ -58,3 +60,18 @@ TEMPLATE_SETS = {
     'single': (1, 'plain'),
     'sentence': (None, 'sentence'),
 }
+
+
+def question_about(given: str, value, size: tuple[int, int], grammar: Grammar) -> str:
+    """The evaluation's question for a mask about what a person gives.
+
+    Args:
+        given: 'text', 'point' or 'box'.
+        value: the expression, or x, y or x1, y1, x2, y2 in pixels.
+        size: (h, w) of the picture.
+        grammar: writes the numbers.
+    """
+    if given != 'text':
+        value = (grammar.format_point if given == 'point' else grammar.format_box)(value, size)
+    subject = SUBJECTS[given][0].replace('{given}', value)
+    return QUESTIONS['mask'][0].replace('{subject}', subject)

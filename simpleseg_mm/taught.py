@@ -1,0 +1,67 @@
+"""What a model was taught, and what to say where it is asked for something else."""
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from .scenes import NAME as REFSHAPES
+from .scenes import is_scene
+from .structures import Prompt
+
+#: what would do where a model knows RefShapes alone
+INSTEAD = ('For photos give a network that has learnt them: --model sthui/SimpleSeg-Qwen2.5-VL (a '
+           'GPU of 24 GB), or one that you train; docs/inference.md says how')
+
+
+@dataclass(frozen=True)
+class Taught:
+    """What a training has shown a model.
+
+    Attributes:
+        sets: names of the datasets; empty where it is not known.
+        prompts: of 'text', 'point' and 'box', those that it was asked by; empty where it is not
+            known.
+        outlines: False where nothing says that it has seen any.
+    """
+    sets: tuple[str, ...] = ()
+    prompts: tuple[str, ...] = ()
+    outlines: bool = True
+
+    @classmethod
+    def from_dict(cls, said: Mapping) -> 'Taught':
+        """By what :meth:`to_dict` gives."""
+        return cls(tuple(said.get('sets', ())), tuple(said.get('prompts', ())),
+                   said.get('outlines', True))
+
+    def to_dict(self) -> dict:
+        """Lists, as :meth:`from_dict` reads them."""
+        said = dict(sets=list(self.sets), prompts=list(self.prompts))
+        return said if self.outlines else dict(said, outlines=False)
+
+    def doubts(self, picture: np.ndarray, prompt: Prompt) -> tuple[str, ...]:
+        """Why an answer may mean nothing, a sentence each.
+
+        Args:
+            picture: (H, W, 3) uint8 RGB.
+        """
+        found = []
+        if not self.outlines:
+            found.append('nothing says that these weights were taught outlines (there is no '
+                         'simpleseg.json beside them): the answer is a guess. Train them, '
+                         'docs/own_mllm.md says how')
+        if self.sets == (REFSHAPES, ) and not is_scene(picture):
+            found.append('this model has learnt the generated scenes of RefShapes and nothing '
+                         'else, and this picture is none: the outline is a guess, whatever its '
+                         f'confidence. {INSTEAD}')
+        if self.prompts and prompt.kind not in self.prompts:
+            found.append(f'this model was taught to answer {_listed(self.prompts)}, not '
+                         f'{_PLURALS[prompt.kind]}: the outline is a guess')
+        return tuple(found)
+
+
+_PLURALS = dict(text='expressions', point='points', box='boxes')
+
+
+def _listed(kinds: tuple[str, ...]) -> str:
+    names = [_PLURALS[kind] for kind in Prompt.KINDS if kind in kinds]
+    return ' and '.join([', '.join(names[:-1]), names[-1]] if len(names) > 1 else names)
