@@ -18,16 +18,17 @@ COMMANDS = {'segment': 'simpleseg_mm.commands.segment',
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run a subcommand; its exit status."""
+    """Run a subcommand; its exit status. Where one is named, the others are not loaded."""
     if argv is None:  # this process is the command
         stopping.end_in_one_line('what was written is kept; the same command starts again.')
+        argv = sys.argv[1:]
     parser = argparse.ArgumentParser(
         prog='simpleseg', description='Segmentation by a multimodal LLM that writes polygons.')
     parser.add_argument('--version', action='version', version=__version__)
     commands = parser.add_subparsers(dest='command', required=True, metavar='COMMAND')
     modules = {}
-    for name, path in COMMANDS.items():
-        modules[name] = importlib.import_module(path)
+    for name in argv[:1] if argv and argv[0] in COMMANDS else COMMANDS:
+        modules[name] = importlib.import_module(COMMANDS[name])
         text = modules[name].__doc__
         modules[name].add_arguments(commands.add_parser(
             name, help=text.splitlines()[0], description=text,

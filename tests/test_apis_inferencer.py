@@ -15,8 +15,8 @@ from PIL import Image
 
 from simpleseg_mm import cli
 from simpleseg_mm.apis import ImageError, SimpleSegInferencer, loading
-from simpleseg_mm.apis.inferencer import prompts_by_picture
-from simpleseg_mm.apis.taught import Taught
+from simpleseg_mm.apis.taught import taught_by
+from simpleseg_mm.asking import prompts_by_picture
 from simpleseg_mm.datasets.refshapes import generate
 from simpleseg_mm.datasets.transforms import LoadImage
 from simpleseg_mm.files import replace_json
@@ -320,9 +320,9 @@ def test_a_folder_of_another_family_without_a_note_was_not_taught_outlines(tmp_p
     cfg, weights = loading.resolve(str(tmp_path), None)
     assert weights is None and cfg.model.mllm.type == 'AutoVLM'
     assert cfg.model.mllm.pretrained == str(tmp_path) and 'max_pixels' not in cfg.model.mllm
-    said, = Taught.of(cfg).doubts(np.zeros((9, 9, 3), np.uint8), Prompt('a dog'))
+    said, = taught_by(cfg).doubts(np.zeros((9, 9, 3), np.uint8), Prompt('a dog'))
     assert 'nothing says that these weights were taught outlines' in said
-    assert Taught.of(dict(taught=Taught.of(cfg).to_dict())) == Taught.of(cfg)
+    assert taught_by(dict(taught=taught_by(cfg).to_dict())) == taught_by(cfg)
 
 
 def test_hub_ids_and_unknown_names():

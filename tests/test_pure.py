@@ -9,6 +9,9 @@ import pytest
     ('simpleseg_mm.polygon', {'torch', 'mmengine', 'mmcv', 'mmdet', 'transformers', 'peft'}),
     ('simpleseg_mm.export', {'torch', 'mmengine', 'mmcv', 'mmdet', 'transformers', 'peft'}),
     ('simpleseg_mm.files', {'torch', 'cv2', 'mmengine', 'mmcv', 'mmdet', 'transformers', 'peft'}),
+    ('simpleseg_mm.client', {'torch', 'mmengine', 'mmcv', 'mmdet', 'transformers', 'peft',
+                             'matplotlib'}),
+    ('simpleseg_mm.serving', {'torch', 'mmengine', 'mmcv', 'mmdet', 'transformers', 'peft'}),
     ('simpleseg_mm.rl', {'mmengine', 'mmcv', 'mmdet', 'transformers', 'peft'}),
 ])
 def test_no_framework_is_loaded(package, banned):

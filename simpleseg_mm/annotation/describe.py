@@ -1,18 +1,13 @@
 """Descriptions of objects by a chat VLM: what is asked, what of an answer is taken."""
-import base64
-import io
-import json
 import os
 import re
-import time
-import urllib.error
-import urllib.request
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future
 
 import numpy as np
 from PIL import Image, ImageDraw
 
+from simpleseg_mm.client import ChatClient, EndpointError, Reply, data_url
 from simpleseg_mm.registry import STAGES
 
 from .sample import Sample, clean_text
@@ -117,7 +112,7 @@ class DescribeByEndpoint(Describe):
     An endpoint's answers need not be the same twice: a chunk once written stays as it is.
 
     Args:
-        base_url: such as 'http://host:8000/v1'.
+        base_url: such as 'http://host:8000/v1', see :class:`~simpleseg_mm.client.ChatClient`.
         model: name of the model there.
         key_variable: environment variable that holds the API key; '' for none.
         timeout: seconds of one request.
@@ -132,64 +127,28 @@ class DescribeByEndpoint(Describe):
                  retries: int = 3, wait: float = 1, concurrency: int = 16, max_tokens: int = 128,
                  **kwargs) -> None:
         super().__init__(**kwargs)
-        self.url = base_url.rstrip('/') + '/chat/completions'
-        self.model, self.timeout, self.retries, self.wait = model, timeout, retries, wait
-        self.max_tokens = max_tokens
-        self.headers = {'Content-Type': 'application/json'}
-        if key_variable:
-            if not os.environ.get(key_variable):
-                raise ValueError(f'no {key_variable} in the environment; key_variable names it')
-            self.headers['Authorization'] = f'Bearer {os.environ[key_variable]}'
-        self.pool = ThreadPoolExecutor(concurrency)
+        self.model, self.max_tokens = model, max_tokens
+        if key_variable and not os.environ.get(key_variable):
+            raise ValueError(f'no {key_variable} in the environment; key_variable names it')
+        self.client = ChatClient(base_url, os.environ.get(key_variable) if key_variable else None,
+                                 timeout, retries, wait, concurrency)
 
     def ask(self, requests: list[tuple[Image.Image, str]]) -> list[str]:
-        return list(self.pool.map(self._ask, requests))
+        return [self._answer(future) for future in [
+            self.client.start(self._body(*request)) for request in requests]]
 
-    def _read(self, reply) -> bytes:
-        """An answer as far as a megabyte. TimeoutError where it takes too long as a whole."""
-        end, raw = time.monotonic() + self.timeout, b''
-        while len(raw) < 1 << 20 and (part := reply.read1(1 << 16)):
-            raw += part
-            if time.monotonic() > end:
-                raise TimeoutError
-        return raw
-
-    def _ask(self, request: tuple[Image.Image, str]) -> str:
-        picture, question = request
-        jpeg = io.BytesIO()
-        picture.save(jpeg, 'JPEG', quality=90)
-        image = 'data:image/jpeg;base64,' + base64.b64encode(jpeg.getvalue()).decode()
-        body = json.dumps(dict(
+    def _body(self, picture: Image.Image, question: str) -> dict:
+        return dict(
             model=self.model, max_tokens=self.max_tokens, temperature=0, seed=0,
             messages=[dict(role='user', content=[
-                dict(type='image_url', image_url=dict(url=image)),
-                dict(type='text', text=question)])])).encode()
-        failure = Failure('')
-        for attempt in range(self.retries + 1):
-            if attempt:
-                time.sleep(self.wait * 2 ** (attempt - 1))
-            try:
-                with urllib.request.urlopen(urllib.request.Request(self.url, body, self.headers),
-                                            timeout=self.timeout) as reply:
-                    raw = self._read(reply)
-            except urllib.error.HTTPError as error:
-                failure = Failure(f'endpoint: HTTP {error.code}')
-                if error.code not in (408, 429) and error.code < 500:
-                    return failure
-                continue
-            except TimeoutError:
-                failure = Failure('endpoint: timed out')
-                continue
-            except (OSError, ValueError) as error:  # URLError, broken connections
-                timed_out = isinstance(getattr(error, 'reason', None), TimeoutError)
-                failure = Failure('endpoint: ' + ('timed out' if timed_out else 'no connection'))
-                continue
-            except Exception:  # http.client's own
-                failure = Failure('endpoint: broken answer')
-                continue
-            try:
-                text = json.loads(raw)['choices'][0]['message']['content']
-                return text if isinstance(text, str) else Failure('endpoint: broken answer')
-            except (ValueError, LookupError, TypeError, RecursionError):
-                failure = Failure('endpoint: broken answer')
-        return failure
+                dict(type='image_url', image_url=dict(url=data_url(picture, 'JPEG', quality=90))),
+                dict(type='text', text=question)])])
+
+    @staticmethod
+    def _answer(future: 'Future[Reply]') -> str:
+        try:
+            reply = future.result()
+        except EndpointError as error:
+            return Failure(f'endpoint: {error.reason}')
+        return Failure('endpoint: broken answer') if reply.text is None or reply.broken \
+            else reply.text

@@ -2,6 +2,7 @@
 
     simpleseg segment photo.jpg "the man in red" "the dog" --out-dir outputs
     simpleseg segment photos/ --box 10 20 200 300 --model CONFIG --weights CHECKPOINT
+    simpleseg segment photos/ "the dog" --endpoint http://localhost:8000/v1 --model FOLDER
 """
 import argparse
 import sys
@@ -10,6 +11,21 @@ from pathlib import Path
 from ..export import FORMATS
 from ..files import check_picture, is_url, list_images
 from ..structures import Prompt
+
+#: options of --endpoint: how argparse reads them, and what they mean
+SERVER_OPTIONS = {
+    '--codec': ({}, 'how answers are written, such as int1000/default (as the folder of --model '
+                'says; without it as the released weights write, fixed3/paper)'),
+    '--served-model-name': (dict(metavar='NAME'), "the model's name there (the only one)"),
+    '--api-key': (dict(metavar='KEY'), '(the environment\'s OPENAI_API_KEY)'),
+    '--constrain': (dict(choices=['auto', 'vllm', 'sglang', 'llama.cpp']),
+                    'hold answers to the grammar in the way of this server'),
+    '--timeout': (dict(type=float, metavar='SECONDS'), 'of one attempt at an answer (120)'),
+    '--retries': (dict(type=int, metavar='N'), 'further attempts after a failure (3)'),
+    '--max-tokens': (dict(type=int, metavar='N'), 'of an answer (as the folder says, else 1024)'),
+    '--max-pixels': (dict(type=int, metavar='N'), 'of a picture that is sent (as the folder '
+                     'says, else as it is)'),
+}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -25,7 +41,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument('--exact', action='store_true', help='pixel-exact outlines in these '
                         "files instead of the model's vertices")
     add_model_arguments(parser)
-    parser.add_argument('--batch-size', type=int, default=1, help='queries answered together')
+    parser.add_argument('--batch-size', type=int, help='queries answered together (1; 8 requests '
+                        'at a time with --endpoint)')
 
 
 def add_model_arguments(parser: argparse.ArgumentParser) -> None:
@@ -34,6 +51,34 @@ def add_model_arguments(parser: argparse.ArgumentParser) -> None:
                         'the packaged nano_sft unless told, which knows generated scenes alone')
     parser.add_argument('--weights', help="checkpoint (.pth) or folder for the config's model")
     parser.add_argument('--device', help="such as cuda:0 or cpu; the GPU where there is one")
+    server = parser.add_argument_group(
+        'a server', 'with --endpoint the model runs behind an OpenAI-compatible server (vLLM, '
+        'SGLang, llama.cpp, ...); --model is then the exported folder that it serves, here')
+    server.add_argument('--endpoint', metavar='URL', help='such as http://localhost:8000/v1')
+    for name, (settings, text) in SERVER_OPTIONS.items():
+        server.add_argument(name, **settings, help=text)
+
+
+def inferencer_of(args: argparse.Namespace, **options):
+    """The inferencer that the arguments name; torch is loaded only where the model runs here.
+
+    Raises:
+        ValueError: options of a server without one, or the reverse.
+    """
+    given = {name.lstrip('-').replace('-', '_'): name for name in SERVER_OPTIONS
+             if getattr(args, name.lstrip('-').replace('-', '_')) is not None}
+    if args.endpoint is None:
+        if given:
+            raise ValueError(f'{", ".join(given.values())} belong to a server: give its '
+                             '--endpoint, or leave them out')
+        from ..apis import SimpleSegInferencer  # loads torch: not for --help
+        return SimpleSegInferencer(args.model, args.weights, args.device, **options)
+    if args.weights or args.device:
+        raise ValueError('--weights and --device are for a model that runs here: the server of '
+                         '--endpoint has its own. --model FOLDER says what it serves')
+    from ..client import EndpointInferencer
+    return EndpointInferencer(args.endpoint, args.model,
+                              **{name: getattr(args, name) for name in given}, **options)
 
 
 def main(args: argparse.Namespace) -> int:
@@ -47,11 +92,11 @@ def main(args: argparse.Namespace) -> int:
         list_images(args.image)
     elif not is_url(args.image):
         check_picture(args.image)
-    from ..apis import SimpleSegInferencer  # loads torch: not for --help
     from ..export import export, notes_of
-    inferencer = SimpleSegInferencer(args.model, args.weights, args.device)
+    inferencer = inferencer_of(args)
+    alone = not several and (args.endpoint is None or len(prompts) == 1)
     results = inferencer.write(args.image, prompts, args.out_dir, batch_size=args.batch_size,
-                               on_error='skip' if several else 'raise')
+                               on_error='raise' if alone else 'skip')
     files = [path for name in args.formats
              for path in export(results, args.out_dir, name, exact=args.exact)]
     for result in results:
@@ -61,6 +106,8 @@ def main(args: argparse.Namespace) -> int:
         print(f'warning: {what}: {message}', file=sys.stderr)
     for note in dict.fromkeys(note for name in args.formats for note in notes_of(results, name)):
         print(f'exports: {note}', file=sys.stderr)
+    for note in inferencer.notes:
+        print(f'note: {note}', file=sys.stderr)
     for message in inferencer.errors:
         print(f'skipped: {message}')
     print(f'pictures: {args.out_dir}/vis   answers: {args.out_dir}/preds   '

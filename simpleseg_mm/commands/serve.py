@@ -3,6 +3,7 @@
     simpleseg serve                                  # the packaged model, http://127.0.0.1:8600
     simpleseg serve --model CONFIG --weights CHECKPOINT --device cuda:0
     simpleseg serve --host 0.0.0.0 --allow-host seg.example.org
+    simpleseg serve --endpoint http://localhost:8000/v1 --model FOLDER   # the model runs there
 
 docs/serving.md describes the page, the API, the limits and Label Studio's protocol.
 """
@@ -11,7 +12,7 @@ import os
 import sys
 
 from .. import stopping
-from .segment import add_model_arguments
+from .segment import add_model_arguments, inferencer_of
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -41,15 +42,14 @@ def main(args: argparse.Namespace) -> int:
         from ..serving import Engine, Settings, create_app, make_server
     except ImportError as error:
         raise ValueError(f"{error}: the server needs pip install 'simpleseg-mm[serve]'") from None
-    from ..apis import SimpleSegInferencer  # loads torch: not for --help
     settings = Settings(
         max_mb=args.max_mb, max_megapixels=args.max_megapixels, root=args.root,
         hosts=(*args.allow_host, args.host), label_studio_url=args.label_studio_url,
         label_studio_key=os.environ.get('LABEL_STUDIO_API_KEY'))
-    name = args.weights or args.model or 'nano'
-    engine = Engine(SimpleSegInferencer(args.model, args.weights, args.device,
-                                        show_progress=False),
-                    args.batch_size, args.max_queue, args.max_client)
+    inferencer = inferencer_of(args, show_progress=False)
+    name = (inferencer.served_model_name if args.endpoint else
+            args.weights or args.model or 'nano')
+    engine = Engine(inferencer, args.batch_size, args.max_queue, args.max_client)
     app = create_app(engine, settings, os.path.basename(name.rstrip('/')))
     # The model's thread hands the interpreter over thousands of times an answer, and gets it back
     # within this time where requests keep the other thread busy (5 ms unless told).

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from ..asking import Unanswered
 from ..polygon import written_rings
 from ..structures import Prompt, Segmentation
 
@@ -68,7 +69,7 @@ class Engine:
     waiting makes room for another client who comes meanwhile, and begins anew after these.
 
     Args:
-        inferencer: a :class:`~simpleseg_mm.apis.SimpleSegInferencer`.
+        inferencer: a :class:`~simpleseg_mm.apis.SimpleSegInferencer`, or one of an endpoint.
         batch_size: prompts of one batch at most; fewer where they are long.
         max_queue: prompts that may wait, of all clients.
         max_client: prompts that may wait or run of one client.
@@ -208,6 +209,9 @@ class Engine:
             job.tell(event='started')
         try:
             results = self._answer(jobs)
+        except Unanswered as error:  # a server has not answered all: it was tried again there
+            LOG.warning('%s', error)
+            results = error.results
         except Exception as error:  # one request must not take the server down
             if len(jobs) > 1:  # nor the others of its batch
                 LOG.warning('a batch of %d failed (%s); each is tried alone', len(jobs), error)
@@ -219,8 +223,12 @@ class Engine:
                       message=str(error) if isinstance(error, ValueError) else
                       f'the model failed: {type(error).__name__}; the log says more')
             return
-        for job, result in zip(jobs, results):
-            if not job.set_aside:
+        for job, result in zip(jobs, results, strict=True):
+            if job.set_aside:
+                continue
+            if isinstance(result, Unanswered):
+                self._end(job, event='error', message=str(result))
+            else:
                 self._end(job, event='done', result=result)
         with self._changed:
             for job in jobs:  # behind its client's others, so that each makes room in its turn
