@@ -6,7 +6,9 @@
 
 Greedy answers with the grammar's constraint and drafts against ``generate``, in forward passes
 and in seconds; sampled groups against ``generate(num_return_sequences=8)``, in seconds a token.
-Both sides run in turns in one process, by its own CPU time. nano is taught a grammar by heart on
+Groups of very different lengths, in passes, beside the same written batch after batch: the next
+prompts begin in the rows of answers that have ended. The other rows run both sides in turns in one
+process, by its own CPU time. nano is taught a grammar by heart on
 a few RefShapes scenes, by the SFT config: what counts is that it writes answers of the usual
 length, in the grammar. The last line is one JSON object.
 """
@@ -16,9 +18,10 @@ import json
 import statistics
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
+import numpy as np
 import torch
 from measure import alternate, one_thread, released, row
 from mmengine.config import Config
@@ -159,6 +162,7 @@ def by_batch(writer: Writer, turns: int) -> dict[str, list[float]]:
 
 def measured(grammar: str, writer: Writer, turns: int) -> list[dict]:
     """Rows of one grammar; the first turn warms both sides up and is not counted."""
+    refill = [refilled(writer, turns)] if grammar == GRAMMARS[0] else []
     answers_a_second, writer = by_batch(writer, turns), writer.first(BATCH)
     seconds, passes, a_token = ([], []), ([], []), ([], [])
     for turn in range(turns + 1):
@@ -179,11 +183,46 @@ def measured(grammar: str, writer: Writer, turns: int) -> list[dict]:
             answers_a_second=answers_a_second, **more),
         row(f'rollout_{grammar}_g{GROUP}', *a_token, 'seconds a token', DEVICE,
             prompts=len(inside)),
-    ]
+        *refill]
+
+
+def refilled(writer: Writer, turns: int) -> dict:
+    """A row of passes: groups of answers, two prompts at a time, that are ended at lengths drawn
+    here (geometric, 40 tokens in the mean), so that a few are long."""
+    few, same = 2, []
+    written: dict[str, list] = dict(ours=[], peer=[])
+    for turn in range(turns):
+        count = len(writer.prompts) * GROUP
+        lengths = np.random.default_rng(turn).geometric(1 / 40, count).clip(max=LIMIT).tolist()
+
+        def write(first: int, prompts: int) -> list:
+            left = lengths[first * GROUP:]
+
+            def ended(row: int, ids: Sequence[int]) -> bool:
+                left[row] -= len(ids)
+                return left[row] <= 0
+
+            part = slice(first, first + prompts)
+            seeds = [(turn, i) for i in range(count)][first * GROUP:][:prompts * GROUP]
+            return writer.model.sample(
+                writer.images[part], writer.prompts[part], GROUP, seeds, Sampling(LIMIT),
+                batch_size=few, on_tokens=ended)
+
+        answers: list[list] = []
+        for side, prompts in (('ours', len(writer.prompts)), ('peer', few)):
+            writer.passes[0] = 0
+            answers.append([answer for first in range(0, len(writer.prompts), prompts)
+                            for group in write(first, prompts) for answer in group])
+            written[side].append(writer.passes[0])
+        same += [one == other for one, other in zip(*answers)]  # others: a draw at a rounding
+    return row('refill_passes', written['ours'], written['peer'], 'forward passes a rollout',
+               DEVICE, prompts=len(writer.prompts), group_size=GROUP, prompts_at_a_time=few,
+               same_answers=f'{sum(same)} of {len(same)}')
 
 
 def rows(quick: bool = False, weights: dict[str, str] | None = None) -> list[dict]:
-    """All rows: of each grammar greedy passes, greedy seconds, seconds a sampled token.
+    """All rows: of each grammar greedy passes, greedy seconds, seconds a sampled token; passes of
+    rows that are refilled.
 
     Args:
         quick: tiny sizes: to see that it runs.

@@ -51,25 +51,29 @@ def with_replay(model, on, monkeypatch):
     return model
 
 
-def test_greedy_answers_are_the_same(nano, replays, monkeypatch):
+@pytest.mark.parametrize('batch_size', [None, 2])
+def test_greedy_answers_are_the_same(nano, replays, monkeypatch, batch_size):
     found = []
     for on in (False, True):
         with_replay(nano, on, monkeypatch)
         found.append([nano.answer(PICTURES, PROMPTS, forms, constrain=bool(forms),
-                                  max_new_tokens=limit)
+                                  max_new_tokens=limit, batch_size=batch_size)
                       for forms, limit in ((FORMS, 300), (None, 40))])
     assert found[0] == found[1]
     assert set(replays) > {1, 2} and all(n & (n - 1) == 0 for n in replays)
 
 
-def test_samples_are_the_same_when_rows_leave_and_the_cache_grows(nano, replays, monkeypatch):
+@pytest.mark.parametrize('batch_size', [None, 2])
+def test_samples_are_the_same_when_rows_leave_and_the_cache_grows(nano, replays, monkeypatch,
+                                                                  batch_size):
     monkeypatch.setattr(GraphCache, 'step', 8)
     seeds = [(3, p, g) for p in range(3) for g in range(8)]
     forms = [AnswerAutomaton.of('int100', 'box')] * 3
     found = []
     for on in (False, True):
         with_replay(nano, on, monkeypatch)
-        found.append(nano.sample(PICTURES, BOXES, 8, seeds, Sampling(60, temperature=.7), forms))
+        found.append(nano.sample(PICTURES, BOXES, 8, seeds, Sampling(60, temperature=.7), forms,
+                                 batch_size=batch_size))
     assert found[0] == found[1] and len(replays) > 5
     for one, other in zip(sum(found[0], []), sum(found[1], [])):
         assert one.token_logps == pytest.approx(other.token_logps, abs=1e-3)

@@ -41,6 +41,9 @@ def config(name: str = 'nano_sft_refshapes', **options) -> Config:
     (dict(mfu=1.5), 'mfu=1.5'),
     (dict(tokens_per_s=-1), 'tokens_per_s=-1'),
     (dict(answer_tokens=0), 'answer_tokens=0'),
+    (dict(memory_bandwidth=0), 'memory_bandwidth=0'),
+    (dict(rollout_tokens_per_s=-1), 'rollout_tokens_per_s=-1'),
+    (dict(rollout_tokens_per_s=9), 'rollout_tokens_per_s=9: this config has no rollouts'),
     (dict(gpus=3), r'number of processes may be \[1, 2, 4, 8\]'),
     (dict(gpus=2), r'train_dataloader.batch_size may be \[1, 2, 4\]'),
 ])
@@ -273,6 +276,35 @@ def test_time_and_work_by_hand():
         plan['tflops_per_step'] * 1200 / (0.5 * 2) / 3600)
     measured = make_plan(cfg, 1, 80, tokens_per_s=1000)
     assert measured['hours'] == pytest.approx(measured['tokens_per_step'] * 1200 / 1000 / 3600)
+
+
+@pytest.mark.parametrize('rollout, passes', [
+    (dict(max_new_tokens=100), 100),  # all at a time: as long as the longest
+    (dict(max_new_tokens=100, batch_size=2, draft=False), 'mean'),
+    (dict(max_new_tokens=100, batch_size=64), 100),  # more than there are
+    (dict(max_new_tokens=1000, batch_size=2), 1000)])
+def test_the_time_of_rollouts_by_hand(rollout, passes):
+    """16 prompts a step on one GPU; float32 weights are read once a pass."""
+    cfg = config('nano_gspo_refshapes')
+    cfg.train_cfg.rollout = dict(type='InProcessRollout', **rollout)
+    settings = dict(mfu=0.5, peak_tflops=2, advise=False)
+    plan = make_plan(cfg, 1, 80, memory_bandwidth=3, **settings)
+    mean = plan_batch(cfg).mean
+    passes = 16 / 2 * mean if passes == 'mean' else passes
+    assert plan['rollout_seconds_per_step'] == pytest.approx(
+        passes * plan['parameters'] * 4 / 3e9)
+    updates = plan['tflops_per_step'] / (0.5 * 2)
+    assert plan['seconds_per_step'] == pytest.approx(updates + plan['rollout_seconds_per_step'])
+    given = make_plan(cfg, 1, 80, rollout_tokens_per_s=50, **settings)
+    group = cfg.train_cfg.get('group_size', 8)
+    assert given['rollout_seconds_per_step'] == pytest.approx(16 * group * mean / 50)
+    assert given['seconds_per_step'] == pytest.approx(updates + given['rollout_seconds_per_step'])
+    whole = make_plan(cfg, 1, 80, tokens_per_s=50, **settings)
+    assert whole['rollout_seconds_per_step'] is None
+    assert whole['seconds_per_step'] == pytest.approx(16 * group * mean / 50)
+    assert [row[:2] for row in plan['sources'] if row[0].startswith('time')] == [
+        ['time of updates', 'at MFU 0.5 of 2 TFLOPS'],
+        ['time of rollouts', 'weights read at 3 GB/s a pass']]
 
 
 def test_a_prompt_is_read_once_by_the_answers_of_a_micro_batch():

@@ -15,6 +15,7 @@ from simpleseg_mm.acceleration.prompts import SharedPrompts
 from simpleseg_mm.acceleration.ragged_cache import RaggedCache
 from simpleseg_mm.acceleration.shared_prompts import SharedPromptCache
 from simpleseg_mm.engine.rollout import InProcessRollout
+from simpleseg_mm.models.decoding import at_once
 from simpleseg_mm.models.generation import greedy_rules
 from simpleseg_mm.models.guide import Guide, Spelling
 from simpleseg_mm.models.sampling import Sampling
@@ -245,9 +246,9 @@ def test_constrained_answers_parse(nano, kind, grammar, limit, cut, draft):
     form = AnswerAutomaton.of(grammar, kind)
     seeds = [(1, p, g) for p in range(3) for g in range(6)]
     guides = nano.mllm.writer.guides([form] * 3, True)
-    answers, longer = [sum(nano.mllm.writer.sample(
-        nano._prompted(PICTURES, PROMPTS), 6, seeds, Sampling(count, temperature=50.),
-        guides=guides, constrain=True, draft=draft), []) for count in (limit, 500)]
+    answers, longer = [list(nano.mllm.writer.sample(
+        at_once(nano._prompted(PICTURES, PROMPTS), guides), 6, seeds,
+        Sampling(count, temperature=50.), constrain=True, draft=draft)) for count in (limit, 500)]
     assert any(answer.finished for answer in answers) and all(a.finished for a in longer)
     assert any(not answer.finished for answer in answers) == cut
     for answer, whole in zip(answers, longer):
@@ -354,12 +355,11 @@ def test_settings_give_what_transformers_gives(nano, options):
     (dict(min_new_tokens=3), False),
     (dict(max_new_tokens=None), False)])
 def test_who_writes(options, ours):
-    mask = torch.ones(1, 4, dtype=torch.long)
     rules = greedy_rules(GenerationConfig(eos_token_id=2), {
-        'max_new_tokens': 5, 'do_sample': False, **options}, mask)
+        'max_new_tokens': 5, 'do_sample': False, **options}, 'cpu')
     assert (rules is not None) == ours
     inherited = GenerationConfig(repetition_penalty=1.05, temperature=.1, do_sample=True)
-    assert len(greedy_rules(inherited, dict(max_new_tokens=5, do_sample=False), mask)) == 1
+    assert len(greedy_rules(inherited, dict(max_new_tokens=5, do_sample=False), 'cpu')) == 1
 
 
 # --- the cache --------------------------------------------------------------------------------

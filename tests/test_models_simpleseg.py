@@ -11,6 +11,7 @@ from mmengine.model import BaseModel
 
 from simpleseg_mm.engine.hooks import TrainableCheckpointHook
 from simpleseg_mm.models import SimpleSeg
+from simpleseg_mm.models.decoding import at_once
 from simpleseg_mm.structures import Generated
 from simpleseg_mm.registry import MODELS
 
@@ -190,7 +191,7 @@ def test_vision_tokens_are_never_written(model):
         batch = adapter.encoder.encode([picture(56, 56)] * 4, [[('x', None)]] * 4,
                                        for_generation=True)
         torch.manual_seed(0)
-        out = adapter.writer.generate(batch, do_sample=True, max_new_tokens=40)
+        out = list(adapter.writer.generate(at_once(batch), do_sample=True, max_new_tokens=40))
     finally:
         with torch.no_grad():
             adapter.head_weight.copy_(saved)

@@ -30,6 +30,17 @@ class SharedPrompts:
         """Of these rows alone."""
         return SharedPrompts(self.keys, self.values, self.prompts[rows])
 
+    def joined(self, other: 'SharedPrompts') -> 'SharedPrompts':
+        """With the rows of others after these; prompts of one length P."""
+        return SharedPrompts(*(torch.cat(pair) for pair in (
+            (self.keys, other.keys), (self.values, other.values),
+            (self.prompts, other.prompts + len(self.keys)))))
+
+    def padded(self, count: int) -> 'SharedPrompts':
+        """With so many slots more, or less, on the left."""
+        return SharedPrompts(*(F.pad(x, (0, 0, count, 0)) for x in (self.keys, self.values)),
+                             self.prompts)
+
     def scores(self, queries: Tensor) -> Tensor:
         """(R, heads, M, P) of queries (R, heads, M, D)."""
         return self._each(queries, self.keys.transpose(2, 3))

@@ -53,8 +53,8 @@ class RaggedRows(Measure):
 
 
 def written_deviation(network: nn.Module, make) -> float:
-    """Of states of tokens read by a cache that ``make`` gives, in passes of two tokens and of one,
-    beside one pass over everything."""
+    """Of states of tokens read by a cache that ``make`` gives, in a pass of two tokens and, when
+    others have joined, in one of one, beside one pass over everything."""
     embed, decode = network.hf.get_input_embeddings(), network.writer.decode
     device = embed.weight.device
     ids = torch.tensor([[1, 2, 3, 4, 5], [1, 2, 5, 3, 4]], device=device) % embed.num_embeddings
@@ -66,15 +66,17 @@ def written_deviation(network: nn.Module, make) -> float:
         begun.layers = begun.layers[:1]
         mask = ids.new_ones(1, 2)
         decode(ids[:1, :2], mask, positions[:1, :2], begun)
-        cache = make(begun, mask, torch.zeros(2, dtype=torch.long, device=device))
+        cache, more = (make(begun, mask, torch.zeros(2, dtype=torch.long, device=device))
+                       for _ in range(2))
         if cache is None:
             return 0.0
-        found = []
-        for start, end in ((2, 4), (4, 5)):
-            found.append(cache.read(decode, ids[:, start:end].cpu(),
-                                    torch.full((2, ), start)).clone())
-            cache.close([end - start] * 2)
-    return difference(torch.cat(found, 1), plain[:, 2:])
+        two = cache.read(decode, ids[:, 2:4].cpu(), torch.full((2, ), 2)).clone()
+        cache.close([2, 2])
+        cache.join(more)
+        one = cache.read(decode, torch.cat([ids[:, 4:], ids[:, 2:3]]).cpu(),
+                         torch.tensor([4, 4, 2, 2]))
+    return difference(torch.cat([two, *one.split(2)], 1),
+                      torch.cat([plain[:, 2:], plain[:, 2:3]], 1))
 
 
 class RowsLayer(CacheLayerMixin):
@@ -94,13 +96,13 @@ class RowsLayer(CacheLayerMixin):
 
     def _begun(self, layer: DynamicLayer, rows: Tensor, size: int) -> list[Tensor]:
         # room is made while rows are few; index_select is several times as fast as indexing
-        return [_grown(x, size).index_select(0, rows) for x in (layer.keys, layer.values)]
+        return [_sized(x, size).index_select(0, rows) for x in (layer.keys, layer.values)]
 
     def lazy_initialization(self, key_states: Tensor, value_states: Tensor) -> None:
         """Nothing: the prompt's keys and values are there."""
 
     def reserve(self, size: int) -> None:
-        self.keys, self.values = (_grown(x, size - self.before)
+        self.keys, self.values = (_sized(x, size - self.before)
                                   for x in (self.keys, self.values))
 
     def update(self, key_states: Tensor, value_states: Tensor, *args, **kwargs):
@@ -122,6 +124,12 @@ class RowsLayer(CacheLayerMixin):
     def keep(self, rows: Tensor) -> None:
         self.keys, self.values = (x.index_select(0, rows) for x in (self.keys, self.values))
 
+    def join(self, other: 'RowsLayer', size: int) -> None:
+        """Rows of another layer after these, with so many slots."""
+        self.keys, self.values = (
+            torch.cat([_sized(x, size - self.before) for x in pair])
+            for pair in ((self.keys, other.keys), (self.values, other.values)))
+
     def get_seq_length(self) -> int:
         return self.used
 
@@ -132,7 +140,10 @@ class RowsLayer(CacheLayerMixin):
         return -1
 
 
-def _grown(buffer: Tensor, size: int) -> Tensor:
+def _sized(buffer: Tensor, size: int) -> Tensor:
+    """(R, heads, size, D): slots at the end go or are added."""
+    if size <= buffer.shape[2]:
+        return buffer[:, :, :size]
     more = buffer.new_zeros(*buffer.shape[:2], size - buffer.shape[2], buffer.shape[3])
     return torch.cat([buffer, more], 2)
 
@@ -150,6 +161,8 @@ class RaggedCache:
     layer = RowsLayer
     #: whether a pass may read more than one token of a row
     reads_many = True
+    #: whether the next prompts' rows can join while others are written
+    joins = True
     #: of the rows, the share that may have ended before the others are moved together
     ended_share = 1 / 8
     #: slots that are allocated at a time
@@ -225,3 +238,13 @@ class RaggedCache:
         self.visible_RC = self.visible_RC[index]
         for layer in self.cache.layers:
             layer.keep(index)
+
+    def join(self, other: 'RaggedCache') -> None:
+        """Rows of another such cache after these; slots that no row has come to go."""
+        self.lengths = self.lengths + other.lengths
+        size = self._size(max(self.lengths))
+        self.visible_RC = torch.cat([
+            F.pad(visible_RC, (0, size - visible_RC.shape[1]), value=True)
+            for visible_RC in (self.visible_RC, other.visible_RC)])
+        for layer, more in zip(self.cache.layers, other.cache.layers):
+            layer.join(more, size)

@@ -143,6 +143,10 @@ class GraphCache(RaggedCache):
         self._forget()
         super().keep(rows)
 
+    def join(self, other: 'GraphCache') -> None:
+        self._forget()
+        super().join(other)
+
     def _forget(self) -> None:
         """Buffers are about to move, and recordings know them by their place."""
         self._recordings.clear()

@@ -1,4 +1,5 @@
 """Prompts that several answers continue stand once in the KV cache."""
+import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers.cache_utils import DynamicLayer
 
@@ -49,6 +50,15 @@ class OwnLayer(RowsLayer):
         super().keep(rows)
         self.prompts = self.prompts.keep(rows)
 
+    def join(self, other: 'OwnLayer', size: int) -> None:
+        super().join(other, size)
+        self.prompts = self.prompts.joined(other.prompts)
+
+    def pad(self, count: int) -> None:
+        """So many slots more, or less, on the left of the prompts."""
+        self.before += count
+        self.prompts = self.prompts.padded(count)
+
 
 class SharedPromptCache(RaggedCache):
     """As :class:`RaggedCache`; attention is told of the prompts of each layer."""
@@ -56,3 +66,27 @@ class SharedPromptCache(RaggedCache):
 
     def _more(self) -> dict:
         return dict(prompts=[layer.prompts for layer in self.cache.layers])
+
+    def join(self, other: 'SharedPromptCache') -> None:
+        caches = (self, other)
+        width = max(cache.width - cache.padding for cache in caches)
+        for cache in caches:
+            cache._pad(width - cache.width)
+        super().join(other)
+
+    @property
+    def width(self) -> int:
+        """Slots of the prompts."""
+        return self.cache.layers[0].before
+
+    @property
+    def padding(self) -> int:
+        """Of them, those on the left that are padding in every row."""
+        return int(self.visible_RC.any(0).int().argmax())
+
+    def _pad(self, count: int) -> None:
+        """So many slots more, or less, on the left."""
+        self.lengths = [length + count for length in self.lengths]
+        self.visible_RC = F.pad(self.visible_RC, (count, 0))
+        for layer in self.cache.layers:
+            layer.pad(count)

@@ -1,5 +1,5 @@
 """What a training step reads: sizes of pictures and answers, from a config's dataset and codec."""
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 from mmengine.config import Config
 
@@ -82,8 +82,9 @@ def plan_batch(cfg: Config, picture: tuple[int, int] | None = None,
 
 
 def sampling_of(cfg: Config) -> dict:
-    return {key: value for key, value in cfg.train_cfg.rollout.items()
-            if key not in ('type', 'batch_size')}
+    """Arguments of :class:`Sampling` in a rollout's config."""
+    names = {field.name for field in fields(Sampling)}
+    return {key: value for key, value in cfg.train_cfg.rollout.items() if key in names}
 
 
 def question() -> str:

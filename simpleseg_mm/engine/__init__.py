@@ -1,5 +1,6 @@
 """Training with MMEngine's runner: the loop of reinforcement learning, hooks, optimizers."""
 from .hooks import *  # noqa: F401,F403
+from .look_ahead import LookingAheadTestLoop  # noqa: F401
 from .optimizers import *  # noqa: F401,F403
 from .rewards import build_polygon_reward  # noqa: F401
 from .rl_loop import Experience, RLTrainLoop  # noqa: F401

@@ -57,7 +57,8 @@ class InProcessRollout(RolloutEngine):
     """Samples from the model that is being trained: no copy of the weights, no other engine.
 
     Args:
-        batch_size: prompts that are decoded at a time; ``None``: all.
+        batch_size: prompts that are decoded at a time; ``None``: all. The next begin in the rows
+            of answers that have ended.
         draft: check likely punctuation instead of writing it; the answers are the same.
         sampling: arguments of :class:`simpleseg_mm.models.sampling.Sampling`.
 
@@ -76,11 +77,6 @@ class InProcessRollout(RolloutEngine):
         self.temperature = self.sampling.temperature
 
     def generate(self, model, images, prompts, group_size, seeds, forms=None):
-        step = self.batch_size or len(prompts)
-        answers: list[list[Generated]] = []
-        for i in range(0, len(prompts), step):
-            answers += model.sample(images[i:i + step], prompts[i:i + step], group_size,
-                                    seeds[i * group_size:(i + step) * group_size], self.sampling,
-                                    forms=forms and forms[i:i + step], draft=self.draft,
-                                    on_tokens=lambda *_: bool(stopping.asked()))
-        return answers
+        return model.sample(images, prompts, group_size, seeds, self.sampling, forms=forms,
+                            batch_size=self.batch_size, draft=self.draft,
+                            on_tokens=lambda *_: bool(stopping.asked()))

@@ -13,6 +13,7 @@ from simpleseg_mm.registry import LOOPS
 
 from .hooks.saving import WholeCheckpointHook, lacks_validation
 from .hooks.whole_weights import WholeWeightsHook
+from .look_ahead import looking_ahead
 from .processes import leave_processes
 from .sharding import deepspeed_engine
 
@@ -92,7 +93,8 @@ class _StopHook(Hook):
 
 @LOOPS.register_module(name='ValLoop')
 class StoppableValLoop(ValLoop):
-    """MMEngine's ``ValLoop``, given up where the run is asked to stop."""
+    """MMEngine's ``ValLoop``, given up where the run is asked to stop; see
+    :func:`~.look_ahead.look_ahead`."""
 
     def run(self) -> dict:
         evaluate = self.evaluator.evaluate
@@ -103,15 +105,10 @@ class StoppableValLoop(ValLoop):
 
         self.evaluator.evaluate = unless_stopped
         try:
-            return super().run()
+            with looking_ahead(self, stopping.asked):
+                return super().run()
         finally:
             del self.evaluator.evaluate
-
-    def run_iter(self, idx: int, data_batch: dict) -> None:
-        if not stopping.asked():
-            super().run_iter(idx, data_batch)
-        elif get_world_size() == 1:
-            stop_if_asked(self.runner.iter)
 
 
 def _saved(runner, step: int) -> str:

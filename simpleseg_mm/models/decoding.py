@@ -5,10 +5,14 @@ likely to follow. Each is checked in the same pass against the token that is cho
 and kept up to the first that differs, where the chosen one stands instead. So the answers are
 those of one token a pass, whatever is drafted, and fewer passes write them.
 
+Rows whose answers have ended are given to the next prompts, so that one long answer does not hold
+the others of its batch.
+
 Shapes: B prompts, G answers each, R answers being written, N tokens to be chosen, T tokens of the
 longest run, D features, V tokens of the vocabulary.
 """
-from collections.abc import Callable, Sequence
+import sys
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -21,6 +25,15 @@ from .to_device import to_device
 
 #: Called with the number of an answer (b * G + g) and the ids that were added to it.
 OnTokens = Callable[[int, Sequence[int]], bool | None]
+#: Called with a number of prompts: an encoded batch of the next ones, at most so many, and their
+#: ``Guide`` each, or ``None`` for free text; ``None``: there are no more.
+Take = Callable[[int], tuple[dict[str, Tensor], Sequence] | None]
+#: Of the prompts whose answers are written at a time, the share that must have ended before the
+#: next are read: reading them takes a pass, and rows that wait for others stand idle.
+REFILL = 1 / 4
+#: Answers are begun no further ahead of one that has not ended than so many batches, as those
+#: behind it wait with their pictures to be given in order.
+AHEAD = 8
 #: A pass costs as much as so many tokens before it reads one: measured for nano on one core
 #: (11 ms against 0.1 ms a token), worked out for 7 B on an H100 (reading the weights against
 #: multiplying them).
@@ -33,16 +46,20 @@ class OpenAnswer:
 
     Attributes:
         row: its number, b * G + g.
+        guide: knows the answer's grammar; ``None``: free text.
+        prompt: ids (P,) before it, on the CPU.
+        start: position of its first token.
         tokens: ids so far, end token included.
         logps: log-probability of each by the network: without bans, constraint or temperature.
         run: last token and draft, which the next pass reads.
         states: of the guide, after each token of ``run``.
-        guide: knows the answer's grammar; ``None``: free text.
         ended: by an end token or at the limit.
         hurried: completed otherwise than chosen, so as to end within the limit.
     """
     row: int
-    guide: Any = None
+    guide: Any
+    prompt: Tensor
+    start: int
     tokens: list[int] = field(default_factory=list)
     logps: list[float] = field(default_factory=list)
     run: list[int] = field(default_factory=list)
@@ -65,56 +82,115 @@ class OpenAnswer:
 
 
 @torch.no_grad()
-def write_answers(writer, batch: dict, choose: Callable, limit: int, group_size: int = 1,
-                  guides: Sequence = (), draft: bool = True, constrain: bool = False,
-                  on_tokens: OnTokens | None = None) -> list[OpenAnswer]:
-    """B * G answers, answer g of prompt b at ``b * G + g``.
+def write_answers(writer, take: Take, choose: Callable, limit: int, group_size: int = 1,
+                  batch_size: int | None = None, draft: bool = True, constrain: bool = False,
+                  on_tokens: OnTokens | None = None) -> Iterator[OpenAnswer]:
+    """Answers as they end, G to a prompt; answer g of prompt b has the row ``b * G + g``.
 
-    The prompts are read once and their cache is repeated; answers that have ended leave the batch.
+    Prompts are read once and their cache is repeated. Answers that have ended leave the batch, and
+    once a quarter of it is free the next prompts are read and join it.
 
     Args:
         writer: its network is in eval mode.
-        batch: of B left-padded prompts, from ``Encoder.encode(..., for_generation=True)``.
+        take: gives the prompts.
         choose: ``Likeliest`` or ``Drawn``.
         limit: tokens at which an answer is cut, its end token included.
         group_size: G.
-        guides: B ``Guide``, or ``None`` for free text; none at all: free text everywhere.
+        batch_size: prompts whose answers are written at a time; ``None``: all.
         draft: check what the guides find likely instead of writing it.
         constrain: write nothing but what the guide allows, and complete it within the limit.
         on_tokens: told of the tokens of each pass as they are chosen; True ends the answer there.
     """
-    guides = guides or [None] * len(batch['input_ids'])
-    answers = [OpenAnswer(b * group_size + g, guide) for b, guide in enumerate(guides)
-               for g in range(group_size)]
-    hidden_BD, kv_cache, position_B = writer.prefill(batch)
-    prompts = torch.arange(len(guides), device=hidden_BD.device).repeat_interleave(group_size)
-    cache = writer.network.cache(kv_cache, batch['attention_mask'], prompts)
-    del kv_cache
-    first = position_B.repeat_interleave(group_size).tolist()
+    size = sys.maxsize if batch_size is None else batch_size
     stops = set(writer.stop_tokens)
-    banned = torch.tensor(writer.banned_tokens, dtype=torch.long, device=hidden_BD.device)
-    for answer in answers:
-        answer.states = [answer.guide.start if answer.guide else None]
-        answer.run = [-1]  # stands for the end of the prompt, which has been read
-    hidden_ND = first_ND = hidden_BD[prompts]
-    placed = answers  # the rows of the cache
+    banned = torch.tensor(writer.banned_tokens, dtype=torch.long, device=writer.network.device)
+
+    def advance(hidden_ND: Tensor, answers: list[OpenAnswer], cache) -> dict:
+        kept = _choose(writer, hidden_ND, answers, choose, banned, stops, limit, constrain,
+                       on_tokens)
+        for answer in answers:
+            if not answer.ended:
+                _draft(answer, kept[answer.row], limit, draft and cache.reads_many)
+        return kept
+
+    placed: list[OpenAnswer] = []  # the rows of the cache
+    cache, begun = None, 0
     while True:
         live = [answer for answer in placed if not answer.ended]
-        kept = _choose(writer, hidden_ND, live, choose, banned, stops, limit, constrain, on_tokens)
-        if hidden_ND is not first_ND:
-            cache.close([kept.get(answer.row, 0) for answer in placed])
-        live = [answer for answer in live if not answer.ended]
+        taken, room = None, _room(live, begun, group_size, size)
+        if not live or cache.joins and room >= size * REFILL:
+            taken = take(room)
+        if taken:
+            batch, guides = taken
+            if not live:
+                cache = None  # its memory goes before the prompts are read
+            elif len(live) < len(placed):
+                cache.keep([i for i, answer in enumerate(placed) if not answer.ended])
+            new, more, hidden_ND = _begin(writer, batch, guides, begun, group_size)
+            begun += len(guides)
+            advance(hidden_ND, new, more)
+            if cache is None:
+                cache = more
+            else:
+                cache.join(more)
+            placed = live + new
+            yield from (answer for answer in new if answer.ended)
+            continue
         if not live:
-            return answers
+            return
         if len(live) <= len(placed) * (1 - cache.ended_share):
             cache.keep([i for i, answer in enumerate(placed) if not answer.ended])
             placed = live
-        for answer in live:
-            _draft(answer, kept[answer.row], limit, draft and cache.reads_many)
         width = _width([len(answer.run) for answer in live], len(placed))
         for answer in live:
             del answer.run[width:], answer.states[width:]
-        hidden_ND = _read(writer, cache, placed, first)
+        kept = advance(_read(writer, cache, placed), live, cache)
+        cache.close([kept.get(answer.row, 0) for answer in placed])
+        yield from (answer for answer in live if answer.ended)
+
+
+def in_order(answers: Iterable[OpenAnswer]) -> Iterator[OpenAnswer]:
+    """By their rows, each as soon as those before it have ended."""
+    held, following = {}, 0
+    for answer in answers:
+        held[answer.row] = answer
+        while following in held:
+            yield held.pop(following)
+            following += 1
+
+
+def at_once(batch: dict[str, Tensor], guides: Sequence = ()) -> Take:
+    """Gives one batch, whole; without guides, of free text."""
+    left = [(batch, guides or [None] * len(batch['input_ids']))]
+    return lambda count: left.pop() if left else None
+
+
+def _room(live: list[OpenAnswer], begun: int, group_size: int, size: int) -> int:
+    """How many prompts may be begun."""
+    if not live:
+        return size
+    ahead = begun - live[0].row // group_size  # the first that has not ended is among them
+    return min(size - -(-len(live) // group_size), AHEAD * size - ahead)
+
+
+def _begin(writer, batch: dict[str, Tensor], guides: Sequence, begun: int, group_size: int
+           ) -> tuple[list[OpenAnswer], Any, Tensor]:
+    """Reads prompts: their answers, the cache of these rows, the hidden states (R, D) from which
+    the first tokens follow."""
+    prompts = [ids[mask.bool()].cpu() for ids, mask in zip(batch['input_ids'],
+                                                           batch['attention_mask'])]
+    batch = writer.network.to_device(batch)
+    hidden_BD, kv_cache, position_B = writer.prefill(batch)
+    rows = torch.arange(len(guides), device=hidden_BD.device).repeat_interleave(group_size)
+    cache = writer.network.cache(kv_cache, batch['attention_mask'], rows)
+    answers = [OpenAnswer((begun + b) * group_size + g, guide, prompt, start)
+               for b, (guide, prompt, start) in enumerate(zip(guides, prompts,
+                                                              position_B.tolist()))
+               for g in range(group_size)]
+    for answer in answers:
+        answer.states = [answer.guide.start if answer.guide else None]
+        answer.run = [-1]  # stands for the end of the prompt, which has been read
+    return answers, cache, hidden_BD[rows]
 
 
 def _choose(writer, hidden_ND: Tensor, live: list[OpenAnswer], choose: Callable, banned: Tensor,
@@ -126,7 +202,7 @@ def _choose(writer, hidden_ND: Tensor, live: list[OpenAnswer], choose: Callable,
     places = [(answer.guide, state) for answer in live for state in answer.states]
     logits = constrained(logits, places) if constrain else logits.clone()
     logits.index_fill_(1, banned, -torch.inf)
-    prefixes = [(answer.row, answer.tokens, answer.run[1:1 + i])
+    prefixes = [(answer, answer.run[1:1 + i])
                 for answer in live for i in range(len(answer.run))]
     tokens = choose(logits, prefixes)
     hurried = _hurry(logits, tokens, places, prefixes, choose, limit) if constrain else ()
@@ -176,7 +252,7 @@ def _hurry(logits_NV: Tensor, tokens_N: Tensor, places: Sequence[tuple[Any, Any]
            prefixes: Sequence, choose: Callable, limit: int) -> list[int]:
     """Where a chosen token leaves no room to complete the answer, choose one that does, in place.
     Returns where."""
-    rooms = [limit - len(tokens) - len(draft) - 1 for _, tokens, draft in prefixes]
+    rooms = [limit - len(answer.tokens) - len(draft) - 1 for answer, draft in prefixes]
     if min(rooms) >= NEAR:
         return []
     found = {}
@@ -215,12 +291,12 @@ def _width(lengths: list[int], rows: int) -> int:
     return max(range(1, max(lengths) + 1), key=worth)
 
 
-def _read(writer, cache, placed: list[OpenAnswer], first: list[int]) -> Tensor:
+def _read(writer, cache, placed: list[OpenAnswer]) -> Tensor:
     """Hidden states (N, D) after each token of the runs of the answers that have not ended."""
     runs = [[0] if answer.ended else answer.run for answer in placed]
     width = max(map(len, runs))
     tokens_RT = torch.tensor([run + [0] * (width - len(run)) for run in runs])
-    start_R = torch.tensor([first[answer.row] + len(answer.tokens) - 1 for answer in placed])
+    start_R = torch.tensor([answer.start + len(answer.tokens) - 1 for answer in placed])
     hidden_ND = cache.read(writer.decode, tokens_RT, start_R).flatten(0, 1)
     real = [row * width + i for row, (answer, run) in enumerate(zip(placed, runs))
             for i in range(len(run)) if not answer.ended]

@@ -3,7 +3,6 @@ import copy
 from collections.abc import Callable
 from typing import Any
 
-from torch import Tensor
 from transformers import GenerationConfig
 from transformers.generation.logits_process import (NoBadWordsLogitsProcessor,
                                                     NoRepeatNGramLogitsProcessor,
@@ -61,8 +60,7 @@ def pinned(config: GenerationConfig) -> tuple[GenerationConfig, dict[str, Any]]:
         'bos_token_id', 'eos_token_id', 'pad_token_id')}), asked
 
 
-def greedy_rules(config: GenerationConfig, options: dict, mask_BP: Tensor
-                 ) -> list[Callable] | None:
+def greedy_rules(config: GenerationConfig, options: dict, device) -> list[Callable] | None:
     """Logits processors of a greedy search by our loop, in transformers' order.
 
     ``sequence_bias``, ``repetition_penalty``, ``no_repeat_ngram_size``, ``bad_words_ids`` and
@@ -73,11 +71,11 @@ def greedy_rules(config: GenerationConfig, options: dict, mask_BP: Tensor
     Args:
         config: the network's own, which the options override.
         options: keys of ``GenerationConfig``.
-        mask_BP: attention mask of the left-padded prompts.
+        device: of the logits.
 
     Returns:
-        functions of (ids so far (n, L), logits (n, V), rows (n,)), or ``None`` where transformers
-        must write the answers.
+        functions of (ids so far (n, L), logits (n, V)), or ``None`` where transformers must write
+        the answers.
     """
     config = copy.deepcopy(config)
     unknown = config.update(**options)
@@ -87,14 +85,5 @@ def greedy_rules(config: GenerationConfig, options: dict, mask_BP: Tensor
     if (unknown or config.do_sample or config.max_new_tokens is None
             or not set(chosen) <= set(_PROCESSORS)):
         return None
-    padding_B = (mask_BP != 0).int().argmax(1)
-    return [_rule(key, chosen[key], mask_BP.device, padding_B) for key in _PROCESSORS
-            if key in chosen]
-
-
-def _rule(key: str, value, device, padding_B: Tensor) -> Callable:
-    kind = _PROCESSORS[key]
-    if key == 'repetition_penalty':  # padding does not count as written
-        return lambda ids, scores, rows: kind(value, padding_B[rows])(ids, scores)
-    processor = kind(value, device=device) if key == 'suppress_tokens' else kind(value)
-    return lambda ids, scores, rows: processor(ids, scores)
+    return [kind(chosen[key], **(dict(device=device) if key == 'suppress_tokens' else {}))
+            for key, kind in _PROCESSORS.items() if key in chosen]

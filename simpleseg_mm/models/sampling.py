@@ -5,6 +5,7 @@ Shapes: R answers, N tokens to be chosen at once, V tokens of the vocabulary.
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -13,8 +14,8 @@ from torch import Tensor
 
 from .to_device import to_device
 
-#: an answer's number, its tokens, and what of its draft comes before the token to be chosen
-Prefix = tuple[int, Sequence[int], Sequence[int]]
+#: an ``OpenAnswer``, and what of its draft comes before the token to be chosen
+Prefix = tuple[Any, Sequence[int]]
 
 
 @dataclass(frozen=True)
@@ -98,28 +99,26 @@ class Likeliest:
     """Greedy: the likeliest token, after transformers' logits processors.
 
     Args:
-        processors: functions of (token ids so far (n, L), logits (n, V), answers (n,)).
-        prompt_RP: token ids of the prompts, left-padded, which some processors look at.
+        processors: functions of (token ids so far (n, L), logits (n, V)).
     """
 
-    def __init__(self, processors: Sequence = (), prompt_RP: Tensor | None = None) -> None:
+    def __init__(self, processors: Sequence = ()) -> None:
         self.processors = processors
-        self.prompt_RP = prompt_RP
 
     def __call__(self, logits_NV: Tensor, prefixes: Sequence[Prefix]) -> Tensor:
         """(N,) ids of what follows each of N prefixes, by what the network makes of it."""
         if self.processors:
             logits_NV = logits_NV.clone()
-            lengths = [len(tokens) + len(draft) for _, tokens, draft in prefixes]
-            for length in set(lengths):  # a processor takes prefixes of one length
+            ids = [torch.cat([answer.prompt, torch.tensor([*answer.tokens, *draft],
+                                                          dtype=torch.long)])
+                   for answer, draft in prefixes]
+            lengths = list(map(len, ids))
+            for length in set(lengths):  # a processor takes texts of one length
                 at = [n for n, other in enumerate(lengths) if other == length]
-                whose = torch.tensor([prefixes[n][0] for n in at], device=logits_NV.device)
-                ids = torch.tensor([[*prefixes[n][1], *prefixes[n][2]] for n in at],
-                                   dtype=torch.long, device=logits_NV.device)
-                ids = torch.cat([self.prompt_RP[whose], ids.view(len(at), length)], 1)
+                texts = to_device(torch.stack([ids[n] for n in at]), logits_NV.device)
                 scores = logits_NV[at]
                 for processor in self.processors:
-                    scores = processor(ids, scores, whose)
+                    scores = processor(texts, scores)
                 logits_NV[at] = scores
         return logits_NV.argmax(-1)
 
@@ -133,7 +132,7 @@ class Drawn:
         self.sampling = sampling
 
     def __call__(self, logits_NV: Tensor, prefixes: Sequence[Prefix]) -> Tensor:
-        rows = [row for row, _, _ in prefixes]
-        places = [len(tokens) + len(draft) for _, tokens, draft in prefixes]
+        rows = [answer.row for answer, _ in prefixes]
+        places = [len(answer.tokens) + len(draft) for answer, draft in prefixes]
         uniform_N = to_device(self.uniforms[rows, places], logits_NV.device)
         return draw(logits_NV, uniform_N, self.sampling)

@@ -1,6 +1,9 @@
 """SimpleSeg: a multimodal LLM, unmodified, that writes the outline of an object as text."""
 import time
-from collections.abc import Sequence
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import closing
+from itertools import chain, islice
 
 import torch
 from mmengine.dist import all_reduce
@@ -12,6 +15,7 @@ from ..polygon import AnswerAutomaton, Task
 from ..registry import MODELS
 from ..samples import attach_answer, read_answer
 from ..structures import Generated
+from .decoding import Take
 from .encoder import IGNORE
 from .losses import chunked_token_logp, chunked_token_nll
 from .mllm import build_mllm
@@ -44,6 +48,9 @@ class SimpleSeg(BaseModel):
             grammar is written.
         loss_chunk: tokens of the vocabulary head computed at a time.
     """
+
+    #: of a loop that looks ahead: samples, and the :meth:`predict_stream` that gives them next
+    upcoming: tuple[Sequence, Iterator[list]] | None = None
 
     def __init__(self, mllm: dict, generation: dict | None = None, loss_chunk: int = 512,
                  data_preprocessor: dict | None = None, init_cfg: dict | None = None):
@@ -196,15 +203,62 @@ class SimpleSeg(BaseModel):
         ``pred_instances``, unless the sample names no codec, as a question about a picture.
 
         ``pred_seconds`` is the wall time of the batch over its size. ``options`` are those of
-        :meth:`answer`.
+        :meth:`answer_stream`.
         """
-        start = time.perf_counter()
-        answers = self.answer(inputs, [sample.prompt for sample in data_samples],
-                              forms=[answer_form(sample) for sample in data_samples], **options)
-        seconds = (time.perf_counter() - start) / len(answers)
-        for sample, answer in zip(data_samples, answers):
-            self.postprocess(sample, answer, seconds)
-        return list(data_samples)
+        if self.upcoming is not None and self.upcoming[0][0] is data_samples[0]:
+            return next(self.upcoming[1])
+        samples, = self.predict_stream([dict(inputs=inputs, data_samples=data_samples)],
+                                       **options)
+        return samples
+
+    def predict_stream(self, batches: Iterable[dict], **options) -> Iterator[list]:
+        """Batches of samples, with their answers as by :meth:`predict`, in order.
+
+        As many answers are written at a time as the first batch has samples, and where some have
+        ended those of the next batches are begun: no answer changes, and a long one holds up no
+        others. ``pred_seconds`` is the wall time since the batch before, over the batch's size,
+        without the time that ``batches`` took.
+
+        Args:
+            batches: of ``inputs`` and ``data_samples``, as :meth:`forward` takes them.
+            options: of :meth:`answer_stream`.
+        """
+        drawn: deque[list] = deque()  # those that are not answered
+        waited = 0.0
+
+        def timed() -> Iterator[dict]:
+            nonlocal waited
+            source, end = iter(batches), object()
+            while True:
+                start = time.perf_counter()
+                batch = next(source, end)
+                waited += time.perf_counter() - start
+                if batch is end:
+                    return
+                drawn.append(list(batch['data_samples']))
+                yield batch
+
+        source = timed()
+        first = next(source, None)
+        if first is None:
+            return
+        asked = ((image, sample.prompt, answer_form(sample))
+                 for batch in chain([first], source)
+                 for image, sample in zip(batch['inputs'], batch['data_samples']))
+        written: list[Generated] = []
+        start, waited = time.perf_counter(), 0.0
+        with closing(self.answer_stream(asked, len(drawn[0]), **options)) as answers:
+            for answer in answers:
+                written.append(answer)
+                if len(written) < len(drawn[0]):
+                    continue
+                samples = drawn.popleft()
+                seconds = (time.perf_counter() - start - waited) / len(samples)
+                for sample, answer in zip(samples, written):
+                    self.postprocess(sample, answer, seconds)
+                written.clear()
+                yield samples
+                start, waited = time.perf_counter(), 0.0
 
     def answer(self, images: list[Tensor], prompts: Sequence[str],
                forms: Sequence | None = None, **options) -> list[Generated]:
@@ -215,27 +269,53 @@ class SimpleSeg(BaseModel):
             prompts: B prompts.
             forms: the grammar of each answer, an ``AnswerAutomaton``, or ``None`` for free text;
                 drafts and constraints need them.
+            options: of :meth:`answer_stream`.
+        """
+        if {**self.generation, **options}.get('constrain') and forms is None:
+            raise ValueError('constrain=True needs `forms`: the grammar of each answer')
+        return list(self.answer_stream(_asked(images, prompts, forms), **options))
+
+    def answer_stream(self, asked: Iterable[tuple], batch_size: int | None = None, **options
+                      ) -> Iterator[Generated]:
+        """Answers to what is asked, in order; each may come while later ones are being written.
+
+        Args:
+            asked: pictures (uint8, (3, H, W), RGB), prompts and grammars, as for :meth:`answer`.
+            batch_size: answers that are written at a time; ``None``: all. Rows that have ended go
+                on with what is asked next. No answer depends on it.
             options: override ``generation``; and ``on_tokens``, a function of (number of the
                 answer, ids added to it) that is called while the answers are written.
         """
-        batch = self._prompted(images, prompts)
         options = {**self.generation, **options}
-        draft, constrain = options.pop('draft', True), options.pop('constrain', False)
-        if constrain and forms is None:
-            raise ValueError('constrain=True needs `forms`: the grammar of each answer')
-        writer = self.mllm.writer
-        guides = writer.guides(forms, constrain) if forms and (draft or constrain) else ()
-        return writer.generate(batch, guides=guides, constrain=constrain, draft=draft, **options)
+        guided, constrain = options.get('draft', True), options.get('constrain', False)
+        take = self._taken(asked, guided or constrain, constrain)
+        return self.mllm.writer.generate(take, batch_size, **options)
 
     def sample(self, images: list[Tensor], prompts: Sequence[str], group_size: int,
                seeds: Sequence[Sequence[int]], sampling: Sampling,
                forms: Sequence | None = None, **options) -> list[list[Generated]]:
         """``group_size`` sampled answers to one prompt a picture; see ``Writer.sample``.
-        With ``forms``, as in :meth:`answer`, the same answers are written in fewer passes."""
-        writer = self.mllm.writer
-        guides = writer.guides(forms, constrain=False) if forms else ()
-        return writer.sample(self._prompted(images, prompts), group_size, seeds, sampling,
-                             guides=guides, **options)
+        With ``forms``, as in :meth:`answer`, the same answers are written in fewer passes; with
+        ``batch_size``, so many prompts at a time, as in :meth:`answer_stream`."""
+        count = len(prompts) * group_size
+        if len(seeds) != count:
+            raise ValueError(f'{len(seeds)} seeds for {count} answers: give one an answer')
+        take = self._taken(_asked(images, prompts, forms), True, False)
+        answers = list(self.mllm.writer.sample(take, group_size, seeds, sampling, **options))
+        return [answers[i:i + group_size] for i in range(0, count, group_size)]
+
+    def _taken(self, asked: Iterable[tuple], guided: bool, constrain: bool) -> Take:
+        """Encodes what is asked when it is taken."""
+        asked = iter(asked)
+
+        def take(count: int):
+            chunk = list(islice(asked, count))
+            if not chunk:
+                return None
+            images, prompts, forms = zip(*chunk)
+            return self._prompted(list(images), prompts), self.mllm.writer.guides(
+                forms if guided else [None] * len(chunk), constrain)
+        return take
 
     def _prompted(self, images: list[Tensor], prompts: Sequence[str]) -> dict[str, Tensor]:
         return self.mllm.encoder.encode(images, [[(prompt, None)] for prompt in prompts],
@@ -270,6 +350,10 @@ class SimpleSeg(BaseModel):
                 text += f'⟦{part}⟧' if labels[i] != IGNORE else part
             i = end
         return text
+
+
+def _asked(images: Sequence[Tensor], prompts: Sequence[str], forms: Sequence | None) -> zip:
+    return zip(images, prompts, forms or [None] * len(prompts), strict=True)
 
 
 def _of_answers(batch: dict[str, Tensor]) -> Tensor:

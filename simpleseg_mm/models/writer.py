@@ -1,16 +1,16 @@
 """How a network writes answers: by our own loop, or by transformers'."""
+import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import cached_property
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from ..polygon import AnswerAutomaton
 from ..structures import Generated
-from .decoding import OnTokens, OpenAnswer, write_answers
+from .decoding import OnTokens, OpenAnswer, Take, in_order, write_answers
 from .encoder import Encoder
 from .generation import greedy_rules
 from .guide import Guide, Spelling
@@ -108,65 +108,63 @@ class Writer:
         return Spelling(self.encoder.tokenizer, self.network.head_weight.shape[0])
 
     # --- answers ------------------------------------------------------------------------------
-    def sample(self, batch: dict[str, Tensor], group_size: int,
-               seeds: Sequence[Sequence[int]], sampling: Sampling, **options
-               ) -> list[list[Generated]]:
-        """``group_size`` sampled answers to each prompt of a left-padded batch.
+    def sample(self, take: Take, group_size: int, seeds: Sequence[Sequence[int]],
+               sampling: Sampling, **options) -> Iterator[Generated]:
+        """``group_size`` sampled answers to each prompt, in order.
 
         Args:
-            batch: from :meth:`Encoder.encode` with ``for_generation``.
+            take: gives the prompts.
             group_size: answers a prompt.
-            seeds: B * group_size tuples of non-negative integers, one an answer.
+            seeds: tuples of non-negative integers, one an answer.
             sampling: how tokens are drawn.
-            options: ``guides``, ``draft`` and ``on_tokens`` of :func:`write_answers`.
+            options: of :func:`write_answers`.
         """
-        count = len(batch['input_ids']) * group_size
-        if len(seeds) != count:
-            raise ValueError(f'{len(seeds)} seeds for {count} answers: give one an answer')
-        batch = self.network.to_device(batch)
         with self.generating():
-            written = write_answers(self, batch, Drawn(seeds, sampling), sampling.max_new_tokens,
-                                    group_size, **options)
-        answers = [self._finish(answer) for answer in written]
-        return [answers[i:i + group_size] for i in range(0, len(answers), group_size)]
+            yield from map(self._finish, in_order(write_answers(
+                self, take, Drawn(seeds, sampling), sampling.max_new_tokens, group_size,
+                **options)))
 
-    @torch.no_grad()
-    def generate(self, batch: dict[str, Tensor], guides: Sequence = (), draft: bool = True,
+    def generate(self, take: Take, batch_size: int | None = None, draft: bool = True,
                  constrain: bool = False, on_tokens: OnTokens | None = None, **options
-                 ) -> list[Generated]:
-        """Answers to a left-padded batch, one a prompt.
+                 ) -> Iterator[Generated]:
+        """Answers, one a prompt, in order.
 
         Args:
-            batch: from :meth:`Encoder.encode` with ``for_generation``.
-            guides, draft, constrain, on_tokens: of :func:`write_answers`.
+            take: gives the prompts.
+            batch_size, draft, constrain, on_tokens: of :func:`write_answers`.
             options: keys of ``transformers.GenerationConfig``; see :func:`greedy_rules` for those
                 that leave the writing to transformers.
         """
         limit = options.get('max_new_tokens')
         if limit is not None and limit < 1:
             raise ValueError(f'max_new_tokens={limit}: at least 1')
-        hf = self.network.hf
-        batch = self.network.to_device(batch)
-        rules = greedy_rules(hf.generation_config, options, batch['attention_mask'])
+        rules = greedy_rules(self.network.hf.generation_config, options, self.network.device)
+        if rules is None and constrain:
+            raise ValueError(f'constrained decoding is greedy, without beams; not with {options}')
         with self.generating():
-            if rules is not None:
-                choose = Likeliest(rules, batch['input_ids'])
-                written = write_answers(self, batch, choose, limit, 1, guides, draft, constrain,
-                                        on_tokens)
-                return [self._finish(answer) for answer in written]
-            if constrain:
-                raise ValueError(f'constrained decoding is greedy, without beams; not with '
-                                 f'{options}')
-            # Without synced_gpus: of split weights every process has all while it generates.
-            banned = [*self.banned_tokens, *(options.pop('suppress_tokens', None) or ())]
-            output = hf.generate(
+            if rules is None:
+                yield from self._by_transformers(take, batch_size, on_tokens, options)
+                return
+            yield from map(self._finish, in_order(write_answers(
+                self, take, Likeliest(rules), limit, 1, batch_size, draft, constrain, on_tokens)))
+
+    def _by_transformers(self, take: Take, batch_size: int | None, on_tokens: OnTokens | None,
+                         options: dict) -> Iterator[Generated]:
+        """By transformers' ``generate``, batch after batch."""
+        # Without synced_gpus: of split weights every process has all while it generates.
+        banned = [*self.banned_tokens, *(options.pop('suppress_tokens', None) or ())]
+        count = 0
+        while taken := take(sys.maxsize if batch_size is None else batch_size):
+            batch = self.network.to_device(taken[0])
+            output = self.network.hf.generate(
                 **batch, synced_gpus=False, pad_token_id=self.encoder.pad_token_id,
-                eos_token_id=self.stop_tokens, suppress_tokens=banned,
-                use_cache=True, **options)
-        answers = [self.read(row) for row in output[:, batch['input_ids'].shape[1]:].tolist()]
-        for row, answer in enumerate(answers if on_tokens else ()):
-            on_tokens(row, answer.token_ids)
-        return answers
+                eos_token_id=self.stop_tokens, suppress_tokens=banned, use_cache=True, **options)
+            for row in output[:, batch['input_ids'].shape[1]:].tolist():
+                answer = self.read(row)
+                if on_tokens:
+                    on_tokens(count, answer.token_ids)
+                count += 1
+                yield answer
 
     @contextmanager
     def generating(self) -> Iterator[None]:

@@ -32,6 +32,13 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('--tokens-per-s', type=float,
                         help='measured, of one GPU (benchmarks/sft_step.py, gspo_step.py), '
                         'instead of --mfu')
+    parser.add_argument('--memory-bandwidth', type=float, default=3350.,
+                        help='of one GPU, GB/s, by which rollouts are estimated (%(default)g: an '
+                        'H100; H200 4800, A100 2039, L40S 864, RTX 4090 1008 by their data '
+                        'sheets)')
+    parser.add_argument('--rollout-tokens-per-s', type=float,
+                        help='of answers written, measured, of one GPU (gspo_step.py), instead of '
+                        '--memory-bandwidth')
     parser.add_argument('--image', type=int, nargs=2, metavar=('W', 'H'),
                         help="pixels of a picture, instead of the dataset's typical one")
     parser.add_argument('--answer-tokens', type=int,
@@ -95,6 +102,8 @@ def describe(plan: dict) -> str:
         ['TFLOP a step, useful', f'{plan["tflops_per_step"]:,.1f}'],
         ['recomputed besides', f'{plan["recomputed_share"]:.0%} of all'],
         ['seconds a step', f'{plan["seconds_per_step"]:.3g}'],
+        *([] if plan['rollout_seconds_per_step'] is None else [
+            ['of them rollout', f'{plan["rollout_seconds_per_step"]:.3g}']]),
         ['hours in all', f'{plan["hours"]:.3g}'],
         ['on GPUs of', _speed(plan)]])]
     lines += ['', 'Where the figures are from', *(
@@ -154,7 +163,8 @@ def main() -> None:
         cfg = read_config(args.config, args.cfg_options)
         plan = make_plan(cfg, args.gpus, args.gpu_memory, args.mfu, args.peak_tflops,
                          args.image and tuple(args.image), args.answer_tokens,
-                         args.tokens_per_s, not args.no_advice)
+                         args.tokens_per_s, not args.no_advice, args.memory_bandwidth,
+                         args.rollout_tokens_per_s)
     plan = dict(config=args.config, **plan)
     print(describe(plan))
     print(json.dumps(rounded(plan)))

@@ -5,6 +5,7 @@ from mmengine.runner import Runner
 
 from simpleseg_mm.evaluation import check_metric_names
 from simpleseg_mm.registry import HOOKS
+from ..look_ahead import look_ahead
 from .randomness import undisturbed
 
 
@@ -63,7 +64,7 @@ class RetentionHook(Hook):
     def _score(self, runner, step: int) -> None:
         loader = self._loader
         with undisturbed(runner.model) as model:
-            for batch in loader:
+            for batch in look_ahead(loader, model):
                 self._evaluator.process(data_samples=model.val_step(batch), data_batch=batch)
             figures = self._evaluator.evaluate(len(loader.dataset))
         figures = {name.removeprefix('retention/'): float(value)
