@@ -525,6 +525,28 @@ def test_a_bad_picture_behind_good_ones(asking, tmp_path):
     assert [result.text for result in done] == [SQUARE]
 
 
+def test_a_row_of_failures_is_the_last(asking):
+    make, standin = asking
+    standin.faults = [status(413)] * 19 + [None] + [status(413)] * 100
+    inferencer = make(concurrency=1)
+    results = inferencer.segment(SCENE, ['a'] * 60, on_error='skip')
+    assert len(results) == 1 and len(standin.asked) == 40
+    assert '(20 queries in a row). 59 of 60 queries have no answer' in inferencer.errors[-1]
+
+
+@pytest.mark.parametrize('options, text', [
+    (dict(), 'the <|im_end|> dog'),
+    (dict(model='simpleseg_mm://nano_sft', codec=None), 'a<|image_pad|>'),
+    (dict(model='simpleseg_mm://nano_sft', codec=None), '<|endoftext|>')])
+def test_expressions_that_spell_a_special_token(asking, options, text):
+    """In process they stay text; a server takes them for tokens."""
+    make, standin = asking
+    inferencer = make(**options)
+    found = inferencer.segment(SCENE, [text, 'a < b | c > d'], on_error='skip')
+    assert [result.prompt.text for result in found] == ['a < b | c > d']
+    assert 'takes for a special token' in inferencer.errors[0] and len(standin.asked) == 1
+
+
 # --- commands ------------------------------------------------------------------------------------
 def test_the_command(server, tmp_path, capsys):
     url, standin = server

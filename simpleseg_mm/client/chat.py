@@ -266,12 +266,13 @@ class ChatClient:
             'no connection', again=True, ends=never)
 
     def _refused(self, response: httpx2.Response, head: bytes, body: dict) -> EndpointError:
-        code, said = response.status_code, self._cut(_said(head))
+        code, whole = response.status_code, _said(head)
+        said = self._cut(whole)
         detail = f'HTTP {code}' + (f': {said}' if said else '')
         again = code in (408, 425, 429) or (code >= 500 and code not in (501, 505))
         if code in (400, 422):
             for key in OPTIONAL:
-                if key in body and key in said and key not in self._left_out:
+                if key in body and key in whole and key not in self._left_out:
                     self._left_out.add(key)
                     break
         ends = code in (401, 403, 404) or 300 <= code < 400
@@ -284,7 +285,7 @@ class ChatClient:
         elif 300 <= code < 400:
             does = f'sends on to {self._cut(response.headers.get("location", "?"))}: give that ' \
                    'address'
-        elif code == 413 or (code in (400, 422) and any(w in said.lower() for w in _OF_PICTURES)):
+        elif code == 413 or (code in (400, 422) and any(w in whole.lower() for w in _OF_PICTURES)):
             does = ('does not take a request of this size: send smaller pictures (--max-pixels '
                     '1003520), or raise its limit')
         elif code == 429:

@@ -1,6 +1,7 @@
 """The inferencer whose model runs behind an OpenAI-compatible server."""
 import math
 import os
+import re
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import CancelledError, Future
@@ -30,6 +31,8 @@ ENGINES: dict[str, Callable[[str], dict]] = {
 _OWNERS = {'vllm': 'vllm', 'sglang': 'sglang', 'llamacpp': 'llama.cpp', 'llama.cpp': 'llama.cpp'}
 _CORNER = 0.11  # share of the picture in which outlines of a tenth of the grammar's steps lie
 _CORNER_AFTER = 4  # outlines of pictures
+_IN_VAIN = 20  # queries in a row without an answer, after which none is asked any more
+_MARK = re.compile(r'<\|[^<>|\s]{1,60}\|>')  # a special token, where the tokenizer is not known
 
 
 class EndpointInferencer(PromptedInferencer):
@@ -81,7 +84,7 @@ class EndpointInferencer(PromptedInferencer):
         self.painter = QueryPainter()
         entry = self._served(served_model_name)
         self.served_model_name = entry['id']
-        self._check_tokenizer()
+        self._special = self._check_tokenizer()
         self.constrain = constrain
         self._more = {} if constrain is None else self._grammar(constrain, entry)
         self._farthest = [0, 0.0]  # outlines, and the largest share of a coordinate in them
@@ -116,7 +119,7 @@ class EndpointInferencer(PromptedInferencer):
     def answers(self, queries: Iterator[PictureQuery], batch_size: int) -> Iterator[tuple]:
         """As the base says; ``batch_size`` requests are under way at a time."""
         flight: deque[tuple[PictureQuery, Future]] = deque()
-        fault, more = None, True
+        fault, more, in_vain = None, True, 0
         try:
             while True:
                 while more and len(flight) < batch_size:
@@ -131,7 +134,10 @@ class EndpointInferencer(PromptedInferencer):
                     break
                 query, future = flight.popleft()
                 sample, result = self._read(query, future)
-                more = more and not (isinstance(result, Unanswered) and result.ends)
+                in_vain = in_vain + 1 if isinstance(result, Unanswered) else 0
+                if in_vain == _IN_VAIN:
+                    result.args, result.ends = (f'{result} ({in_vain} queries in a row)', ), True
+                more = more and not (in_vain and result.ends)
                 yield query, sample, result
         finally:
             for _, future in flight:
@@ -150,6 +156,12 @@ class EndpointInferencer(PromptedInferencer):
     # --- parts ---------------------------------------------------------------------------------
     def _start(self, query: PictureQuery, on_text=None) -> 'Future[Reply]':
         form, picture = self.form, query.picture
+        if found := self._special.search(query.prompt.text or ''):
+            refused: Future[Reply] = Future()
+            refused.set_exception(EndpointError(
+                f'the expression holds {found[0]!r}, which a server takes for a special token '
+                'and not for text: write it otherwise', 'special token'))
+            return refused
         if form.bounds is not None:
             picture = form.bounds.resized(picture)
         url = data_url(Image.fromarray(picture), 'PNG', compress_level=1)
@@ -254,17 +266,19 @@ class EndpointInferencer(PromptedInferencer):
                 'say which by --served-model-name' if names else 'load a model there first'))
         return entries[0]
 
-    def _check_tokenizer(self) -> None:
-        """Refuses a server whose tokenizer is not that of the folder, where both are known."""
+    def _check_tokenizer(self) -> re.Pattern:
+        """What a text may not hold: special tokens. Refuses a server whose tokenizer is not that
+        of the folder, where both are known."""
         file = None if self.form.folder is None else self.form.folder / 'tokenizer.json'
         if file is None or not file.is_file():
-            return
+            return _MARK
         grammar = self.codec.grammar
         rings = [np.array([(1, 2), (grammar.steps // 2, 4), (grammar.steps // 3, grammar.steps)])]
         text = (question_about('box', (1, 2, 3, 4), (5, 6), grammar)
                 + grammar.format_steps(rings))
         try:
-            own = Tokenizer.from_file(str(file)).encode(text, add_special_tokens=False).ids
+            tokenizer = Tokenizer.from_file(str(file))
+            own = tokenizer.encode(text, add_special_tokens=False).ids
         except Exception as error:  # the library raises nothing narrower
             raise ValueError(f'{file} cannot be read ({str(error)[:200]}): export the folder '
                              'again') from None
@@ -274,6 +288,9 @@ class EndpointInferencer(PromptedInferencer):
                 f'{self.client.shown} splits text into other tokens than {self.form.folder}: '
                 f'{self.served_model_name} there is another model. Serve that folder, or give '
                 'the --model that is served')
+        special = [token.content for token in tokenizer.get_added_tokens_decoder().values()
+                   if token.special]
+        return re.compile('|'.join([_MARK.pattern, *map(re.escape, special)]))
 
     def _grammar(self, engine: str, entry: dict) -> dict:
         """What a request holds an answer to the grammar by."""
