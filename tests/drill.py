@@ -10,7 +10,7 @@ import sys
 import traceback
 
 QWEN = 'transformers.models.qwen2_5_vl.modeling_qwen2_5_vl'
-FEATURES = (r'(def get_image_features\(\s+self,\s+pixel_values: torch.Tensor,\s+)image_grid_thw'
+FEATURES = (r'(def get_image_features\(\s+self,\s+pixel_values: torch.\w+,\s+)image_grid_thw'
             r'(: torch.LongTensor \| None = None,.*?BaseModelOutputWithPooling:\n)'
             r'(\s+pixel_values = )')
 #: case -> module -> (pattern, what takes its place); a module that is ``None`` cannot be imported,
