@@ -195,8 +195,8 @@ def test_engines_take_what_the_automaton_takes_and_the_differences(engine, form,
 @pytest.mark.parametrize('grammar', MANY)
 @pytest.mark.parametrize('kind', KINDS)
 def test_the_regex_is_the_automaton_but_for_the_differences(grammar, kind):
-    hold(grammar, kind, 'regex', re_module('regex', export_grammar(grammar, kind)), 600)
-    for text in strings(grammar, kind, 600):
+    hold(grammar, kind, 'regex', re_module('regex', export_grammar(grammar, kind)), 300)
+    for text in strings(grammar, kind, 300):
         place = outside_grammar(text, grammar, kind)
         assert (place is None) == (accepts(grammar, kind, text) or bool(
             allowed_beyond(text, grammar, kind)))
