@@ -3,6 +3,7 @@
 #   make test         install, run the tests
 #   make bench        install, run the benchmarks beside their peers
 #   make test-compat  model, data and runner tests on the oldest and newest transformers and Python
+#   make test-vllm    what needs vLLM, on its CPU build
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV ?= .venv
 BIN := $(VENV)/bin
@@ -13,7 +14,7 @@ export SIMPLESEG_DATA
 # torch takes huge pages on the CPU: a training step of nano is a tenth faster.
 export THP_MEM_ALLOC_ENABLE = 1
 
-.PHONY: install quickstart test test-slow test-compat bench clean
+.PHONY: install quickstart test test-slow test-compat test-vllm bench clean
 
 install: $(VENV)/.installed
 
@@ -43,9 +44,13 @@ test-slow: $(VENV)/.installed-test
 test-compat:
 	$(PYTHON) tests/compat.py $(COMPAT)
 
+# an environment of its own in .vllm/
+test-vllm:
+	$(PYTHON) tests/vllm_env.py
+
 # every benchmark that this machine can run; rewrites docs/benchmarks.md
 bench: install
 	$(BIN)/python benchmarks/run.py all --write
 
 clean:
-	rm -rf $(VENV) .compat work_dirs build dist *.egg-info
+	rm -rf $(VENV) .compat .vllm work_dirs build dist *.egg-info

@@ -30,6 +30,7 @@ BENCHMARKS = dict(
     logp='logp_memory',
     sft='sft_nano',
     gspo='gspo_nano',
+    rollout_vllm='vllm_rollout',
     rollout_gpu='rollout_step',
     sft_gpu='sft_step',
     gspo_gpu='gspo_step',

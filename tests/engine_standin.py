@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import zlib
+from dataclasses import replace
 from operator import attrgetter
 from pathlib import Path
 
@@ -173,6 +174,33 @@ class KillHook(Hook):
         setattr(owner, name, deadly)
 
 
+@HOOKS.register_module()
+class KillServerHook(Hook):
+    """Kill a server's processes while it writes the answers of an iteration (from 0)."""
+
+    def __init__(self, at, process):
+        self.at, self.process = at, process
+
+    def before_train_iter(self, runner, batch_idx, data_batch=None):
+        if runner.iter == self.at:
+            engine = runner.train_loop.rollout._engine
+            write = engine._write_one
+            calls = itertools.count(1)
+
+            def deadly(*args):
+                if next(calls) == 5:
+                    os.killpg(self.process, signal.SIGKILL)
+                return write(*args)
+
+            engine._write_one = deadly
+
+
+def logged_rows(work_dir):
+    """What a run's newest log holds."""
+    log = sorted(Path(work_dir).glob('*/vis_data/scalars.json'))[-1]
+    return [json.loads(line) for line in log.read_text().splitlines()]
+
+
 # --- reinforcement learning -----------------------------------------------------------------
 @ROLLOUTS.register_module()
 class ScriptedRollout(InProcessRollout):
@@ -217,6 +245,29 @@ class ScriptedRollout(InProcessRollout):
         ids = model.mllm.encoder.tokenizer.encode(text, add_special_tokens=False)
         ids += model.mllm.writer.stop_tokens[:1] if finished else []
         return Generated(text, len(ids), finished, tuple(ids))
+
+
+@ROLLOUTS.register_module()
+class EngineRollout(ScriptedRollout):
+    """An engine of its own: its log-probabilities are the training forward's, but that of the
+    token ``wrong`` of each prompt's first answer, which is off by ``by`` nats; in answers with
+    ``mute`` it says nothing."""
+    gives_logps = True
+
+    def __init__(self, wrong=0, by=0.0, mute=False, **options):
+        super().__init__(**options)
+        self.wrong, self.by, self.mute = wrong, by, mute
+
+    def generate(self, model, images, prompts, group_size, seeds, forms=None):
+        groups = super().generate(model, images, prompts, group_size, seeds, forms)
+        for image, prompt, group in zip(images, prompts, groups):
+            for g, answer in enumerate(group):
+                logp, _, mask = model.log_probs([image], [[(prompt, answer.token_ids)]],
+                                                self.temperature)
+                said = logp.detach()[mask].tolist()
+                said[self.wrong] += self.by * (g == 0)
+                group[g] = replace(answer, token_logps=() if self.mute else tuple(said))
+        return groups
 
 
 @REWARDS.register_module()

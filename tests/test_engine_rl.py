@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 from engine_standin import BASE, RecordHook, build, run_tool, train
+from engine_standin import logged_rows as logged
 from mmengine.config import Config
 from packaging.version import Version
 
@@ -62,11 +63,6 @@ def recorded(runner):
     return next(hook for hook in runner.hooks if isinstance(hook, RecordHook))
 
 
-def logged(work_dir):
-    log = sorted(Path(work_dir).glob('*/vis_data/scalars.json'))[-1]
-    return [json.loads(line) for line in log.read_text().splitlines()]
-
-
 def weights(runner):
     return copy.deepcopy(runner.model.state_dict())
 
@@ -111,6 +107,19 @@ def runner(config, tmp_path_factory):
     (dict(objective=dict(level='word')), "level='word'.*sequence"),
     (dict(rollout=dict(type='InProcessRollout', temperature=0)), 'temperature=0'),
     (dict(rollout=dict(type='InProcessRollout', batch_size=0)), 'batch_size=0'),
+    (dict(objective=dict(importance_cap=2.)), 'importance_cap=2.0: InProcessRollout draws from'),
+    (dict(max_engine_difference=0), 'max_engine_difference=0: above 0'),
+    (dict(rollout=dict(type='VLLMRollout', mode='remote')), "mode='remote'.*'colocated'"),
+    (dict(rollout=dict(type='VLLMRollout', mode='server')), 'rollout.urls'),
+    (dict(rollout=dict(type='VLLMRollout', mode='server', urls='http://a')), 'weights_dir'),
+    (dict(rollout=dict(type='VLLMRollout', mode='server', urls=['a:8000'], weights_dir='w')),
+     "'a:8000' is no address"),
+    (dict(rollout=dict(type='VLLMRollout', mode='server', urls=['http://a'], weights_dir='w',
+                       engine=dict(max_num_seqs=2))), "rollout.engine is of mode='colocated'"),
+    (dict(rollout=dict(type='VLLMRollout', urls=['http://a'])), "of mode='server'"),
+    (dict(rollout=dict(type='VLLMRollout', constrain=True)), 'constrain=True.*whole vocabulary'),
+    (dict(rollout=dict(type='VLLMRollout', temperature=0)), 'temperature=0'),
+    (dict(rollout=dict(type='VLLMRollout', temperature=.5, top_p=.9)), 'temperature=0.5 with'),
 ])
 def test_settings_that_cannot_work_are_refused(runner, options, match):
     arguments = {**runner.cfg.train_cfg.to_dict(), **options}
@@ -495,6 +504,67 @@ def test_dropout_is_found(config, tmp_path, level, alike):
 def test_dropout_does_not_matter_on_policy(config, tmp_path):
     train(config, tmp_path, **SCRIPT, **ONE_ROLLOUT, **DROPOUT, **{'train_cfg.mini_batches': 1})
     assert logged(tmp_path)[0]['clipped'] == logged(tmp_path)[0]['kl'] == 0
+
+
+# --- an engine of its own -----------------------------------------------------------------------
+ENGINE = {'train_cfg.rollout.type': 'EngineRollout'}
+
+
+@pytest.mark.parametrize('mini_batches', [1, 2])
+def test_an_engine_s_log_probabilities_are_compared(config, tmp_path, mini_batches):
+    """One token of each group's first answer is off by half a nat."""
+    run = train(config, tmp_path, **ENGINE, **ONE_ROLLOUT, **{
+        'train_cfg.mini_batches': mini_batches, 'train_cfg.rollout.by': -0.5})
+    experience = run.train_loop.experience
+    tokens = sum(answer.num_tokens for p, group in enumerate(experience.answers)
+                 for g, answer in enumerate(group) if experience.learnt_PG[p, g])
+    off = int(experience.learnt_PG[:, 0].sum())
+    row, = logged(tmp_path)
+    assert off and row['engine_difference'] == pytest.approx(off * 0.5 / tokens, rel=1e-3)
+    assert row['engine_difference_max'] == pytest.approx(0.5, rel=1e-4)
+
+
+@pytest.mark.parametrize('mini_batches', [1, 2])
+def test_an_engine_that_differs_stops_the_run(config, tmp_path, mini_batches):
+    """The token and its answer are named, and nothing has been updated."""
+    run = build(config, tmp_path, **ENGINE, **ONE_ROLLOUT, **{
+        'train_cfg.mini_batches': mini_batches, 'train_cfg.rollout.by': 30.0,
+        'train_cfg.rollout.wrong': 4})
+    before = weights(run)
+    with pytest.raises(RuntimeError, match=r"nats a token in the answer '\[\[\[.*most at token 4, "
+                                           r"'.+': .* by the engine.*max_engine_difference=0.2"):
+        run.train()
+    assert_same(before, weights(run))
+
+
+def test_an_engine_that_says_nothing_is_told(config, tmp_path):
+    with pytest.raises(RuntimeError, match='the engine gave 0 log-probabilities of'):
+        train(config, tmp_path, **ENGINE, **ONE_ROLLOUT, **{'train_cfg.rollout.mute': True})
+
+
+def test_importance_weighs_the_updates(config, tmp_path):
+    """An engine that made each first answer e^3 times likelier than the policy does: their
+    gradient counts e^-3 as much."""
+    def gradient(name, **options):
+        run = train(config, tmp_path / name, **ENGINE, **RECORD, **SGD, **ONE_ROLLOUT, **{
+            'train_cfg.mini_batches': 1, 'train_cfg.max_engine_difference': 9.0, **options})
+        return recorded(run).gradients[0], logged(tmp_path / name)[0], run.train_loop.experience
+    cap = {'train_cfg.objective.importance_cap': 2.0}
+    off = {'train_cfg.rollout.by': 3.0}
+    plainly, _, _ = gradient('plain')
+    agreeing, row, _ = gradient('agreeing', **cap)
+    assert distance(plainly, agreeing) < 1e-3 and row['importance'] == pytest.approx(1, abs=1e-3)
+    weighed, row, experience = gradient('weighed', **cap, **off)
+    first = float(experience.learnt_PG[:, 0].sum() / experience.learnt_PG.sum())
+    assert row['importance'] == pytest.approx(1 - first * (1 - math.exp(-3)), rel=1e-3)
+    assert row['importance_capped'] == 0
+    assert distance(plainly, weighed) > 0.01
+    doubled, row, _ = gradient('doubled', **cap, **{'train_cfg.rollout.by': -3.0})
+    assert row['importance'] == pytest.approx(1 + first, rel=1e-3)
+    assert row['importance_capped'] == pytest.approx(first)
+    for name, value in plainly.items():  # linear in the weight of the first answers
+        slope = (value - weighed[name]) / (1 - math.exp(-3))
+        assert torch.allclose(doubled[name] - value, slope, rtol=1e-2, atol=1e-4), name
 
 
 # --- LoRA -------------------------------------------------------------------------------------

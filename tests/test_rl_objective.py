@@ -89,6 +89,9 @@ def close(value):
     (dict(clip_high=math.inf), 'clip_high=inf'),
     (dict(beta=-0.1), 'beta=-0.1'),
     (dict(beta=math.nan), 'beta=nan'),
+    (dict(importance_cap=math.nan), 'importance_cap=nan'),
+    (dict(importance_cap=0.5), 'importance_cap=0.5: at least 1'),
+    (dict(importance_cap=0), 'importance_cap=0: at least 1'),
 ])
 def test_bad_settings(options, message):
     with pytest.raises(ValueError, match=message):
@@ -106,6 +109,7 @@ def test_bad_settings(options, message):
     (dict(logp=torch.zeros(3), old=torch.zeros(3), mask=torch.ones(3, dtype=torch.bool),
           advantage=torch.zeros(3)), r'\(B, T\)'),
     (dict(beta=0.1), 'beta=0.1 needs ref_logp_BT'),
+    (dict(importance_cap=2.0), 'importance_cap=2.0 needs engine_logp_BT'),
 ])
 def test_bad_batches(change, message):
     batch = dict(logp=torch.zeros(2, 3), old=torch.zeros(2, 3), advantage=torch.zeros(2),
@@ -319,3 +323,55 @@ def test_k3_by_hand():
 def test_kl_of_a_small_change_is_half_its_square():
     _, _, sums = evaluate(PolicyObjective(), [[1e-3, -1e-3], [2e-3]], [1, 1])
     assert sums['kl'] == pytest.approx(.5e-6 + 2e-6, rel=2e-3)
+
+
+# --- answers of another engine ----------------------------------------------------------------
+#: by how much likelier the policy makes each token than the engine did, as log-ratios
+ENGINE = [[.5, -.2, .6], [-.4, -.1], [3., 0., 0., .1]]
+
+
+@pytest.mark.parametrize('level, weights, importance, capped', [
+    # capped at 2: an answer by the sum of its log-ratios, a token by its own
+    ('sequence', [2., math.exp(-.5), 2.], 4 + math.exp(-.5), 2),
+    ('sequence_token', [2., math.exp(-.5), 2.], 4 + math.exp(-.5), 2),
+    ('token', [[math.exp(.5), math.exp(-.2), math.exp(.6)], [math.exp(-.4), math.exp(-.1)],
+               [2., 1., 1., math.exp(.1)]], None, 1 / 4),
+])
+@pytest.mark.parametrize('left', [False, True])
+def test_answers_of_an_engine_are_weighed(level, weights, importance, capped, left):
+    """The weight stands before the clipped gain and has no gradient."""
+    ratios = [[.1, -.05, .02], [-.3, .1], [.05, .05, -.02, .1]]
+    advantages = [1., -2., .5]
+    objective = PolicyObjective(level, .2, .2, importance_cap=2.)
+    old_rows = [[-(t + 1) / 4 for t in range(len(row))] for row in ratios]
+    old, mask = pad(old_rows, left, -7.)
+    engine = pad([[o - e for o, e in zip(*rows)] for rows in zip(old_rows, ENGINE)], left, 9.)[0]
+    logp = pad([[o + x for o, x in zip(*rows)] for rows in zip(old_rows, ratios)], left,
+               5.)[0].requires_grad_()
+    loss, sums = objective(logp, old, torch.tensor(advantages, dtype=torch.float64), mask,
+                           engine_logp_BT=engine)
+    loss.backward()
+    rows = [torch.tensor(row, dtype=torch.float64, requires_grad=True) for row in ratios]
+    expected = 0
+    for row, advantage, weight in zip(rows, advantages, weights):
+        ratio = row.exp() if level == 'token' else row.mean().exp()
+        gain = torch.minimum(ratio * advantage, ratio.clamp(.8, 1.2) * advantage)
+        expected = expected - (torch.tensor(weight, dtype=torch.float64) * gain).mean() / 3
+    assert loss.item() == close(expected.item())
+    expected = [g.tolist() for g in torch.autograd.grad(expected, rows)]
+    assert [g[m].tolist() for g, m in zip(logp.grad, mask)] == close(expected)
+    if importance is None:
+        importance = sum(sum(row) / len(row) for row in weights)
+    assert sums['importance'].item() == close(importance)
+    assert sums['importance_capped'].item() == close(capped)
+
+
+@pytest.mark.parametrize('level', LEVELS)
+def test_an_engine_that_agrees_changes_nothing(level):
+    ratios, advantages, _ = table(5)
+    old, mask = pad([[-.5] * len(row) for row in ratios])
+    logp = old + pad(ratios)[0]
+    arguments = logp, old, torch.tensor(advantages, dtype=torch.float64), mask
+    plainly = PolicyObjective(level)(*arguments)[0]
+    weighed = PolicyObjective(level, importance_cap=2.)(*arguments, engine_logp_BT=old)[0]
+    assert weighed.item() == plainly.item()

@@ -37,12 +37,13 @@ def stub(**attributes) -> GRPOTrainer:
 
 
 # --- loss -------------------------------------------------------------------------------------
-def their_loss(level, clip, beta, logp, old, advantage, mask, ref):
-    """TRL's loss, and its share of clipped answers."""
+def their_loss(level, clip, beta, logp, old, advantage, mask, ref, weight=None):
+    """TRL's loss, and its share of clipped answers; ``weight``: of vLLM's answers or tokens."""
     trainer = stub(
         importance_sampling_level=level, epsilon_low=clip[0], epsilon_high=clip[1], beta=beta,
         loss_type='grpo', current_gradient_accumulation_steps=1, top_entropy_quantile=1.0,
-        off_policy_mask_threshold=None, use_vllm=False, aux_loss_enabled=False,
+        off_policy_mask_threshold=None, use_vllm=weight is not None,
+        vllm_importance_sampling_correction=True, aux_loss_enabled=False,
         _entropy_bonus_enabled=False,
         args=SimpleNamespace(delta=None, use_bias_correction_kl=False))
     trainer._get_per_token_logps_and_entropies = lambda *args, **kwargs: (
@@ -51,7 +52,7 @@ def their_loss(level, clip, beta, logp, old, advantage, mask, ref):
     loss = trainer._compute_loss(None, dict(
         prompt_ids=ids[:, :1], prompt_mask=ids[:, :1] + 1, completion_ids=ids,
         completion_mask=mask.long(), advantages=advantage, old_per_token_logps=old,
-        ref_per_token_logps=ref))
+        ref_per_token_logps=ref, importance_sampling_ratio=weight))
     return loss, trainer._metrics['train']['clip_ratio/region_mean'][0]
 
 
@@ -87,6 +88,29 @@ def test_loss_and_gradient_are_trl_s(ours, theirs, clip, noise, beta):
     if theirs == 'sequence':  # at token level TRL weighs every token alike
         assert float(sums['clipped']) / rows == pytest.approx(clipped)
         assert (0 < clipped < 1) == (noise > 0)  # both sides of the band are met
+
+
+@pytest.mark.parametrize('ours, theirs', [
+    ('sequence', 'sequence'), ('sequence_token', 'sequence'), ('token', 'token')])
+def test_answers_of_an_engine_are_weighed_as_in_trl(ours, theirs):
+    """Its 'sequence_truncate' and 'token_truncate', at a cap that some reach."""
+    generator = torch.Generator().manual_seed(1)
+    old, noise, off = -torch.rand(3, 12, 5, dtype=torch.float64, generator=generator)
+    mask = torch.arange(5) < torch.randint(1, 6, (12, 1), generator=generator)
+    logp = (old + .3 * noise).requires_grad_()
+    engine = old + off + .5
+    advantage = torch.randn(12, dtype=torch.float64, generator=generator)
+    difference = (old - engine) * mask
+    if theirs == 'sequence':
+        difference = difference.sum(1, keepdim=True)
+    weight = difference.exp().clamp(max=1.2)
+    assert 0 < (weight == 1.2).sum() < weight.numel()
+    expected, _ = their_loss(theirs, (.2, .28), 0., logp, old, advantage, mask, None, weight)
+    loss, _ = PolicyObjective(ours, .2, .28, importance_cap=1.2)(
+        logp, old, advantage, mask, engine_logp_BT=engine)
+    torch.testing.assert_close(loss, expected, rtol=1e-12, atol=1e-14)
+    gradients = [torch.autograd.grad(value, logp)[0] for value in (loss, expected)]
+    torch.testing.assert_close(*gradients, rtol=1e-12, atol=1e-14)
 
 
 # --- reward -----------------------------------------------------------------------------------

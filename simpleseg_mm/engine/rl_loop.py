@@ -20,7 +20,7 @@ from mmengine.runner import IterBasedTrainLoop
 from torch import Tensor
 
 from ..config import accumulated_batches
-from ..files import replacing
+from ..files import replacing, shown
 from ..models.simpleseg import answer_form
 from ..registry import LOOPS, REWARDS, ROLLOUTS
 from ..rl import PolicyObjective, Rewards, group_advantages, max_variance_subset
@@ -86,6 +86,7 @@ class _MicroBatch:
     images: list[Tensor]
     conversations: list[list[tuple[str, tuple[int, ...]]]]
     advantage_B: Tensor
+    answers: list[Generated]
     filler: bool = False
 
 
@@ -108,6 +109,8 @@ class RLTrainLoop(IterBasedTrainLoop):
         min_std: groups whose rewards deviate less are dropped.
         down_sample: learn from so many answers of each group, those whose rewards differ most
             (PODS); ``None``: from all. Sampling is cheap beside an update.
+        max_engine_difference: nats by which the log-probabilities of an engine of its own may
+            differ from the training forward's, in the mean over an answer's tokens.
         runner, dataloader, **kwargs: as for ``IterBasedTrainLoop``.
 
     Raises:
@@ -115,13 +118,15 @@ class RLTrainLoop(IterBasedTrainLoop):
         FloatingPointError: a loss or gradient is not finite; nothing was updated, and the batch
             is in the named file.
         RuntimeError: before the first update of a rollout, the policy's log-probabilities differ
-            from its own by more than a third of the clip band.
+            from its own by more than a third of the clip band, or from those of the engine that
+            wrote the answers by more than ``max_engine_difference``.
     """
 
     def __init__(self, runner, dataloader, reward: dict, rollout: dict,
                  objective: dict | None = None, global_batch_size: int | None = None,
                  group_size: int = 8, mini_batches: int = 4, micro_batch_size: int = 8,
-                 min_std: float = 0.01, down_sample: int | None = None, **kwargs) -> None:
+                 min_std: float = 0.01, down_sample: int | None = None,
+                 max_engine_difference: float = 0.2, **kwargs) -> None:
         super().__init__(runner, dataloader, **kwargs)
         size = self.dataloader.batch_size
         prompts = prompts_a_process(global_batch_size, size, get_world_size())
@@ -138,6 +143,14 @@ class RLTrainLoop(IterBasedTrainLoop):
         self.reward = REWARDS.build(reward)
         self.rollout = ROLLOUTS.build(rollout)
         self.objective = PolicyObjective(**(objective or {}))
+        if self.objective.importance_cap is not None and not self.rollout.gives_logps:
+            raise ValueError(
+                f'objective.importance_cap={self.objective.importance_cap}: '
+                f'{type(self.rollout).__name__} draws from the policy itself, or tells no '
+                'log-probabilities of its own. Leave it out')
+        if not max_engine_difference > 0:
+            raise ValueError(f'max_engine_difference={max_engine_difference}: above 0 (nats)')
+        self.max_engine_difference = max_engine_difference
         self.group_size = group_size
         self.mini_batches = mini_batches
         self.micro_batch_size = micro_batch_size
@@ -219,18 +232,26 @@ class RLTrainLoop(IterBasedTrainLoop):
         size = prompts // self.mini_batches
         parts = [self._micro_batches(experience, range(i, i + size))
                  for i in range(0, prompts, size)]
-        old = [self._old_log_probs(part, first=i == 0) for i, part in enumerate(parts)]
         sums = _Sums(['clipped', 'log_ratio', 'abs_log_ratio', 'kl', 'entropy']
-                     + ['ref_kl'] * (self.reference is not None))
+                     + ['ref_kl'] * (self.reference is not None)
+                     + ['importance', 'importance_capped'] * (
+                         self.objective.importance_cap is not None),
+                     compared=self.rollout.gives_logps)
+        old = [self._old_log_probs(part, i == 0, sums) for i, part in enumerate(parts)]
         for part, old_logp in zip(parts, old):
             self._step(experience, part, old_logp, sums, check=not sums.updates)
         return sums.means()
 
-    def _old_log_probs(self, part: list[_MicroBatch], first: bool) -> list[Tensor | None]:
+    def _old_log_probs(self, part: list[_MicroBatch], first: bool, sums: '_Sums'
+                       ) -> list[Tensor | None]:
         """Of each micro-batch. The first update's are those of its own pass (``None``), but of
         one micro-batch, by which the policy is compared with itself."""
         asked = part if not first else part[:1] if self.mini_batches > 1 else []
-        known = [self._log_probs(batch)[0] for _, batch in self._encoded(asked)]
+        known = []
+        for micro, batch in self._encoded(asked):
+            logp, _, mask = self._log_probs(batch)
+            self._compare(micro, logp, mask, sums)
+            known.append(logp)
         return known + [None] * (len(part) - len(known))
 
     def _micro_batches(self, experience: Experience, places: Sequence[int]) -> list[_MicroBatch]:
@@ -248,14 +269,15 @@ class RLTrainLoop(IterBasedTrainLoop):
                 [experience.images[p] for p, _ in chunk],
                 [[(experience.samples[p].prompt, experience.answers[p][g].token_ids)]
                  for p, g in chunk],
-                torch.stack([experience.advantage_PG[p, g] for p, g in chunk]).to(device))
+                torch.stack([experience.advantage_PG[p, g] for p, g in chunk]).to(device),
+                [experience.answers[p][g] for p, g in chunk])
             for chunk in (rows[i:i + self.micro_batch_size]
                           for i in range(0, len(rows), self.micro_batch_size))]
         most = torch.tensor(float(-len(micros)), device=device)
         all_reduce(most, 'min')  # as many on each rank: each must take part in every reduction
         answer = experience.answers[0][0].token_ids[:1] or (0, )
         filler = _MicroBatch(experience.images[:1], [[(experience.samples[0].prompt, answer)]],
-                             torch.zeros(1, device=device), filler=True)
+                             torch.zeros(1, device=device), [], filler=True)
         return micros + [filler] * (int(-most) - len(micros))
 
     def _encoded(self, part: Sequence[_MicroBatch]) -> Iterator[tuple[_MicroBatch, dict]]:
@@ -309,7 +331,11 @@ class RLTrainLoop(IterBasedTrainLoop):
         if micro.filler:
             return logp.sum() * 0
         old = logp.detach() if old_logp is None else old_logp
-        loss, figures = self.objective(logp, old, micro.advantage_B, mask, share, reference)
+        if old_logp is None:
+            self._compare(micro, old, mask, sums)
+        engine = None if self.objective.importance_cap is None else _engine_logps(micro, old, mask)
+        loss, figures = self.objective(logp, old, micro.advantage_B, mask, share, reference,
+                                       engine)
         figures['entropy'] = (entropy.sum(1) / mask.sum(1).clamp(min=1)).sum()
         sums.add(figures, mask)
         if check and old_logp is not None:
@@ -330,6 +356,29 @@ class RLTrainLoop(IterBasedTrainLoop):
                 'Two forward passes with the same weights must agree: switch dropout off '
                 '(model.mllm.lora.lora_dropout=0), train in float32 or widen the band '
                 '(train_cfg.objective.clip_low, clip_high), or set train_cfg.mini_batches=1.')
+
+    def _compare(self, micro: _MicroBatch, logp: Tensor, mask: Tensor, sums: '_Sums') -> None:
+        """What the engine said of its answers with what the training forward says, by the weights
+        that wrote them."""
+        if not self.rollout.gives_logps or micro.filler:
+            return
+        difference = (_engine_logps(micro, logp, mask) - logp.detach()).abs() * mask
+        sums.compare(difference, mask)
+        mean = difference.sum(1) / mask.sum(1)
+        if not float(mean.max()) > self.max_engine_difference:
+            return
+        row = int(mean.argmax())
+        place = int(difference[row][mask[row]].argmax())
+        answer, (prompt, ids), = micro.answers[row], micro.conversations[row][0]
+        token = self.model.mllm.encoder.text_of(ids[place:place + 1])
+        raise RuntimeError(
+            f"The engine's log-probabilities differ from the training forward's by "
+            f'{float(mean[row]):.3g} nats a token in the answer {shown(answer.text)} to '
+            f'{shown(prompt)}, most at token {place}, {token!r}: {answer.token_logps[place]:.4g} '
+            f'by the engine, {float(logp[row][mask[row]][place]):.4g} in training. Allowed are '
+            f'train_cfg.max_engine_difference={self.max_engine_difference}; nothing was updated '
+            'by this answer. The engine reads something else than is trained, or has old weights: '
+            'tools/analysis_tools/engine_check.py looks for it')
 
     def _guard(self, experience: Experience, losses: Tensor) -> None:
         """Refuse to update by numbers that are not finite; DDP has spread them to all ranks.
@@ -352,6 +401,19 @@ class RLTrainLoop(IterBasedTrainLoop):
             f'are in {path}. Try a lower learning rate, clip_grad, or float32.')
 
 
+def _engine_logps(micro: _MicroBatch, like: Tensor, mask: Tensor) -> Tensor:
+    """What the engine said of a micro-batch's tokens, laid out as the training forward's.
+
+    Raises:
+        RuntimeError: it has not said it of each.
+    """
+    said = [logp for answer in micro.answers for logp in answer.token_logps]
+    if len(said) != int(mask.sum()):
+        raise RuntimeError(f'the engine gave {len(said)} log-probabilities of {int(mask.sum())} '
+                           'tokens: one of each is needed')
+    return like.detach().masked_scatter(mask, like.new_tensor(said))
+
+
 def _meta_of(sample) -> dict:
     """What a reward sees of a sample: all of it, by its keys."""
     return dict(sample.all_items())
@@ -372,12 +434,20 @@ def prompts_an_update(prompts: int, mini_batches: int) -> int:
 class _Sums:
     """Figures summed over this rank's answers, averaged over all ranks'."""
 
-    def __init__(self, names: Sequence[str]) -> None:
+    def __init__(self, names: Sequence[str], compared: bool = False) -> None:
         # the same on all ranks, kept groups or not; they stay on the device until they are read
         self.figures = dict.fromkeys(names, 0.0)
         self.count = 0
         self.answer_tokens = 0
         self.updates: list[Tensor] = []
+        #: of an engine's log-probabilities: sum of the differences, tokens, the largest
+        self.difference = [0.0, 0.0, 0.0] if compared else None
+
+    def compare(self, difference_BT: Tensor, mask_BT: Tensor) -> None:
+        """Takes in how far an engine is off, 0 outside the mask."""
+        total, count, largest = self.difference
+        self.difference = [total + float(difference_BT.sum()), count + float(mask_BT.sum()),
+                           max(largest, float(difference_BT.max()))]
 
     def add(self, figures: dict[str, Tensor], mask_BT: Tensor) -> None:
         for name, value in figures.items():
@@ -390,6 +460,13 @@ class _Sums:
         all_reduce(row)
         means = dict(zip(self.figures, row / row[-1].clamp(min=1)))
         loss = torch.stack(self.updates).mean() if self.updates else torch.zeros(())
+        if self.difference is not None:
+            both = torch.tensor(self.difference[:2], dtype=torch.float64)
+            largest = torch.tensor(self.difference[2], dtype=torch.float64)
+            all_reduce(both)
+            all_reduce(largest, 'max')
+            means.update(engine_difference=both[0] / both[1].clamp(min=1),
+                         engine_difference_max=largest)
         return dict(loss=loss, **means, answer_tokens=torch.tensor(float(self.answer_tokens)))
 
 

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from .. import stopping
-from .base import ExternalEngine, EnginePrompt, Written, check_version
+from .base import EnginePrompt, ExternalEngine, Written, check_version
 from .weights import folder_weights, write_folder
 
 #: bytes of the KV cache on a CPU, where neither the option nor vLLM's variable says more

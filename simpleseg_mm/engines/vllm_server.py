@@ -16,7 +16,7 @@ from safetensors.torch import save_file
 
 from .. import stopping
 from ..files import shown
-from .base import ExternalEngine, EnginePrompt, Written, check_version
+from .base import EnginePrompt, ExternalEngine, Written, check_version
 from .weights import folder_weights
 
 #: requests that one process has open at a time
@@ -80,18 +80,25 @@ class VLLMServers(ExternalEngine):
             save_file({key: value.cpu() for key, value in folder_weights(model.mllm).items()},
                       partial / 'model.safetensors', metadata=dict(format='pt'))
             partial.rename(folder)
-            for url in self.urls:
-                self._ask(url, '/collective_rpc', dict(
-                    method='reload_weights', kwargs=dict(weights_path=str(folder.resolve()))))
-                if not self._ask(url, '/reset_prefix_cache', {})['success']:
-                    raise ValueError(f'{url} is writing answers for somebody else, and cannot '
-                                     'take new weights meanwhile: give each run its own servers')
-                for what in ('mm_cache', 'encoder_cache'):
-                    self._ask(url, f'/reset_{what}', {})
-                self._ask(url, '/update_weight_version', dict(new_version=name[0]))
-            shutil.rmtree(folder)
+            try:
+                for url in self.urls:
+                    self._hand_over(url, folder)
+            finally:
+                shutil.rmtree(folder)
         barrier()
         self.version = name[0]
+
+    def _hand_over(self, url: str, folder: Path) -> None:
+        self._ask(url, '/collective_rpc', dict(
+            method='reload_weights', kwargs=dict(weights_path=str(folder.resolve()))))
+        # What was worked out with the old weights; of the pictures the scheduler believes that
+        # the worker still has them.
+        if not self._ask(url, '/reset_prefix_cache', {})['success']:
+            raise ValueError(f'{url} is writing answers for somebody else, and cannot take new '
+                             'weights meanwhile: give each run its own servers')
+        for what in ('mm_cache', 'encoder_cache'):
+            self._ask(url, f'/reset_{what}', {})
+        self._ask(url, '/update_weight_version', dict(new_version=folder.name))
 
     def _run(self, prompts: Sequence[EnginePrompt], params: Sequence[dict]
              ) -> list[Written | None]:

@@ -79,23 +79,32 @@ class PolicyObjective:
         clip_low, clip_high: the ratio is clipped to [1 - clip_low, 1 + clip_high]. 3e-4 and
             4e-4 are GSPO's; GRPO uses about 0.2.
         beta: weight of the k3 KL to a frozen reference; 0 needs none.
+        importance_cap: answers of another engine, whose probabilities are not quite the policy's,
+            are weighed by how much likelier the policy makes them, at most by this number
+            (truncated importance sampling): each token at level 'token', else the answer.
+            ``None``: not at all.
     """
     level: str = 'sequence'
     clip_low: float = 3e-4
     clip_high: float = 4e-4
     beta: float = 0.0
+    importance_cap: float | None = None
 
     def __post_init__(self) -> None:
         if self.level not in LEVELS:
             raise ValueError(f'level={self.level!r}: choose one of {LEVELS}')
         for field in fields(self)[1:]:
             value = getattr(self, field.name)
-            if not (math.isfinite(value) and value >= 0):
+            if value is not None and not (math.isfinite(value) and value >= 0):
                 raise ValueError(f'{field.name}={value!r}: give a number of at least 0')
+        if self.importance_cap is not None and self.importance_cap < 1:
+            raise ValueError(f'importance_cap={self.importance_cap}: at least 1, which is the '
+                             'weight of an answer that engine and policy find alike; 2 is usual')
 
     def __call__(self, logp_BT: Tensor, old_logp_BT: Tensor, advantage_B: Tensor,
                  mask_BT: Tensor, total: float | None = None,
-                 ref_logp_BT: Tensor | None = None) -> tuple[Tensor, dict[str, Tensor]]:
+                 ref_logp_BT: Tensor | None = None, engine_logp_BT: Tensor | None = None
+                 ) -> tuple[Tensor, dict[str, Tensor]]:
         """Loss of a micro-batch, as its share of the whole mini-batch's.
 
         Args:
@@ -108,12 +117,15 @@ class PolicyObjective:
                 of all parts gives the mini-batch's loss, however it was split. ``None``: this
                 batch is the whole.
             ref_logp_BT: under the frozen reference; needed where beta > 0.
+            engine_logp_BT: as the engine that wrote the answers gave them; needed where
+                importance_cap is set.
 
         Returns:
             The loss, and sums over the answers (without gradient, for the log): ``clipped``
             (answers at which the band stops the gradient; tokens' mean at level 'token'),
             ``log_ratio`` and ``abs_log_ratio`` (mean over tokens), ``kl`` (k3 of the old policy
-            to this one, mean over tokens), ``ref_kl`` where there is a reference.
+            to this one, mean over tokens), ``ref_kl`` where there is a reference, ``importance``
+            (weight) and ``importance_capped`` (share) where answers are weighed.
         """
         _check_shapes(logp_BT, old_logp_BT, advantage_B, mask_BT)
         count_B = mask_BT.sum(1)
@@ -127,11 +139,15 @@ class PolicyObjective:
         clipped = ratio.clamp(1 - self.clip_low, 1 + self.clip_high)
         gain = torch.minimum(ratio * advantage, clipped * advantage)
         stopped = (ratio * advantage > clipped * advantage).detach()
+        weighed = {}
+        if self.importance_cap is not None:
+            weight, weighed = self._importance(old_logp_BT, engine_logp_BT, mask_BT, count_B)
+            gain = gain * (weight if weight.ndim == gain.ndim else weight[:, None])
         if ratio.ndim == 2:
             gain = _mean(gain * mask_BT, count_B)
             stopped = _mean(stopped * mask_BT.to(logp_BT), count_B)
         sums = dict(clipped=stopped, log_ratio=log_ratio_B, abs_log_ratio=log_ratio_B.abs(),
-                    kl=_mean(_k3(-log_ratio_BT), count_B))
+                    kl=_mean(_k3(-log_ratio_BT), count_B), **weighed)
         loss_B = -gain
         if self.beta:
             if ref_logp_BT is None:
@@ -156,6 +172,23 @@ class PolicyObjective:
             return _exp(log_ratio_BT)
         value_B1 = _exp(log_ratio_B).detach()[:, None]
         return value_B1 * (log_ratio_BT - log_ratio_BT.detach()).exp()
+
+
+    def _importance(self, old_logp_BT: Tensor, engine_logp_BT: Tensor | None, mask_BT: Tensor,
+                    count_B: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+        """Weights, (B,) or (B, T), and their figures for the log."""
+        if engine_logp_BT is None or engine_logp_BT.shape != old_logp_BT.shape:
+            raise ValueError(f'importance_cap={self.importance_cap} needs engine_logp_BT (B, T), '
+                             'the log-probabilities by the engine that wrote the answers')
+        ratio = _difference(old_logp_BT.detach(), engine_logp_BT, mask_BT)
+        if self.level != 'token':
+            ratio = ratio.sum(1)
+        ratio = _exp(ratio)
+        weight = ratio.clamp(max=self.importance_cap)
+        figures = weight, (ratio > self.importance_cap).to(weight)
+        if self.level == 'token':
+            figures = [_mean(figure * mask_BT, count_B) for figure in figures]
+        return weight, dict(zip(('importance', 'importance_capped'), figures))
 
 
 def _check_shapes(logp_BT: Tensor, old_logp_BT: Tensor, advantage_B: Tensor,

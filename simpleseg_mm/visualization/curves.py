@@ -11,7 +11,8 @@ from mmengine.utils import mkdir_or_exist
 from ..files import replacing
 
 _MAIN = ('loss', 'lr', 'res/gIoU', 'res/cIoU', 'health/valid_parse', 'valid_parse', 'length',
-         'entropy', 'kl', 'clipped', 'dropped_groups')
+         'entropy', 'kl', 'clipped', 'dropped_groups', 'engine_difference',
+         'engine_difference_max')
 
 Series = dict[str, tuple[list[float], list[float]]]
 
