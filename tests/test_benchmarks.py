@@ -1,5 +1,6 @@
 """Benchmarks: the form of their rows, and that peers do the same work as ours."""
 import argparse
+import importlib.util
 import json
 import subprocess
 import sys
@@ -42,6 +43,12 @@ def test_ways_take_turns_and_the_first_turn_is_not_counted():
                                 clock=lambda: next(ticks), before=lambda name: seen.append('-'))
     assert ''.join(seen) == '-a-b' * 3
     assert seconds == dict(a=[1, 1], b=[1, 1])
+
+
+@pytest.mark.skipif(importlib.util.find_spec('vllm') is not None, reason='vLLM is here')
+def test_without_vllm_its_row_says_so():
+    report = run.run(['rollout_vllm'], quick=True)
+    assert 'make test-vllm' in report['rollout_vllm']['skipped']
 
 
 @pytest.mark.parametrize('row, cell', [

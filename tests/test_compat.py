@@ -1,9 +1,12 @@
-"""What ``make test-compat`` tests is what setup.cfg allows."""
+"""What ``make test-compat`` and ``make test-vllm`` test is what setup.cfg and the pages allow."""
 import re
 from pathlib import Path
 
 import compat
 import pytest
+import vllm_env
+
+from simpleseg_mm.engines.base import TESTED_VLLM, check_version
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -48,3 +51,22 @@ def test_an_unknown_environment_is_refused(monkeypatch, capsys):
     with pytest.raises(SystemExit, match='2'):
         compat.main()
     assert 'there is no python-2.7; there are transformers-oldest' in capsys.readouterr().err
+
+
+# --- make test-vllm ---------------------------------------------------------------------------
+def test_what_vllm_lacks_is_the_locks():
+    """And what it brings is its own."""
+    lines = vllm_env.missing({'torch': '2.13.0+cpu', 'onedl-mmengine': '0.10.12', 'jinja2': '3'})
+    names = {vllm_env.normalized(line.split('==')[0]) for line in lines}
+    assert names.isdisjoint({'torch', 'onedl-mmengine', 'jinja2'})
+    assert {'onedl-mmdetection', 'peft', 'pytest', 'trl'} < names
+    assert all(re.fullmatch(r'[\w.-]+==[\w.]+', line) for line in lines)
+
+
+def test_vllm_is_of_the_tested_range():
+    release = next(line for line in vllm_env.ASKED if line.startswith('vllm')).split('==')[1]
+    check_version(release, 'in make test-vllm')
+    first, end = TESTED_VLLM
+    for page in ('docs/engines.md', 'docs/dependencies.md'):
+        text = (ROOT / page).read_text().replace(' ', '')
+        assert f'vllm>={first},<{end}' in text, page

@@ -7,6 +7,7 @@ from contextlib import contextmanager
 
 import numpy as np
 import torch
+from mmengine.dist import get_world_size
 
 from .. import stopping
 from .base import EnginePrompt, ExternalEngine, Written, check_version
@@ -66,7 +67,7 @@ class VLLMEngine(ExternalEngine):
             defaults['enforce_eager'] = True
             if 'VLLM_CPU_KVCACHE_SPACE' not in os.environ:
                 defaults['kv_cache_memory_bytes'] = _CPU_CACHE
-        if torch.distributed.is_initialized():
+        if get_world_size() > 1:  # vLLM joins the trainer's processes, each with one engine
             defaults['distributed_executor_backend'] = 'external_launcher'
         self._folder = tempfile.TemporaryDirectory(prefix='simpleseg_vllm_')
         write_folder(model.mllm, self._folder.name)
@@ -138,8 +139,9 @@ def _written(output) -> Written:
 
 @contextmanager
 def _undisturbed() -> Iterator[None]:
-    """vLLM seeds this process's generators and replaces a function of torch: within, it may."""
+    """vLLM seeds this process's generators, and on a CPU sets its threads: within, it may."""
     states, set_num_threads = (random.getstate(), np.random.get_state()), torch.set_num_threads
+    threads = torch.get_num_threads()
     devices = [torch.cuda.current_device()] if torch.cuda.is_available() else []
     try:
         with torch.random.fork_rng(devices):
@@ -148,3 +150,4 @@ def _undisturbed() -> Iterator[None]:
         random.setstate(states[0])
         np.random.set_state(states[1])
         torch.set_num_threads = set_num_threads
+        torch.set_num_threads(threads)
