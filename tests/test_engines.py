@@ -116,7 +116,7 @@ def test_seeds_are_numbers_of_their_own():
 
 @pytest.mark.parametrize('version, fits', [
     ('0.32.0', True), ('0.32.0+cpu', True), ('0.32.7.dev3+g1234', True), ('0.31.9', False),
-    ('0.33.0', False), ('1.0', False), ('0.4.2', False)])
+    ('0.33.0', False), ('1.0', False), ('0.4.2', False), ('main', False)])
 def test_releases_of_vllm(version, fits):
     if fits:
         return check_version(version, 'here')
@@ -126,9 +126,7 @@ def test_releases_of_vllm(version, fits):
 
 # --- servers ----------------------------------------------------------------------------------
 def engine_of(model, url, folder, **options):
-    servers = VLLMServers(model, [url] if isinstance(url, str) else url, str(folder), **options)
-    servers.load_weights(model)
-    return servers
+    return VLLMServers(model, [url] if isinstance(url, str) else url, str(folder), **options)
 
 
 @pytest.fixture

@@ -66,8 +66,9 @@ class VLLMRollout(RolloutEngine):
 
     def sync(self, model) -> None:
         if self._engine is None:
-            self._engine = self._build(model)
-        self._engine.load_weights(model)
+            self._engine = self._build(model)  # which takes the weights over
+        else:
+            self._engine.load_weights(model)
 
     def generate(self, model, images, prompts, group_size, seeds, forms=None):
         answers = self._engine.write(images, prompts, group_size, self.sampling, seeds)

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
-from packaging.version import Version
+from packaging.version import InvalidVersion, Version
 from PIL import Image
 from torch import Tensor
 
@@ -55,7 +55,8 @@ class ExternalEngine(ABC):
     engine has read comes back and is held to what the training forward reads, each time.
 
     Args:
-        model: the unwrapped SimpleSeg.
+        model: the unwrapped SimpleSeg, with whole weights; the engine has taken them over when it
+            is built.
     """
     #: tokens that a prompt and its answer may have together
     max_length: int
@@ -74,10 +75,7 @@ class ExternalEngine(ABC):
         asked to stop before."""
 
     def sleep(self) -> None:
-        """Gives its memory on a GPU back until :meth:`wake`."""
-
-    def wake(self) -> None:
-        """Is called before :meth:`load_weights` and :meth:`write`."""
+        """Gives its memory on a GPU back until :meth:`load_weights`."""
 
     def write(self, images: Sequence[Tensor], prompts: Sequence[str], group_size: int = 1,
               sampling: Sampling | None = None, seeds: Sequence[Sequence[int]] | None = None,
@@ -192,7 +190,11 @@ def number_of(seed: Sequence[int]) -> int:
 def check_version(version: str, where: str) -> None:
     """ValueError where a release of vLLM is not one that the tests run on."""
     first, end = TESTED_VLLM
-    if not Version(first).release <= Version(version).release < Version(end).release:
+    try:
+        tested = Version(first).release <= Version(version).release < Version(end).release
+    except InvalidVersion:
+        tested = False
+    if not tested:
         raise ValueError(f'vLLM {version} {where}: this release of simpleseg_mm is tested with '
                          f'vLLM >={first}, <{end}, whose interfaces change often. Install '
                          f"'vllm>={first},<{end}', or another simpleseg_mm")

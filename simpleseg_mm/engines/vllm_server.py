@@ -32,8 +32,10 @@ class VLLMServers(ExternalEngine):
     fresh folder that all servers can read, and tells them to load it. Each answer says by which
     weights it was written, and one by others than the last is an error.
 
+    Every process of the run must build one.
+
     Args:
-        model: the unwrapped SimpleSeg.
+        model: the unwrapped SimpleSeg, with whole weights.
         urls: of the servers, such as 'http://node5:8000'. The answers to one prompt come from one
             of them, which reads it once.
         weights_dir: folder that the first process writes to and all servers read.
@@ -52,10 +54,15 @@ class VLLMServers(ExternalEngine):
         self.weights_dir, self.timeout = Path(weights_dir), timeout
         self.version = 'none'
         self.max_length = min(self._check(url, logprobs_mode) for url in self.urls)
+        self.load_weights(model)
 
     def _check(self, url: str, logprobs_mode: str) -> int:
         """Tokens that a server takes, which is one that can be used."""
-        check_version(str(self._ask(url, '/version')['version']), f'serves {url}')
+        told = self._ask(url, '/version')
+        if not isinstance(told, dict) or 'version' not in told:
+            raise ConnectionError(f'{url}/version answered {shown(told, 200)}: is it a server of '
+                                  'vLLM?')
+        check_version(str(told['version']), f'serves {url}')
         try:
             self._ask(url, '/weight_info')
             config = self._ask(url, '/server_info?config_format=json')['vllm_config']
