@@ -1,11 +1,13 @@
 """Engines of others, without them: what they are given, what they give back, how they fail."""
+import runpy
 import socket
 
 import pytest
 import torch
+from engine_standin import ROOT
 from safetensors.torch import load_file
 from test_models_simpleseg import build, picture
-from transformers import AutoConfig, AutoTokenizer, Qwen2_5_VLForConditionalGeneration
+from transformers import AutoConfig, AutoTokenizer
 from vllm_standin import StandIn, serving
 
 from simpleseg_mm.engines.base import check_version, number_of
@@ -46,14 +48,9 @@ def test_weights_are_those_of_the_exported_folder(lora, tmp_path):
         name.endswith(('q_proj.weight', 'down_proj.weight', 'qkv.weight', 'q_proj.bias',
                        'down_proj.bias', 'qkv.bias')) for name in changed)
 
-    for module in list(model.mllm.hf.modules()):  # peft's own way
-        if hasattr(module, 'merge') and hasattr(module, 'lora_A'):
-            module.merge()
-    plain = {name.replace('.base_layer', ''): value
-             for name, value in model.mllm.hf.state_dict().items() if 'lora_' not in name}
-    network = Qwen2_5_VLForConditionalGeneration(model.mllm.hf.config)
-    network.load_state_dict(plain)
-    network.save_pretrained(tmp_path, save_original_format=True)
+    tool = runpy.run_path(str(ROOT / 'tools/model_converters/to_huggingface.py'))
+    assert tool['merge_lora'](model.mllm.hf) == (12 if lora else 0)
+    model.mllm.hf.save_pretrained(tmp_path)
     expected = load_file(tmp_path / 'model.safetensors')
     assert found.keys() == expected.keys()
     for name, weight in expected.items():

@@ -115,7 +115,8 @@ def test_bad_batches(change, message):
     batch = dict(logp=torch.zeros(2, 3), old=torch.zeros(2, 3), advantage=torch.zeros(2),
                  mask=torch.ones(2, 3, dtype=torch.bool), beta=0.)
     batch.update(change)
-    objective = PolicyObjective(beta=batch.pop('beta'))
+    objective = PolicyObjective(beta=batch.pop('beta'),
+                                importance_cap=batch.pop('importance_cap', None))
     with pytest.raises(ValueError, match=message):
         objective(*batch.values())
 

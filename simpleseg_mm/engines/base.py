@@ -8,7 +8,7 @@ from packaging.version import InvalidVersion, Version
 from PIL import Image
 from torch import Tensor
 
-from ..files import shown
+from ..files import one_line
 from ..models.sampling import Sampling
 from ..structures import Generated
 
@@ -132,7 +132,7 @@ class ExternalEngine(ABC):
             read = ids[mask.bool()].tolist()
             if len(read) + limit > self.max_length:
                 raise ValueError(
-                    f'{shown(prompt, 80)} takes {len(read)} tokens with its picture, and its '
+                    f'{cut(prompt)} takes {len(read)} tokens with its picture, and its '
                     f'answer up to {limit}: the engine takes {self.max_length}. Give it a larger '
                     'max_model_len, or lower max_new_tokens or model.mllm.max_pixels')
             picture = family.resized(image).cpu().permute(1, 2, 0).numpy()
@@ -177,7 +177,7 @@ class ExternalEngine(ABC):
                       min(len(ours), len(theirs)))
             told = (f'token {at} is {theirs[at:at + 1]} in the engine and {ours[at:at + 1]} in '
                     'training: the engine has changed the ids')
-        raise ValueError(f'The engine reads {shown(prompt.text, 80)} otherwise than training '
+        raise ValueError(f'The engine reads {cut(prompt.text)} otherwise than training '
                          f'does: {told}. Give the engine the folder that '
                          'tools/model_converters/to_huggingface.py writes from this config')
 
@@ -198,3 +198,8 @@ def check_version(version: str, where: str) -> None:
         raise ValueError(f'vLLM {version} {where}: this release of simpleseg_mm is tested with '
                          f'vLLM >={first}, <{end}, whose interfaces change often. Install '
                          f"'vllm>={first},<{end}', or another simpleseg_mm")
+
+
+def cut(text: str, length: int = 80) -> str:
+    """The beginning of a text, for a message."""
+    return repr(one_line(text)[:length])

@@ -16,7 +16,7 @@ from safetensors.torch import save_file
 
 from .. import stopping
 from ..files import shown
-from .base import EnginePrompt, ExternalEngine, Written, check_version
+from .base import EnginePrompt, ExternalEngine, Written, check_version, cut
 from .weights import folder_weights
 
 #: requests that one process has open at a time
@@ -159,7 +159,7 @@ class VLLMServers(ExternalEngine):
                 text = response.read()
             return json.loads(text) if text.strip() else None
         except urllib.error.HTTPError as error:
-            told = shown(error.read(500).decode(errors='replace'), 300)
+            told = cut(error.read(500).decode(errors='replace'), 300)
             raise ConnectionError(f'{url}{path} answered {error.code}: {told}') from None
         except (OSError, http.client.HTTPException) as error:
             reason = getattr(error, 'reason', None) or error
@@ -168,8 +168,9 @@ class VLLMServers(ExternalEngine):
                 f'rollout was learnt from. Start the server ({_START}), then tools/train.py '
                 'CONFIG --resume goes on') from None
         except ValueError:
-            raise ConnectionError(f'{url}{path} answered no JSON, but {shown(text, 200)}: is it '
-                                  'a server of vLLM?') from None
+            told = cut(text.decode(errors='replace'))
+            raise ConnectionError(f'{url}{path} answered no JSON, but {told}: is it a server of '
+                                  'vLLM?') from None
 
 
 def _address_of(picture) -> str:
