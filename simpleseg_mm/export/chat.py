@@ -1,6 +1,6 @@
 """Training queries as conversations, in the forms that other trainers read.
 
-A form is held to the tool's own reader: TRL 1.16, ms-swift 4.6, verl 0.9, LLaMA-Factory 0.9.5.
+Forms follow the readers of TRL 1.16, ms-swift 4.6, verl 0.9 and LLaMA-Factory 0.9.5.
 """
 import json
 import re

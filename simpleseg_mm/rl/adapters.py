@@ -1,7 +1,8 @@
 """``PolygonReward`` in the forms in which other trainers call a reward.
 
-Held to TRL 1.16, ms-swift 4.6, verl 0.9 and EasyR1 0.3.3; ``tools/dataset_converters/to_chat.py``
-writes the data that they read, with the columns that these functions look for.
+Forms are those of TRL 1.16, ms-swift 4.6, verl 0.9 and EasyR1 0.3.3.
+``tools/dataset_converters/to_chat.py`` writes the data that they read, with the columns that these
+functions look for.
 
 Truths are masks, COCO RLE dicts or JSON texts of either, as ``PolygonReward`` takes them. A
 component of one's own sees all that the trainer tells of a sample as ``query.meta``. Where it does
