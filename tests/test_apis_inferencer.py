@@ -44,11 +44,11 @@ def saying(inferencer, monkeypatch):
     def say(*texts):
         texts, asked = list(texts), []
 
-        def answer(images, prompts, **options):
-            asked.append(list(prompts))
-            return [Generated(texts.pop(0), 7, True, (1, ), (-0.1, -0.3)) for _ in prompts]
+        def answer_stream(queries, batch_size=None, **options):
+            asked.append([prompt for _, prompt, _ in queries])
+            return (Generated(texts.pop(0), 7, True, (1, ), (-0.1, -0.3)) for _ in asked[-1])
 
-        monkeypatch.setattr(inferencer.model, 'answer', answer)
+        monkeypatch.setattr(inferencer.model, 'answer_stream', answer_stream)
         return asked
     return say
 

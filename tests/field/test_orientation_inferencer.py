@@ -35,18 +35,19 @@ def test_the_mask_lies_on_the_object(inferencer, monkeypatch, tmp_path, tag, for
                   PIL=Image.open(tmp_path / 'a.png'))[form]
     seen = []
 
-    def answer(images, prompts, **options):
+    def answer_stream(asked, batch_size=None, **options):
         """A model that sees: the outline of what is white in the picture that it is given."""
-        white = images[0].numpy()[0] > 127
+        (image, _, _), = asked
+        white = image.numpy()[0] > 127
         seen.append(white.shape)
         ys, xs = np.nonzero(white)
         h, w = white.shape
         box = [xs.min() / w, ys.min() / h, (xs.max() + 1) / w, (ys.max() + 1) / h]
         x1, y1, x2, y2 = (round(100 * v) for v in box)
         text = f'[[[{x1},{y1}],[{x1},{y2}],[{x2},{y2}],[{x2},{y1}]]]'
-        return [Generated(text, 7, True, (1, ), (-0.1, ))]
+        yield Generated(text, 7, True, (1, ), (-0.1, ))
 
-    monkeypatch.setattr(inferencer.model, 'answer', answer)
+    monkeypatch.setattr(inferencer.model, 'answer_stream', answer_stream)
     result, = inferencer.segment([source], 'white')
     size = (80, 60) if tag >= 5 else (60, 80)
     assert result.size == result.mask.shape == size == seen[0]
