@@ -66,8 +66,8 @@ def test_pictures_of_answers_are_the_same(nano, tmp_path, monkeypatch):
     with endpoint() as (url, _):
         remote = EndpointInferencer(url, NANO, show_progress=False)
         remote.write(str(tmp_path / 'scene.png'), PROMPTS[2], str(tmp_path / 'there'))
-    monkeypatch.setattr(nano.model, 'answer_stream', lambda asked, *args, **options: iter([
-        Generated(SQUARE, len(re.findall(r'[\[\],]+|\d', SQUARE)) + 1, True) for _ in asked]))
+    monkeypatch.setattr(nano.model, 'answer_stream', lambda asked, *args, **options: (
+        Generated(SQUARE, len(re.findall(r'[\[\],]+|\d', SQUARE)) + 1, True) for _ in asked))
     nano.write(str(tmp_path / 'scene.png'), PROMPTS[2], str(tmp_path / 'here'))
     here, there = (np.asarray(Image.open(tmp_path / name / 'vis/scene.png'))
                    for name in ('here', 'there'))
