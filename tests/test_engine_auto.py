@@ -6,13 +6,16 @@ import numpy as np
 import pytest
 import torch
 from engine_standin import ROOT, run_tool, train
+from serving_standin import serving
 from test_engine_kimi import logged, options
 from test_models_auto import NEEDS, PROMPTS, official, picture
+from test_serving import ask, png, upload
 from tiny_families import FAMILIES, make
 from transformers import AutoModelForImageTextToText
 
 from simpleseg_mm.apis import SimpleSegInferencer
-from simpleseg_mm.apis.loading import NOTE
+from simpleseg_mm.cli import main
+from simpleseg_mm.exported import NOTE
 from simpleseg_mm.datasets.refshapes import generate
 from simpleseg_mm.models.families.auto import load_processor
 
@@ -111,6 +114,13 @@ def test_an_export_is_read_by_transformers_and_by_the_inferencer(sft, data, tmp_
                          suppress_tokens=ours.model.mllm.writer.banned_tokens)
     answer, = ours.model.answer([image], [PROMPTS[1]], max_new_tokens=8)
     assert tuple(ids[0, batch['input_ids'].shape[1]:].tolist()) == answer.token_ids
+    # by the page's server and by the command
+    with serving(ours) as (url, _):
+        assert ask(url, upload(url, png(84, 84)), 'red circle')[0] == 200
+    (tmp_path / 'scene.png').write_bytes(png(84, 84))
+    assert main(['segment', str(tmp_path / 'scene.png'), 'red circle', '--model', str(out),
+                 '--device', 'cpu', '--out-dir', str(tmp_path / 'answers')]) == 0
+    assert len(list((tmp_path / 'answers/preds').glob('*.json'))) == 1
     # without its note: loaded, and said
     (out / NOTE).unlink()
     untaught, = SimpleSegInferencer(str(out), device='cpu', show_progress=False, cfg_options={
