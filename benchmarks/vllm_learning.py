@@ -42,7 +42,8 @@ def served(out: Path) -> Iterator[tuple[str, ...]]:
     with open(out / 'server.log', 'w') as log:
         process = subprocess.Popen(
             [sys.executable, '-m', 'vllm.entrypoints.cli.main', 'serve', folder, '--dtype',
-             'float32', '--port', str(port), '--max-model-len', '1024', '--enforce-eager'],
+             'float32', '--port', str(port), '--max-model-len', '1024', '--enforce-eager',
+             '--no-enable-chunked-prefill', '--max-num-batched-tokens', '8192'],
             stdout=log, stderr=subprocess.STDOUT, start_new_session=True,
             env=dict(os.environ, VLLM_SERVER_DEV_MODE='1', VLLM_CPU_KVCACHE_SPACE='1',
                      VLLM_CPU_OMP_THREADS_BIND='nobind'))

@@ -381,6 +381,7 @@ def served(folder, log, port):
         process = subprocess.Popen(
             [sys.executable, '-m', 'vllm.entrypoints.cli.main', 'serve', str(folder), '--dtype',
              'float32', '--port', str(port), '--max-model-len', '1024', '--enforce-eager',
+             '--no-enable-chunked-prefill', '--max-num-batched-tokens', '8192',
              '--limit-mm-per-prompt', '{"image": 1, "video": 0}'],
             stdout=file, stderr=subprocess.STDOUT, start_new_session=True,
             env=dict(os.environ, VLLM_SERVER_DEV_MODE='1', VLLM_CPU_KVCACHE_SPACE='1',

@@ -4,10 +4,12 @@ import random
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 
 import numpy as np
 import torch
 from mmengine.dist import get_world_size
+from safetensors.torch import save_file
 
 from .. import stopping
 from .base import EnginePrompt, ExternalEngine, Written, check_version
@@ -22,9 +24,8 @@ _LENGTH = 8192
 class VLLMEngine(ExternalEngine):
     """vLLM in this process; one a process.
 
-    It is built without weights, from what stands beside them in an exported folder, and takes
-    the model's over in memory; so the model may change, and :meth:`load_weights` brings the
-    change in. Adapters are handed over merged: an engine that holds LoRA apart adds to every
+    It is built from an exported folder, a temporary one, and later takes the model's weights over
+    in memory: the model may change, and :meth:`load_weights` brings the change in. Adapters are handed over merged: an engine that holds LoRA apart adds to every
     layer of every token, and adapters of the vision tower are not taken by all its networks.
 
     Args:
@@ -64,20 +65,26 @@ class VLLMEngine(ExternalEngine):
         if on_gpu:
             defaults.update(enable_sleep_mode=True, gpu_memory_utilization=0.3)
         else:
-            defaults['enforce_eager'] = True
+            # vLLM 0.32 cannot go back in a seeded answer's draws there, as it does for a prompt
+            # that is read in pieces.
+            defaults.update(enforce_eager=True, enable_chunked_prefill=False,
+                            max_num_batched_tokens=_LENGTH)
             if 'VLLM_CPU_KVCACHE_SPACE' not in os.environ:
                 defaults['kv_cache_memory_bytes'] = _CPU_CACHE
         if get_world_size() > 1:  # vLLM joins the trainer's processes, each with one engine
             defaults['distributed_executor_backend'] = 'external_launcher'
         self._folder = tempfile.TemporaryDirectory(prefix='simpleseg_vllm_')
         write_folder(model.mllm, self._folder.name)
+        weights = Path(self._folder.name, 'model.safetensors')
+        save_file({name: weight.cpu() for name, weight in folder_weights(model.mllm).items()},
+                  weights, metadata=dict(format='pt'))
         with _undisturbed():
-            self.llm = vllm.LLM(self._folder.name, load_format='dummy',
-                                logprobs_mode=logprobs_mode, **{**defaults, **options})
+            self.llm = vllm.LLM(self._folder.name, logprobs_mode=logprobs_mode,
+                                **{**defaults, **options})
+        weights.unlink()
         self.max_length = self.llm.model_config.max_model_len
         self._sleeps = self.llm.llm_engine.vllm_config.model_config.enable_sleep_mode
         self._asleep = False
-        self.load_weights(model)
 
     def load_weights(self, model) -> None:
         with _undisturbed():
