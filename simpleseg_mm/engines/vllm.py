@@ -25,8 +25,9 @@ class VLLMEngine(ExternalEngine):
     """vLLM in this process; one a process.
 
     It is built from an exported folder, a temporary one, and later takes the model's weights over
-    in memory: the model may change, and :meth:`load_weights` brings the change in. Adapters are handed over merged: an engine that holds LoRA apart adds to every
-    layer of every token, and adapters of the vision tower are not taken by all its networks.
+    in memory: the model may change, and :meth:`load_weights` brings the change in. Adapters are
+    handed over merged: an engine that holds LoRA apart adds to every layer of every token, and
+    adapters of the vision tower are not taken by all its networks.
 
     Args:
         model: the unwrapped SimpleSeg, with whole weights.
