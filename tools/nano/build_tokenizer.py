@@ -23,13 +23,21 @@ from simpleseg_mm.models.families.kimi_pictures import Kimi_K25ImageProcessorPil
 #: Qwen's split into words, numbers and punctuation, with numbers of at most two digits
 QWEN_SPLIT = (r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,2}|"
               r' ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+')
+#: a message as text, or as parts of picture and text, which servers need to leave it as it is
+CONTENT = ("{% if message['content'] is string %}{{ message['content'] }}{% else %}"
+           "{% for part in message['content'] %}"
+           "{{ part['text'] if part['type'] == 'text' else 'PICTURE' }}"
+           '{% endfor %}{% endif %}')
 QWEN_CHAT = (
     "{% for message in messages %}<|im_start|>{{ message['role'] }}\n"
-    "{{ message['content'] }}<|im_end|>\n{% endfor %}"
+    + CONTENT.replace('PICTURE', '<|vision_start|><|image_pad|><|vision_end|>')
+    + '<|im_end|>\n{% endfor %}'
     '{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}')
 KIMI_CHAT = (
     "{% for message in messages %}<|im_{{ message['role'] }}|>{{ message['role'] }}<|im_middle|>"
-    "{{ message['content'] }}<|im_end|>{% endfor %}"
+    + CONTENT.replace('PICTURE',
+                      '<|media_start|>image<|media_content|><|media_pad|><|media_end|>')
+    + '<|im_end|>{% endfor %}'
     '{% if add_generation_prompt %}<|im_assistant|>assistant<|im_middle|>{% endif %}')
 FAMILIES = dict(
     qwen=dict(
