@@ -23,6 +23,11 @@ def parse_args() -> argparse.Namespace:
                         'answers as text to this .jsonl file')
     parser.add_argument('--show', action='store_true', help='show pictures of the predictions')
     parser.add_argument('--show-dir', help='write pictures of the predictions into this folder')
+    parser.add_argument('--engine', choices=['vllm'],
+                        help='writes the answers instead of the model itself (docs/engines.md); '
+                        'figures, metrics and dumps are the same')
+    parser.add_argument('--engine-options', nargs='+', action=DictAction,
+                        help='keywords of vllm.LLM: key=value')
     parser.add_argument('--cfg-options', nargs='+', action=DictAction,
                         help='override settings: key=value, a.b=value, list="[a,b]"')
     parser.add_argument('--launcher', choices=['none', 'pytorch', 'slurm', 'mpi'], default='none')
@@ -31,6 +36,8 @@ def parse_args() -> argparse.Namespace:
     args = parser.parse_args()
     if args.out and not args.out.endswith(('.pkl', '.pickle', '.jsonl')):
         parser.error(f'--out {args.out}: give a .pkl or a .jsonl file')
+    if args.engine_options and not args.engine:
+        parser.error('--engine-options are those of --engine vllm: give that, too')
     os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
     return args
 
@@ -58,6 +65,9 @@ def load_config(args: argparse.Namespace) -> Config:
         cfg.test_evaluator = [*launch.as_list(cfg.test_evaluator), (
             dict(type='TextDump', out_file=args.out) if args.out.endswith('.jsonl')
             else dict(type='DumpResults', out_file_path=args.out))]
+    if args.engine:
+        cfg.custom_hooks = [*(cfg.get('custom_hooks') or []), dict(
+            type='EngineAnswersHook', options=args.engine_options)]
     return cfg
 
 

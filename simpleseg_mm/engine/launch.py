@@ -340,13 +340,14 @@ def _look_into(dataset) -> None:
 @contextmanager
 def one_line_errors() -> Iterator[None]:
     """End a tool with one line and status 2 where a user can mend what is wrong: a file that is
-    missing or cannot be read or written, a full disk, a setting that the project refuses.
+    missing or cannot be read or written, a full disk, a setting that the project refuses, a
+    package that it needs for what was asked.
 
     What a library raises for other reasons keeps its traceback.
     """
     try:
         yield
-    except (OSError, ValueError, TypeError) as error:
+    except (ImportError, OSError, ValueError, TypeError) as error:
         if not _is_for_the_user(error):
             raise
         print(f'ERROR: {" ".join(str(error).split())}', flush=True)

@@ -1,7 +1,8 @@
 """What all engines share: prompts as they read them, how they draw, and what they gave back."""
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from itertools import islice
 
 import numpy as np
 from packaging.version import InvalidVersion, Version
@@ -12,6 +13,8 @@ from ..files import one_line
 from ..models.sampling import Sampling
 from ..structures import Generated
 
+#: prompts that are encoded together
+_ENCODED = 32
 #: releases of vLLM that the tests run on: from the first, below the second
 TESTED_VLLM = ('0.32', '0.33')
 
@@ -79,8 +82,8 @@ class ExternalEngine(ABC):
 
     def write(self, images: Sequence[Tensor], prompts: Sequence[str], group_size: int = 1,
               sampling: Sampling | None = None, seeds: Sequence[Sequence[int]] | None = None,
-              max_new_tokens: int | None = None, structured: Sequence[dict | None] | None = None
-              ) -> list[list[Generated]]:
+              max_new_tokens: int | None = None, structured: Sequence[dict | None] | None = None,
+              more: dict | None = None) -> list[list[Generated]]:
         """``group_size`` answers to each of P prompts.
 
         Args:
@@ -94,6 +97,7 @@ class ExternalEngine(ABC):
                 ``generation`` says.
             structured: P grammars as vLLM's ``StructuredOutputsParams`` takes them, such as
                 ``dict(regex=...)``; ``None``: free text.
+            more: further keywords of vLLM's ``SamplingParams``, such as ``repetition_penalty``.
 
         Returns:
             P lists of G answers with ``token_ids`` and the engine's own ``token_logps``. One that
@@ -111,10 +115,49 @@ class ExternalEngine(ABC):
         asked = self.prompts(images, prompts, limit)
         rows = [(p, g) for p in range(len(asked)) for g in range(group_size)]
         params = [self._params(limit, sampling, seeds[p * group_size + g] if sampling else (),
-                               structured[p] if structured else None) for p, g in rows]
+                               structured[p] if structured else None, more or {})
+                  for p, g in rows]
         written = self._run([asked[p] for p, _ in rows], params)
         answers = [self._read(asked[p], one) for (p, _), one in zip(rows, written, strict=True)]
         return [answers[i:i + group_size] for i in range(0, len(answers), group_size)]
+
+    def stream(self, asked: Iterable[tuple[Tensor, str, dict | None]], max_new_tokens: int,
+               more: dict | None = None, ahead: int = 256) -> Iterator[Generated]:
+        """Greedy answers to what is asked, in order, each while later ones are being written.
+
+        Args:
+            asked: pictures, prompts and grammars, as :meth:`write` takes them; they are taken as
+                they are needed.
+            max_new_tokens, more: as for :meth:`write`.
+            ahead: requests that the engine has at a time.
+
+        Raises:
+            ValueError: as :meth:`write`.
+        """
+        def requests() -> Iterator[tuple[EnginePrompt, dict]]:
+            source = iter(asked)
+            while part := list(islice(source, min(_ENCODED, ahead))):
+                images, prompts, grammars = zip(*part)
+                for prompt, grammar in zip(self.prompts(images, prompts, max_new_tokens),
+                                           grammars):
+                    yield prompt, self._params(max_new_tokens, None, (), grammar, more or {})
+
+        for prompt, written in self._flow(requests(), ahead):
+            yield self._read(prompt, written)
+
+    def _flow(self, requests: Iterator[tuple[EnginePrompt, dict]], ahead: int
+              ) -> Iterator[tuple[EnginePrompt, Written | None]]:
+        """Requests with what :meth:`_run` gives for them, in order."""
+        while part := list(islice(requests, ahead)):
+            prompts, params = zip(*part)
+            yield from zip(prompts, self._run(prompts, params), strict=True)
+
+    def read(self, images: Sequence[Tensor], prompts: Sequence[str], max_new_tokens: int
+             ) -> list[Written | None]:
+        """Greedy answers with what was read, which is not held to anything."""
+        asked = self.prompts(images, prompts, max_new_tokens)
+        params = self._params(max_new_tokens, None, (), None, {})
+        return self._run(asked, [params] * len(asked))
 
     def prompts(self, images: Sequence[Tensor], prompts: Sequence[str], limit: int = 0
                 ) -> list[EnginePrompt]:
@@ -141,13 +184,14 @@ class ExternalEngine(ABC):
         return found
 
     def _params(self, limit: int, sampling: Sampling | None, seed: Sequence[int],
-                structured: dict | None) -> dict:
+                structured: dict | None, more: dict) -> dict:
         """Keywords of vLLM's ``SamplingParams``: what is written in process, and how."""
         writer = self.mllm.writer
+        banned = {token: -100.0 for token in writer.banned_tokens}  # the least it takes
         params = dict(
             max_tokens=limit, temperature=0.0, logprobs=0, detokenize=False,
             stop_token_ids=writer.stop_tokens,
-            logit_bias={token: -100.0 for token in writer.banned_tokens})  # the least it takes
+            **{**more, 'logit_bias': {**more.get('logit_bias', {}), **banned}})
         if sampling:
             params.update(temperature=sampling.temperature, top_p=sampling.top_p,
                           top_k=sampling.top_k, seed=number_of(seed))

@@ -2,8 +2,10 @@
 import os
 import random
 import tempfile
+from collections import deque
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +19,8 @@ from .weights import folder_weights, write_folder
 
 #: bytes of the KV cache on a CPU, where neither the option nor vLLM's variable says more
 _CPU_CACHE = 1 << 30
+#: answers that wait for one before them, in units of the requests that are open at a time
+_WAITING = 4
 #: tokens of a prompt and its answer, unless the network takes fewer
 _LENGTH = 8192
 
@@ -113,22 +117,52 @@ class VLLMEngine(ExternalEngine):
 
     def _run(self, prompts: Sequence[EnginePrompt], params: Sequence[dict]
              ) -> list[Written | None]:
-        engine = self.llm.llm_engine
+        engine, ended = self.llm.llm_engine, {}
         with _undisturbed():
-            ids = self.llm.enqueue(
-                [dict(prompt_token_ids=prompt.token_ids,
-                      multi_modal_data=dict(image=prompt.picture)) for prompt in prompts],
-                [self._sampling(one) for one in params], use_tqdm=False)
-            ended = {}
+            numbers = self._enqueue(prompts, params)
             while engine.has_unfinished_requests():
-                ended.update((int(output.request_id), output) for output in engine.step()
-                             if output.finished)
+                self._step(ended)
                 if stopping.asked():
-                    engine.abort_request(ids, internal=True)
+                    engine.abort_request(list(map(str, numbers)))
                     break
-        first = int(self.llm.request_counter.counter) - len(prompts)
-        outputs = [ended.get(first + i) for i in range(len(prompts))]
-        return [output and _written(output) for output in outputs]
+        return [ended.get(number) for number in numbers]
+
+    def _flow(self, requests: Iterator[tuple[EnginePrompt, dict]], ahead: int
+              ) -> Iterator[tuple[EnginePrompt, Written | None]]:
+        waiting: deque[tuple[int, EnginePrompt]] = deque()
+        ended: dict[int, Written] = {}
+        try:
+            while True:
+                room = min(ahead - len(waiting) + len(ended), _WAITING * ahead - len(waiting))
+                part = list(islice(requests, max(room, 0)))
+                if part:
+                    prompts, params = zip(*part)
+                    with _undisturbed():
+                        waiting.extend(zip(self._enqueue(prompts, params), prompts))
+                if not waiting:
+                    return
+                while waiting and waiting[0][0] in ended:
+                    number, prompt = waiting.popleft()
+                    yield prompt, ended.pop(number)
+                if waiting:
+                    with _undisturbed():
+                        self._step(ended)
+        finally:
+            self.llm.llm_engine.abort_request([str(number) for number, _ in waiting])
+
+    def _enqueue(self, prompts: Sequence[EnginePrompt], params: Sequence[dict]) -> list[int]:
+        """Numbers of requests that have been added."""
+        self.llm.enqueue(
+            [dict(prompt_token_ids=prompt.token_ids,
+                  multi_modal_data=dict(image=prompt.picture)) for prompt in prompts],
+            [self._sampling(one) for one in params], use_tqdm=False)
+        end = int(self.llm.request_counter.counter)
+        return list(range(end - len(prompts), end))
+
+    def _step(self, ended: dict[int, Written]) -> None:
+        """One step of the engine; what has ended is added by its number."""
+        ended.update((int(output.request_id), _written(output))
+                     for output in self.llm.llm_engine.step() if output.finished)
 
     def _sampling(self, params: dict):
         params = dict(params)

@@ -1,4 +1,5 @@
 """Hooks."""
+from .answers import EngineAnswersHook
 from .checkpoint import TrainableCheckpointHook
 from .grammar import GrammarHook
 from .logs import NonFiniteGuardHook, ProgressBarHook, ReduceLogsHook, ThroughputHook
@@ -11,7 +12,7 @@ from .visualization_hook import PredictionVisualizationHook
 from .whole_weights import WholeWeightsHook
 
 __all__ = [
-    'ExactResumeHook', 'FirstBatchHook', 'GrammarHook', 'NonFiniteGuardHook',
+    'EngineAnswersHook', 'ExactResumeHook', 'FirstBatchHook', 'GrammarHook', 'NonFiniteGuardHook',
     'PredictionVisualizationHook', 'ProgressBarHook', 'ReduceLogsHook', 'RetentionHook',
     'RolloutTableHook', 'SampleGenerationHook', 'ThroughputHook', 'TrainableCheckpointHook',
     'WholeCheckpointHook', 'WholeWeightsHook'

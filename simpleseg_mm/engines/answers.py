@@ -1,0 +1,94 @@
+"""``SimpleSeg.answer`` written by another engine."""
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any
+
+from torch import Tensor
+from transformers import GenerationConfig
+
+from ..polygon import AnswerAutomaton, export_grammar
+from ..structures import Generated
+from .base import ExternalEngine
+
+#: the least that vLLM's ``logit_bias`` takes
+_NEVER = -100.0
+#: keys of ``GenerationConfig`` that change nothing about greedy answers, or are the network's
+_NEUTRAL = {'max_new_tokens', 'max_length', 'do_sample', 'draft', 'constrain', 'use_cache',
+            'bos_token_id', 'eos_token_id', 'pad_token_id', 'temperature', 'top_k', 'top_p',
+            'min_p', 'typical_p', 'cache_implementation'}
+#: values that switch a key off
+_OFF = {'num_beams': 1, 'num_return_sequences': 1, 'no_repeat_ngram_size': 0,
+        'repetition_penalty': 1.0}
+
+
+class EngineAnswers:
+    """Greedy answers of a model by an engine, as ``SimpleSeg.answer`` gives them.
+
+    Args:
+        model: the unwrapped SimpleSeg; its ``generation`` says how answers are written.
+        engine: has the model's weights.
+    """
+
+    def __init__(self, model, engine: ExternalEngine) -> None:
+        self.model, self.engine = model, engine
+
+    def answer(self, images: Sequence[Tensor], prompts: Sequence[str],
+               forms: Sequence | None = None, on_tokens: Callable | None = None, **options
+               ) -> list[Generated]:
+        """Answers to one prompt a picture; see ``SimpleSeg.answer``. ``on_tokens`` is told of
+        whole answers."""
+        answers = list(self.stream(zip(images, prompts, forms or [None] * len(prompts)),
+                                   **options))
+        for row, answer in enumerate(answers if on_tokens else ()):
+            on_tokens(row, answer.token_ids)
+        return answers
+
+    def stream(self, asked: Iterable[tuple], batch_size: int | None = None, **options
+               ) -> Iterator[Generated]:
+        """Answers to pictures, prompts and grammars, in order, each while later ones are being
+        written; see ``SimpleSeg.answer_stream``. How many are open at a time is the engine's."""
+        options = {**self.model.generation, **options}
+        keywords = greedy_keywords(options)
+        requests = ((image, prompt, _grammar(form) if options.get('constrain') else None)
+                    for image, prompt, form in asked)
+        return self.engine.stream(requests, options['max_new_tokens'], keywords)
+
+
+def _grammar(form: AnswerAutomaton | None) -> dict[str, str] | None:
+    """An answer's grammar for vLLM; ``None`` for free text."""
+    return form and dict(regex=export_grammar(form.grammar, form.kind, 'regex'))
+
+
+def greedy_keywords(generation: dict[str, Any]) -> dict[str, Any]:
+    """Keywords of vLLM's ``SamplingParams`` for keys of ``transformers.GenerationConfig`` that
+    change greedy answers.
+
+    Raises:
+        ValueError: it has no such keyword.
+    """
+    default, found, bias = GenerationConfig().to_dict(), {}, {}
+    for key, value in generation.items():
+        if (value in (None, default.get(key, False), _OFF.get(key))
+                or key in _NEUTRAL and not (key == 'do_sample' and value)):
+            continue
+        if key == 'repetition_penalty':
+            found[key] = float(value)
+        elif key == 'suppress_tokens':
+            bias.update((token, _NEVER) for token in value)
+        elif key in ('sequence_bias', 'bad_words_ids') and (single := _single(key, value)):
+            bias.update(single)
+        else:
+            raise ValueError(
+                f'model.generation.{key}={value!r}: an engine writes greedily, with '
+                'repetition_penalty, suppress_tokens and a bias or ban of single tokens. Leave '
+                f'{key} out, or test without --engine')
+    if bias:
+        found['logit_bias'] = bias
+    return found
+
+
+def _single(key: str, value) -> dict[int, float]:
+    """Token -> bias, where every sequence that is biased or banned is one token; else empty."""
+    pairs = (value.items() if isinstance(value, dict) else value if key == 'sequence_bias'
+             else [(ids, _NEVER) for ids in value])
+    pairs = [(tuple(ids), float(bias)) for ids, bias in pairs]
+    return {} if any(len(ids) != 1 for ids, _ in pairs) else {ids[0]: bias for ids, bias in pairs}
