@@ -39,6 +39,7 @@ class Encoder:
         self._text_tokenizer = copy.deepcopy(self.tokenizer)
         self._text_tokenizer.split_special_tokens = True
         self.ids_of_text('')
+        self.system_prompt = system_prompt
         self.chat_template_kwargs = check_keywords(chat_template_kwargs)
         special = {token.content for token in self.tokenizer.added_tokens_decoder.values()
                    if token.special}
