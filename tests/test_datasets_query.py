@@ -4,7 +4,8 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from simpleseg_mm.datasets import FormatQuery, RefShapesDataset, templates
+from simpleseg_mm import templates
+from simpleseg_mm.datasets import FormatQuery, RefShapesDataset
 from simpleseg_mm.datasets.refshapes import generate
 from simpleseg_mm.polygon import (TASKS, Grammar, PolygonCodec, box_iou, mask_iou, mask_to_box,
                                   mask_to_extreme, parse_answer)

@@ -16,7 +16,8 @@ from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, train
 from transformers import PreTrainedTokenizerFast
 from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
 
-from simpleseg_mm.datasets import refshapes, templates
+from simpleseg_mm import templates
+from simpleseg_mm.datasets import refshapes
 from simpleseg_mm.models.families.kimi_checkpoint import KIMI_SPLIT
 from simpleseg_mm.models.families.kimi_pictures import Kimi_K25ImageProcessorPil
 
