@@ -119,6 +119,7 @@ def runner(config, tmp_path_factory):
     (dict(rollout=dict(type='VLLMRollout', urls=['http://a'])), "of mode='server'"),
     (dict(rollout=dict(type='VLLMRollout', constrain=True)), 'constrain=True.*whole vocabulary'),
     (dict(rollout=dict(type='VLLMRollout', temperature=0)), 'temperature=0'),
+    (dict(rollout=dict(type='VLLMRollout', temperature=3)), 'temperature=3: vLLM takes 2'),
     (dict(rollout=dict(type='VLLMRollout', temperature=.5, top_p=.9)), 'temperature=0.5 with'),
 ])
 def test_settings_that_cannot_work_are_refused(runner, options, match):

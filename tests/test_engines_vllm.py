@@ -123,31 +123,32 @@ def test_pictures_of_another_size_are_read_alike(model, engine):
 
 
 def test_samples_follow_the_network_s_distribution(model, engine, samples):
-    """First tokens of one prompt against its exact probabilities, and their log-probabilities;
-    at a temperature of 2 so that several are likely."""
+    """Second tokens of one prompt, behind the usual first one, against the training forward's
+    probabilities; and the log-probabilities that vLLM gives."""
     image, prompt, count = samples[0][0], samples[1][0].prompt, 2000
-    seeds = [(3, i) for i in range(count)]
-    group, = engine.write([image], [prompt], count, Sampling(2, 2.0), seeds)
-    batch = model.mllm.encoder.encode([image], [[(prompt, None)]], for_generation=True)
-    with torch.no_grad(), model.mllm.writer.generating():
-        hidden, _, _ = model.mllm.writer.prefill(model.mllm.to_device(batch))
-        logits = model.mllm.logits(hidden)[0].double()
-    plain = logits.log_softmax(-1)
-    logits[model.mllm.writer.banned_tokens] = -torch.inf
-    probs = (logits / 2).softmax(-1)
-    counts = Counter(answer.token_ids[0] for answer in group)
-    common = [int(i) for i in (probs * count >= 10).nonzero()]
+    group, = engine.write([image], [prompt], count, Sampling(2), [(3, i) for i in range(count)])
+    first = Counter(answer.token_ids[0] for answer in group).most_common(1)[0][0]
+    said = {answer.token_ids[1]: answer.token_logps[1] for answer in group
+            if answer.token_ids[0] == first and len(answer.token_ids) == 2}
+    counts = Counter(answer.token_ids[1] for answer in group
+                     if answer.token_ids[0] == first and len(answer.token_ids) == 2)
+    with torch.no_grad():
+        logp, _, mask = model.log_probs([image] * len(said), [
+            [(prompt, (first, token))] for token in said])
+    exact = {token: float(row[at][1]) for token, row, at in zip(said, logp, mask)}
+    for token, value in said.items():
+        assert value == pytest.approx(exact[token], abs=1e-3)
+    total = sum(counts.values())
+    common = [token for token in exact if np.exp(exact[token]) * total >= 10]
     assert len(common) >= 2
-    seen = [counts[i] for i in common]
-    expected = [float(probs[i]) * count for i in common]
-    rest = count - sum(expected)
+    seen = [counts[token] for token in common]
+    expected = [np.exp(exact[token]) * total for token in common]
+    rest = total - sum(expected)
     if rest >= 5:
-        seen, expected = [*seen, count - sum(seen)], [*expected, rest]
+        seen, expected = [*seen, total - sum(seen)], [*expected, rest]
     else:
         expected = [value * sum(seen) / sum(expected) for value in expected]
     assert chisquare(seen, expected).pvalue > 1e-3
-    for answer in group[:50]:
-        assert answer.token_logps[0] == pytest.approx(float(plain[answer.token_ids[0]]), abs=1e-3)
 
 
 def test_sampled_tokens_are_as_frequent_as_in_process(model, engine, samples):
@@ -196,22 +197,23 @@ def test_banned_tokens_are_not_written(model, engine, samples):
     assert not any(set(answer.token_ids) & set(banned) for answer in theirs)
 
 
-def test_both_end_tokens_end_an_answer(model, engine, samples):
-    """The one that the model does not use takes the place of the one that it does."""
-    first, second = model.mllm.writer.stop_tokens
-    head, images, prompts = model.mllm.head_weight, samples[0][:4], [
-        row.prompt for row in samples[1][:4]]
+def test_both_end_tokens_end_an_answer(model, engine, samples, monkeypatch):
+    """One that the model does not use takes the place of the one that it does."""
+    used, other = model.mllm.writer.stop_tokens[0], model.mllm.encoder.pad_token_id
+    monkeypatch.setattr(model.mllm.hf.generation_config, 'eos_token_id', [used, other])
+    assert set(model.mllm.writer.stop_tokens) == {used, other} and used != other
+    head, images, rows = model.mllm.head_weight, samples[0][:8], samples[1][:8]
     before = head.detach().clone()
-    used = engine.write(images, prompts)[0][0].token_ids[-1]
-    other = first if used == second else second
     try:
         head.data[[used, other]] = head.data[[other, used]]
         engine.load_weights(model)
-        swapped = engine.write(images, prompts)
+        ours = in_process(model, images, rows)
+        swapped = [answer for answer, in engine.write(images, [row.prompt for row in rows])]
     finally:
         head.data.copy_(before)
         engine.load_weights(model)
-    assert all(answer.finished and answer.token_ids[-1] == other for answer, in swapped)
+    assert swapped == ours
+    assert any(answer.finished and answer.token_ids[-1] == other for answer in swapped)
 
 
 @pytest.mark.parametrize('limit', [1, 5])
@@ -252,7 +254,7 @@ def test_new_weights_are_in_use_at_once(model, engine, samples):
         for name, p in model.named_parameters():
             p.data.copy_(before[name])
         engine.load_weights(model)
-    assert sum(a == b for a, b in zip(old, new)) < 4
+    assert sum(a == b for a, b in zip(old, new)) < 12
     assert engine.write(images, prompts) == old
 
 

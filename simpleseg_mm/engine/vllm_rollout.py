@@ -50,6 +50,8 @@ class VLLMRollout(RolloutEngine):
         whole_vocabulary(sampling)
         self.sampling = Sampling(**sampling)
         self.temperature = self.sampling.temperature
+        if self.temperature > 2:
+            raise ValueError(f'rollout.temperature={self.temperature}: vLLM takes 2 at most')
         if self.temperature != 1 and (self.sampling.top_k or self.sampling.top_p < 1):
             raise ValueError(
                 f'rollout.temperature={self.temperature} with top_k or top_p: at a temperature '
