@@ -36,8 +36,8 @@ def leave_processes(status: int = 0) -> None:
     destructor of a library ("terminate called without an active exception"), and torchrun called
     a finished run failed.
     """
-    if not torch.distributed.is_initialized():
-        return
+    if not torch.distributed.is_initialized() or torch.distributed.get_world_size() == 1:
+        return  # one alone, which vLLM joins to itself, and leaves by itself
     by_gloo = torch.distributed.get_backend() == 'gloo'
     torch.distributed.barrier()
     torch.distributed.destroy_process_group()
