@@ -327,6 +327,8 @@ def test_an_engine_may_tell_less(model, queries, level, name, put_in):
     put_in(engine)
     found = compare(model, told(engine.cases(queries), level),
                     before=[('those of the base', lambda: build('nano').state_dict())])
+    if (put_in, level) == (half_size, 'nothing'):  # its texts alone do not tell
+        name = 'unexplained'
     assert [fault.name for fault in found.faults][:1] == [name], found.to_dict()
 
 

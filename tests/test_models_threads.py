@@ -11,6 +11,7 @@ from test_models_simpleseg import TURNS, build, picture, sample
 from transformers import AutoModelForImageTextToText
 
 from simpleseg_mm.models.resources import packaged
+from simpleseg_mm.models.sampling import Sampling
 
 NAMES = ['nano_random', 'nano_kimi_random']
 BATCHES = [([picture(112, 84, i), picture(56, 56, i)],
@@ -129,7 +130,7 @@ def test_a_prompt_that_is_not_the_templates_is_refused(name, wrong, match, call)
             images, [[(turns[0][0][0], (5, 6))]] * 2),
         predict=lambda images, turns: model.predict(images, [sample(turns[0])] * 2),
         sample=lambda images, turns: model.sample(images, [turns[0][0][0]] * 2, 1, [(0, ), (1, )],
-                                                  None))
+                                                  Sampling()))
     with pytest.raises(ValueError, match=match) as error:
         calls[call](*BATCHES[0])
     assert '\n' not in str(error.value)

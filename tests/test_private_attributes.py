@@ -41,8 +41,12 @@ OURS = {
 SELF = ('self', 'cls', 'super()')
 
 
+#: documented names of ``collections.namedtuple``
+NAMEDTUPLE = {'_replace', '_asdict', '_fields', '_make', '_field_defaults'}
+
+
 def private(name: str) -> bool:
-    return name.startswith('_') and not name.startswith('__')
+    return name.startswith('_') and not name.startswith('__') and name not in NAMEDTUPLE
 
 
 def imported(tree: ast.AST) -> Iterator[str]:

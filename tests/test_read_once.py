@@ -37,12 +37,12 @@ def says(monkeypatch):
     """The model writes a text of its own to each prompt; all that it wrote."""
     written, numbers = [], itertools.count(100)
 
-    def answer(self, images, prompts, **options):
-        texts = [SHAPES[len(written) % len(SHAPES)].format(next(numbers)) for _ in prompts]
-        written.extend(texts)
-        return [Generated(text, 7, True, (1, ), (-.1, )) for text in texts]
+    def answer_stream(self, asked, batch_size=None, **options):
+        for _ in asked:
+            written.append(SHAPES[len(written) % len(SHAPES)].format(next(numbers)))
+            yield Generated(written[-1], 7, True, (1, ), (-.1, ))
 
-    monkeypatch.setattr(SimpleSeg, 'answer', answer)
+    monkeypatch.setattr(SimpleSeg, 'answer_stream', answer_stream)
     return written
 
 
