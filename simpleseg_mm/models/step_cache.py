@@ -7,12 +7,15 @@ from collections.abc import Callable, Sequence
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer, LinearAttentionLayer
+from transformers import cache_utils
 
 #: (tokens (R, T), mask, position (R, T), KV cache, more) -> hidden states (R, T, D)
 Decode = Callable[..., Tensor]
-#: layers of caches that rows can join
-_JOINED = (DynamicLayer, DynamicSlidingWindowLayer, LinearAttentionLayer)
+#: layers of caches that rows can join: of all slots, of the last ones, of states without slots.
+#: Where a release calls one otherwise, no layer is of it, and batches end before the next begins.
+_JOINED = _, _SLIDING, _LINEAR = tuple(
+    getattr(cache_utils, name, type(name, (), {}))
+    for name in ('DynamicLayer', 'DynamicSlidingWindowLayer', 'LinearAttentionLayer'))
 
 
 class StepCache:
@@ -79,14 +82,14 @@ def _fitted(x: Tensor, width: int, dim: int) -> Tensor:
 
 def _join(layer, more, width: int) -> None:
     """Rows of another layer after those of this one, which then has ``width`` slots."""
-    if isinstance(layer, LinearAttentionLayer):  # states of whole rows, without slots
+    if isinstance(layer, _LINEAR):  # states of whole rows, without slots
         for states, added in ((layer.conv_states, more.conv_states),
                               (layer.recurrent_states, more.recurrent_states)):
             for i, state in states.items():
                 if state is not None:
                     states[i] = torch.cat([state, added[i]])
         return
-    if isinstance(layer, DynamicSlidingWindowLayer):  # keeps the last of them
+    if isinstance(layer, _SLIDING):  # keeps the last of them
         layer.cumulative_length, width = width, min(width, layer.sliding_window - 1)
     layer.keys, layer.values = (
         torch.cat([_fitted(x, width, -2) for x in pair])
