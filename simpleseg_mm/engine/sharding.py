@@ -71,7 +71,8 @@ def _gathered_by_zero(engine) -> Iterator[None]:
     from deepspeed.runtime.zero import GatheredParameters  # optional
     offload = engine.optimizer.parameter_offload
     with GatheredParameters(list(engine.module.parameters())):
-        for hook in (*offload.forward_hooks, *offload.backward_hooks):
+        start = getattr(offload, 'fwd_pre_hook', None)  # of the whole module; set up anew, too
+        for hook in (*offload.forward_hooks, *offload.backward_hooks, *filter(None, [start])):
             hook.remove()
         try:
             yield
