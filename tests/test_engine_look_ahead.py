@@ -7,7 +7,7 @@ import torch
 from mmengine.evaluator import BaseMetric, Evaluator
 from mmengine.model import BaseModel
 from mmengine.registry import init_default_scope
-from test_models_refilling import IMAGES, PROMPTS, batches_of
+from test_models_refilling import IMAGES, PROMPTS, batches_of, counted_passes
 
 from simpleseg_mm import stopping
 from simpleseg_mm.engine import LookingAheadTestLoop, StoppableValLoop
@@ -107,14 +107,7 @@ def test_hooks_and_metrics_see_what_they_saw(nano, stage, kind):
 
 
 def test_a_long_answer_does_not_hold_its_batch(nano, monkeypatch):
-    count, decoder = [0], nano.mllm.hf.get_decoder()
-    forward = decoder.forward
-
-    def counted(*args, **options):
-        count[0] += 1
-        return forward(*args, **options)
-
-    monkeypatch.setattr(decoder, 'forward', counted)
+    count = counted_passes(nano, monkeypatch)
     lengths = [30, 2, 3, 1, 2, 2, 25, 1, 2, 3, 2, 28]
     original = nano.mllm.writer.generate
 

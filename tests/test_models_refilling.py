@@ -55,10 +55,9 @@ def nano(request):
         type='QwenVL', pretrained='simpleseg_mm://nano', acceleration=request.param)))
 
 
-@pytest.fixture
-def passes(nano, monkeypatch):
+def counted_passes(model, monkeypatch) -> list[int]:
     """Counts forward passes, of prompts and of tokens."""
-    count, decoder = [0], nano.mllm.hf.get_decoder()
+    count, decoder = [0], model.mllm.hf.get_decoder()
     forward = decoder.forward
 
     def counted(*args, **options):
@@ -67,6 +66,11 @@ def passes(nano, monkeypatch):
 
     monkeypatch.setattr(decoder, 'forward', counted)
     return count
+
+
+@pytest.fixture
+def passes(nano, monkeypatch):
+    return counted_passes(nano, monkeypatch)
 
 
 def ending(lengths):

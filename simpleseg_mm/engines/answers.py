@@ -5,19 +5,15 @@ from typing import Any
 from torch import Tensor
 from transformers import GenerationConfig
 
+from ..models.generation import OFF
 from ..polygon import AnswerAutomaton, export_grammar
 from ..structures import Generated
-from .base import ExternalEngine
+from .base import NEVER, ExternalEngine
 
-#: the least that vLLM's ``logit_bias`` takes
-_NEVER = -100.0
 #: keys of ``GenerationConfig`` that change nothing about greedy answers, or are the network's
 _NEUTRAL = {'max_new_tokens', 'max_length', 'do_sample', 'draft', 'constrain', 'use_cache',
             'bos_token_id', 'eos_token_id', 'pad_token_id', 'temperature', 'top_k', 'top_p',
             'min_p', 'typical_p', 'cache_implementation'}
-#: values that switch a key off
-_OFF = {'num_beams': 1, 'num_return_sequences': 1, 'no_repeat_ngram_size': 0,
-        'repetition_penalty': 1.0}
 
 
 class EngineAnswers:
@@ -67,13 +63,13 @@ def greedy_keywords(generation: dict[str, Any]) -> dict[str, Any]:
     """
     default, found, bias = GenerationConfig().to_dict(), {}, {}
     for key, value in generation.items():
-        if (value in (None, default.get(key, False), _OFF.get(key))
+        if (value in (None, default.get(key, False), OFF.get(key))
                 or key in _NEUTRAL and not (key == 'do_sample' and value)):
             continue
         if key == 'repetition_penalty':
             found[key] = float(value)
         elif key == 'suppress_tokens':
-            bias.update((token, _NEVER) for token in value)
+            bias.update((token, NEVER) for token in value)
         elif key in ('sequence_bias', 'bad_words_ids') and (single := _single(key, value)):
             bias.update(single)
         else:
@@ -89,6 +85,6 @@ def greedy_keywords(generation: dict[str, Any]) -> dict[str, Any]:
 def _single(key: str, value) -> dict[int, float]:
     """Token -> bias, where every sequence that is biased or banned is one token; else empty."""
     pairs = (value.items() if isinstance(value, dict) else value if key == 'sequence_bias'
-             else [(ids, _NEVER) for ids in value])
+             else [(ids, NEVER) for ids in value])
     pairs = [(tuple(ids), float(bias)) for ids, bias in pairs]
     return {} if any(len(ids) != 1 for ids, _ in pairs) else {ids[0]: bias for ids, bias in pairs}

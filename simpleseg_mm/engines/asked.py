@@ -1,7 +1,5 @@
 """Greedy answers of an engine, with all that it says of what it has read."""
-import base64
 import http.client
-import io
 import json
 import os
 import time
@@ -15,6 +13,7 @@ from typing import Any
 from PIL import Image
 from torch import Tensor
 
+from ..client.chat import data_url
 from ..files import shown
 from ..structures import Generated
 from .observed import Observed
@@ -163,9 +162,7 @@ def served_model(post: Callable[[str, dict | None], Any], name: str | None) -> s
 
 
 def _messages(encoder, image: Tensor, prompt: str) -> list[dict]:
-    file = io.BytesIO()
-    Image.fromarray(image.permute(1, 2, 0).cpu().numpy()).save(file, 'PNG')
-    address = 'data:image/png;base64,' + base64.b64encode(file.getvalue()).decode()
+    address = data_url(Image.fromarray(image.permute(1, 2, 0).cpu().numpy()), 'PNG')
     system = encoder.system_prompt
     return [*([] if system is None else [dict(role='system', content=system)]),
             dict(role='user', content=[

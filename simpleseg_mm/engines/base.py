@@ -13,6 +13,8 @@ from ..files import one_line
 from ..models.sampling import Sampling
 from ..structures import Generated
 
+#: the least that vLLM's ``logit_bias`` takes: a token is never written
+NEVER = -100.0
 #: prompts that are encoded together
 _ENCODED = 32
 #: releases of vLLM that the tests run on: from the first, below the second
@@ -187,7 +189,7 @@ class ExternalEngine(ABC):
                 structured: dict | None, more: dict) -> dict:
         """Keywords of vLLM's ``SamplingParams``: what is written in process, and how."""
         writer = self.mllm.writer
-        banned = {token: -100.0 for token in writer.banned_tokens}  # the least it takes
+        banned = dict.fromkeys(writer.banned_tokens, NEVER)
         params = dict(
             max_tokens=limit, temperature=0.0, logprobs=0, detokenize=False,
             stop_token_ids=writer.stop_tokens,

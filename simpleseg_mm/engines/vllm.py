@@ -11,11 +11,10 @@ from pathlib import Path
 import numpy as np
 import torch
 from mmengine.dist import get_world_size
-from safetensors.torch import save_file
 
 from .. import stopping
 from .base import EnginePrompt, ExternalEngine, Written, check_version
-from .weights import folder_weights, write_folder
+from .weights import folder_weights, write_folder, write_weights
 
 #: bytes of the KV cache on a CPU, where neither the option nor vLLM's variable says more
 _CPU_CACHE = 1 << 30
@@ -81,8 +80,7 @@ class VLLMEngine(ExternalEngine):
         self._folder = tempfile.TemporaryDirectory(prefix='simpleseg_vllm_')
         write_folder(model.mllm, self._folder.name)
         weights = Path(self._folder.name, 'model.safetensors')
-        save_file({name: weight.cpu() for name, weight in folder_weights(model.mllm).items()},
-                  weights, metadata=dict(format='pt'))
+        write_weights(model.mllm, weights)
         with _undisturbed():
             self.llm = vllm.LLM(self._folder.name, logprobs_mode=logprobs_mode,
                                 **{**defaults, **options})

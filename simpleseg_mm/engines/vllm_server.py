@@ -1,7 +1,5 @@
 """vLLM as one or more servers that take a live model's weights from a folder."""
-import base64
 import http.client
-import io
 import json
 import shutil
 import urllib.error
@@ -12,12 +10,12 @@ from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from pathlib import Path
 
 from mmengine.dist import barrier, broadcast_object_list, get_rank, is_main_process
-from safetensors.torch import save_file
 
 from .. import stopping
+from ..client.chat import data_url
 from ..files import shown
 from .base import EnginePrompt, ExternalEngine, Written, check_version, cut
-from .weights import folder_weights
+from .weights import write_weights
 
 #: requests that one process has open at a time
 _OPEN = 64
@@ -84,8 +82,7 @@ class VLLMServers(ExternalEngine):
             folder = self.weights_dir / name[0]
             partial = self.weights_dir / f'{name[0]}.partial'
             partial.mkdir(parents=True)
-            save_file({key: value.cpu() for key, value in folder_weights(model.mllm).items()},
-                      partial / 'model.safetensors', metadata=dict(format='pt'))
+            write_weights(model.mllm, partial / 'model.safetensors')
             partial.rename(folder)
             try:
                 for url in self.urls:
@@ -112,7 +109,8 @@ class VLLMServers(ExternalEngine):
         places: dict[int, int] = {}  # prompts that are one object have one server
         for prompt in prompts:
             places.setdefault(id(prompt), len(places) + get_rank())
-        pictures = {id(prompt): _address_of(prompt.picture) for prompt in prompts}
+        pictures = {id(prompt): data_url(prompt.picture, 'PNG', compress_level=1)
+                    for prompt in prompts}
         pool = ThreadPoolExecutor(max_workers=min(_OPEN, len(prompts)))
         try:
             jobs = [pool.submit(self._write_one, self.urls[places[id(prompt)] % len(self.urls)],
@@ -171,10 +169,3 @@ class VLLMServers(ExternalEngine):
             told = cut(text.decode(errors='replace'))
             raise ConnectionError(f'{url}{path} answered no JSON, but {told}: is it a server of '
                                   'vLLM?') from None
-
-
-def _address_of(picture) -> str:
-    """A picture as a data URL that loses nothing."""
-    file = io.BytesIO()
-    picture.save(file, 'PNG', compress_level=1)
-    return 'data:image/png;base64,' + base64.b64encode(file.getvalue()).decode()

@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import torch
+from safetensors.torch import save_file
 from torch import Tensor, nn
 from transformers.core_model_loading import revert_weight_conversion
 
@@ -84,6 +85,17 @@ def write_folder(mllm, folder: str | Path) -> None:
     config = copy.deepcopy(mllm.hf.config)
     config.architectures = [type(mllm.hf).__name__]
     config.save_pretrained(folder)
+    write_settings(mllm, folder)
+
+
+def write_settings(mllm, folder: str | Path) -> None:
+    """Writes generation config, tokenizer and image processor."""
     replace_json(Path(folder, 'generation_config.json'), mllm.writer.generation_settings(),
                  indent=2)
     mllm.family.save(folder)
+
+
+def write_weights(mllm, path: str | Path) -> None:
+    """Writes :func:`folder_weights` as safetensors."""
+    save_file({name: weight.cpu() for name, weight in folder_weights(mllm).items()}, path,
+              metadata=dict(format='pt'))

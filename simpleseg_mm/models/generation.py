@@ -18,7 +18,7 @@ _NEUTRAL = {
     'return_dict_in_generate', 'output_scores', 'cache_implementation'
 }
 # Values that switch a key off, where that is not None.
-_OFF = {'num_beams': 1, 'num_return_sequences': 1, 'repetition_penalty': 1.0,
+OFF = {'num_beams': 1, 'num_return_sequences': 1, 'repetition_penalty': 1.0,
         'no_repeat_ngram_size': 0}
 # In the order in which transformers applies them.
 _PROCESSORS = {
@@ -53,7 +53,7 @@ def pinned(config: GenerationConfig) -> tuple[GenerationConfig, dict[str, Any]]:
     given = config.to_diff_dict()
     draws = given.get('do_sample')
     asked = {key: value for key, value in given.items()
-             if key in default and value not in (None, default[key], _OFF.get(key))
+             if key in default and value not in (None, default[key], OFF.get(key))
              and (key in _SAMPLING and draws or key not in _ASK_NOTHING | _SAMPLING)
              and not (key == 'do_sample' and not value)}
     return GenerationConfig(**{key: given.get(key) for key in (
@@ -81,7 +81,7 @@ def greedy_rules(config: GenerationConfig, options: dict, device) -> list[Callab
     unknown = config.update(**options)
     chosen = {key: value for key, value in config.to_diff_dict().items() if value is not None}
     chosen = {key: value for key, value in chosen.items()
-              if key not in _NEUTRAL and value != _OFF.get(key)}
+              if key not in _NEUTRAL and value != OFF.get(key)}
     if (unknown or config.do_sample or config.max_new_tokens is None
             or not set(chosen) <= set(_PROCESSORS)):
         return None

@@ -94,6 +94,7 @@ def export(args: argparse.Namespace, cfg: Config) -> None:
     from mmengine.registry import init_default_scope
 
     from simpleseg_mm.apis.loading import NOTE, load_weights, note_of
+    from simpleseg_mm.engines.weights import write_settings
     from simpleseg_mm.registry import MODELS
     init_default_scope(cfg.get('default_scope', 'simpleseg_mm'))
     quantized = cfg.model.mllm.pop('quantization', None)  # adapters go into the whole weights
@@ -112,9 +113,7 @@ def export(args: argparse.Namespace, cfg: Config) -> None:
         for parameter in adapter.hf.parameters():  # buffers, as a router's bias, keep their own
             parameter.data = parameter.data.to(getattr(torch, args.dtype))
     adapter.hf.save_pretrained(args.out, save_original_format=adapter.family.saves_original_format)
-    replace_json(Path(args.out, 'generation_config.json'), adapter.writer.generation_settings(),
-                 indent=2)
-    adapter.family.save(args.out)
+    write_settings(adapter, args.out)
     if note is not None:
         replace_json(Path(args.out, NOTE), note, indent=2)
     print(f'{args.out}: {type(adapter.hf).__name__}, {adapter.hf.num_parameters():,} parameters, '
