@@ -22,6 +22,7 @@ from pathlib import Path
 from measure import ROOT
 
 from simpleseg_mm.datasets.refshapes import generate
+from simpleseg_mm.engines.vllm_server import PACKS
 
 CONFIG = 'configs/simpleseg/nano_gspo_refshapes.py'
 ENGINE = ('train_cfg.rollout.type=VLLMRollout', )
@@ -41,9 +42,10 @@ def served(out: Path) -> Iterator[tuple[str, ...]]:
     url = f'http://127.0.0.1:{port}'
     with open(out / 'server.log', 'w') as log:
         process = subprocess.Popen(
-            [sys.executable, '-m', 'vllm.entrypoints.cli.main', 'serve', folder, '--dtype',
-             'float32', '--port', str(port), '--max-model-len', '1024', '--enforce-eager',
-             '--no-enable-chunked-prefill', '--max-num-batched-tokens', '8192'],
+            [sys.executable, '-m', 'vllm.entrypoints.openai.api_server', '--model', folder,
+             '--dtype', 'float32', '--port', str(port), '--max-model-len', '1024',
+             '--enforce-eager', '--no-enable-chunked-prefill', '--max-num-batched-tokens', '8192',
+             '--worker-extension-cls', PACKS, '--enable-scale-out'],
             stdout=log, stderr=subprocess.STDOUT, start_new_session=True,
             env=dict(os.environ, VLLM_SERVER_DEV_MODE='1', VLLM_CPU_KVCACHE_SPACE='1',
                      VLLM_CPU_OMP_THREADS_BIND='nobind'))

@@ -11,7 +11,7 @@ from transformers import AutoConfig, AutoTokenizer
 from vllm_standin import StandIn, serving
 
 from simpleseg_mm.engines.base import check_version, number_of
-from simpleseg_mm.engines.vllm_server import VLLMServers
+from simpleseg_mm.engines.vllm_server import PACKS, VLLMServers
 from simpleseg_mm.engines.weights import folder_weights, write_folder
 from simpleseg_mm.models.sampling import Sampling
 
@@ -192,8 +192,16 @@ def test_weights_are_taken_each_time(model, standin, tmp_path):
         key for key in old if torch.equal(new[key], before + 1)} != set()
 
 
+def test_a_server_on_a_cpu_packs_its_head_again(model, standin, tmp_path):
+    server = standin(device='cpu', worker_extension_cls=PACKS)
+    with serving(server) as url:
+        engine_of(model, url, tmp_path).load_weights(model)
+    assert server.packed == len(server.weights) == 2
+
+
 @pytest.mark.parametrize('fault, error, match', [
     ('plain', ValueError, 'does not take new weights.*404.*VLLM_SERVER_DEV_MODE=1'),
+    ('403', ValueError, 'takes no token ids.*answered 403.*--enable-scale-out'),
     ('html', ConnectionError, 'answered no JSON.*Welcome to nginx.*is it a server of vLLM'),
     ('busy', ValueError, 'writing answers for somebody else'),
     ('500', ConnectionError, 'answered 500: .*out of cache'),
@@ -217,6 +225,8 @@ def test_servers_that_fail(model, images, standin, tmp_path, fault, error, match
     (dict(version='0.31.0'), ValueError, 'vLLM 0.31.0 serves http'),
     (dict(logprobs_mode='processed_logprobs'), ValueError,
      '--logprobs-mode processed_logprobs, and the rollout needs raw_logprobs'),
+    (dict(device='cpu'), ValueError,
+     f'old copy of a head .*: start it with --worker-extension-cls {PACKS}'),
     (dict(max_model_len=30), ValueError, 'takes .* tokens with its picture.*max_model_len'),
 ])
 def test_servers_that_cannot_be_used(model, images, standin, tmp_path, options, error, match):

@@ -1,7 +1,6 @@
 """vLLM itself, on its CPU build: ``make test-vllm``. Skipped where it is not installed."""
 import json
 import os
-import re
 import signal
 import socket
 import subprocess
@@ -25,12 +24,13 @@ from simpleseg_mm.engine import launch
 from simpleseg_mm.engines.weights import folder_weights
 from simpleseg_mm.models.sampling import Sampling
 from simpleseg_mm.models.simpleseg import answer_form
-from simpleseg_mm.polygon import mask_iou
+from simpleseg_mm.polygon import export_grammar, mask_iou, outside_grammar
 from simpleseg_mm.registry import DATASETS, MODELS
 
 pytest.importorskip('vllm')
 
 from simpleseg_mm.engines.vllm import VLLMEngine  # noqa: E402
+from simpleseg_mm.engines.vllm_server import PACKS  # noqa: E402
 
 CONFIG = ROOT / 'configs/simpleseg/nano_sft_refshapes.py'
 #: of the engine's cache, so that several runs fit into a small machine
@@ -229,11 +229,25 @@ def test_a_prompt_that_is_too_long_is_told(engine, samples):
         engine.write(samples[0][:1], ['star ' * 900], max_new_tokens=200)
 
 
-def test_a_regex_holds_the_answers(engine, samples):
-    images, prompts = samples[0][:16], [row.prompt for row in samples[1][:16]]
-    pattern = r'\[\[[0-9],[0-9]\]\]'
-    groups = engine.write(images, prompts, structured=[dict(regex=pattern)] * 16)
-    assert all(re.fullmatch(pattern, answer.text) for answer, in groups)
+def test_an_exported_regex_holds_the_answers(engine, samples):
+    """Of tokens drawn so hot that without it hardly an answer is a polygon."""
+    images, prompts = samples[0][:32], [row.prompt for row in samples[1][:32]]
+    grammar = samples[1][0].codec.partition('/')[0]
+    drawn = dict(group_size=4, sampling=Sampling(300, temperature=3.0),
+                 seeds=[(i, ) for i in range(128)])
+    regex = export_grammar(grammar, 'rings', 'regex')
+    free, held = (
+        [answer for group in engine.write(images, prompts, structured=structured, **drawn)
+         for answer in group] for structured in (None, [dict(regex=regex)] * 32))
+    inside = [outside_grammar(answer.text, grammar) in (None, *cut(answer)) for answer in held]
+    print(f'{sum(inside)} of {len(inside)} answers are inside the grammar')
+    assert len(held) == 128 and all(inside)
+    assert sum(outside_grammar(answer.text, grammar) is None for answer in free) < 16
+
+
+def cut(answer):
+    """Where an answer may leave the grammar: at its end, if the limit cut it."""
+    return () if answer.finished else (len(answer.text), )
 
 
 # --- weights ----------------------------------------------------------------------------------
@@ -308,9 +322,9 @@ model = dict(mllm=dict(pretrained='simpleseg_mm://nano_sft'))
 train_dataloader = dict({loader}, query=dict(templates='single')))
 val_cfg = val_dataloader = val_evaluator = None
 test_cfg = test_dataloader = test_evaluator = None
-global_batch_size = 8
-train_cfg = dict(max_iters=4, val_interval=9, group_size=4, down_sample=None, mini_batches=2,
-                 micro_batch_size=8, objective=dict(clip_low=0.2, clip_high=0.2),
+train_cfg = dict(global_batch_size=8, max_iters=4, val_interval=9, group_size=4,
+                 down_sample=None, mini_batches=2, micro_batch_size=8,
+                 objective=dict(clip_low=0.2, clip_high=0.2),
                  rollout=dict(_delete_=True, type='VLLMRollout', max_new_tokens=60))
 optim_wrapper = dict(optimizer=dict(lr=1e-3, ns_dtype='float32'))
 default_hooks = dict(checkpoint=dict(interval=1, max_keep_ckpts=9), rollouts=dict(interval=-1),
@@ -381,10 +395,11 @@ def served(folder, log, port):
     """``vllm serve`` of a folder; its address and its process."""
     with open(log, 'w') as file:
         process = subprocess.Popen(
-            [sys.executable, '-m', 'vllm.entrypoints.cli.main', 'serve', str(folder), '--dtype',
-             'float32', '--port', str(port), '--max-model-len', '1024', '--enforce-eager',
-             '--no-enable-chunked-prefill', '--max-num-batched-tokens', '8192',
-             '--limit-mm-per-prompt', '{"image": 1, "video": 0}'],
+            [sys.executable, '-m', 'vllm.entrypoints.openai.api_server', '--model', str(folder),
+             '--dtype', 'float32', '--port', str(port), '--max-model-len', '1024',
+             '--enforce-eager', '--no-enable-chunked-prefill', '--max-num-batched-tokens', '8192',
+             '--limit-mm-per-prompt', '{"image": 1, "video": 0}', '--worker-extension-cls',
+             PACKS, '--enable-scale-out'],
             stdout=file, stderr=subprocess.STDOUT, start_new_session=True,
             env=dict(os.environ, VLLM_SERVER_DEV_MODE='1', VLLM_CPU_KVCACHE_SPACE='1',
                      VLLM_CPU_OMP_THREADS_BIND='nobind', OMP_NUM_THREADS='1'))

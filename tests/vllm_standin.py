@@ -14,7 +14,8 @@ class StandIn:
     """What the server says, and what it was asked.
 
     Attributes:
-        fault: how it fails: 'plain' (started without VLLM_SERVER_DEV_MODE), 'html', '500', '429',
+        fault: how it fails: 'plain' (started without VLLM_SERVER_DEV_MODE), '403' (without
+            --enable-scale-out), 'html', '500', '429',
             'stale' (weights of another version), 'resized' (one picture token less), 'aborted',
             'changed' (the last id of the prompt), 'unscored' (no log-probabilities), 'busy'
             (the cache is not reset), 'dies' (after ``until`` answers the connection is cut).
@@ -23,11 +24,15 @@ class StandIn:
 
     def __init__(self, image_token: int, text, fault: str = '', version: str = '0.32.0+cpu',
                  logprobs_mode: str = 'raw_logprobs', max_model_len: int = 1024,
-                 until: int = 0, patch: int = 28) -> None:
+                 until: int = 0, patch: int = 28, device: str = 'cuda',
+                 worker_extension_cls: str = '') -> None:
         self.image_token, self.text, self.fault, self.version = image_token, text, fault, version
-        self.settings = dict(logprobs_mode=logprobs_mode, max_model_len=max_model_len)
+        self.settings = dict(
+            model_config=dict(logprobs_mode=logprobs_mode, max_model_len=max_model_len),
+            device_config=dict(device=device),
+            parallel_config=dict(worker_extension_cls=worker_extension_cls))
         self.until, self.patch = until, patch
-        self.weight_version = 'default'
+        self.weight_version, self.packed = 'default', 0
         self.weights, self.asked, self.paths = [], [], []
         self.lock = threading.Lock()
 
@@ -36,8 +41,12 @@ class StandIn:
         if path == '/version':
             return dict(version=self.version)
         if path == '/server_info?config_format=json':
-            return dict(vllm_config=dict(model_config=self.settings))
+            return dict(vllm_config=self.settings)
         if path == '/collective_rpc':
+            if content['method'] == 'pack_heads':
+                assert self.weights, 'packed before the weights came'
+                self.packed += 1
+                return dict(results=[None])
             assert content['method'] == 'reload_weights'
             self.weights.append(load_file(f'{content["kwargs"]["weights_path"]}/model.safetensors'))
             return dict(results=[None])
@@ -97,8 +106,10 @@ class _Handler(BaseHTTPRequestHandler):
             status, body = 404, b'{"detail":"Not Found"}'
         elif server.fault == 'html':
             kind, body = 'text/html', b'<html>\n<title>Welcome to nginx!</title>'
-        elif server.fault in ('429', '500') and generates:
+        elif server.fault in ('403', '429', '500') and generates:
             status, body = int(server.fault), b'{"error": {"message": "out of cache"}}'
+        elif generates and not content:
+            status, body = 400, b'{"error": {"message": "token_ids: Field required"}}'
         else:
             answer = server.answer(self.path, content)
             body = b'' if answer is None else json.dumps(answer).encode()

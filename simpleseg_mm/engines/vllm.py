@@ -14,6 +14,7 @@ from mmengine.dist import get_world_size
 
 from .. import stopping
 from .base import EnginePrompt, ExternalEngine, Written, check_version
+from .vllm_worker import pack_heads
 from .weights import folder_weights, write_folder, write_weights
 
 #: bytes of the KV cache on a CPU, where neither the option nor vLLM's variable says more
@@ -95,7 +96,7 @@ class VLLMEngine(ExternalEngine):
                 self.llm.wake_up(tags=['weights'])
             self.llm.collective_rpc('reload_weights', kwargs=dict(
                 weights_iterator=list(folder_weights(model.mllm).items())))
-            self.llm.apply_model(_pack_heads)
+            self.llm.apply_model(pack_heads)
             if self._asleep:
                 self.llm.wake_up(tags=['kv_cache'])
                 self._asleep = False
@@ -169,14 +170,6 @@ class VLLMEngine(ExternalEngine):
             params['structured_outputs'] = self._vllm.sampling_params.StructuredOutputsParams(
                 **params['structured_outputs'])
         return self._vllm.SamplingParams(**params)
-
-
-def _pack_heads(network: torch.nn.Module) -> None:
-    """A head that shares the embeddings' weight has a packed copy of it on a CPU, which vLLM 0.32
-    does not make anew when it reloads the weight."""
-    for layer in network.modules():
-        if hasattr(layer, 'tie_weights') and hasattr(layer, 'quant_method'):
-            layer.quant_method.process_weights_after_loading(layer)
 
 
 def _written(output) -> Written:

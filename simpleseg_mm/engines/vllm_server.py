@@ -19,13 +19,16 @@ from .weights import write_weights
 
 #: requests that one process has open at a time
 _OPEN = 64
-_START = 'VLLM_SERVER_DEV_MODE=1 vllm serve FOLDER'
+_START = 'VLLM_SERVER_DEV_MODE=1 vllm serve FOLDER --enable-scale-out'
+_GENERATE = '/inference/v1/generate'
+#: what a server on a CPU does besides
+PACKS = 'simpleseg_mm.engines.vllm_worker.PackedHeads'
 
 
 class VLLMServers(ExternalEngine):
     """Servers that write answers together, shared by all processes of a run.
 
-    Each is started by ``VLLM_SERVER_DEV_MODE=1 vllm serve FOLDER``, FOLDER by
+    Each is started by ``VLLM_SERVER_DEV_MODE=1 vllm serve FOLDER --enable-scale-out``, FOLDER by
     ``tools/model_converters/to_huggingface.py``. The first process writes the weights into a
     fresh folder that all servers can read, and tells them to load it. Each answer says by which
     weights it was written, and one by others than the last is an error.
@@ -51,6 +54,9 @@ class VLLMServers(ExternalEngine):
         self.urls = [url.rstrip('/') for url in urls]
         self.weights_dir, self.timeout = Path(weights_dir), timeout
         self.version = 'none'
+        head = model.mllm.hf.get_output_embeddings()
+        self._tied = head.weight is model.mllm.hf.get_input_embeddings().weight
+        self._packing: set[str] = set()  # servers on CPUs, see engines/vllm_worker.py
         self.max_length = min(self._check(url, logprobs_mode) for url in self.urls)
         self.load_weights(model)
 
@@ -66,12 +72,25 @@ class VLLMServers(ExternalEngine):
             config = self._ask(url, '/server_info?config_format=json')['vllm_config']
             told = config['model_config']['logprobs_mode']
             length = int(config['model_config']['max_model_len'])
+            extension = config['parallel_config']['worker_extension_cls']
+            on_cpu = config['device_config']['device'] == 'cpu'
         except (KeyError, TypeError, ConnectionError) as error:
             raise ValueError(f'{url} does not take new weights ({error}): start it with the '
                              f'variable VLLM_SERVER_DEV_MODE=1 ({_START})') from None
         if told != logprobs_mode:
             raise ValueError(f'{url} was started with --logprobs-mode {told}, and the rollout '
                              f'needs {logprobs_mode}: {_START} --logprobs-mode {logprobs_mode}')
+        try:
+            self._ask(url, _GENERATE, {})
+        except ConnectionError as error:  # any other: nothing was asked
+            if f'{_GENERATE} answered 403' in str(error):
+                raise ValueError(f'{url} takes no token ids ({error}): {_START}') from None
+        if extension == PACKS:
+            self._packing.add(url)
+        elif on_cpu and self._tied:
+            raise ValueError(f'{url} runs on a CPU, where vLLM keeps an old copy of a head that '
+                             'shares the embeddings\' weight: start it with '
+                             f'--worker-extension-cls {PACKS}')
         return length
 
     def load_weights(self, model) -> None:
@@ -95,6 +114,8 @@ class VLLMServers(ExternalEngine):
     def _hand_over(self, url: str, folder: Path) -> None:
         self._ask(url, '/collective_rpc', dict(
             method='reload_weights', kwargs=dict(weights_path=str(folder.resolve()))))
+        if url in self._packing:
+            self._ask(url, '/collective_rpc', dict(method='pack_heads'))
         # What was worked out with the old weights; of the pictures the scheduler believes that
         # the worker still has them.
         if not self._ask(url, '/reset_prefix_cache', {})['success']:
@@ -126,7 +147,7 @@ class VLLMServers(ExternalEngine):
             pool.shutdown(wait=False, cancel_futures=True)
 
     def _write_one(self, url: str, prompt: EnginePrompt, picture: str, params: dict) -> Written:
-        answer = self._ask(url, '/inference/v1/generate', dict(
+        answer = self._ask(url, _GENERATE, dict(
             token_ids=prompt.token_ids, content_parts=[dict(type='image_url', url=picture)],
             sampling_params=params, return_token_ids=True))
         try:
