@@ -8,7 +8,7 @@ def read_answer(sample, text: str, kind: str | None = None, **facts) -> Answer:
     Args:
         sample: a ``DetDataSample`` or its dict.
         text: anything.
-        kind: 'rings', 'box' or 'point', instead of the task's.
+        kind: one of ``ANSWER_KINDS``, instead of the task's.
         facts: ``num_tokens, finished, seconds`` and ``confidence`` of :class:`Answer`.
     """
     spec, task = sample.get('codec'), Task.find(sample.get('task'))

@@ -184,8 +184,8 @@ class AnsweredQuery:
 
     @property
     def asks_mask(self) -> bool:
-        """Whether a mask was asked for; so it is where the task is not known."""
-        return self.task is None or self.task.wanted == 'mask'
+        """Whether a mask was asked for, or several; so it is where the task is not known."""
+        return self.task is None or self.task.wanted in ('mask', 'masks')
 
     @cached_property
     def says_absent_rightly(self) -> bool | None:

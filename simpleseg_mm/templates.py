@@ -28,6 +28,12 @@ REQUESTS = {
     'point': ('{given} Output a point on it in the image.',
               '{given} Point at it.'),
     'extreme': ('{given} Output its extreme point towards the {direction} in the image.',),
+    'masks': ('{given} Output the polygon coordinates of each in the image.',
+              '{given} Show me the contours of all of them.'),
+    'boxes': ('{given} Output the bounding box of each in the image.',
+              '{given} Show me the boxes around all of them.'),
+    'points': ('{given} Output a point on each in the image.',
+               '{given} Point at all of them.'),
 }
 QUESTIONS = {
     'mask': ('Output the polygon coordinates of {subject} in the image.',  # paper
@@ -46,6 +52,19 @@ QUESTIONS = {
               'Give the coordinates of one point inside {subject}.'),
     'extreme': ('Output the extreme point of {subject} towards the {direction} in the image.',
                 'Which point of {subject} is farthest to the {direction}?'),
+    'masks': ('Output the polygon coordinates of all {subject} in the image.',
+              'What are the polygons of all {subject} in the image?',
+              'Show me the contours of all {subject}.',
+              'Give the polygon vertices of every instance of {subject}.',
+              'Segment all {subject} in the image.'),
+    'boxes': ('Output the bounding boxes of all {subject} in the image.',
+              'What are the bounding boxes of all {subject} in the image?',
+              'Show me the boxes around all {subject}.',
+              'Give the box coordinates of every instance of {subject}.'),
+    'points': ('Output a point on each of all {subject} in the image.',
+               'Where are all {subject} in the image?',
+               'Point at all {subject}.',
+               'Give the coordinates of one point inside every instance of {subject}.'),
     'text': ('Describe {subject} in the image with a short phrase.',
              'What is {subject}?',
              'Give a phrase that refers to {subject}.'),
@@ -62,16 +81,18 @@ TEMPLATE_SETS = {
 }
 
 
-def question_about(given: str, value, size: tuple[int, int], grammar: Grammar) -> str:
-    """The evaluation's question for a mask about what a person gives.
+def question_about(given: str, value, size: tuple[int, int], grammar: Grammar,
+                   wanted: str = 'mask') -> str:
+    """The evaluation's question about what a person gives.
 
     Args:
         given: 'text', 'point' or 'box'.
         value: the expression, or x, y or x1, y1, x2, y2 in pixels.
         size: (h, w) of the picture.
         grammar: writes the numbers.
+        wanted: what is asked for, 'masks' for every instance.
     """
     if given != 'text':
         value = (grammar.format_point if given == 'point' else grammar.format_box)(value, size)
     subject = SUBJECTS[given][0].replace('{given}', value)
-    return QUESTIONS['mask'][0].replace('{subject}', subject)
+    return QUESTIONS[wanted][0].replace('{subject}', subject)

@@ -2,7 +2,7 @@
 import random
 from functools import lru_cache
 
-from simpleseg_mm.polygon import AnswerAutomaton, Grammar
+from simpleseg_mm.polygon import LIST_KINDS, AnswerAutomaton, Grammar
 
 #: what is put in: what an answer is made of, and what a model adds
 CHARS = '0123456789[],. -+eE\n\t"x５é'
@@ -45,6 +45,9 @@ def answer(grammar: Grammar, kind: str, rng: random.Random) -> str:
     """Mostly an answer; with corners, vertices or their number as they come."""
     def row(steps):
         return f'[{grammar.comma.join(map(grammar.number, steps))}]'
+    if kind in LIST_KINDS:
+        items = [answer(grammar, LIST_KINDS[kind], rng) for _ in range(rng.choice([1, 2, 2, 3]))]
+        return f'[{grammar.comma.join(items)}]'
     if kind != 'rings':
         steps = [step(grammar, rng) for _ in range(2 if kind == 'point' else 4)]
         if kind == 'box' and rng.random() < 0.7:

@@ -43,7 +43,7 @@ def test_bad_arguments(kwargs, message):
 
 
 def test_families_with_templates():
-    assert len(TASKS) == 16 == len(set(TASKS))  # 4 of them ask for extremes
+    assert len(TASKS) == 19 == len(set(TASKS))  # 4 of them ask for extremes, 3 for all instances
     assert set(templates.SUBJECTS) == {task.given for task in TASKS.values()}
     assert set(templates.QUESTIONS) == {task.wanted for task in TASKS.values()}
     assert TRANSFORMS.get('FormatQuery') is FormatQuery

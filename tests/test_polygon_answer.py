@@ -5,7 +5,7 @@ import pickle
 import numpy as np
 import pytest
 
-from simpleseg_mm.polygon import TASKS, Answer, PolygonCodec, Task, codec_of
+from simpleseg_mm.polygon import ANSWER_KINDS, TASKS, Answer, PolygonCodec, Task, codec_of
 from simpleseg_mm.polygon import text as parser
 from simpleseg_mm.structures import Prompt
 
@@ -25,7 +25,8 @@ def test_there_is_no_such_task(name):
 
 
 @pytest.mark.parametrize('pair', [('text', 'text'), ('point', 'rings'), ('extreme', 'mask'),
-                                  ('question', 'box'), (None, 'mask')])
+                                  ('question', 'box'), (None, 'mask'), ('box', 'masks'),
+                                  ('question', 'masks'), ('masks', 'text')])
 def test_what_is_no_task_cannot_be_made(pair):
     with pytest.raises(ValueError, match='there is no task from'):
         Task(*pair)
@@ -39,15 +40,20 @@ def test_what_is_no_task_cannot_be_made(pair):
     ('mask2extreme', 'mask', 'extreme', 'point', 'text2extreme'),
     ('box2text', 'box', 'text', None, 'text2mask'),
     ('question', 'question', 'text', None, 'text2mask'),
+    ('text2masks', 'text', 'masks', 'masks', 'text2masks'),
+    ('text2points', 'text', 'points', 'points', 'text2points'),
 ])
 def test_tasks(name, given, wanted, kind, for_absent):
     task = Task.from_name(name)
     assert task == Task(given, wanted) == Task.find(name) and task.name == name
     assert (task.kind, task.for_absent.name) == (kind, for_absent)
+    assert task.single == (Task.from_name(name[:-1]) if task.many else task)
 
 
 def test_all_tasks_and_what_a_person_gives():
-    assert len(TASKS) == 16 and all(Task.from_name(name) is task for name, task in TASKS.items())
+    assert len(TASKS) == 19 and all(Task.from_name(name) is task for name, task in TASKS.items())
+    assert [name for name, task in TASKS.items() if task.many] == [
+        'text2masks', 'text2boxes', 'text2points']
     assert all(Task(kind, 'mask').kind == 'rings' for kind in Prompt.KINDS)
 
 
@@ -56,23 +62,23 @@ def test_all_tasks_and_what_a_person_gives():
 def looks(monkeypatch):
     """Every look for something in a text: what, and the text."""
     seen = []
-    for name in ('_find_rings', '_find_numbers', '_find_empty'):
+    for name in ('_find_rings', '_find_numbers', '_find_list', '_find_empty'):
         def counted(text, *args, _name=name, _real=getattr(parser, name)):
-            seen.append((_name, args[-1] if _name == '_find_numbers' else '', text))
+            seen.append((_name, '' if _name == '_find_empty' else args[-1], text))
             return _real(text, *args)
         monkeypatch.setattr(parser, name, counted)
     return seen
 
 
 def everything(answer: Answer) -> None:
-    for name in ('parsed', 'rings', 'mask', 'spans', 'box', 'parts', 'says_nothing',
+    for name in ('instances', 'parsed', 'rings', 'mask', 'spans', 'box', 'parts', 'says_nothing',
                  'well_formed') * 2:
         getattr(answer, name)
-    for kind in ('rings', 'box', 'point'):
+    for kind in ANSWER_KINDS:
         answer.found(kind)
 
 
-@pytest.mark.parametrize('kind', ['rings', 'box', 'point', None])
+@pytest.mark.parametrize('kind', [*ANSWER_KINDS, None])
 @pytest.mark.parametrize('text', [SQUARE, '[]', '[1,2,3,4]', '[1,2]', 'words', '', '[[[1,2', None,
                                   '[[[1,1],[2,2]]]', f'{SQUARE} [1,2,3,4] []', '[[5,6,50,60]]'])
 def test_nothing_is_looked_for_twice(looks, text, kind):
@@ -80,7 +86,7 @@ def test_nothing_is_looked_for_twice(looks, text, kind):
     assert not looks  # not before it is asked for
     everything(answer)
     everything(answer.at((50, 50)))
-    assert len(looks) == len(set(looks)) and len(looks) <= 4
+    assert len(looks) == len(set(looks)) and len(looks) <= 7
 
 
 def test_one_look_reads_a_good_answer(looks):

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from simpleseg_mm.polygon import AnswerAutomaton, Grammar, parse_answer
+from simpleseg_mm.polygon import ANSWER_KINDS, AnswerAutomaton, Grammar, parse_answer
 
 GRAMMARS = ['int1', 'int7', 'int37', 'int100', 'int1000', 'decimal1', 'decimal3', 'decimal5',
             'fixed1', 'fixed3']
@@ -41,6 +41,16 @@ def test_unknown_grammars_and_kinds_are_refused(options):
     ('box', 'int100', '[5,6,5,8]'), ('box', 'int100', '[5,6,9,6]'), ('box', 'int100', '[9,6,5,8]'),
     ('box', 'int100', '[100,6,5,8]'), ('box', 'int100', '[1,2]'), ('box', 'int100', '[1,2,3]'),
     ('box', 'int100', '[1,2,3,4,5]'), ('point', 'int100', '[1]'), ('point', 'int100', '[1,2,3,4]'),
+    ('masks', 'int100', '[[[1,2],[3,4],[5,6]]]'),  # one mask
+    ('masks', 'int100', '[[[[1,2],[3,4]]]]'), ('masks', 'int100', '[[]]'),
+    ('masks', 'int100', '[[[[1,2],[3,4],[5,6]]],[]]'), ('masks', 'int100', '[[[]]]'),
+    ('masks', 'int100', '[[[[1,2],[3,4],[5,6]]], [[[1,2],[3,4],[5,6]]]]'),
+    ('masks', 'int100', '[[[[[1,2],[3,4],[5,6]]]]]'),
+    ('masks', 'int100', '[[[[1,2],[3,4],[5,6]]],[[[1,2],[3,4],[5,6]]]'),
+    ('boxes', 'int100', '[1,2,3,4]'), ('boxes', 'int100', '[[5,6,5,8]]'),
+    ('boxes', 'int100', '[[1,2,3,4],[5,6,7]]'), ('boxes', 'int100', '[[1,2,3,4],[9,6,5,8]]'),
+    ('points', 'int100', '[1,2]'), ('points', 'int100', '[[[1,2]]]'),
+    ('points', 'int100', '[[1,2],]'), ('points', 'int100', '[[1,2],[]]'),
     ('point', 'int100', '[[1,2]]'), ('point', 'decimal3', '[0., 0.1]'),
     ('point', 'decimal5', '[1e-05, 0.1]'), ('point', 'decimal5', '[0.00001, 0.1]'),
 ])
@@ -54,6 +64,12 @@ def test_what_is_not_an_answer(kind, grammar, text):
     ('rings', 'decimal3', '[[[0.0, 1.0], [0.26, 0.5], [0.001, 0.999]]]'),
     ('rings', 'fixed3', '[[[0.000, 1.000], [0.260, 0.500], [0.001, 0.999]]]'),
     ('box', 'int100', '[5,6,6,100]'), ('box', 'decimal3', '[0.0, 0.0, 0.001, 1.0]'),
+    ('masks', 'int100', '[]'), ('boxes', 'int100', '[]'), ('points', 'fixed2', '[]'),
+    ('masks', 'int100', '[[[[1,2],[3,4],[5,6]]]]'),
+    ('masks', 'decimal1', '[[[[0.1, 0.2], [0.3, 0.4], [0.5, 0.6]], [[0.0, 0.2], [0.3, 0.4], '
+     '[0.5, 0.6]]], [[[0.1, 0.2], [0.3, 0.4], [0.5, 0.6]]]]'),
+    ('boxes', 'int100', '[[5,6,6,100],[5,6,6,100]]'), ('points', 'decimal3', '[[0.1, 1.0]]'),
+    ('points', 'int100', '[[1,2],[1,2],[3,4]]'),
     ('point', 'int1000', '[1000,0]'), ('point', 'decimal5', '[0.0001, 0.12345]'),
 ])
 def test_what_is_one(kind, grammar, text):
@@ -78,7 +94,7 @@ def test_numbers_are_those_of_the_formatter(name):
 
 
 @settings(max_examples=60, deadline=None)
-@given(st.sampled_from(GRAMMARS), st.sampled_from(['rings', 'box', 'point']), st.data())
+@given(st.sampled_from(GRAMMARS), st.sampled_from(ANSWER_KINDS), st.data())
 def test_every_walk_can_be_finished_and_is_valid(name, kind, data):
     automaton = AnswerAutomaton(name, kind)
     rng = np.random.default_rng(data.draw(st.integers(0, 2**32)))
@@ -107,6 +123,12 @@ def test_every_walk_can_be_finished_and_is_valid(name, kind, data):
     ('box', 'int100', '', '[0,0,1,1]'), ('box', 'int100', '[99,7', ',100,8]'),
     ('box', 'int1000', '[123,4,1', '24,5]'), ('box', 'int1000', '[123,4,2', '00,5]'),
     ('box', 'decimal3', '[0.998, 0.899, 0.', '999, 0.9]'),
+    ('masks', 'int100', '', '[[[[0,0],[0,1],[0,2]]]]'), ('masks', 'int100', '[[', '[[0,0],[0,1],'
+                                                         '[0,2]]]]'),
+    ('masks', 'int100', '[[[[0,0],[0,1],[0,2]]]', ']'),
+    ('masks', 'int100', '[[[[0,0],[0,1],[0,2]]],', '[[[0,0],[0,1],[0,2]]]]'),
+    ('boxes', 'int100', '[[99,7', ',100,8]]'), ('boxes', 'int100', '', '[[0,0,1,1]]'),
+    ('boxes', 'int100', '[[1,2,3,4]', ']'), ('points', 'decimal3', '[[1.0, 0.0],', ' [0.0, 0.0]]'),
     ('point', 'decimal3', '[1', '.0, 0.0]'), ('point', 'int100', '[]', ''),
 ])
 def test_the_rest_of_an_answer(kind, grammar, text, rest):
@@ -116,7 +138,7 @@ def test_the_rest_of_an_answer(kind, grammar, text, rest):
 
 @settings(max_examples=60, deadline=None)
 @given(st.sampled_from(GRAMMARS + ['decimal6', 'fixed6']),
-       st.sampled_from(['rings', 'box', 'point']), st.data())
+       st.sampled_from(ANSWER_KINDS), st.data())
 def test_the_rest_completes_whatever_is_written(name, kind, data):
     automaton = AnswerAutomaton(name, kind)
     rng = np.random.default_rng(data.draw(st.integers(0, 2**32)))
@@ -144,12 +166,18 @@ def test_it_takes_what_the_formatter_writes_and_the_parser_finds_valid(name, see
     assert accepts(AnswerAutomaton(name, 'box'), text) == parse_answer(text, name, 'box').valid
     text = grammar.format_point(box[:2], size)
     assert accepts(AnswerAutomaton(name, 'point'), text) == parse_answer(text, name, 'point').valid
+    for kind, text in [
+            ('masks', grammar.format_masks([rings[:k] for k in range(1, len(rings) + 1)], size)),
+            ('boxes', grammar.format_boxes([box, box], size)),
+            ('points', grammar.format_points([box[:2], box[2:]], size))]:
+        assert accepts(AnswerAutomaton(name, kind), text) == parse_answer(text, name, kind).valid
 
 
+@pytest.mark.parametrize('kind', ['rings', 'masks'])
 @pytest.mark.parametrize('name', ['int37', 'decimal3'])
-def test_reduced_states_allow_the_same(name):
+def test_reduced_states_allow_the_same(name, kind):
     """Whatever is forgotten, the characters up to the end of a vertex are the same."""
-    automaton, rng = AnswerAutomaton(name), np.random.default_rng(0)
+    automaton, rng = AnswerAutomaton(name, kind), np.random.default_rng(0)
     first = {}
     for _ in range(30):
         state, length = automaton.start, 0

@@ -18,7 +18,7 @@ from simpleseg_mm.polygon import (DIFFERENCES, GRAMMAR_FORMS, AnswerAutomaton, G
                                   allowed_beyond, export_grammar, exported_differences,
                                   outside_grammar)
 
-KINDS = ('rings', 'box', 'point')
+KINDS = ('rings', 'box', 'point', 'masks', 'boxes', 'points')
 MANY = ('int1', 'int7', 'int10', 'int37', 'int99', 'int100', 'int255', 'int1000', 'int1999',
         'decimal1', 'decimal3', 'decimal4', 'decimal5', 'decimal6', 'fixed1', 'fixed3')
 FEW = ('int1000', 'int37', 'decimal3', 'decimal5', 'fixed3')
@@ -33,7 +33,7 @@ def accepts(grammar, kind, text):
 @pytest.mark.parametrize('options, message', [
     (dict(grammar='int0'), 'choose decimal3, fixed3, int1000'),
     (dict(grammar='decimal7'), 'at most 6 decimals'), (dict(grammar=None), 'choose decimal3'),
-    (dict(kind='mask'), "choose one of \\('rings', 'box', 'point'\\)"),
+    (dict(kind='mask'), "choose one of \\('rings', 'box', 'point', 'masks', "),
     (dict(kind=None), 'kind is None'), (dict(form='bnf'), "'gbnf', 'json-schema'"),
     (dict(form=None), 'form is None'), (dict(form='json_schema'), 'json-schema'),
 ])
@@ -46,8 +46,9 @@ def test_unknown_names_are_refused_in_a_line(function, options, message):
 
 
 @pytest.mark.parametrize('arguments, message', [
-    (['int0', 'mask'], 'choose decimal3'), (['int1000', 'rings'], 'point, box, mask, extreme'),
-    (['int1000', 'text'], 'point, box, mask, extreme'),
+    (['int0', 'mask'], 'choose decimal3'),
+    (['int1000', 'rings'], 'point, box, mask, extreme, masks'),
+    (['int1000', 'text'], 'point, box, mask, extreme, masks'),
     (['int1000', 'mask', '--as', 'bnf'], "'gbnf', 'json-schema'"),
 ])
 def test_the_command_refuses_in_a_line(arguments, message, capsys):
@@ -66,6 +67,15 @@ def test_the_command_refuses_in_a_line(arguments, message, capsys):
      r'NUMBER: /1\.0|0\.[0-9]{0,2}[1-9]|0\.0/'),
     ('int9', 'point', 'json-schema', '{"anyOf": [{"type": "array", "items": {"type": "integer", '
      '"minimum": 0, "maximum": 9}, "minItems": 2, "maxItems": 2}, {"const": []}]}'),
+    ('int9', 'points', 'regex', r'\[(\[[0-9],[0-9]\](,\[[0-9],[0-9]\])*)?\]'.replace(
+        '[0-9]', '([0-9])')),
+    ('int9', 'masks', 'gbnf', 'root ::= "[" (item ("," item)*)? "]"\n'
+     'item ::= "[" ring ("," ring)* "]"\nring ::= "[" vertex "," vertex ("," vertex)+ "]"\n'
+     'vertex ::= "[" number "," number "]"\nnumber ::= [0-9]'),
+    ('int9', 'boxes', 'lark', 'start: "[" (item ("," item)*)? "]"\n'
+     'item: "[" FIRST "," FIRST "," SECOND "," SECOND "]"\nFIRST: /[0-8]/\nSECOND: /[1-9]/'),
+    ('int9', 'boxes', 'json-schema', '{"type": "array", "items": {"type": "array", "items": '
+     '{"type": "integer", "minimum": 0, "maximum": 9}, "minItems": 4, "maxItems": 4}}'),
     ('fixed2', 'box', 'ebnf', 'root ::= "[" (first ", " first ", " second ", " second)? "]"\n'
      'first ::= "0." [0-9] [0-9]\nsecond ::= "1.00" | "0." [1-9] [0-9] | "0.0" [1-9]'),
 ])
@@ -91,14 +101,16 @@ def test_each_notation_keeps_to_what_its_engines_read(grammar, kind):
 
 
 @pytest.mark.parametrize('wanted, kind', [('mask', 'rings'), ('box', 'box'), ('point', 'point'),
-                                          ('extreme', 'point')])
+                                          ('extreme', 'point'), ('masks', 'masks'),
+                                          ('boxes', 'boxes'), ('points', 'points')])
 @pytest.mark.parametrize('form', GRAMMAR_FORMS)
 def test_the_command_prints_it_and_what_it_cannot_say(wanted, kind, form, capsys):
     assert cli.main(['grammar', 'decimal3', wanted, '--as', form]) == 0
     out, err = capsys.readouterr()
     assert out == export_grammar('decimal3', kind, form) + '\n'
     assert err.splitlines() == [f'it cannot forbid {DIFFERENCES[name]}' for name in dict(
-        rings=['distinct'], box=['corners'], point=[])[kind] + ['spaces', 'numbers'] * (
+        rings=['distinct'], box=['corners'], point=[], masks=['distinct'], boxes=['corners'],
+        points=[])[kind] + ['spaces', 'numbers'] * (
             form == 'json-schema')]
 
 
@@ -121,6 +133,11 @@ def test_the_command_loads_no_torch():
     ('[5,5,5,5]', 'int100', 'box', None), ('[100,5,5,5]', 'int100', 'box', 3),
     ('[5,5,0,5]', 'int100', 'box', 5), ('[0.5,0.5]', 'decimal3', 'point', 5),
     ('[0.50, 0.5]', 'decimal3', 'point', 5), ('[0.500, 0.5]', 'fixed3', 'point', 11),
+    ('[[[[1,2],[3,4],[5,6]]],[[[1,2],[1,2],[1,2]]]]', 'int100', 'masks', None),
+    ('[[[[1,2],[3,4],[5,6]]],[]]', 'int100', 'masks', 24), ('[[]]', 'int100', 'masks', 2),
+    ('[[[1,2],[3,4],[5,6]]]', 'int100', 'masks', 3), ('[1,2,3,4]', 'int100', 'boxes', 1),
+    ('[[1,2,3,4],[5,6,7,8]]', 'int100', 'boxes', None), ('[[1,2],[3,4,5,6]]', 'int100', 'points',
+                                                        11),
     ('[0.00001, 0.5]', 'decimal5', 'point', 6), ('[[[１,2],[3,4],[5,6]]]', 'int100', 'rings', 3),
 ])
 def test_where_a_text_leaves_the_grammar(text, grammar, kind, place):
@@ -150,6 +167,12 @@ def test_where_a_text_leaves_the_grammar(text, grammar, kind, place):
     ('[1e-05, 0.1]', 'decimal5', 'point', 'regex', ()), ('[' * 100_000, 'int100', 'rings',
                                                         'json-schema', ()),
     ('[' + '1' * 5000 + ',2]', 'int100', 'point', 'json-schema', ()),
+    ('[[[[1,2],[1,2],[3,4]]]]', 'int100', 'masks', 'regex', ('distinct', )),
+    ('[[]]', 'int100', 'masks', 'json-schema', ()), ('[[[]]]', 'int100', 'masks', 'json-schema',
+                                                    ()),
+    ('[[]]', 'int100', 'boxes', 'json-schema', ()), ('[[5,5,5,9],[1,1,2,2]]', 'int100', 'boxes',
+                                                    'lark', ('corners', )),
+    ('[[1,2], [3,4]]', 'int100', 'points', 'json-schema', ('spaces', )),
     ('{"a": 1}', 'int100', 'point', 'json-schema', ()), ('[[1,2]]', 'int100', 'point',
                                                         'json-schema', ()),
 ])

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from simpleseg_mm.polygon import Grammar, count_tokens, parse_answer
+from simpleseg_mm.polygon import ANSWER_KINDS, Grammar, count_tokens, parse_answer
 
 TRIANGLE = '[[[100,200],[300,400],[500,100]]]'
 SIZE = (500, 1000)  # h, w
@@ -174,20 +174,21 @@ HUGE = [
     '[', '[[', '[ ', '[1,', '1', '[' * 50 + '1', ' ', '[[[1,2],', '[[[1,2]],', '[],',
     '[[],', '[1],', '[[1,2]]', '[1,2]x', '[[1,2],[3,4],[5,6]],', '[0,0],[0,1000],[1,0],', ']',
     ',[', '.', 'e9', '[[,', '[[,' + ',' * 400, '[nan,nan],', '١', '[1 ,2 ],', '[[[-1e9,1],',
-    '\n', '[[1,1' + ' ' * 999
+    '\n', '[[1,1' + ' ' * 999, '[[[1,2],[3,4],[5,6]]],', '[1,2,3,4],', '[[[[1,2]]]],'
 ]
 
 
-@pytest.mark.parametrize('prefix', ['', '[', '[[[', '[[[1,2],[3,4],[5,6]', '[[[1'])
+@pytest.mark.parametrize('prefix', ['', '[', '[[[', '[[[[', '[[[1,2],[3,4],[5,6]', '[[[1'])
 def test_huge_texts_are_fast(prefix):
     for part in HUGE:
         text = prefix + part * (MILLION // len(part))
-        best = 1.0
-        for kind in (None, 'rings', 'box', 'point'):
+        for kind in (None, *ANSWER_KINDS):
             for _ in range(3):
                 start = time.process_time()
                 parse_answer(text, 'int1000', kind)
-                best = min(best, time.process_time() - start)
+                best = time.process_time() - start
+                if best < 0.2:
+                    break
             assert best < 0.2, (part[:20], kind, best)  # quadratic would be seconds
 
 
@@ -199,7 +200,7 @@ PIECES = ['[', ']', ',', ' ', '\n', '0', '1', '999', '1000', '0.5', '.', '-', '+
 @settings(max_examples=400, deadline=None)
 @given(text=st.one_of(st.text(), st.lists(st.sampled_from(PIECES), max_size=60).map(''.join)),
        grammar=st.sampled_from(['int1000', 'int10', 'decimal3', 'fixed2']),
-       kind=st.sampled_from([None, 'rings', 'box', 'point']))
+       kind=st.sampled_from([None, *ANSWER_KINDS]))
 @example(text='[[[1,2],[3,4],[5,6]]]]]', grammar='int1000', kind=None)
 def test_any_text(text, grammar, kind):
     parsed = parse_answer(text, grammar, kind)
@@ -210,6 +211,10 @@ def test_any_text(text, grammar, kind):
         if values is not None:
             assert ((values >= 0) & (values <= 1)).all()
     assert all(len(np.unique(ring, axis=0)) >= 3 for ring in parsed.rings)
+    spans = [one.span for one in parsed.instances]  # one after the other, inside
+    places = [start, *(place for span in spans for place in span), end]
+    assert places == sorted(places)
+    assert not parsed.valid or all(one.valid for one in parsed.instances)
     assert not (parsed.valid and (parsed.truncated or parsed.dropped))
     if parsed.valid and parsed.kind == 'rings':
         assert re.fullmatch(r'\[(\[(\[[0-9.]+,[0-9.]+\],?)+\],?)+\]',

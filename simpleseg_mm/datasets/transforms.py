@@ -1,7 +1,7 @@
 """Transforms of one query: read the image and mask, write prompt and answer, pack."""
 import hashlib
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 import torch
@@ -14,7 +14,7 @@ from pycocotools import mask as coco_mask
 
 from simpleseg_mm.files import ImageError, shown
 from simpleseg_mm.files.pictures import load_tagged
-from simpleseg_mm.polygon import (TASKS, PolygonCodec, Task, mask_to_extreme, mask_to_point,
+from simpleseg_mm.polygon import (MANY, TASKS, PolygonCodec, Task, mask_to_extreme, mask_to_point,
                                   rle_to_mask, segmentation_to_mask, segmentation_to_rle)
 from simpleseg_mm.registry import TRANSFORMS
 from simpleseg_mm.templates import (ANSWERS, DIRECTIONS, QUESTIONS, REQUESTS, SUBJECTS,
@@ -112,7 +112,8 @@ def size_fault(found: tuple[int, int], said: tuple[int, int], tag: int, orientat
 class LoadTargetMask(BaseTransform):
     """Rasterise the target: all its instances together, nothing for an absent one.
 
-    Adds ``gt_masks``: ``BitmapMasks`` (1, H, W); and ``gt_ignore`` in the same form, pixels that
+    Adds ``gt_masks``: ``BitmapMasks`` (1, H, W), of which ``FormatQuery`` makes (N, H, W) where a
+    query asks for every instance; and ``gt_ignore`` in the same form, pixels that
     evaluation passes over, where the sample has segmentations ``ignored``.
 
     Raises:
@@ -134,9 +135,14 @@ class FormatQuery(BaseTransform):
     """Write what the user asks and what the model should answer.
 
     A task ``<given>2<wanted>`` recombines two of text, point, box and mask, or asks for an extreme
-    point (``simpleseg_mm.polygon.TASKS`` has all sixteen). It is drawn by weight, and so are
-    prompts, from ``results['rng']``. With ``results['test_mode']`` the first template is taken, a
-    given point is the mask's innermost and an extreme point the topmost.
+    point, or for every instance (``simpleseg_mm.polygon.TASKS`` has all nineteen). It is drawn by
+    weight, and so are prompts, from ``results['rng']``. With ``results['test_mode']`` the first
+    template is taken, a given point is the mask's innermost and an extreme point the topmost.
+
+    A task of every instance, 'text2masks', lists one answer an instance in the order of
+    ``PolygonCodec.order``. It needs a set whose samples have all instances of what they name; of
+    one with a single instance the answer is a list of one. Where ``gt_masks`` were loaded, they
+    become ``BitmapMasks`` (N, H, W), one an instance in the set's order.
 
     Points and boxes are pixels of the target; boxes come from the annotation. A task that starts
     from a point, box or mask falls back to its text form where the target is absent; an absent
@@ -188,6 +194,9 @@ class FormatQuery(BaseTransform):
         turns = [(prompt, answer)]
         if self.turns > 1 and not test_mode:
             turns += self._further_turns(results, task, rng)
+        if task.many and 'gt_masks' in results:
+            masks = target_masks(results)
+            results['gt_masks'] = BitmapMasks(masks.astype(np.uint8), *masks.shape[1:])
         results.update(task=task.name, prompt=prompt, answer=answer, turns=turns,
                        codec=self.codec.spec)
         return results
@@ -217,19 +226,20 @@ class FormatQuery(BaseTransform):
                 turns.append(self._write(info, task, rng, test_mode=False))
         return turns
 
-    def ask(self, given: str, value, size: tuple[int, int]) -> dict:
-        """The evaluation's question for a mask about what a person gives.
+    def ask(self, given: str, value, size: tuple[int, int], wanted: str = 'mask') -> dict:
+        """The evaluation's question about what a person gives.
 
         Args:
             given: 'text', 'point' or 'box'.
             value: The expression, or x, y or x1, y1, x2, y2 in pixels.
             size: (H, W) of the image.
+            wanted: What is asked for, 'masks' for every instance.
 
         Returns:
             What ``transform`` adds, without an answer.
         """
-        prompt = question_about(given, value, size, self.codec.grammar)
-        return dict(task=Task(given, 'mask').name, prompt=prompt, turns=[(prompt, None)],
+        prompt = question_about(given, value, size, self.codec.grammar, wanted)
+        return dict(task=Task(given, wanted).name, prompt=prompt, turns=[(prompt, None)],
                     codec=self.codec.spec)
 
     def _write(self, info: dict, task: Task, rng: np.random.Generator,
@@ -268,18 +278,31 @@ class FormatQuery(BaseTransform):
             return '[]'
         size = info['height'], info['width']
         grammar = self.codec.grammar
+        if kind in MANY:
+            return self._express_all(kind, info, size)
         if kind == 'box':
             boxes = np.array([instance['bbox'] for instance in info['instances']], float)
             box = np.concatenate([boxes[:, :2].min(0), boxes[:, 2:].max(0)])
             return grammar.format_box(box, size)
         mask = _mask_of(info)
         if kind == 'mask':
-            return self._encode(mask)
+            return self._encode(mask, self.codec.encode)
         if asked and not test_mode:
             inside = np.flatnonzero(mask)
             y, x = divmod(int(inside[rng.integers(len(inside))]), mask.shape[1])
             return grammar.format_point((x + 0.5, y + 0.5), size)
         return grammar.format_point(mask_to_point(mask, mode='inside'), size)
+
+    def _express_all(self, kind: str, info: dict, size: tuple[int, int]) -> str:
+        """Text of every instance of the target."""
+        masks, grammar = target_masks(info), self.codec.grammar
+        if kind == 'masks':
+            return self._encode(masks, self.codec.encode_masks)
+        order = self.codec.order(masks)
+        if kind == 'boxes':
+            return grammar.format_boxes([info['instances'][i]['bbox'] for i in order], size)
+        return grammar.format_points([mask_to_point(masks[i], mode='inside') for i in order],
+                                     size)
 
     def _extreme(self, info: dict, direction: str) -> str:
         """Text of the target's extreme point."""
@@ -288,14 +311,15 @@ class FormatQuery(BaseTransform):
         point = mask_to_extreme(_mask_of(info), DIRECTIONS[direction])
         return self.codec.grammar.format_point(point, (info['height'], info['width']))
 
-    def _encode(self, mask: np.ndarray) -> str:
-        """Text of a mask, written once: sentences share targets, and epochs repeat them."""
+    def _encode(self, mask: np.ndarray, encode: Callable[[np.ndarray], str]) -> str:
+        """Text of a mask (H, W), or of masks (N, H, W), written once: sentences share targets, and
+        epochs repeat them."""
         content = hashlib.blake2b(np.packbits(mask), digest_size=16).digest()
         key = content + str(mask.shape).encode()
         if key not in self._texts:
             if len(self._texts) >= _MAX_TEXTS:
                 self._texts.clear()
-            self._texts[key] = self.codec.encode(mask)
+            self._texts[key] = encode(mask)
         return self._texts[key]
 
 
@@ -328,6 +352,19 @@ class PackQuery(BaseTransform):
         return dict(inputs=image, data_samples=DetDataSample(metainfo=meta))
 
 
+def target_masks(info: dict) -> np.ndarray:
+    """Masks (N, H, W) bool, one an instance of a sample, in its order; none of an absent target.
+
+    Raises:
+        ValueError: as ``target_mask``.
+    """
+    rles = _rles_of(info)
+    masks = np.zeros((len(rles), info['height'], info['width']), bool)
+    for mask, rle in zip(masks, rles):
+        mask[:] = rle_to_mask(rle)
+    return masks
+
+
 def target_mask(info: dict) -> np.ndarray:
     """Mask (H, W) bool of all instances of a sample, absent ones all False.
 
@@ -336,27 +373,33 @@ def target_mask(info: dict) -> np.ndarray:
             where others of its sample are not, since the whole would be a half truth.
     """
     height, width = info['height'], info['width']
-    rles = []
-    for instance in info['instances']:
-        try:
-            rles.append(segmentation_to_rle(instance['mask'], height, width))
-        except ValueError as error:
-            raise ValueError(f'{_record(info)}: {error}') from None
+    rles = _rles_of(info)
     if not rles:
         return np.zeros((height, width), bool)
     if len(rles) > 1:
         rles = [rle if isinstance(rle['counts'], bytes) else coco_mask.frPyObjects(
             dict(size=[height, width], counts=rle['counts'].tolist()), height, width)
             for rle in rles]
+    while len(rles) > 1:  # a tree: one after the other takes time by the square of their number
+        rles = [coco_mask.merge(rles[k:k + _MERGED]) for k in range(0, len(rles), _MERGED)]
+    return rle_to_mask(rles[0])
+
+
+def _rles_of(info: dict) -> list[dict]:
+    """An RLE an instance; ValueError where one cannot be used, or is empty."""
+    rles = []
+    for instance in info['instances']:
+        try:
+            rles.append(segmentation_to_rle(instance['mask'], info['height'], info['width']))
+        except ValueError as error:
+            raise ValueError(f'{_record(info)}: {error}') from None
     empty = [number for number, area in enumerate(map(rle_area, rles)) if not area]
     if empty:
         which = f', that of target {empty[0]}' if len(rles) > 1 else ''
         raise ValueError(f'{_record(info)}: the mask is empty{which}. Leave the sample out, mend '
                          "its annotation, or set bad_samples='skip' (refcoco.py verify lists all "
                          'such records)')
-    while len(rles) > 1:  # a tree: one after the other takes time by the square of their number
-        rles = [coco_mask.merge(rles[k:k + _MERGED]) for k in range(0, len(rles), _MERGED)]
-    return rle_to_mask(rles[0])
+    return rles
 
 
 def _mask_of(info: dict) -> np.ndarray:

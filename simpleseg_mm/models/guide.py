@@ -11,7 +11,7 @@ from functools import lru_cache
 
 import numpy as np
 
-from ..polygon import AnswerAutomaton, Grammar
+from ..polygon import LIST_KINDS, AnswerAutomaton, Grammar
 
 # A draft is made where one token follows in at least so many of the texts that teach it.
 LIKELY = 0.5
@@ -142,7 +142,7 @@ class Guide:
         """As :meth:`step`, but a text off the grammar is taken up again where a vertex opens, for
         drafts alone: one coordinate that is written otherwise does not end them."""
         after = self.step(state, token)
-        if after is None and self.automaton.kind == 'rings' and (
+        if after is None and self.automaton.item == 'rings' and (
                 self.spelling.texts.get(token, '').endswith('[')):
             return ('x', '', True)
         return after
@@ -214,12 +214,19 @@ class Guide:
 
 @lru_cache(maxsize=16)
 def _written(name: str, kind: str) -> list[str]:
-    """Answers with coordinates at random: rings of 3 to 15 vertices, one to three of them."""
+    """Answers with coordinates at random: rings of 3 to 15 vertices, one to three of them; lists
+    of one to three."""
     grammar, rng = Grammar.from_name(name), np.random.default_rng(0)
-    if kind != 'rings':
-        count = 2 if kind == 'point' else 4
-        return [grammar._list(rng.integers(0, grammar.steps + 1, count).tolist())
-                for _ in range(_TEXTS)]
-    return [grammar.format_steps([
-        rng.integers(0, grammar.steps + 1, (rng.integers(3, 16), 2))
-        for _ in range(rng.choice(3, p=[.8, .15, .05]) + 1)]) for _ in range(_TEXTS)]
+    item = LIST_KINDS.get(kind, kind)
+
+    def written() -> str:
+        if item != 'rings':
+            count = 2 if item == 'point' else 4
+            return grammar._list(rng.integers(0, grammar.steps + 1, count).tolist())
+        return grammar.format_steps([
+            rng.integers(0, grammar.steps + 1, (rng.integers(3, 16), 2))
+            for _ in range(rng.choice(3, p=[.8, .15, .05]) + 1)])
+    if kind == item:
+        return [written() for _ in range(_TEXTS)]
+    return [grammar.format_list([written() for _ in range(rng.integers(1, 4))])
+            for _ in range(_TEXTS)]

@@ -8,7 +8,7 @@ import numpy as np
 from .parts import Part
 from .raster import coco_fill, mask_to_box, rings_to_mask
 from .spans import Spans, fill, wind
-from .text import ANSWER_KINDS, ParsedAnswer, find_kind, parse_answer
+from .text import ANSWER_KINDS, LIST_KINDS, ParsedAnswer, find_kind, parse_answer
 
 if TYPE_CHECKING:
     from .codec import PolygonCodec
@@ -23,7 +23,8 @@ class Answer:
         text: anything.
         size: (h, w) of the picture that it is about.
         codec: reads it; None for an answer in words, of which only the text is of use.
-        kind: 'rings', 'box' or 'point', what was asked for; None: not known, the first of any.
+        kind: one of ``ANSWER_KINDS``, what was asked for; None: not known, the first of 'rings',
+            'box' and 'point'.
         num_tokens: tokens written; None where it is not known.
         finished: whether the model ended it; None where it is not known.
         seconds: that it took to write; None where it is not known.
@@ -50,8 +51,9 @@ class Answer:
         parsed = self.parsed
         if kind in (self.kind, parsed.kind):
             return parsed
-        if self.kind is None:  # all were looked for in turn, up to the one that was found
-            turns = (*ANSWER_KINDS, parsed.kind)
+        if self.kind is None and kind not in LIST_KINDS:
+            # All were looked for in turn, up to the one that was found.
+            turns = (*ANSWER_KINDS[:3], parsed.kind)
             if turns.index(kind) < turns.index(parsed.kind):
                 return ParsedAnswer()
         if kind not in self._others:
@@ -73,10 +75,37 @@ class Answer:
         """The whole answer follows the grammar, lies in range, and is not known to be cut off."""
         return self.parsed.valid and self.finished is not False
 
+    @property
+    def many(self) -> bool:
+        """Whether every instance was asked for, in a list."""
+        return self.kind in LIST_KINDS
+
+    @cached_property
+    def instances(self) -> tuple['Answer', ...]:
+        """Of a list each instance as an answer of its own, in the order of the text, also where
+        nothing of it can be used; of an answer about one object that alone, unless it holds
+        nothing. Where another list was asked for and is not there, the instances of the one that
+        stands in its place."""
+        if not self.many:
+            return (self, ) if self.parsed.kind not in ('none', 'empty') or self.rings else ()
+        parsed = self.parsed
+        if parsed.kind == 'none':
+            parsed = next((found for found in map(self.found, ('masks', 'boxes'))
+                           if found.instances), parsed)
+        return tuple(self._instance(one) for one in parsed.instances)
+
+    def _instance(self, parsed: ParsedAnswer) -> 'Answer':
+        other = Answer(self.text[slice(*parsed.span)], self.size, self.codec, parsed.kind,
+                       finished=self.finished, confidence=self.confidence)
+        vars(other).update(parsed=parsed, _others={kind: ParsedAnswer() for kind in ANSWER_KINDS})
+        return other
+
     @cached_property
     def rings(self) -> list[np.ndarray]:
-        """``(N, 2) float64`` rings in pixels. Where another kind was asked for and is not there,
-        the rings that stand in its place."""
+        """``(N, 2) float64`` rings in pixels, of a list those of all instances. Where another kind
+        was asked for and is not there, the rings that stand in its place."""
+        if self.many:
+            return [ring for one in self.instances for ring in one.rings]
         if self.parsed.kind in ('rings', 'none'):
             scale = np.array(self.size[::-1], np.float64)
             return [ring * scale for ring in self.found('rings').rings]
@@ -84,7 +113,10 @@ class Answer:
 
     @cached_property
     def mask(self) -> np.ndarray:
-        """``(h, w) bool``; all False where the text holds no mask."""
+        """``(h, w) bool``, of a list that of all instances together; all False where the text
+        holds no mask."""
+        if self.many:
+            return self.spans.mask
         rings = self.rings
         if self.codec.preset == 'paper':
             return coco_fill(rings, self.size)
@@ -97,6 +129,8 @@ class Answer:
     @cached_property
     def spans(self) -> Spans:
         """The mask as spans: for IoU, area and centroid, without its pixels."""
+        if self.many:
+            return Spans.union([one.spans for one in self.instances], self.size)
         rings = self.rings
         if self.codec.preset == 'default' and rings and 'mask' not in vars(self):
             return wind(rings, self.size)
@@ -105,8 +139,12 @@ class Answer:
     @cached_property
     def box(self) -> np.ndarray | None:
         """``(4,) float64`` x1, y1, x2, y2 in pixels: of the mask; where there is none, the box
-        that the text states; else None."""
-        box = mask_to_box(self.mask)
+        that the text states; else None. Of a list the box around those of all instances."""
+        if self.many:
+            boxes = [one.box for one in self.instances if one.box is not None]
+            return np.concatenate([np.min(boxes, axis=0)[:2],
+                                   np.max(boxes, axis=0)[2:]]) if boxes else None
+        box = mask_to_box(self.mask) if 'mask' in vars(self) else self.spans.box
         if box is None and not self.says_nothing:
             stated = self.found('box').box
             box = None if stated is None else stated * np.array(self.size[::-1] * 2, np.float64)
@@ -114,7 +152,10 @@ class Answer:
 
     @property
     def parts(self) -> tuple[Part, ...]:
-        """The rings grouped to outer rings with their holes, as :meth:`PolygonCodec.parts`."""
+        """The rings grouped to outer rings with their holes, as :meth:`PolygonCodec.parts`; of a
+        list instance by instance."""
+        if self.many:
+            return tuple(part for one in self.instances for part in one.parts)
         return tuple(self.codec.parts(self.rings))
 
     def at(self, size: tuple[int, int]) -> 'Answer':

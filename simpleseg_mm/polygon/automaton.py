@@ -1,7 +1,8 @@
 """The grammar of an answer as an automaton over characters: what may follow what is written.
 
 A path from ``start`` to a final state spells exactly what ``Grammar.format_*`` writes for a point,
-for a box with x1 < x2 and y1 < y2, or for rings with at least 3 distinct vertices each, and '[]':
+for a box with x1 < x2 and y1 < y2, for rings with at least 3 distinct vertices each, for a list of
+any of these, and '[]':
 the texts that ``parse_answer`` finds valid. There are no dead ends: every state can be finished.
 Numbers that Python's repr writes with an exponent (below 1e-4, decimal5 and decimal6) are left
 out: the parser does not take them as following the grammar.
@@ -9,7 +10,7 @@ out: the parser does not take them as following the grammar.
 import re
 from functools import lru_cache
 
-from .text import ANSWER_KINDS, Grammar
+from .text import ANSWER_KINDS, LIST_KINDS, Grammar
 
 #: (where, index or memory, ...): hashable, and the same for texts that can go on alike
 State = tuple
@@ -94,7 +95,7 @@ class AnswerAutomaton:
 
     Args:
         grammar: a name, such as 'decimal3', or a Grammar.
-        kind: 'rings', 'box' or 'point'.
+        kind: one of ``ANSWER_KINDS``.
 
     A state of rings remembers the distinct vertices of the ring up to the third, one of a box the
     corner that the other must exceed; nothing else is remembered.
@@ -107,6 +108,9 @@ class AnswerAutomaton:
             raise ValueError(f'kind is {kind!r}; choose one of {ANSWER_KINDS}')
         self.grammar = Grammar.from_name(grammar)
         self.kind = kind
+        #: what is listed, or the kind itself
+        self.item = LIST_KINDS.get(kind, kind)
+        self.many = kind in LIST_KINDS
         self.numbers = Numbers(self.grammar)
         self.start: State = ('start', )
 
@@ -143,9 +147,25 @@ class AnswerAutomaton:
     def _open(self, char: str):
         if char == ']':
             return ('done', )
-        if self.kind == 'rings':
+        return self._another_item(char) if self.many else self._first(char)
+
+    def _first(self, char: str):
+        """What stands first in an item."""
+        if self.item == 'rings':
             return ('ring', ) if char == '[' else None
         return self._number(char, 0, '', ())
+
+    # a list: ``item`` stands after one
+    def _item(self, char: str):
+        if char == ',':
+            return self._comma('another_item', 1)
+        return ('done', ) if char == ']' else None
+
+    def _another_item(self, char: str):
+        return ('first', ) if char == '[' else None
+
+    def _end(self) -> State:
+        return ('item', ) if self.many else ('done', )
 
     def _done(self, char: str):
         return None
@@ -189,22 +209,22 @@ class AnswerAutomaton:
     def _closed(self, char: str):
         if char == ',':
             return self._comma('another', 1)
-        return ('done', ) if char == ']' else None
+        return self._end() if char == ']' else None
 
     def _another(self, char: str):
         return ('ring', ) if char == '[' else None
 
     # a box or a point: number ``index`` after ``past``
     def _number(self, char: str, index: int, text: str, past: tuple[int, ...]):
-        count = 2 if self.kind == 'point' else 4
+        count = 2 if self.item == 'point' else 4
         low, high = self._bounds(index, past)
         if char in ',]':
             value = self.numbers.value(text)
             if value is None or not low <= value <= high or (char == ']') != (index == count - 1):
                 return None
             if char == ']':
-                return ('done', )
-            past = past[1:] if index > 1 else (*past, value) if self.kind == 'box' else ()
+                return self._end()
+            past = past[1:] if index > 1 else (*past, value) if self.item == 'box' else ()
             return self._comma('number', 1, index + 1, '', past)
         text += char
         if char in self.numbers.chars and self.numbers.can_be(text, low, high):
@@ -213,7 +233,7 @@ class AnswerAutomaton:
 
     def _bounds(self, index: int, past: tuple[int, ...]) -> tuple[int, int]:
         top = self.grammar.steps
-        if self.kind == 'point':
+        if self.item == 'point':
             return 0, top
         return (past[0] + 1, top) if index > 1 else (0, top - 1)
 
@@ -241,9 +261,9 @@ class AnswerAutomaton:
 
     def _piece(self, where: str, *rest) -> str:
         comma, top = self.grammar.comma[0], self.grammar.steps
-        if where == 'closed':
+        if where in ('closed', 'item'):
             return ']'
-        if where == 'open' and self.kind != 'rings':
+        if where == ('first' if self.many else 'open') and self.item != 'rings':
             where, rest = 'number', (0, '', ())
         if where == 'vertex':
             return ']' if rest == (True, ) else comma
@@ -252,7 +272,7 @@ class AnswerAutomaton:
         if where == 'number':
             index, text, past = rest
             low, high = self._bounds(index, past)
-            last = index == (1 if self.kind == 'point' else 3)
+            last = index == (1 if self.item == 'point' else 3)
             return self.numbers.fill(text, low, high) or (']' if last else comma)
         if where in ('x', 'y'):
             text, seen = rest

@@ -7,10 +7,11 @@ from functools import lru_cache
 import numpy as np
 
 from .answer import Answer
-from .contour import mask_to_rings, signed_area, trace_crop
+from .contour import check_mask, mask_to_rings, signed_area, trace_crop
 from .fit import fit_rings, rate_of, thin_rings
 from .parts import Part, group_rings
-from .raster import check_size, rle_to_crop, rle_to_mask, segmentation_to_rle
+from .raster import (check_size, mask_to_box, rle_to_crop, rle_to_mask,
+                     segmentation_to_rle)
 from .simplify import arc_length, simplify_dp
 from .text import MAX_CHARS, Grammar
 
@@ -19,6 +20,9 @@ RING_ORDERS = ('opencv', 'reversed', 'shuffled')
 PAPER_EPSILON = 0.005
 # Characters of a text in which every vertex is written, 64 times those of a model's. Our choice.
 MAX_LOSSLESS_CHARS = 64 * MAX_CHARS
+# How much coarser the outlines of many masks are tried, one after the other, until all fit in the
+# text. Our choice.
+_COARSER = tuple(4.0**k for k in range(1, 7))
 _TOO_LONG = (f'a mask needs more than {MAX_LOSSLESS_CHARS} characters to be written vertex by '
              'vertex, which is all that decoding reads; give a number of tokens instead of None')
 
@@ -107,6 +111,64 @@ class PolygonCodec:
         rings = mask_to_rings(mask, holes=False, most=self.grammar.most_rings)
         return self._text(self._paper_steps(rings, mask.shape), len(rings))
 
+    def order(self, masks: Sequence) -> list[int]:
+        """Numbers of masks ``(H, W)`` in the order in which :meth:`encode_masks` writes them: from
+        left to right by the centre of their box, then from top to bottom, then by area, small
+        ones first. Empty ones, which are not written, are left out.
+        """
+        places = {}
+        for number, mask in enumerate(map(check_mask, masks)):
+            box = mask_to_box(mask)
+            if box is not None:
+                places[number] = (box[0] + box[2], box[1] + box[3], np.count_nonzero(mask))
+        return sorted(places, key=places.__getitem__)
+
+    def encode_masks(self, masks: Sequence) -> str:
+        """Text of the masks ``(H, W)`` of several instances, each as :meth:`encode` writes it, in
+        :meth:`order`; '[]' where there are none. Masks may overlap.
+
+        All of them share ``max_chars`` characters. Where that is too little, the outlines of all
+        are written coarser alike ('default' with ``tokens``); where it still is, and with the
+        other presets and ``epsilon``, the largest masks are written. A warning says either.
+
+        Raises:
+            ValueError: as :meth:`encode`, and for masks of several sizes.
+        """
+        masks = [check_mask(mask) for mask in masks]
+        if len({mask.shape for mask in masks}) > 1:
+            raise ValueError(f'masks have the sizes {sorted({mask.shape for mask in masks})}; '
+                             'give those of one picture')
+        masks = [masks[number] for number in self.order(masks)]
+        texts = [self.encode(mask) for mask in masks]
+        if self._fit(texts):
+            return self.grammar.format_list(texts)
+        if self.lossless:
+            raise ValueError(_TOO_LONG)
+        fault = f'{len(masks)} masks need more than {self.max_chars} characters, which is all ' \
+                'that decoding reads'
+        if self.preset == 'default' and self.epsilon is None:
+            for coarser in _COARSER:
+                texts = [self._text(self._steps(mask, coarser)) for mask in masks]
+                if self._fit(texts):
+                    warnings.warn(f'{fault}; they are written coarser', stacklevel=2)
+                    return self.grammar.format_list(texts)
+        kept = self._largest_of(masks, texts)
+        warnings.warn(f'{fault}; the largest {len(kept)} are written', stacklevel=2)
+        return self.grammar.format_list(kept)
+
+    def _fit(self, texts: Sequence[str]) -> bool:
+        return len(self.grammar.format_list(texts)) <= self.max_chars
+
+    def _largest_of(self, masks: list[np.ndarray], texts: list[str]) -> list[str]:
+        """The texts of the largest masks, as many as there is room for, in their order."""
+        room, kept = self.max_chars - 2, []
+        for i in sorted(range(len(masks)), key=lambda i: -np.count_nonzero(masks[i])):
+            room -= len(texts[i]) + len(self.grammar.comma)
+            if room < 0:
+                break
+            kept.append(i)
+        return [texts[i] for i in sorted(kept)]
+
     def encode_rle(self, rle: dict) -> str:
         """Text of a COCO RLE: ``encode`` of its mask, which the paper's presets do not build.
 
@@ -136,9 +198,9 @@ class PolygonCodec:
         rings = [simplify_dp(ring, self.epsilon * arc_length(ring), most) for ring in rings]
         return self.grammar.rings_to_steps(rings, size)
 
-    def _steps(self, mask) -> list[np.ndarray]:
+    def _steps(self, mask, coarser: float = 1.0) -> list[np.ndarray]:
         if self.epsilon is None and not self.lossless:
-            return fit_rings(mask, self.grammar, rate_of(self.tokens, self.grammar))
+            return fit_rings(mask, self.grammar, coarser * rate_of(self.tokens, self.grammar))
         if self.lossless:
             rings = mask_to_rings(mask, 'edges')
             if sum(map(len, rings)) * self.grammar.least_vertex_chars > self.max_chars:

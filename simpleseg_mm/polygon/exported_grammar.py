@@ -9,7 +9,7 @@ import json
 import re
 
 from .automaton import AnswerAutomaton
-from .text import Grammar
+from .text import LIST_KINDS, Grammar
 
 #: 'regex': Python's ``re`` (whole match), xgrammar, llguidance, outlines, and so vLLM and SGLang.
 #: 'lark': llguidance, xgrammar and the package lark. 'ebnf': xgrammar. 'gbnf': llama.cpp.
@@ -36,7 +36,7 @@ def export_grammar(grammar: str | Grammar, kind: str = 'rings', form: str = 'reg
 
     Args:
         grammar: a name, such as 'int1000', or a Grammar.
-        kind: 'rings', 'box' or 'point'.
+        kind: one of ``ANSWER_KINDS``.
         form: one of ``GRAMMAR_FORMS``.
 
     ``export_grammar('int1000', 'point')`` is
@@ -60,8 +60,9 @@ def exported_differences(grammar: str | Grammar, kind: str = 'rings',
     """
     _check_form(form)
     grammar = AnswerAutomaton(grammar, kind).grammar
-    names = ['distinct'] if kind == 'rings' else []
-    if kind == 'box' and grammar.steps > 1:
+    item = LIST_KINDS.get(kind, kind)
+    names = ['distinct'] if item == 'rings' else []
+    if item == 'box' and grammar.steps > 1:
         names.append('corners')
     if form == 'json-schema':
         names += ['spaces', 'numbers']
@@ -124,7 +125,7 @@ class ExportedAutomaton(AnswerAutomaton):
         return ('vertex', True if len(seen) == 3 else (*seen[:-1], None))  # any vertex counts
 
     def _bounds(self, index: int, past: tuple[int, ...]) -> tuple[int, int]:
-        return _bounds(self.grammar, self.kind, index)
+        return _bounds(self.grammar, self.item, index)
 
 
 def _bounds(grammar: Grammar, kind: str, index: int) -> tuple[int, int]:
@@ -179,7 +180,7 @@ def _integers(low: int, high: int) -> list[list[Piece]]:
 # --- notations --------------------------------------------------------------------------------
 def _number_rules(grammar: Grammar, kind: str) -> dict[str, list[list[Piece]]]:
     """Name -> numbers, for the numbers of an answer that differ in range."""
-    if kind == 'box':
+    if LIST_KINDS.get(kind, kind) == 'box':
         return {name: _numbers(grammar, *_bounds(grammar, kind, index))
                 for name, index in (('first', 0), ('second', 2))}
     return {'number': _numbers(grammar, 0, grammar.steps)}
@@ -188,15 +189,17 @@ def _number_rules(grammar: Grammar, kind: str) -> dict[str, list[list[Piece]]]:
 def _regex(grammar: Grammar, kind: str) -> str:
     words = {name: f'({"|".join(map(_regex_of, numbers))})'
              for name, numbers in _number_rules(grammar, kind).items()}
-    comma = grammar.comma
-    if kind == 'box':
+    comma, item = grammar.comma, LIST_KINDS.get(kind, kind)
+    if item == 'box':
         inner = comma.join([words['first']] * 2 + [words['second']] * 2)
     else:
         inner = comma.join([words['number']] * 2)
-    if kind == 'rings':
+    if item == 'rings':
         vertex = rf'\[{inner}\]'
         ring = rf'\[{vertex}({comma}{vertex}){{2,}}\]'
         inner = f'{ring}({comma}{ring})*'
+    if kind in LIST_KINDS:
+        inner = rf'\[{inner}\]({comma}\[{inner}\])*'
     return rf'\[({inner})?\]'
 
 
@@ -243,26 +246,34 @@ def _bnf_of(piece: Piece) -> str:
 def _rules(grammar: Grammar, kind: str, start: str, named) -> dict[str, str]:
     """Rules but those of numbers, in what Lark, EBNF and GBNF have in common."""
     comma, number = f' "{grammar.comma}" ', named('number')
-    if kind == 'box':
+    item, more = LIST_KINDS.get(kind, kind), comma.lstrip()
+    rules: dict[str, str] = {}
+    if item == 'box':
         inner = comma.join([named('first')] * 2 + [named('second')] * 2)
-        return {start: f'"[" ({inner})? "]"'}
-    pair = comma.join([number] * 2)
-    if kind == 'point':
-        return {start: f'"[" ({pair})? "]"'}
-    return {start: f'"[" (ring ({comma.lstrip()}ring)*)? "]"',
-            'ring': f'"[" vertex{comma}vertex ({comma.lstrip()}vertex)+ "]"',
-            'vertex': f'"[" {pair} "]"'}
+    else:
+        inner = comma.join([number] * 2)
+    if item == 'rings':
+        rules = {'ring': f'"[" vertex{comma}vertex ({more}vertex)+ "]"',
+                 'vertex': f'"[" {inner} "]"'}
+        inner = f'ring ({more}ring)*'
+    if kind in LIST_KINDS:
+        rules = {'item': f'"[" {inner} "]"', **rules}
+        inner = f'item ({more}item)*'
+    return {start: f'"[" ({inner})? "]"', **rules}
 
 
 def _schema(grammar: Grammar, kind: str) -> dict:
     """In words that every draft and engine knows: one range for all numbers."""
     number = (dict(type='integer', minimum=0, maximum=grammar.steps) if grammar.style == 'int'
               else dict(type='number', minimum=0, maximum=1))
-    count = 4 if kind == 'box' else 2
+    count = 4 if kind in ('box', 'boxes') else 2
     row = dict(type='array', items=number, minItems=count, maxItems=count)
-    if kind == 'rings':
-        return dict(type='array', items=dict(type='array', items=row, minItems=3))
-    return dict(anyOf=[row, dict(const=[])])
+    if kind in ('box', 'point'):
+        return dict(anyOf=[row, dict(const=[])])
+    if kind in ('boxes', 'points'):
+        return dict(type='array', items=row)
+    rings = dict(type='array', items=dict(type='array', items=row, minItems=3))
+    return rings if kind == 'rings' else dict(type='array', items=dict(rings, minItems=1))
 
 
 # --- what a text of JSON is -------------------------------------------------------------------
@@ -270,6 +281,8 @@ def _fits(value, kind: str, grammar: Grammar, form: str) -> bool:
     """Whether a value of JSON has the shape and range of an answer."""
     if not isinstance(value, list):
         return False
+    if kind in LIST_KINDS:
+        return all(item != [] and _fits(item, LIST_KINDS[kind], grammar, form) for item in value)
     if kind == 'rings':
         return all(isinstance(ring, list) and len(ring) >= 3 and all(
             _fits_row(row, 'point', grammar) for row in ring) for ring in value)
@@ -291,6 +304,8 @@ def _fits_row(row, kind: str, grammar: Grammar, bounded: bool = True) -> bool:
 
 def _memory(value: list, kind: str) -> list[str]:
     """What an answer of the right shape has that only a memory could forbid."""
+    if kind in LIST_KINDS:
+        return [name for item in value for name in _memory(item, LIST_KINDS[kind])]
     if kind == 'rings':
         return ['distinct'] * any(len(set(map(tuple, ring))) < 3 for ring in value)
     if kind == 'box' and value:

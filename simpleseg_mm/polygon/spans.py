@@ -49,12 +49,30 @@ class Spans:
                 np.full(int(rows[-1]), len(rows), np.int64)]
         return cls(np.concatenate(ends) + top * mask.shape[1], mask.shape)
 
+    @classmethod
+    def union(cls, masks: Sequence['Spans'], size: tuple[int, int]) -> 'Spans':
+        """Pixels that any of some masks of ``size`` (h, w) has."""
+        for mask in masks:
+            mask._check(cls(np.zeros(0, np.int64), size))
+        pixel = np.concatenate([np.zeros(0, np.int64), *(mask.borders for mask in masks)])
+        change = np.ones(len(pixel), np.int64)
+        change[1::2] = -1  # every mask has an even number
+        order = np.lexsort([-change, pixel])  # what begins where another ends goes on
+        depth = change[order].cumsum()
+        ends = depth == 0
+        starts = np.roll(ends, 1)
+        return cls(pixel[order[ends | starts]], tuple(size))
+
     @cached_property
     def mask(self) -> np.ndarray:
         """``(h, w) bool``."""
-        mask = np.zeros(self.size[0] * self.size[1], bool)
-        _paint(mask, self.borders)
-        return mask.reshape(self.size)
+        mask = np.zeros(self.size, bool)
+        self.paint(mask)
+        return mask
+
+    def paint(self, mask: np.ndarray) -> None:
+        """Set the pixels in a mask ``(h, w) bool``, contiguous, where they are all False yet."""
+        _paint(mask.reshape(-1), self.borders)
 
     @cached_property
     def area(self) -> int:

@@ -1,6 +1,8 @@
 """What a query gives and what it asks for: the one list of tasks.
 
 A task is named ``<given>2<wanted>``, as configs and samples name it: 'text2mask', 'point2box'.
+'text2masks' asks for every instance of what the words say, one mask each; so do 'text2boxes' and
+'text2points'.
 A question in words that is answered in words is the task 'question'.
 """
 from dataclasses import dataclass
@@ -8,7 +10,10 @@ from dataclasses import dataclass
 #: what a query can give
 GIVEN = ('text', 'point', 'box', 'mask')
 #: what it can ask for: how the grammar writes it (None: an answer in words)
-WANTED = {'text': None, 'point': 'point', 'box': 'box', 'mask': 'rings', 'extreme': 'point'}
+WANTED = {'text': None, 'point': 'point', 'box': 'box', 'mask': 'rings', 'extreme': 'point',
+          'masks': 'masks', 'boxes': 'boxes', 'points': 'points'}
+#: what asks for every instance: what asks for one
+MANY = {'masks': 'mask', 'boxes': 'box', 'points': 'point'}
 
 
 @dataclass(frozen=True)
@@ -28,7 +33,8 @@ class Task:
     def __post_init__(self) -> None:
         pair = (self.given, self.wanted)
         if pair != ('question', 'text') and (
-                self.given not in GIVEN or self.wanted not in WANTED or self.given == self.wanted):
+                self.given not in GIVEN or self.wanted not in WANTED or self.given == self.wanted
+                or self.many and self.given != 'text'):
             raise ValueError(f'there is no task from {self.given!r} to {self.wanted!r}; choose '
                              f'from {list(TASKS)}, or question to text')
 
@@ -39,8 +45,19 @@ class Task:
 
     @property
     def kind(self) -> str | None:
-        """'rings', 'box' or 'point': what the grammar writes; None for an answer in words."""
+        """'rings', 'box', 'point', or a list of them, 'masks', 'boxes' or 'points': what the
+        grammar writes; None for an answer in words."""
         return WANTED[self.wanted]
+
+    @property
+    def many(self) -> bool:
+        """Whether every instance is asked for, in a list."""
+        return self.wanted in MANY
+
+    @property
+    def single(self) -> 'Task':
+        """The task that asks for one answer about the same: of 'text2masks' 'text2mask'."""
+        return Task(self.given, MANY.get(self.wanted, self.wanted))
 
     @property
     def for_absent(self) -> 'Task':
@@ -66,4 +83,6 @@ class Task:
 
 #: the tasks of :class:`simpleseg_mm.datasets.FormatQuery`, by name
 TASKS = {task.name: task for task in (
-    Task(given, wanted) for given in GIVEN for wanted in (*GIVEN, 'extreme') if given != wanted)}
+    *(Task(given, wanted) for given in GIVEN for wanted in (*GIVEN, 'extreme')
+      if given != wanted),
+    *(Task('text', wanted) for wanted in MANY))}
