@@ -42,7 +42,8 @@ def end_in_one_line(line: str = _AGAIN) -> None:
         _watch()
         return
     if _State.process != os.getpid():
-        os.register_at_fork(before=_remember, after_in_child=_in_fork)
+        os.register_at_fork(before=_before_fork, after_in_parent=_after_fork,
+                            after_in_child=_in_fork)
     _State.process, _State.line = os.getpid(), line
     for number in _NAMES:
         signal.signal(number, _on_signal)
@@ -120,8 +121,17 @@ def _is_first() -> bool:
 
 
 # --- forked processes ---------------------------------------------------------------------------
-def _remember() -> None:
+_mask = threading.local()  # signals that a thread kept waiting before it forked
+
+
+def _before_fork() -> None:
+    """SIGTERM waits: Python forgets, in the new process, all that came before its hooks run."""
     _State.parent = os.getpid()
+    _mask.before = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM])
+
+
+def _after_fork() -> None:
+    signal.pthread_sigmask(signal.SIG_SETMASK, _mask.before)
 
 
 def _in_fork() -> None:
@@ -129,6 +139,7 @@ def _in_fork() -> None:
     would not get to run there."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    _after_fork()
     _watch()
 
 

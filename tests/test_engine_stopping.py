@@ -316,6 +316,37 @@ for _ in range(30):
         0, str([str(signal.SIG_IGN), str(signal.SIG_DFL)])), done.stderr
 
 
+def test_a_signal_that_comes_while_a_worker_is_forked_ends_it():
+    """Python forgets signals that come before the new process runs its hooks. Its parent ends
+    after SIGTERM, and a mask of the parent's own stays."""
+    code = """
+import os, signal, sys, time
+from simpleseg_mm import stopping
+stopping.end_in_one_line()
+def ends_of(count):
+    ends = set()
+    for _ in range(count):
+        child = os.fork()
+        if not child:
+            time.sleep(0.5)
+            os._exit(int(signal.SIGUSR1 in signal.pthread_sigmask(signal.SIG_BLOCK, [])))
+        os.kill(child, signal.SIGTERM)
+        ends.add(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+    return ends
+print(ends_of(50))
+for how in (signal.SIG_BLOCK, signal.SIG_UNBLOCK):
+    signal.pthread_sigmask(how, [signal.SIGUSR1, signal.SIGTERM])
+    print(ends_of(1))
+    assert (signal.SIGTERM in signal.pthread_sigmask(signal.SIG_BLOCK, [])) == (
+        how == signal.SIG_BLOCK)
+os.kill(os.getpid(), signal.SIGTERM)
+"""
+    done = subprocess.run([sys.executable, '-c', code], env=ENVIRONMENT, timeout=120, text=True,
+                          capture_output=True)
+    assert (done.returncode, done.stdout.splitlines()[:3]) == (143, ['{-15}', '{1}', '{-15}']), (
+        done.stdout, done.stderr)
+
+
 def children(pid):
     found = subprocess.run(['ps', '-o', 'pid=', '--ppid', str(pid)], text=True,
                            capture_output=True).stdout.split()
