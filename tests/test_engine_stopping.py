@@ -306,11 +306,11 @@ def handlers(_):
     return [str(signal.getsignal(number)) for number in (signal.SIGINT, signal.SIGTERM)]
 with multiprocessing.get_context('fork').Pool(1) as pool:
     print(pool.map(handlers, [0])[0])
-for _ in range(30):
+for _ in range(10):
     with multiprocessing.get_context('fork').Pool(3) as pool:
         pool.map(abs, range(3))
 """
-    done = subprocess.run([sys.executable, '-c', code], env=ENVIRONMENT, timeout=120, text=True,
+    done = subprocess.run([sys.executable, '-c', code], env=ENVIRONMENT, timeout=300, text=True,
                           capture_output=True)
     assert (done.returncode, done.stdout.strip()) == (
         0, str([str(signal.SIG_IGN), str(signal.SIG_DFL)])), done.stderr
@@ -333,7 +333,7 @@ def ends_of(count):
         os.kill(child, signal.SIGTERM)
         ends.add(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
     return ends
-print(ends_of(50))
+print(ends_of(20))
 for how in (signal.SIG_BLOCK, signal.SIG_UNBLOCK):
     signal.pthread_sigmask(how, [signal.SIGUSR1, signal.SIGTERM])
     print(ends_of(1))
@@ -341,7 +341,7 @@ for how in (signal.SIG_BLOCK, signal.SIG_UNBLOCK):
         how == signal.SIG_BLOCK)
 os.kill(os.getpid(), signal.SIGTERM)
 """
-    done = subprocess.run([sys.executable, '-c', code], env=ENVIRONMENT, timeout=120, text=True,
+    done = subprocess.run([sys.executable, '-c', code], env=ENVIRONMENT, timeout=300, text=True,
                           capture_output=True)
     assert (done.returncode, done.stdout.splitlines()[:3]) == (143, ['{-15}', '{1}', '{-15}']), (
         done.stdout, done.stderr)
