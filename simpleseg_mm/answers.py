@@ -1,5 +1,12 @@
 """The answer of a sample: read by the codec and for the task that the sample names, once."""
+import warnings
+
+import numpy as np
+
 from .polygon import Answer, Task, codec_of
+
+#: of the masks of all instances of an answer together. Our choice.
+MAX_MASK_BYTES = 1 << 31
 
 
 def read_answer(sample, text: str, kind: str | None = None, **facts) -> Answer:
@@ -37,3 +44,22 @@ def answer_of(sample) -> Answer | None:
 
 def _spec(answer: Answer) -> str | None:
     return None if answer.codec is None else answer.codec.spec
+
+
+def instance_masks(answer: Answer) -> np.ndarray:
+    """``(N, h, w) bool``: the mask of an answer, N = 1, or where every instance was asked for that
+    of each in ``answer.instances``, N may be 0.
+
+    They are as many as ``MAX_MASK_BYTES`` has room for; a warning says where that is not all.
+    """
+    if not answer.many:
+        return answer.mask[None]
+    found = answer.instances
+    most = MAX_MASK_BYTES // max(answer.size[0] * answer.size[1], 1)
+    if len(found) > most:
+        warnings.warn(f'an answer lists {len(found)} instances in a picture of (h, w) '
+                      f'{answer.size}: the masks of the first {most} are given', stacklevel=2)
+    masks = np.zeros((min(len(found), most), *answer.size), bool)
+    for mask, one in zip(masks, found):
+        one.spans.paint(mask)
+    return masks

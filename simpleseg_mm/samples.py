@@ -4,17 +4,11 @@ A sample carries one :class:`simpleseg_mm.polygon.Answer` as ``pred_answer``. It
 ``pred_text, pred_num_tokens, pred_finished, pred_confidence, pred_seconds, pred_has_mask`` and
 ``pred_instances`` are that answer in the form that MMDetection, dumps and other tools read.
 """
-import warnings
-
-import numpy as np
 import torch
 from mmengine.structures import InstanceData
 
-from .answers import answer_of, read_answer
+from .answers import answer_of, instance_masks, read_answer
 from .polygon import Answer
-
-#: of all masks of a sample together, a byte each. Our choice.
-MAX_PIXELS = 1 << 31
 
 __all__ = ['answer_of', 'attach_answer', 'read_answer']
 
@@ -25,8 +19,8 @@ def attach_answer(sample, answer: Answer) -> None:
     ``pred_instances`` holds one instance: ``masks`` (1, h, w) bool at ``ori_shape``, ``bboxes``
     (1, 4) xyxy pixels, ``scores`` (1,) 1 where there is a box, ``labels`` (1,). What cannot be
     read gives an all-zero mask. Where every instance was asked for there are N in place of 1, N
-    the number of them that the answer lists, 0 too; as many as ``MAX_PIXELS`` has room for, and a
-    warning where that is not all. An answer in words has none.
+    the number of them that the answer lists, 0 too, and at most as many as
+    :func:`simpleseg_mm.answers.instance_masks` gives. An answer in words has none.
     """
     sample.set_metainfo(dict(
         pred_answer=answer, pred_text=answer.text, pred_num_tokens=answer.num_tokens,
@@ -34,11 +28,8 @@ def attach_answer(sample, answer: Answer) -> None:
         pred_confidence=answer.confidence))
     if answer.codec is None:
         return
-    answers = _held(answer) if answer.many else (answer, )
-    masks = np.zeros((len(answers), *answer.size), bool)
-    for mask, one in zip(masks, answers):
-        one.spans.paint(mask)
-    boxes = [one.box for one in answers]
+    masks = instance_masks(answer)
+    boxes = [one.box for one in (answer.instances[:len(masks)] if answer.many else [answer])]
     sample.pred_instances = InstanceData(
         masks=torch.from_numpy(masks),
         bboxes=torch.tensor([[0.] * 4 if box is None else box.tolist() for box in boxes],
@@ -46,12 +37,3 @@ def attach_answer(sample, answer: Answer) -> None:
         scores=torch.tensor([float(box is not None) for box in boxes]),
         labels=torch.zeros(len(boxes), dtype=torch.long))
     sample.set_metainfo(dict(pred_has_mask=bool(masks.any())))
-
-
-def _held(answer: Answer) -> tuple[Answer, ...]:
-    """The instances of a list for which a sample has room."""
-    most = MAX_PIXELS // max(answer.size[0] * answer.size[1], 1)
-    if len(answer.instances) > most:
-        warnings.warn(f'an answer lists {len(answer.instances)} instances in a picture of (h, w) '
-                      f'{answer.size}; pred_instances holds the first {most}', stacklevel=3)
-    return answer.instances[:most]

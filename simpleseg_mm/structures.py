@@ -1,7 +1,7 @@
 """What is asked of a picture and what comes back: plain data, numpy alone."""
 import math
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import ClassVar, Union
@@ -14,26 +14,33 @@ from .polygon import Answer, Part, Spans, Task, mask_to_rle
 
 @dataclass(frozen=True)
 class Prompt:
-    """What a query asks about: exactly one of three.
+    """What a query asks about: exactly one of three, text, point and box.
 
     Attributes:
         text: an expression, such as 'the man in red'.
         point: x, y on the object, pixels of the upright picture.
         box: x1, y1, x2, y2 around it, pixels, right and bottom exclusive.
+        all: whether every instance of what the text says is asked for, an outline each.
 
     Raises:
-        ValueError: none or several are given, an empty expression, numbers that are no point or
-            no box, or a box of no or negative size.
+        ValueError: none or several are given, all instances of a point or box, an empty
+            expression, numbers that are no point or no box, or a box of no or negative size.
     """
     text: str | None = None
     point: tuple[float, float] | None = None
     box: tuple[float, float, float, float] | None = None
+    all: bool = False
     KINDS: ClassVar[tuple[str, ...]] = ('text', 'point', 'box')
 
     def __post_init__(self) -> None:
         given = [kind for kind in self.KINDS if getattr(self, kind) is not None]
         if len(given) != 1:
             raise ValueError(f'a prompt is one of text, point and box; got {given or "none"}')
+        if not isinstance(self.all, bool):
+            raise ValueError(f'all is {shown(self.all, 80)}; say True or False')
+        if self.all and self.kind != 'text':
+            raise ValueError(f'all instances are asked for in words, not by a {self.kind}: give '
+                             "a text, such as dict(text='the cups', all=True)")
         if self.kind == 'text':
             if not isinstance(self.text, str) or is_blank(self.text):
                 raise ValueError(f'the expression is {shown(self.text)}; say in words which '
@@ -55,19 +62,27 @@ class Prompt:
         """The expression, the point or the box."""
         return getattr(self, self.kind)
 
+    @property
+    def task(self) -> Task:
+        """Of the query that is asked."""
+        return Task(self.kind, 'masks' if self.all else 'mask')
+
     def to_dict(self) -> dict:
-        """Its kind and value, as :meth:`of` takes it, ready for JSON."""
-        return {self.kind: self.text if self.kind == 'text' else list(self.value)}
+        """Its kind and value, as :meth:`of` takes it, ready for JSON; ``all`` where it is asked
+        for."""
+        value = {self.kind: self.text if self.kind == 'text' else list(self.value)}
+        return dict(value, all=True) if self.all else value
 
     @classmethod
     def of(cls, value: Union['Prompt', str, dict]) -> 'Prompt':
-        """A Prompt as it is, an expression, or ``dict(text=...)``, ``dict(point=(x, y))`` or
-        ``dict(box=(x1, y1, x2, y2))``. Raises ValueError for anything else."""
+        """A Prompt as it is, an expression, or ``dict(text=...)``, with ``all=True`` for every
+        instance, ``dict(point=(x, y))`` or ``dict(box=(x1, y1, x2, y2))``. Raises ValueError for
+        anything else."""
         if isinstance(value, cls):
             return value
         if isinstance(value, str):
             return cls(text=value)
-        if isinstance(value, dict) and set(value) <= set(cls.KINDS):
+        if isinstance(value, dict) and set(value) <= {*cls.KINDS, 'all'}:
             return cls(**value)
         raise ValueError(f'a prompt is an expression, dict(point=(x, y)) or dict(box=(x1, y1, x2, '
                          f'y2)); got {shown(value, 80)}')
@@ -226,6 +241,8 @@ class Segmentation:
         codec: how the text is read, such as 'int1000/default'.
         index: which picture of those given, from 0.
         warnings: why the answer may mean nothing, a sentence each.
+        instances: where every instance was asked for each one as an answer of its own, with
+            ``parts``, ``mask`` and ``box``; parts, mask and box above are of all together.
     """
     image: str
     size: tuple[int, int]
@@ -243,6 +260,7 @@ class Segmentation:
     codec: str
     index: int = 0
     warnings: tuple[str, ...] = ()
+    instances: tuple[Answer, ...] = ()
 
     @classmethod
     def of(cls, answer: Answer, image: str, prompt: Prompt, index: int = 0,
@@ -254,7 +272,17 @@ class Segmentation:
             valid=answer.parsed.valid, finished=bool(answer.finished),
             says_nothing=answer.says_nothing, num_tokens=int(answer.num_tokens),
             seconds=float(answer.seconds), codec=answer.codec.spec, index=index,
-            warnings=warnings)
+            warnings=warnings, instances=answer.instances if answer.many else ())
+
+    @property
+    def objects(self) -> Iterator['Segmentation']:
+        """What was found, an object each: itself, or where every instance was asked for one for
+        each of them; itself, too, where there is none."""
+        if not self.instances:
+            yield self
+        for one in self.instances:
+            yield replace(self, parts=one.parts, mask=one.spans.mask, box=one.box, text=one.text,
+                          valid=one.parsed.valid, instances=())
 
     @property
     def label(self) -> str:
@@ -267,19 +295,24 @@ class Segmentation:
         """Plain numbers, lists and strings, ready for JSON.
 
         ``labels, scores, bboxes, masks`` are lists of one, as MMDetection's inferencer gives
-        them: label 0, the confidence (1 or 0 for found or not where there is none), xyxy pixels,
-        COCO's RLE; empty lists where nothing was found.
+        them: label 0, the confidence (1 where it is not known), xyxy pixels, COCO's RLE; empty
+        lists where nothing was found. Where every instance was asked for they have one entry an
+        instance, and each of the ``polygons`` says by ``instance`` which of them it is of, from 0.
         """
-        found = self.box is not None
-        score = float(found) if self.confidence is None else self.confidence
+        boxes, masks, polygons = [], [], []
+        for one in self.objects:
+            number = dict(instance=len(boxes)) if self.prompt.all else {}
+            polygons += [dict(outer=part.outer.tolist(),
+                              holes=[hole.tolist() for hole in part.holes], **number)
+                         for part in one.parts if one.box is not None or not number]
+            if one.box is not None:
+                boxes.append(one.box.tolist())
+                masks.append(mask_to_rle(one.mask))
+        score = 1.0 if self.confidence is None else self.confidence
         return dict(
-            labels=[0] * found, scores=[score] * found,
-            bboxes=[self.box.tolist()] if found else [],
-            masks=[mask_to_rle(self.mask)] if found else [],
+            labels=[0] * len(boxes), scores=[score] * len(boxes), bboxes=boxes, masks=masks,
             image=self.image, size=list(self.size),
-            prompt=self.prompt.to_dict(),
-            polygons=[dict(outer=part.outer.tolist(),
-                           holes=[hole.tolist() for hole in part.holes]) for part in self.parts],
+            prompt=self.prompt.to_dict(), polygons=polygons,
             text=self.text, confidence=self.confidence, valid=self.valid,
             finished=self.finished, says_nothing=self.says_nothing, num_tokens=self.num_tokens,
             seconds=self.seconds, codec=self.codec, warnings=list(self.warnings))

@@ -19,8 +19,8 @@ class Taught:
 
     Attributes:
         sets: names of the datasets; empty where it is not known.
-        prompts: of 'text', 'point' and 'box', those that it was asked by; empty where it is not
-            known.
+        prompts: of 'text', 'point', 'box' and 'all' (every instance of a text), those that it was
+            asked by; empty where it is not known.
         outlines: False where nothing says that it has seen any.
     """
     sets: tuple[str, ...] = ()
@@ -53,15 +53,18 @@ class Taught:
             found.append('this model has learnt the generated scenes of RefShapes and nothing '
                          'else, and this picture is none: the outline is a guess, whatever its '
                          f'confidence. {INSTEAD}')
-        if self.prompts and prompt.kind not in self.prompts:
+        asked = 'all' if prompt.all else prompt.kind
+        if self.prompts and asked not in self.prompts:
             found.append(f'this model was taught to answer {_listed(self.prompts)}, not '
-                         f'{_PLURALS[prompt.kind]}: the outline is a guess')
+                         f'{_PLURALS[asked]}: the outline is a guess')
         return tuple(found)
 
 
-_PLURALS = dict(text='expressions', point='points', box='boxes')
+#: ways to ask, as ``Taught.prompts`` names them, in words
+_PLURALS = dict(text='expressions', point='points', box='boxes',
+                all='questions for all instances')
 
 
 def _listed(kinds: tuple[str, ...]) -> str:
-    names = [_PLURALS[kind] for kind in Prompt.KINDS if kind in kinds]
+    names = [_PLURALS[kind] for kind in _PLURALS if kind in kinds]
     return ' and '.join([', '.join(names[:-1]), names[-1]] if len(names) > 1 else names)

@@ -6,7 +6,7 @@ from contextlib import contextmanager
 
 import numpy as np
 
-from simpleseg_mm.polygon import PolygonCodec, mask_to_box, parse_answer
+from simpleseg_mm.polygon import PolygonCodec
 from simpleseg_mm.structures import Prompt, Segmentation
 
 SQUARE = '[[[20,20],[60,20],[60,70],[20,70]]]'
@@ -18,11 +18,12 @@ class ScriptedInferencer:
     """Writes an answer by the prompt's words, in tokens such as "],[" and single digits.
 
     'square', 'ring' (with a hole), 'nothing' ([]), 'babble' (no outline), 'crash' (an error),
-    'slow' (a square at ``pause`` seconds a token), 'held' (a square once ``gate`` is set); points
-    and boxes give a square.
+    'two' (a list of two instances), 'slow' (a square at ``pause`` seconds a token), 'held' (a
+    square once ``gate`` is set); points and boxes give a square.
     """
     codec = PolygonCodec(grammar='int100')
-    texts = dict(nothing='[]', ring=RING, babble='I see no such thing', slow=SQUARE)
+    texts = dict(nothing='[]', ring=RING, two=f'[{SQUARE},{RING}]', slow=SQUARE,
+                 babble='I see no such thing')
 
     def __init__(self, pause: float = 0.08) -> None:
         self.pause = pause
@@ -53,14 +54,9 @@ class ScriptedInferencer:
 
     @staticmethod
     def _result(codec, picture: np.ndarray, prompt: Prompt, text: str) -> Segmentation:
-        size = picture.shape[:2]
-        found = codec.decode(text, size)
-        return Segmentation(
-            image='0', size=size, prompt=prompt, parts=tuple(codec.parts(found.rings)),
-            mask=found.mask, box=mask_to_box(found.mask), text=text, confidence=0.5,
-            valid=found.parsed.valid, finished=True,
-            says_nothing=parse_answer(text, 'int100').kind == 'empty', num_tokens=len(text),
-            seconds=0.1, codec=codec.spec)
+        answer = codec.decode(text, picture.shape[:2], prompt.task.kind, num_tokens=len(text),
+                              finished=True, seconds=0.1, confidence=0.5)
+        return Segmentation.of(answer, '0', prompt)
 
 
 @contextmanager

@@ -19,9 +19,10 @@ from simpleseg_mm.apis.taught import taught_by
 from simpleseg_mm.asking import prompts_by_picture
 from simpleseg_mm.datasets.refshapes import generate
 from simpleseg_mm.datasets.transforms import LoadImage
+from simpleseg_mm.export import export
 from simpleseg_mm.files import replace_json
 from simpleseg_mm.structures import Generated
-from simpleseg_mm.polygon import PolygonCodec
+from simpleseg_mm.polygon import PolygonCodec, segmentation_to_mask
 from simpleseg_mm.registry import DATASETS, INFERENCERS, TRANSFORMS
 from simpleseg_mm.structures import Prompt
 
@@ -70,6 +71,11 @@ def saying(inferencer, monkeypatch):
     (dict(box=(1, 2, 3)), 'a box is 4 numbers'),
     (dict(box=(30, 10, 20, 40)), r'the box \[30.0, 10.0, 20.0, 40.0\] has no or a negative size'),
     (dict(box=(10, 10, 10, 40)), 'no or a negative size'),
+    (dict(all=True), 'one of text, point and box; got none'),
+    (dict(point=(1, 2), all=True), 'asked for in words, not by a point: give a text'),
+    (dict(text='cups', all='yes'), "all is 'yes'; say True or False"),
+    (dict(text='cups', all=1), 'all is 1; say True or False'),
+    (dict(text='', all=True), 'say in words'), (dict(text='cups', every=True), 'a prompt is an'),
 ])
 def test_prompts_that_are_none(prompt, message):
     with pytest.raises(ValueError, match=message):
@@ -84,6 +90,15 @@ def test_prompts_that_are_none(prompt, message):
 def test_prompts_outside_the_picture(inferencer, prompt, message):
     with pytest.raises(ValueError, match=message):
         inferencer.segment(SCENE, prompt)
+
+
+def test_prompts_for_all():
+    prompt = Prompt.of(dict(text='cups', all=True))
+    one = Prompt('cups')
+    assert prompt.task.name == 'text2masks' and prompt.within((5, 5)) == prompt != one
+    assert prompt.to_dict() == dict(text='cups', all=True) and Prompt.of(
+        prompt.to_dict()) == prompt
+    assert one.to_dict() == dict(text='cups') and one.task.name == 'text2mask'
 
 
 def test_a_box_is_cut_to_the_picture():
@@ -170,6 +185,31 @@ def test_typed_results(inferencer, saying):
     assert not words.valid and not words.says_nothing and not words.mask.any()
     assert not cut.parts and cut.finished and not cut.valid
     assert not box.mask.any() and box.box.round(3).tolist() == [8, 6, 40, 30]
+
+
+def test_every_instance(inferencer, saying, tmp_path):
+    other = '[[[80,80],[90,99],[99,80]]]'
+    asked = saying(f'[{RINGS[:-1].partition(",[[80")[0]}],{other},[[[1,1],[2,2]]]]', '[]', other)
+    found, nothing, one = inferencer.segment(SCENE, [dict(text=text, all=True) for text in 'abc'])
+    assert asked[0] == ['Output the polygon coordinates of all a in the image.']
+    assert [len(instance.parts) for instance in found.instances] == [1, 1, 0]
+    assert np.array_equal(found.mask, found.instances[0].mask | found.instances[1].mask)
+    row = found.to_dict()
+    assert json.loads(json.dumps(row)) == row and row['prompt'] == dict(text='a', all=True)
+    assert row['bboxes'] == [[8, 6, 48, 30], [64, 48, 79, 59]] and row['labels'] == [0, 0]
+    assert row['scores'] == [found.confidence] * 2 and not row['valid']
+    assert [segmentation_to_mask(rle, 60, 80).sum() for rle in row['masks']] == [
+        instance.mask.sum() for instance in found.instances[:2]]
+    assert [(polygon['instance'], len(polygon['holes'])) for polygon in row['polygons']] == [
+        (0, 1), (1, 0)]
+    assert nothing.instances == () and nothing.says_nothing and nothing.to_dict()['masks'] == []
+    assert len(one.instances) == 1 and not one.valid  # one mask where a list was asked for
+    # each is an object of the files
+    assert [one.parts[0].outer.tolist() for one in list(found.objects)[:2]] == [
+        one.parts[0].outer.tolist() for one in found.instances[:2]]
+    coco = json.loads(export([found, nothing], tmp_path, 'coco')[0].read_text())
+    assert [note['bbox'] for note in coco['annotations']] == [[8, 6, 40, 24], [64, 48, 15, 11]]
+    assert [len(coco[key]) for key in ('images', 'categories')] == [1, 2]
 
 
 def test_mmdet_like_dicts_and_files(inferencer, saying, tmp_path):
@@ -375,10 +415,18 @@ def test_the_command(tmp_path, capsys, monkeypatch, inferencer, saying):
     said = capsys.readouterr().out
     assert 'red circle: ' in said and '2 part(s), 1 hole(s), confidence 0.82' in said
     assert 'no such object' in said
+    saying(f'[{RINGS},{RINGS}]', '[]')
+    assert cli.main(['segment', str(tmp_path / 'a.png'), 'cups', 'keys', '--all', '--out-dir',
+                     str(out)]) == 0
+    said = capsys.readouterr().out
+    assert 'cups: 2 instances: ' in said and '4 part(s), 2 hole(s)' in said
+    assert 'keys: no such object' in said
+    assert (out / 'a.svg').read_text().count('<path') == 2
 
 
 @pytest.mark.parametrize('arguments, message', [
     (['nothing.png'], 'say what to segment'),
+    (['nothing.png', '--all', '--point', '1', '2'], '--all is about words'),
     (['nothing.png', 'a'], 'there is no picture nothing.png'),
     ([EXAMPLE, 'a', '--model', 'nano_unknown'], 'no model nano_unknown'),
     ([EXAMPLE, 'a', '--device', 'cuda:99'], 'no device cuda:99: PyTorch sees cpu'),

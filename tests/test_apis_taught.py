@@ -68,9 +68,10 @@ def test_joined_sets_and_the_packaged_folder():
     joined = dict(type='JoinedDataset', datasets=[
         dict(type='CocoQueryDataset', name='mine',
              query=dict(tasks=dict(text2mask=1, box2mask=0))),
-        dict(type='RefShapesDataset', query=dict(tasks=dict(point2mask=1, text2box=1)))])
+        dict(type='RefShapesDataset', query=dict(
+            tasks=dict(point2mask=1, text2box=1, text2masks=1)))])
     assert taught_by(dict(train_dataloader=dict(dataset=joined))) == Taught(
-        ('mine', 'refshapes'), ('point', 'text'))
+        ('mine', 'refshapes'), ('all', 'point', 'text'))
     assert taught_by(loading.resolve(None, None)[0]) == Taught(
         ('refshapes', ), ('box', 'point', 'text'))
 
@@ -82,6 +83,11 @@ def test_joined_sets_and_the_packaged_folder():
     (Taught(('refshapes', ), ('text', )), SCENE, dict(text='a'), []),
     (Taught(('refshapes', ), ('text', )), OTHERS[0], dict(text='a'), ['this picture is none']),
     (Taught(('refcoco', ), ('text', )), SCENE, dict(point=(1, 1)), ['expressions, not points']),
+    (Taught(('refcoco', ), ('text', )), SCENE, dict(text='a', all=True),
+     ['expressions, not questions for all instances']),
+    (Taught(('refcoco', ), ('all', 'text')), SCENE, dict(text='a', all=True), []),
+    (Taught(('refcoco', ), ('all', )), SCENE, dict(text='a'),
+     ['questions for all instances, not expressions']),
     (Taught(('refshapes', ), ('text', 'point')), OTHERS[2], dict(box=(0, 0, 1, 1)),
      ['this picture is none', 'expressions and points, not boxes']),
 ])

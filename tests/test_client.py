@@ -92,6 +92,11 @@ def test_grammars_go_as_each_server_takes_them(asking, constrain, owner, key, fo
     sent = sent['regex'] if key == 'structured_outputs' else sent
     assert key in standin.asked[0] and sent == export_grammar('int100', 'rings', form)
     assert not result.warnings
+    make(constrain=constrain).segment(SCENE, dict(text='a', all=True))
+    sent = standin.asked[1][key]
+    assert (sent['regex'] if key == 'structured_outputs' else sent) == export_grammar(
+        'int100', 'masks', form)
+    assert 'of all a in the image' in json.dumps(standin.asked[1])
 
 
 def test_a_folder_says_how_its_model_is_asked(asking, tmp_path):

@@ -7,8 +7,8 @@ import pytest
 from simpleseg_mm import templates
 from simpleseg_mm.datasets import FormatQuery, RefShapesDataset
 from simpleseg_mm.datasets.refshapes import generate
-from simpleseg_mm.polygon import (TASKS, Grammar, PolygonCodec, box_iou, mask_iou, mask_to_box,
-                                  mask_to_extreme, parse_answer)
+from simpleseg_mm.polygon import (MANY, TASKS, Grammar, PolygonCodec, box_iou, mask_iou,
+                                  mask_to_box, mask_to_extreme, parse_answer)
 from simpleseg_mm.registry import TRANSFORMS
 
 ALL_TASKS = {task: 1.0 for task in TASKS}
@@ -81,6 +81,10 @@ def check(kind: str, text: str, data, strict: bool = True) -> None:
     if kind == 'text':
         assert data.text in text
         return
+    if kind in MANY:
+        found = parse_answer(text, 'int1000', kind)
+        assert found.valid and len(found.instances) == 1  # of one object
+        kind, text = MANY[kind], text[slice(*found.instances[0].span)]
     parsed = parse_answer(text, grammar='int1000')
     assert parsed.valid or not strict
     if kind in ('point', 'extreme'):

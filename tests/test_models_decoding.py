@@ -24,7 +24,7 @@ from simpleseg_mm.polygon import AnswerAutomaton, parse_answer
 from simpleseg_mm.registry import MODELS
 
 RINGS = AnswerAutomaton.of('int100', 'rings')
-FORMS = [RINGS, AnswerAutomaton.of('decimal3', 'rings'), AnswerAutomaton.of('int100', 'box')]
+FORMS = [RINGS, AnswerAutomaton.of('decimal3', 'rings'), AnswerAutomaton.of('int100', 'masks')]
 BOXES = [f'Output the bounding box of {name} in the image.' for name in ('it', 'the star', 'red')]
 
 
@@ -108,7 +108,8 @@ MIXED = SINGLE + ['[[[', '12', '123', '5],[', '7]]]', '],[1,', ',Ġ', ',Ġ0.', '
 @pytest.mark.parametrize('tokens', [SINGLE, MIXED], ids=['digit by digit', 'mixed'])
 @pytest.mark.parametrize('grammar, kind', [('int100', 'rings'), ('decimal3', 'rings'),
                                            ('fixed2', 'rings'), ('int1000', 'box'),
-                                           ('decimal1', 'point')])
+                                           ('decimal1', 'point'), ('int100', 'masks'),
+                                           ('decimal1', 'boxes'), ('int1000', 'points')])
 def test_tokens_are_allowed_where_the_text_may_go_on(tokens, grammar, kind):
     """Against the definition: a token is allowed where the automaton takes its characters."""
     form = AnswerAutomaton.of(grammar, kind)
@@ -238,7 +239,9 @@ def test_prompts_of_very_different_lengths(nano):
 @pytest.mark.parametrize('kind, grammar, limit, cut', [
     ('rings', 'int100', 500, False), ('rings', 'int100', 90, True), ('rings', 'int100', 30, True),
     ('rings', 'decimal3', 45, True), ('rings', 'fixed2', 60, True), ('box', 'decimal2', 90, False),
-    ('box', 'int1000', 12, True), ('point', 'decimal3', 20, False)])
+    ('box', 'int1000', 12, True), ('point', 'decimal3', 20, False),
+    ('masks', 'int100', 60, True), ('boxes', 'int100', 30, True),
+    ('points', 'fixed2', 400, False)])
 @pytest.mark.parametrize('draft', [True, False])
 def test_constrained_answers_parse(nano, kind, grammar, limit, cut, draft):
     """At this temperature all that the grammar allows is about as likely. What does not end by
@@ -285,6 +288,7 @@ def test_rollouts_are_not_constrained():
 @pytest.mark.parametrize('task, kind', [('text2mask', 'rings'), ('box2mask', 'rings'),
                                         ('text2box', 'box'), ('mask2point', 'point'),
                                         ('text2extreme', 'point'), ('mask2text', None),
+                                        ('text2masks', 'masks'), ('text2boxes', 'boxes'),
                                         ('question', None), (None, None)])
 def test_a_sample_names_its_grammar(task, kind):
     item = sample([('q', None)], codec='decimal2/default')

@@ -20,7 +20,7 @@ from simpleseg_mm.polygon import AnswerAutomaton
 from simpleseg_mm.registry import MODELS
 
 pytestmark = pytest.mark.usefixtures('one_thread')
-FORMS = [AnswerAutomaton.of('int100', 'box'), AnswerAutomaton.of('int100', 'rings'), None,
+FORMS = [AnswerAutomaton.of('int100', 'boxes'), AnswerAutomaton.of('int100', 'masks'), None,
          AnswerAutomaton.of('decimal3', 'point')] * 2
 PROMPTS = ['a', 'Where is the little red one? ' * 12, 'b c', 'the star', 'd', 'e f g ' * 9, 'h',
            'the red one on the left']

@@ -5,10 +5,17 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from mmdet.structures import DetDataSample
+from mmdet.structures.mask import BitmapMasks
 
+from simpleseg_mm import answers
+from simpleseg_mm.datasets import FormatQuery, LoadTargetMask
+from simpleseg_mm.evaluation.base import SampleQuery
+from simpleseg_mm.models import SimpleSeg
 from simpleseg_mm.polygon import (LIST_KINDS, AnswerAutomaton, Grammar, PolygonCodec, Spans,
-                                  mask_iou, parse_answer)
+                                  mask_iou, mask_to_box, mask_to_rle, parse_answer, written_rings)
 from simpleseg_mm.polygon.text import MAX_CHARS
+from simpleseg_mm.structures import Generated
 from test_polygon_raster import disk, masks
 
 SIZE = (100, 200)
@@ -122,6 +129,19 @@ def test_an_answer_cut_in_the_middle_of_the_ninth():
         assert one.span == other.span and (one.rings[0] == other.rings[0]).all()
 
 
+@pytest.mark.parametrize('text, kind', [
+    (f'[{A},{B},{C},{B}]', 'masks'), ('[[1,2,3,4],[5,6,7,8],[0,0,10,10]]', 'boxes'),
+    ('[[1,2],[3,4],[0,10]]', 'points')])
+def test_an_answer_cut_anywhere(text, kind):
+    whole = parse_answer(text, 'int10', kind).instances
+    for cut in range(len(text)):
+        parsed = parse_answer(text[:cut], 'int10', kind)
+        assert not parsed.valid and parsed.truncated == (cut > 0)
+        valid = [one for one in parsed.instances if one.valid]
+        assert [one.span for one in valid] == [one.span for one in whole if one.span[1] <= cut]
+        assert len(parsed.instances) - len(valid) <= 1
+
+
 # --- texts and back ------------------------------------------------------------------------------
 @pytest.mark.parametrize('name, texts', [
     ('int100', ('[[[[1,2],[3,4],[5,1]]],[[[0,0],[1,1],[1,0]]]]', '[[1,2,3,4],[0,0,1,1]]',
@@ -203,14 +223,14 @@ def test_masks_of_several_sizes_are_refused():
         CODEC.encode_masks([np.ones((3, 3), bool), np.ones((4, 4), bool)])
 
 
-def scattered(count):
+def scattered(count, radii=17):
     rng = np.random.default_rng(0)
-    return [disk((400, 600), rng.integers(20, [380, 580]), 4 + k % 17) for k in range(count)]
+    return [disk((400, 600), rng.integers(20, [380, 580]), 4 + k % radii) for k in range(count)]
 
 
 def test_too_many_for_the_text_are_written_coarser():
-    found = scattered(200)
-    codec = PolygonCodec(tokens=200)
+    found = scattered(200, radii=6)
+    codec = PolygonCodec(tokens=400)
     with pytest.warns(UserWarning, match='200 masks need more than 16384 .* written coarser'):
         text = codec.encode_masks(found)
     answer = codec.decode(text, (400, 600), 'masks')
@@ -291,3 +311,86 @@ def test_the_union_of_spans(found):
 def test_spans_of_another_size_are_not_united():
     with pytest.raises(ValueError, match='resize one first'):
         Spans.union([Spans.from_mask(np.ones((3, 3), bool))], (4, 4))
+
+
+# --- samples -------------------------------------------------------------------------------------
+@pytest.mark.parametrize('text, task, boxes, scores, areas', [
+    (f'[{SQUARE},{OTHER},[[[1,2],[3,4]]]]', 'text2masks',
+     [[20, 20, 120, 80], [100, 0, 200, 50], [0, 0, 0, 0]], [1, 1, 0], [6000, 5000, 0]),
+    ('[]', 'text2masks', [], [], []), ('words', 'text2masks', [], [], []),
+    (SQUARE, 'text2masks', [[20, 20, 120, 80]], [1], [6000]),
+    ('[[10,20,60,80],[50,0,100,50]]', 'text2boxes', [[20, 20, 120, 80], [100, 0, 200, 50]], [1, 1],
+     [0, 0]),
+    (f'[{SQUARE},{OTHER}]', 'text2mask', [[20, 0, 200, 80]], [1], [10400]),  # one was asked for
+    ('[]', 'text2mask', [[0, 0, 0, 0]], [0], [0]),
+])
+def test_a_sample_holds_one_entry_an_instance(text, task, boxes, scores, areas):
+    sample = DetDataSample(metainfo=dict(ori_shape=SIZE, codec=CODEC.spec, task=task))
+    SimpleSeg.postprocess(sample, Generated(text, 5, True), 0.1)
+    found = sample.pred_instances
+    assert found.masks.shape == (len(areas), *SIZE) and str(found.masks.dtype) == 'torch.bool'
+    assert found.masks.sum((1, 2)).tolist() == areas and sample.pred_has_mask == any(areas)
+    assert found.bboxes.shape == (len(areas), 4) and found.bboxes.tolist() == boxes
+    assert found.scores.tolist() == scores and found.labels.tolist() == [0] * len(areas)
+    assert len(found) == len(areas)
+    row = SampleQuery(dict(sample.to_dict(), gt_masks=BitmapMasks(np.zeros((0, *SIZE)), *SIZE)))
+    assert row.asks_mask == (task != 'text2boxes') and not row.truth.any()
+    assert row.prediction.sum() == sample.pred_answer.mask.sum()
+
+
+def test_more_instances_than_there_is_room_for(monkeypatch):
+    monkeypatch.setattr(answers, 'MAX_MASK_BYTES', 2 * 100 * 200 + 1)
+    sample = DetDataSample(metainfo=dict(ori_shape=SIZE, codec=CODEC.spec, task='text2masks'))
+    with pytest.warns(UserWarning, match='lists 3 instances .* the masks of the first 2 are'):
+        SimpleSeg.postprocess(sample, Generated(f'[{SQUARE},{OTHER},{OTHER}]', 5, True), 0.1)
+    assert len(sample.pred_instances) == 2 and len(sample.pred_answer.instances) == 3
+
+
+def likes(count):
+    """A sample's target: so many disks, as boxes and masks, from the right to the left."""
+    found = [disk((100, 200), (50, 190 - 20 * k), 8) for k in range(count)]
+    boxes = [mask_to_box(mask).tolist() for mask in found]
+    return found, dict(
+        img=np.zeros((100, 200, 3), np.uint8), height=100, width=200, text='cups', ref_id=1,
+        sent_id=1, ann_id=1, source='mine', split='train', siblings=[], is_sentence=False,
+        instances=[dict(bbox=box, bbox_label=0, ignore_flag=0, mask=mask_to_rle(mask))
+                   for box, mask in zip(boxes, found)], test_mode=True,
+        rng=np.random.default_rng(0))
+
+
+@pytest.mark.parametrize('wanted', ['masks', 'boxes', 'points'])
+@pytest.mark.parametrize('count', [0, 1, 3])
+@pytest.mark.parametrize('loaded', [True, False])
+def test_a_query_for_every_instance(wanted, count, loaded):
+    found, info = likes(count)
+    if loaded:
+        info = LoadTargetMask().transform(info)
+        assert info['gt_masks'].masks.shape == (1, 100, 200)
+    made = FormatQuery({f'text2{wanted}': 1.0}, dict(grammar='int1000', tokens=None)).transform(
+        info)
+    assert made['task'] == f'text2{wanted}' and ' all ' in made['prompt']
+    if loaded:  # one an instance, in the order of the set
+        assert made['gt_masks'].masks.shape == (count, 100, 200)
+        assert np.array_equal(made['gt_masks'].masks, np.reshape(found, (count, 100, 200)))
+    answer = PolygonCodec(tokens=None).decode(made['answer'], (100, 200), wanted)
+    assert answer.parsed.valid and len(answer.instances) == count
+    for one, mask in zip(answer.instances, found[::-1]):  # from left to right
+        if wanted == 'masks':
+            assert np.array_equal(one.mask, mask)
+        elif wanted == 'boxes':
+            assert one.box.round().tolist() == mask_to_box(mask).tolist()
+        else:
+            x, y = one.parsed.point * (200, 100)
+            assert mask[int(y), int(x)]
+
+
+def test_a_sentence_asks_for_all():
+    _, info = likes(2)
+    info.update(is_sentence=True, text='What can one drink from?')
+    assert FormatQuery(dict(text2masks=1)).transform(info)['prompt'] == (
+        'What can one drink from? Output the polygon coordinates of each in the image.')
+
+
+def test_a_streamed_list_shows_every_ring():
+    text = '[[[[1,2],[3,4],[5,1]]],[[[6,6],[7,6],[7,7]],[[1,1],[2'
+    assert [len(ring) for ring in written_rings(text, 'int10')] == [3, 3, 1]

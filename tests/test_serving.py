@@ -84,6 +84,21 @@ def test_an_answer(server):
     assert ask(url, key, 'babble')[2]['polygons'] == []
 
 
+def test_every_instance(server):
+    url, inferencer = server
+    key = upload(url)
+    status, _, row = ask(url, key, dict(text='two', all=True))
+    assert status == 200 and row['prompt'] == dict(text='two', all=True) and row['label'] == 'two'
+    assert row['valid'] and row['bboxes'] == [[20, 10, 60, 35], [10, 5, 90, 45]]
+    assert row['scores'] == [0.5, 0.5] and len(row['masks']) == 2
+    assert [(one['instance'], len(one['holes'])) for one in row['polygons']] == [(0, 0), (1, 1)]
+    assert inferencer.seen[-1][1].task.name == 'text2masks'
+    assert ask(url, key, dict(text='nothing', all=True))[2]['bboxes'] == []
+    raw = stream(url, key, dict(text='two', all=True))
+    assert [sum(map(len, event['rings'])) for event in raw[2:-1]] == list(range(1, 13))
+    assert raw[-1]['result']['bboxes'] == row['bboxes']
+
+
 @pytest.mark.parametrize('prompt', [dict(point=[50, 25]), dict(box=[10, 5, 60, 40])])
 def test_points_and_boxes_and_pictures_in_the_request(server, prompt):
     url, inferencer = server
@@ -117,14 +132,19 @@ def test_base64_that_is_none(server, text):
     assert status == 400 and '\n' not in row['error']
 
 
-def test_a_stream_has_every_vertex_as_it_comes(server):
-    url, _ = server
+def stream(url, key, prompt):
+    """The events of an answer."""
     connection = http.client.HTTPConnection(urlsplit(url).netloc, timeout=120)
     connection.request('POST', '/api/segment', json.dumps(dict(
-        picture=upload(url), prompt=dict(text='ring'), stream=True)))
+        picture=key, prompt=prompt, stream=True)))
     answer = connection.getresponse()
     assert answer.headers['content-type'] == 'application/x-ndjson'
-    events = [json.loads(line) for line in answer]
+    return [json.loads(line) for line in answer]
+
+
+def test_a_stream_has_every_vertex_as_it_comes(server):
+    url, _ = server
+    events = stream(url, upload(url), dict(text='ring'))
     names = [event['event'] for event in events]
     assert names == ['queued', 'started', *['outline'] * 8, 'done']
     counts = [sum(map(len, event['rings'])) for event in events[2:-1]]
@@ -203,6 +223,9 @@ def test_exif_turns_the_picture(server):
     (dict(prompt=dict(point=[100.5, 10])), 400, 'outside the picture'),
     (dict(prompt=dict(point=[-1, 10])), 400, 'outside'),
     (dict(prompt=dict(point=[1])), 400, '2 numbers'),
+    (dict(prompt=dict(point=[1, 1], all=True)), 400, 'in words, not by a point'),
+    (dict(prompt=dict(text='a', all='yes')), 400, 'say True or False'),
+    (dict(prompt=dict(text='a', all=None)), 400, 'say True or False'),
     (dict(prompt=dict(point=['a', None])), 400, '2 numbers'),
     (dict(prompt=dict(box=[50, 40, 10, 10])), 400, 'negative size'),
     (dict(prompt=dict(box=[200, 10, 300, 20])), 400, 'outside the picture'),

@@ -26,7 +26,7 @@ from simpleseg_mm.export.chat_rows import ChatRows
 from simpleseg_mm.export.picture_paths import PicturePaths
 from simpleseg_mm.export.tables import write_rows
 from simpleseg_mm.files import load_image
-from simpleseg_mm.polygon import codec_of, mask_to_rle
+from simpleseg_mm.polygon import codec_of, mask_to_rle, rle_to_mask
 from simpleseg_mm.registry import DATASETS
 from simpleseg_mm.rl import (PolygonReward, ms_swift_reward, read_truth, trl_reward, verl_reward)
 
@@ -318,6 +318,20 @@ def photo(tmp_path):
     noise = np.random.default_rng(0).integers(0, 255, (12, 16, 3), np.uint8)
     Image.fromarray(noise).save(path)
     return path
+
+
+@pytest.mark.parametrize('task, count, areas', [
+    ('text2masks', 3, [16, 4, 16]), ('text2masks', 0, [0]), ('text2boxes', 3, [16, 4, 16]),
+    ('text2mask', 3, [16 + 4 + 16 - 4]), ('text2mask', 1, [16])])
+def test_the_truth_of_every_instance(photo, task, count, areas):
+    masks = np.zeros((count, 12, 16), np.uint8)
+    for mask, (y, x, side) in zip(masks, [(0, 0, 4), (8, 8, 2), (2, 2, 4)]):  # two overlap
+        mask[y:y + side, x:x + side] = 1
+    row, = rows_of([sample_of(photo, task=task, gt_masks=BitmapMasks(masks, 12, 16))])[1]
+    truth = json.loads(row['mask'])
+    truth = [truth] if isinstance(truth, dict) else truth
+    assert [int(rle_to_mask(rle).sum()) for rle in truth] == areas
+    assert isinstance(json.loads(row['mask']), list) == (task != 'text2mask')
 
 
 @pytest.mark.parametrize('turn, stage, trainers, reason', [

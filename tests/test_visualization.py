@@ -247,3 +247,26 @@ def test_curves_of_nothing(tmp_path):
     path, = write_scalars(tmp_path)
     with pytest.raises(ValueError, match=r"none of \['reward'\] is in \['loss', 'lr'"):
         plot_curves(path, tmp_path / 'a.png', names=['reward'])
+
+
+@pytest.mark.parametrize('wanted', ['masks', 'boxes', 'points'])
+def test_every_instance_is_drawn(visualizer, wanted):
+    grammar, boxes = CODEC.grammar, [[10, 10, 40, 30], [50, 40, 70, 55]]
+    text = dict(masks=CODEC.encode_masks([TRUTH, WRONG]), boxes=grammar.format_boxes(
+        boxes, (60, 80)), points=grammar.format_points([[25, 20], [60, 47]], (60, 80)))[wanted]
+    masks = BitmapMasks(np.stack([TRUTH, WRONG]).astype(np.uint8), 60, 80)
+    sample = make_sample(text, TRUTH | WRONG, f'text2{wanted}', gt_masks=masks, answer=text)
+    for drawn in (near(visualizer.draw_query(GREY, sample, draw_gt=False), draw.PREDICTION),
+                  near(visualizer.draw_query(GREY, sample, draw_pred=False), draw.TRUTH)):
+        assert drawn[8:33, 8:43].any() and drawn[38:58, 48:73].any()
+        assert not drawn[:, 44:47].any()
+
+
+def test_it_is_said_how_many_instances_were_found(visualizer, monkeypatch):
+    said = []
+    monkeypatch.setattr(draw, 'add_caption', lambda picture, lines: said.extend(lines) or picture)
+    masks = BitmapMasks(np.stack([TRUTH, WRONG]).astype(np.uint8), 60, 80)
+    for text in (CODEC.encode_masks([TRUTH]), '[]', 'words'):
+        visualizer.draw_query(GREY, make_sample(text, task='text2masks', gt_masks=masks))
+    assert [word for line, _ in said for word in line.split(' · ') if 'instances' in word] == [
+        '1 of 2 instances', '0 of 2 instances', '0 of 2 instances']

@@ -6,12 +6,14 @@ from mmengine.config import Config
 from ..datasets.base import registered_dataset
 from ..engine import launch
 from ..models.sampling import Sampling
-from ..polygon import PolygonCodec, Task, count_tokens
+from ..polygon import LIST_KINDS, PolygonCodec, Task, count_tokens
 from ..templates import QUESTIONS
 
 #: mean tokens a mask of (preset, epsilon) on 1,145 objects of COCO, measured (docs/polygon.md)
 EPSILON_TOKENS = {('paper', 0.001): 792, ('paper', 0.002): 502, ('paper', 0.005): 266,
                   ('paper', 0.01): 168, ('default', 0.002): 307, ('default', 0.005): 162}
+#: of one that asks for every instance. Assumed.
+INSTANCES = 4
 PHRASE = 'the man in the red shirt on the left'
 
 
@@ -68,7 +70,11 @@ def plan_batch(cfg: Config, picture: tuple[int, int] | None = None,
     kinds = {'rings': mask, None: 5,
              'box': count_tokens(grammar.format_box([100, 100, 200, 200], size)) + 1,
              'point': count_tokens(grammar.format_point([100, 100], size)) + 1}
+    for many, item in LIST_KINDS.items():  # brackets and end token aside
+        kinds[many] = INSTANCES * kinds[item]
     weights = query.get('tasks') or dict(text2mask=1)
+    if any(weight and Task.from_name(name).many for name, weight in weights.items()):
+        sources.append(('instances a list', str(INSTANCES), 'assumed'))
     wanted = {name: kinds[Task.from_name(name).kind] for name in weights}
     mean = sum(weight * wanted[name] for name, weight in weights.items()) / sum(weights.values())
     longest = max(wanted[name] for name, weight in weights.items() if weight)

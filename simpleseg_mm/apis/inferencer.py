@@ -44,9 +44,10 @@ class SimpleSegInferencer(PromptedInferencer, BaseInferencer):
     :func:`load_image`), a PIL picture, a folder, or a list of these. EXIF's orientation is
     applied; coordinates are those of the upright picture.
 
-    **Prompts**: an expression, ``dict(point=(x, y))``, ``dict(box=(x1, y1, x2, y2))`` or a
-    :class:`Prompt`. A list of them is asked of every picture; a list of lists, one a picture, asks
-    each picture its own. Every prompt is one query.
+    **Prompts**: an expression, ``dict(text='the cups', all=True)`` for every instance of it,
+    ``dict(point=(x, y))``, ``dict(box=(x1, y1, x2, y2))`` or a :class:`Prompt`. A list of them is
+    asked of every picture; a list of lists, one a picture, asks each picture its own. Every prompt
+    is one query.
 
     **Warnings**: an answer says in ``warnings`` why it may mean nothing: the packaged models know
     generated scenes and not photos, and a model answers the prompts that it was taught.
@@ -179,7 +180,8 @@ class SimpleSegInferencer(PromptedInferencer, BaseInferencer):
 
         def ask(results: dict) -> dict:
             prompt = results.pop('asked')
-            return dict(results, **query.ask(prompt.kind, prompt.value, results['ori_shape']))
+            return dict(results, **query.ask(prompt.kind, prompt.value, results['ori_shape'],
+                                             prompt.task.wanted))
 
         return Compose([lambda item: dict(give(item), asked=item.prompt),
                         *(TRANSFORMS.build(step) for step in steps), ask,

@@ -10,22 +10,22 @@ import numpy as np
 from PIL import Image
 from tokenizers import Tokenizer
 
-from ..answers import read_answer
+from ..answers import instance_masks, read_answer
 from ..asking import PictureQuery, PromptedInferencer, PromptLike, Unanswered, queries_of
 from ..files import shown
-from ..polygon import PolygonCodec, Task, export_grammar, outside_grammar
+from ..polygon import PolygonCodec, export_grammar, outside_grammar
 from ..structures import Segmentation
 from ..templates import question_about
 from ..visualization.painter import QueryPainter
 from .chat import ChatClient, EndpointError, Reply, data_url
 from .form import AskedForm
 
-#: how servers take a grammar: the key of the request, from the grammar's texts
-ENGINES: dict[str, Callable[[str], dict]] = {
-    'vllm': lambda grammar: dict(structured_outputs=dict(
-        regex=export_grammar(grammar, 'rings', 'regex'))),
-    'sglang': lambda grammar: dict(regex=export_grammar(grammar, 'rings', 'regex')),
-    'llama.cpp': lambda grammar: dict(grammar=export_grammar(grammar, 'rings', 'gbnf')),
+#: how servers take a grammar, of a name and for a kind of answer: the key of the request
+ENGINES: dict[str, Callable[[str, str], dict]] = {
+    'vllm': lambda grammar, kind: dict(structured_outputs=dict(
+        regex=export_grammar(grammar, kind, 'regex'))),
+    'sglang': lambda grammar, kind: dict(regex=export_grammar(grammar, kind, 'regex')),
+    'llama.cpp': lambda grammar, kind: dict(grammar=export_grammar(grammar, kind, 'gbnf')),
 }
 #: what such servers say in ``owned_by`` of their models
 _OWNERS = {'vllm': 'vllm', 'sglang': 'sglang', 'llamacpp': 'llama.cpp', 'llama.cpp': 'llama.cpp'}
@@ -86,7 +86,7 @@ class EndpointInferencer(PromptedInferencer):
         self.served_model_name = entry['id']
         self._special = self._check_tokenizer()
         self.constrain = constrain
-        self._more = {} if constrain is None else self._grammar(constrain, entry)
+        self._held = None if constrain is None else self._engine(constrain, entry)
         self._farthest = [0, 0.0]  # outlines, and the largest share of a coordinate in them
 
     @property
@@ -173,7 +173,9 @@ class EndpointInferencer(PromptedInferencer):
         body = dict(model=self.served_model_name, messages=messages, temperature=0,
                     max_tokens=form.max_tokens, stream=True,
                     stream_options=dict(include_usage=True), logprobs=True,
-                    repetition_penalty=1.0, **self._more)
+                    repetition_penalty=1.0)
+        if self._held is not None:
+            body.update(self._held(self.codec.grammar.name, query.prompt.task.kind))
         if form.chat_template_kwargs:
             body['chat_template_kwargs'] = dict(form.chat_template_kwargs)
         return self.client.start(body, on_text)
@@ -181,7 +183,7 @@ class EndpointInferencer(PromptedInferencer):
     def _question(self, query: PictureQuery) -> str:
         prompt = query.prompt
         return question_about(prompt.kind, prompt.value, query.picture.shape[:2],
-                              self.codec.grammar)
+                              self.codec.grammar, prompt.task.wanted)
 
     def _read(self, query: PictureQuery, future: 'Future[Reply]'
               ) -> tuple[dict, Segmentation | EndpointError]:
@@ -193,7 +195,7 @@ class EndpointInferencer(PromptedInferencer):
         except CancelledError:
             return {}, EndpointError('the request was cancelled', 'cancelled')
         sample = dict(img_path=query.name, ori_shape=query.picture.shape[:2],
-                      task=Task(query.prompt.kind, 'mask').name, prompt=self._question(query),
+                      task=query.prompt.task.name, prompt=self._question(query),
                       codec=self.codec.spec)
         logps = reply.token_logps
         answer = read_answer(
@@ -205,7 +207,7 @@ class EndpointInferencer(PromptedInferencer):
         sample.update(pred_answer=answer, pred_text=answer.text, pred_finished=answer.finished,
                       pred_num_tokens=answer.num_tokens,
                       pred_seconds=answer.seconds, pred_confidence=answer.confidence,
-                      pred_instances=dict(masks=answer.mask[None]))
+                      pred_instances=dict(masks=instance_masks(answer)))
         doubts = [*self.form.taught.doubts(query.picture, query.prompt),
                   *self._doubts(reply, answer)]
         return sample, Segmentation.of(answer, query.name, query.prompt, query.index,
@@ -226,7 +228,7 @@ class EndpointInferencer(PromptedInferencer):
             yield ('the answer has no text: where the server takes it for a thought, serve the '
                    'model without a parser of thoughts')
             return
-        beyond = outside_grammar(answer.text, grammar) if self.constrain else None
+        beyond = outside_grammar(answer.text, grammar, answer.kind) if self.constrain else None
         cut = reply.finish_reason != 'stop' or reply.broken is not None
         if beyond is not None and not (cut and beyond == len(answer.text)):
             yield (f'the server did not hold its answer to the grammar ({grammar.name}) that it '
@@ -292,8 +294,8 @@ class EndpointInferencer(PromptedInferencer):
                    if token.special]
         return re.compile('|'.join([_MARK.pattern, *map(re.escape, special)]))
 
-    def _grammar(self, engine: str, entry: dict) -> dict:
-        """What a request holds an answer to the grammar by."""
+    def _engine(self, engine: str, entry: dict) -> Callable[[str, str], dict]:
+        """What a request holds an answer to the grammar by, of ``ENGINES``."""
         if engine == 'auto':
             owner = str(entry.get('owned_by')).lower()
             if owner not in _OWNERS:
@@ -301,7 +303,7 @@ class EndpointInferencer(PromptedInferencer):
                                  f'{shown(entry.get("owned_by"))}): name it, constrain is one of '
                                  f'{list(ENGINES)}')
             engine = _OWNERS[owner]
-        return ENGINES[engine](self.codec.grammar.name)
+        return ENGINES[engine]
 
 
 def _told(on_text: Callable[[int, str], bool | None], number: int):

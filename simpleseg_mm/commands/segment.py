@@ -1,6 +1,7 @@
 """Segment what words, points or boxes mean in pictures; write picture, SVG and GeoJSON.
 
     simpleseg segment photo.jpg "the man in red" "the dog" --out-dir outputs
+    simpleseg segment photos/ "cups" --all
     simpleseg segment photos/ --box 10 20 200 300 --model CONFIG --weights CHECKPOINT
     simpleseg segment photos/ "the dog" --endpoint http://localhost:8000/v1 --model FOLDER
 """
@@ -31,6 +32,8 @@ SERVER_OPTIONS = {
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument('image', help='picture, http(s) address, or folder of pictures')
     parser.add_argument('texts', nargs='*', metavar='TEXT', help='what to segment, in words')
+    parser.add_argument('--all', action='store_true', help='every instance of each TEXT, an '
+                        'outline each, instead of one')
     parser.add_argument('--point', nargs=2, type=float, action='append', default=[],
                         metavar=('X', 'Y'), help='a point on the object, pixels')
     parser.add_argument('--box', nargs=4, type=float, action='append', default=[],
@@ -82,7 +85,10 @@ def inferencer_of(args: argparse.Namespace, **options):
 
 
 def main(args: argparse.Namespace) -> int:
-    prompts = [*args.texts, *(dict(point=point) for point in args.point),
+    if args.all and not args.texts:
+        raise ValueError('--all is about words: say of what every instance is meant')
+    prompts = [*(dict(text=text, all=args.all) for text in args.texts),
+               *(dict(point=point) for point in args.point),
                *(dict(box=box) for box in args.box)]
     if not prompts:
         raise ValueError('say what to segment: words, --point X Y or --box X1 Y1 X2 Y2')
@@ -130,6 +136,8 @@ def _line(result) -> str:
         reason = ('no such object' if result.says_nothing else
                   'the answer was cut off' if not result.finished else 'no outline')
         return f'{what}: {reason}; it wrote {result.text[:80]}'
+    if result.prompt.all:
+        what += f': {sum(one.box is not None for one in result.instances)} instances'
     holes = sum(len(part.holes) for part in result.parts)
     sure = '' if result.confidence is None else f', confidence {result.confidence:.2f}'
     return (f'{what}: {int(result.mask.sum())} pixels, {len(result.parts)} part(s), '

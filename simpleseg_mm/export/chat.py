@@ -43,7 +43,9 @@ class Conversation:
         picture: path of its picture, as the trainer opens it.
         turns: (prompt, answer) pairs; the picture belongs to the first.
         system: what the system says first; None: the chat template's own.
-        mask: the target as COCO RLE, ``dict(size, counts)``; None where it is not known.
+        mask: the target as COCO RLE, ``dict(size, counts)``; where every instance is asked for a
+            list of them, one an instance, of an absent target one without a pixel; None where it
+            is not known.
         codec: spec of the codec that the answer is written by; None for an answer in words.
         task: what is given and wanted, such as 'text2mask', of the first turn.
         facts: further columns for a reward, ready for JSON.
@@ -52,7 +54,7 @@ class Conversation:
     picture: str
     turns: Sequence[tuple[str, str]]
     system: str | None = None
-    mask: dict | None = None
+    mask: dict | list[dict] | None = None
     codec: str | None = None
     task: str | None = None
     facts: Mapping[str, Any] = field(default_factory=dict)
@@ -74,7 +76,7 @@ class Conversation:
         return [dict(role=role, content=content) for role, content in said]
 
     def reward_columns(self) -> dict[str, Any]:
-        """What a reward function is given: the mask is the JSON text of its RLE."""
+        """What a reward function is given: the mask is the JSON text of its RLE, or of a list."""
         return dict(mask=json.dumps(self.mask), codec=self.codec, task=self.task or '',
                     **self.facts)
 

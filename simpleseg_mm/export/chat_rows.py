@@ -3,7 +3,9 @@ from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 
-from ..polygon import mask_to_rle
+import numpy as np
+
+from ..polygon import Task, mask_to_rle
 from .chat import TRAINERS, Conversation, LeftOut, check_conversation, check_form, facts_of
 from .picture_paths import PicturePaths
 from .tables import check_parquet, list_set
@@ -14,6 +16,16 @@ _TOLD = {'ms-swift': 'set MIN_PIXELS and MAX_PIXELS in the environment',
          'verl': 'each row has them',
          'llama-factory': 'set image_min_pixels and image_max_pixels',
          'trl': 'give them to AutoProcessor.from_pretrained'}
+
+
+def _target(masks: np.ndarray, name: str | None) -> dict | list[dict]:
+    """What a reward is given as the truth, of masks (N, H, W) and the name of a task."""
+    task = Task.find(name)
+    if task is None or not task.many:
+        return mask_to_rle(masks.any(axis=0))
+    if not len(masks):
+        masks = np.zeros((1, *masks.shape[1:]), bool)
+    return [mask_to_rle(mask) for mask in masks]
 
 
 class ChatRows:
@@ -89,7 +101,7 @@ class ChatRows:
             picture=self.pictures.of(str(sample.img_path), str(values.get('image_id')),
                                      item['inputs'].permute(1, 2, 0).numpy()),
             turns=sample.turns, system=self.mllm.get('system_prompt'),
-            mask=None if masks is None else mask_to_rle(masks.masks[0] > 0),
+            mask=None if masks is None else _target(masks.masks > 0, values.get('task')),
             codec=values.get('codec'), task=values.get('task'), facts=facts, pixels=self.pixels)
 
     def check_some(self) -> None:

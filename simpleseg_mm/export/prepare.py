@@ -15,16 +15,17 @@ from ..structures import Segmentation
 
 
 def prepared(results: Iterable[Segmentation]) -> list[Segmentation]:
-    """Answers whose outlines lie in the picture: what leaves it is cut off at its border, an
-    outline without a pixel in it has no parts. The pixels are the same."""
-    return [result if _inside(result) and (result.mask.any() or not result.parts) else
-            replace(result, parts=_cut(result)) for result in results]
+    """Answers, one an object, whose outlines lie in the picture: what leaves it is cut off at its
+    border, an outline without a pixel in it has no parts. The pixels are the same."""
+    return [one if _inside(one) and (one.mask.any() or not one.parts) else
+            replace(one, parts=_cut(one)) for result in results for one in result.objects]
 
 
 def notes_of(results: Sequence[Segmentation], format: str) -> list[str]:
     """What an export leaves out of these answers or changes in them, a line each; what was not
     found is no object, and not counted."""
-    objects = [result for result in results if result.parts or result.mask.any()]
+    objects = [one for result in results for one in result.objects
+               if one.parts or one.mask.any()]
     empty = sum(not result.mask.any() for result in objects)
     cut = sum(result.mask.any() and not _inside(result) for result in objects)
     labels = sorted({result.prompt.text for result in objects if result.prompt.kind == 'text'

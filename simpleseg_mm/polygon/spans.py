@@ -63,9 +63,9 @@ class Spans:
         starts = np.roll(ends, 1)
         return cls(pixel[order[ends | starts]], tuple(size))
 
-    @cached_property
+    @property
     def mask(self) -> np.ndarray:
-        """``(h, w) bool``."""
+        """``(h, w) bool``, made anew each time."""
         mask = np.zeros(self.size, bool)
         self.paint(mask)
         return mask

@@ -542,7 +542,7 @@ def _recover(text: str, start: int, depth: int, cut: bool, many: bool):
     brackets of their list does not.
 
     Returns:
-        The masks, and what ``_ending`` gives.
+        The masks, and as ``_ending`` whether it is cut off, what was dropped, and its span.
     """
     masks: list[_Mask] = []
     between, listed = min(depth, 2), many and depth < 3  # brackets that end a mask; see above
@@ -568,10 +568,13 @@ def _recover(text: str, start: int, depth: int, cut: bool, many: bool):
             dropped += 1
         else:
             masks[-1].rings[-1] += pair.groups()
+    truncated, dropped, span = _ending(text, end, depth, cut, dropped, start, listed)
     if many:
         _drop_empty(masks)
         _place(text, start, masks)
-    return masks, *_ending(text, end, depth, cut, dropped, start, listed)
+    if many and masks:  # an answer that is cut off holds the brackets of its last mask
+        span = start, max(span[1], masks[-1].span[1])
+    return masks, truncated, dropped, span
 
 
 def _drop_empty(masks: list[_Mask]) -> None:

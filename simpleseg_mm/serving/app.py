@@ -112,7 +112,8 @@ class Api:
         if stream:
             return StreamingResponse(self._lines(job, picture.name),
                                      media_type='application/x-ndjson')
-        return JSONResponse(as_row(await wait(job, request), picture.name))
+        result = await wait(job, request)
+        return JSONResponse(await self.quickly(as_row, result, picture.name))
 
     async def export(self, request: Request) -> Response:
         """Edited outlines as a file of an annotation format."""
@@ -179,7 +180,7 @@ class Api:
             while True:
                 event = await job.events.get()
                 if event['event'] == 'done':
-                    event = dict(event, result=as_row(event['result'], name))
+                    event = dict(event, result=await self.quickly(as_row, event['result'], name))
                 yield line(event)
                 if event['event'] in ('done', 'error'):
                     return

@@ -83,8 +83,14 @@ def _task(sample: DrawnSample) -> Task:
     return Task.find(sample.get('task')) or Task('text', 'mask')
 
 
+def _truths(sample: DrawnSample) -> np.ndarray | None:
+    """(N, H, W): N targets, those of a query that asks for one object together."""
+    return sample.get('gt_masks').to_ndarray() if 'gt_masks' in sample else None
+
+
 def _truth(sample: DrawnSample) -> np.ndarray | None:
-    return sample.get('gt_masks').to_ndarray().any(axis=0) if 'gt_masks' in sample else None
+    truths = _truths(sample)
+    return None if truths is None else truths.any(axis=0)
 
 
 def _predicted_mask(sample: DrawnSample) -> np.ndarray | None:
@@ -107,7 +113,7 @@ def _true_answer(sample: DrawnSample) -> Answer | None:
 def _predicted_rings(sample: DrawnSample) -> list[np.ndarray]:
     """Rings in pixels, from the text where there is one."""
     answer = _answer(sample)
-    return answer.rings if answer and _task(sample).wanted == 'mask' else []
+    return answer.rings if answer and _task(sample).single.wanted == 'mask' else []
 
 
 def _mark(answer: Answer | None, kind: str) -> np.ndarray | None:
@@ -119,10 +125,19 @@ def _mark(answer: Answer | None, kind: str) -> np.ndarray | None:
     return None if shares is None else shares * np.array(answer.size[::-1] * (len(shares) // 2))
 
 
+def _marks(answer: Answer | None, task: Task) -> list[np.ndarray]:
+    """The points or boxes in pixels that are asked for, from a text."""
+    kind = task.single.kind
+    answers = answer.instances if answer is not None and task.many else [answer]
+    marks = [_mark(one, kind) for one in answers]
+    return [mark for mark in marks if mark is not None]
+
+
 def _draw_prediction(canvas: np.ndarray, scale: float, sample: DrawnSample) -> None:
-    kind = _task(sample).kind
-    if kind in ('box', 'point'):
-        _draw_mark(canvas, scale, _mark(_answer(sample), kind), draw.PREDICTION)
+    task = _task(sample)
+    if task.single.kind in ('box', 'point'):
+        for mark in _marks(_answer(sample), task):
+            _draw_mark(canvas, scale, mark, draw.PREDICTION)
         return
     mask = _predicted_mask(sample)
     if mask is None:
@@ -133,12 +148,13 @@ def _draw_prediction(canvas: np.ndarray, scale: float, sample: DrawnSample) -> N
 
 
 def _draw_truth(canvas: np.ndarray, scale: float, sample: DrawnSample) -> None:
-    mask, kind = _truth(sample), _task(sample).kind
-    if mask is not None:
+    masks, task = _truths(sample), _task(sample)
+    for mask in () if masks is None else masks:
         for ring in mask_to_rings(mask, 'edges'):
             draw.draw_ring(canvas, ring * scale, draw.TRUTH, dash=_DASH)
-    if kind in ('box', 'point'):
-        _draw_mark(canvas, scale, _mark(_true_answer(sample), kind), draw.TRUTH, _DASH)
+    if task.single.kind in ('box', 'point'):
+        for mark in _marks(_true_answer(sample), task):
+            _draw_mark(canvas, scale, mark, draw.TRUTH, _DASH)
 
 
 def _draw_given(canvas: np.ndarray, scale: float, sample: DrawnSample) -> None:
@@ -180,8 +196,12 @@ def _caption(sample: DrawnSample, truth: bool, prediction: bool) -> list:
 def _score(sample: DrawnSample, both: bool) -> str:
     words = []
     task, mask, truth = _task(sample), _predicted_mask(sample), _truth(sample)
-    if task.wanted == 'mask' and mask is not None and truth is not None:
+    if task.single.wanted == 'mask' and mask is not None and truth is not None:
         words.append(f'IoU {100 * mask_iou(mask, truth):.1f} %')
+    answer = _answer(sample)
+    if task.many and answer is not None:
+        of = '' if truth is None else f' of {len(_truths(sample))}'
+        words.append(f'{len(answer.instances)}{of} instances')
     if task.wanted == 'box':
         boxes = [_mark(answer, 'box') for answer in (_answer(sample), _true_answer(sample))]
         if all(box is not None for box in boxes):
