@@ -16,7 +16,8 @@ def read_answer(sample, text: str, kind: str | None = None, **facts) -> Answer:
         sample: a ``DetDataSample`` or its dict.
         text: anything.
         kind: one of ``ANSWER_KINDS``, instead of the task's.
-        facts: ``num_tokens, finished, seconds`` and ``confidence`` of :class:`Answer`.
+        facts: ``num_tokens, finished, seconds, confidence, agreement`` and ``scores`` of
+            :class:`Answer`.
     """
     spec, task = sample.get('codec'), Task.find(sample.get('task'))
     return Answer(text, tuple(sample.get('ori_shape', ())[:2]),
@@ -34,7 +35,9 @@ def answer_of(sample) -> Answer | None:
         answer = read_answer(sample, text, num_tokens=sample.get('pred_num_tokens'),
                            finished=sample.get('pred_finished'),
                            seconds=sample.get('pred_seconds'),
-                           confidence=sample.get('pred_confidence'))
+                           confidence=sample.get('pred_confidence'),
+                           agreement=sample.get('pred_agreement'),
+                           scores=tuple(sample.get('pred_scores') or ()))
         if isinstance(sample, dict):
             sample['pred_answer'] = answer
         elif hasattr(sample, 'set_metainfo'):

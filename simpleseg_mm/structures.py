@@ -9,7 +9,7 @@ from typing import ClassVar, Union
 import numpy as np
 
 from .files import is_blank, one_line, shown
-from .polygon import Answer, Part, Spans, Task, mask_to_rle
+from .polygon import Answer, Part, Spans, Task, mask_to_rle, outline_spread
 
 
 @dataclass(frozen=True)
@@ -231,8 +231,8 @@ class Segmentation:
         box: (4,) float64 x1, y1, x2, y2 of the mask, or the box that the answer states where it
             has no mask; None where there is none.
         text: the answer as it was written.
-        confidence: mean probability of the written tokens, 0..1; None where it is
-            not known.
+        confidence: 0..1: mean probability of the written tokens; where several answers were voted,
+            theirs times their agreement, or as calibrated; None where it is not known.
         valid: the whole text follows the grammar.
         finished: the model ended its answer; False: it was cut off or, where constrained,
             completed at the limit.
@@ -243,6 +243,11 @@ class Segmentation:
         warnings: why the answer may mean nothing, a sentence each.
         instances: where every instance was asked for each one as an answer of its own, with
             ``parts``, ``mask`` and ``box``; parts, mask and box above are of all together.
+        agreement: how far the answers agree that were voted, 0..1; None: it was written as it is.
+        answers: how many there were.
+        greedy_text: the answer that would have been given without a vote.
+        spread: of each of ``parts`` its rings, (V, 2) float64 each: half of the answers' outlines
+            pass within so many pixels of the vertex, and 90 %; empty without a vote.
     """
     image: str
     size: tuple[int, int]
@@ -261,18 +266,28 @@ class Segmentation:
     index: int = 0
     warnings: tuple[str, ...] = ()
     instances: tuple[Answer, ...] = ()
+    agreement: float | None = None
+    answers: int = 1
+    greedy_text: str | None = None
+    spread: tuple[tuple[np.ndarray, ...], ...] = ()
 
     @classmethod
     def of(cls, answer: Answer, image: str, prompt: Prompt, index: int = 0,
            warnings: tuple[str, ...] = ()) -> 'Segmentation':
         """An answer with what was asked; see the attributes."""
+        voters = answer.voters
+        outlines = [voter.rings for voter in voters]
         return cls(
             image=image, size=answer.size, prompt=prompt, parts=answer.parts, mask=answer.mask,
             box=answer.box, text=answer.text, confidence=answer.confidence,
             valid=answer.parsed.valid, finished=bool(answer.finished),
             says_nothing=answer.says_nothing, num_tokens=int(answer.num_tokens),
             seconds=float(answer.seconds), codec=answer.codec.spec, index=index,
-            warnings=warnings, instances=answer.instances if answer.many else ())
+            warnings=warnings, instances=answer.instances if answer.many else (),
+            agreement=answer.agreement, answers=max(len(voters), 1),
+            greedy_text=voters[0].text if voters else None,
+            spread=tuple(tuple(outline_spread(part.rings, outlines)) for part in answer.parts)
+            if voters else ())
 
     @property
     def objects(self) -> Iterator['Segmentation']:
@@ -280,9 +295,13 @@ class Segmentation:
         each of them; itself, too, where there is none."""
         if not self.instances:
             yield self
+        parts = 0
         for one in self.instances:
+            spread = self.spread[parts:parts + len(one.parts)]
+            parts += len(one.parts)
             yield replace(self, parts=one.parts, mask=one.spans.mask, box=one.box, text=one.text,
-                          valid=one.parsed.valid, instances=())
+                          valid=one.parsed.valid, instances=(), confidence=one.confidence,
+                          spread=spread)
 
     @property
     def label(self) -> str:
@@ -298,21 +317,26 @@ class Segmentation:
         them: label 0, the confidence (1 where it is not known), xyxy pixels, COCO's RLE; empty
         lists where nothing was found. Where every instance was asked for they have one entry an
         instance, and each of the ``polygons`` says by ``instance`` which of them it is of, from 0.
+        Of a vote the ``polygons`` have ``spread``, a list a ring.
         """
-        boxes, masks, polygons = [], [], []
+        boxes, masks, polygons, scores = [], [], [], []
         for one in self.objects:
             number = dict(instance=len(boxes)) if self.prompt.all else {}
+            spread = [dict(spread=[ring.round(2).tolist() for ring in rings])
+                      for rings in one.spread] or [{}] * len(one.parts)
             polygons += [dict(outer=part.outer.tolist(),
-                              holes=[hole.tolist() for hole in part.holes], **number)
-                         for part in one.parts if one.box is not None or not number]
+                              holes=[hole.tolist() for hole in part.holes], **number, **more)
+                         for part, more in zip(one.parts, spread)
+                         if one.box is not None or not number]
             if one.box is not None:
                 boxes.append(one.box.tolist())
                 masks.append(mask_to_rle(one.mask))
-        score = 1.0 if self.confidence is None else self.confidence
+                scores.append(1.0 if one.confidence is None else one.confidence)
         return dict(
-            labels=[0] * len(boxes), scores=[score] * len(boxes), bboxes=boxes, masks=masks,
+            labels=[0] * len(boxes), scores=scores, bboxes=boxes, masks=masks,
             image=self.image, size=list(self.size),
             prompt=self.prompt.to_dict(), polygons=polygons,
             text=self.text, confidence=self.confidence, valid=self.valid,
             finished=self.finished, says_nothing=self.says_nothing, num_tokens=self.num_tokens,
-            seconds=self.seconds, codec=self.codec, warnings=list(self.warnings))
+            seconds=self.seconds, codec=self.codec, warnings=list(self.warnings),
+            agreement=self.agreement, answers=self.answers, greedy_text=self.greedy_text)

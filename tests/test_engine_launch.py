@@ -211,6 +211,7 @@ READERS = {
     'analysis_tools/eval_text.py': ['CONFIG', 'answers.jsonl'],
     'analysis_tools/browse_dataset.py': ['CONFIG', '--out-dir', 'run'],
     'analysis_tools/retention.py': ['CONFIG', 'none'],
+    'analysis_tools/calibrate.py': ['CONFIG', 'none', '--out', 'run/a.json'],
     'model_converters/to_huggingface.py': ['CONFIG', 'x.pth', 'run'],
     'dataset_converters/own_data.py': ['set.json', 'run', '--base', 'CONFIG']}
 

@@ -18,6 +18,7 @@ from ..asking import PictureQuery, PromptedInferencer, PromptLike, queries_of
 from ..client import EndpointInferencer
 from ..datasets.collate import collate_queries
 from ..datasets.transforms import LoadImage, LoadTargetMask
+from ..models.consensus import Consensus
 from ..polygon import PolygonCodec
 from ..registry import INFERENCERS, MODELS, TRANSFORMS, VISUALIZERS, builds
 from ..samples import answer_of
@@ -54,7 +55,8 @@ class SimpleSegInferencer(PromptedInferencer, BaseInferencer):
 
     **Confidence**: the mean probability of the written tokens, end token included, by the network
     at temperature 1 (``Generated.confidence``). It says how sure the model was of its text and is
-    not calibrated; None where transformers' own ``generate`` wrote it (beams, sampling).
+    not calibrated; None where transformers' own ``generate`` wrote it (beams, sampling). With
+    ``consensus`` it is how far several answers agree, which ranks better, or as calibrated.
 
     Args:
         model: config file or Config; name of ``configs/simpleseg/metafile.yml``; checkpoint (.pth)
@@ -64,6 +66,9 @@ class SimpleSegInferencer(PromptedInferencer, BaseInferencer):
         device: such as 'cuda:0'; None: the GPU where there is one.
         cfg_options: changes to the config, ``{'model.generation.max_new_tokens': 512}``.
         show_progress: whether to show a bar.
+        consensus: samples that are voted with the greedy answer, such as 8, or a dict with keys of
+            :class:`~simpleseg_mm.models.consensus.Consensus`; None: as ``model.consensus`` of the
+            config says, by default none.
         endpoint: address of an OpenAI-compatible server whose model answers instead. That gives an
             :class:`~simpleseg_mm.client.EndpointInferencer`, which takes its own arguments.
 
@@ -88,10 +93,15 @@ class SimpleSegInferencer(PromptedInferencer, BaseInferencer):
     def __init__(self, model: str | dict | Config | None = None,
                  weights: str | None = None, device: str | None = None,
                  scope: str = 'simpleseg_mm', show_progress: bool = True,
-                 cfg_options: dict | None = None, endpoint: None = None) -> None:
+                 cfg_options: dict | None = None, consensus: int | dict | None = None,
+                 endpoint: None = None) -> None:
         self.device = usable_device(device)
         cfg, checkpoint = resolve(model, weights)
         cfg.merge_from_dict(cfg_options or {})
+        if consensus is not None:
+            asked = consensus if isinstance(consensus, dict) else dict(samples=consensus)
+            Consensus.of(asked)  # before a model is built
+            cfg.model.consensus = dict(cfg.model.get('consensus') or {}, **asked)
         self.taught = taught_by(cfg)
         init_default_scope(scope)
         self.scope, self.cfg, self.show_progress = scope, cfg, show_progress

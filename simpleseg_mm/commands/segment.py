@@ -54,6 +54,9 @@ def add_model_arguments(parser: argparse.ArgumentParser) -> None:
                         'the packaged nano_sft unless told, which knows generated scenes alone')
     parser.add_argument('--weights', help="checkpoint (.pth) or folder for the config's model")
     parser.add_argument('--device', help="such as cuda:0 or cpu; the GPU where there is one")
+    parser.add_argument('--consensus', type=int, metavar='N', help='samples that are voted with '
+                        'the greedy answer, such as 8: better outlines and a confidence that '
+                        'ranks them, at several times the cost (docs/inference.md)')
     server = parser.add_argument_group(
         'a server', 'with --endpoint the model runs behind an OpenAI-compatible server (vLLM, '
         'SGLang, llama.cpp, ...); --model is then the exported folder that it serves, here')
@@ -75,7 +78,11 @@ def inferencer_of(args: argparse.Namespace, **options):
             raise ValueError(f'{", ".join(given.values())} belong to a server: give its '
                              '--endpoint, or leave them out')
         from ..apis import SimpleSegInferencer  # loads torch: not for --help
-        return SimpleSegInferencer(args.model, args.weights, args.device, **options)
+        return SimpleSegInferencer(args.model, args.weights, args.device,
+                                   consensus=args.consensus, **options)
+    if args.consensus is not None:
+        raise ValueError('--consensus is for a model that runs here: a server is asked for one '
+                         'answer. Leave it out, or give the folder as --model without --endpoint')
     if args.weights or args.device:
         raise ValueError('--weights and --device are for a model that runs here: the server of '
                          '--endpoint has its own. --model FOLDER says what it serves')
@@ -140,5 +147,6 @@ def _line(result) -> str:
         what += f': {sum(one.box is not None for one in result.instances)} instances'
     holes = sum(len(part.holes) for part in result.parts)
     sure = '' if result.confidence is None else f', confidence {result.confidence:.2f}'
+    sure += '' if result.answers == 1 else f' from {result.answers} answers'
     return (f'{what}: {int(result.mask.sum())} pixels, {len(result.parts)} part(s), '
             f'{holes} hole(s){sure}')

@@ -1,15 +1,19 @@
 """``SimpleSeg.answer`` written by another engine."""
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import islice
 from typing import Any
 
 from torch import Tensor
 from transformers import GenerationConfig
 
+from ..models.consensus import Seeds
 from ..models.generation import OFF
 from ..polygon import AnswerAutomaton, export_grammar
 from ..structures import Generated
 from .base import NEVER, ExternalEngine
 
+#: prompts whose groups of answers are written together
+_GROUPS = 32
 #: keys of ``GenerationConfig`` that change nothing about greedy answers, or are the network's
 _NEUTRAL = {'max_new_tokens', 'max_length', 'do_sample', 'draft', 'constrain', 'use_cache',
             'bos_token_id', 'eos_token_id', 'pad_token_id', 'temperature', 'top_k', 'top_p',
@@ -47,6 +51,46 @@ class EngineAnswers:
         requests = ((image, prompt, _grammar(form) if options.get('constrain') else None)
                     for image, prompt, form in asked)
         return self.engine.stream(requests, options['max_new_tokens'], keywords)
+
+    def groups(self, asked: Iterable[tuple], more: Callable[[int, list[Generated]], int],
+               batch_size: int | None = None, on_tokens: Callable | None = None, **options
+               ) -> Iterator[list[Generated]]:
+        """The greedy answer and sampled ones to what is asked, in order; see
+        ``SimpleSeg.group_stream``. A prompt goes once a part of its answers: an engine that keeps
+        prefixes reads it once. ``on_tokens`` is told of whole greedy answers."""
+        options, consensus = {**self.model.generation, **options}, self.model.consensus
+        constrain, limit = options.get('constrain'), options['max_new_tokens']
+        keywords, sampling = greedy_keywords(options), consensus.sampling(limit)
+        seeds, size, begun = Seeds(consensus.seed, consensus.group_size), consensus.group_size, 0
+        asked = iter(asked)
+        while part := list(islice(asked, _GROUPS)):
+            for image, prompt, _ in part:
+                seeds.add(image, prompt)
+            found: list[list[Generated]] = [[] for _ in part]
+
+            def write(chosen: list[int], count: int, **how) -> None:
+                images, prompts, forms = zip(*(part[i] for i in chosen))
+                grammars = [_grammar(form) for form in forms] if constrain else None
+                for i, answers in zip(chosen, self.engine.write(
+                        images, prompts, count, structured=grammars, more=keywords, **how)):
+                    found[i] += answers
+
+            left = list(range(len(part)))
+            while left := [i for i in left if more(begun + i, found[i]) > 0]:
+                wanted = {i: more(begun + i, found[i]) for i in left}
+                if first := [i for i in left if not found[i]]:
+                    write(first, 1, max_new_tokens=limit)
+                    for i in first:
+                        wanted[i] -= 1
+                        if on_tokens is not None:
+                            on_tokens(begun + i, found[i][0].token_ids)
+                for count in sorted(set(wanted.values()) - {0}):
+                    chosen = [i for i in left if wanted[i] == count]
+                    write(chosen, count, sampling=sampling, seeds=[
+                        seeds[(begun + i) * size + len(found[i]) + g]
+                        for i in chosen for g in range(count)])
+            begun += len(part)
+            yield from found
 
 
 def _grammar(form: AnswerAutomaton | None) -> dict[str, str] | None:

@@ -1,5 +1,6 @@
 """Evaluation: segmentation, boxes, points, prompts, questions, output health, text dumps."""
 from .base import QueryMetric, check_metric_names
+from .confidence import ConfidenceMetric, fit_calibration
 from .gres import GRESMetric
 from .health import OutputHealthMetric
 from .prompted import PromptedMaskMetric
@@ -10,8 +11,8 @@ from .text_dump import TextDump, match_rows, read_text_rows
 from .vqa import QuestionAnsweringMetric, normalise_answer
 
 __all__ = [
-    'BOX_PROTOCOLS', 'BoxProtocol', 'GRESMetric', 'OutputHealthMetric', 'PointMetric',
-    'PromptedMaskMetric', 'QueryMetric', 'QuestionAnsweringMetric', 'RECMetric',
+    'BOX_PROTOCOLS', 'BoxProtocol', 'ConfidenceMetric', 'GRESMetric', 'OutputHealthMetric',
+    'PointMetric', 'PromptedMaskMetric', 'QueryMetric', 'QuestionAnsweringMetric', 'RECMetric',
     'REGION_PROTOCOLS', 'RESMetric', 'RegionProtocol', 'TextDump', 'check_metric_names',
-    'match_rows', 'normalise_answer', 'read_text_rows',
+    'fit_calibration', 'match_rows', 'normalise_answer', 'read_text_rows',
 ]

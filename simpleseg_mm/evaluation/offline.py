@@ -36,7 +36,8 @@ def attach_row(sample: DetDataSample, row: dict) -> None:
         sample.set_metainfo(dict(codec=codec, answer=None))
     attach_answer(sample, read_answer(
         sample, row['pred_text'], num_tokens=row.get('tokens'), finished=row.get('finished'),
-        seconds=row.get('seconds'), confidence=row.get('confidence')))
+        seconds=row.get('seconds'), confidence=row.get('confidence'),
+        agreement=row.get('agreement'), scores=tuple(row.get('scores') or ())))
 
 
 def score(config: Config, results: str, names: list[str] | None = None,

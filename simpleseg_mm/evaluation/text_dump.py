@@ -16,7 +16,9 @@ _FIELDS = dict(
     img_id='img_id', image_id='image_id', ref_id='ref_id', sent_id='sent_id', source='source',
     split='split', text='text', task='task', prompt='prompt', answer='answer',
     pred_text='pred_text', tokens='pred_num_tokens', finished='pred_finished',
-    confidence='pred_confidence', seconds='pred_seconds', codec='codec', ori_shape='ori_shape')
+    confidence='pred_confidence', seconds='pred_seconds', codec='codec', ori_shape='ori_shape',
+    agreement='pred_agreement', answers='pred_answers', greedy_text='pred_greedy_text',
+    scores='pred_scores')
 """Field of a row: the sample's key."""
 
 
@@ -25,8 +27,10 @@ class TextDump(QueryMetric):
     """Writes the answers of a run to a .jsonl file and returns no figures.
 
     A row holds ``img_id, image_id, ref_id, sent_id, source, split, text, task, prompt, answer``
-    (the true one), ``pred_text, tokens, finished, confidence, seconds, codec, ori_shape``; null
-    for what the sample does not state. ``tools/analysis_tools/eval_text.py`` scores such a file.
+    (the true one), ``pred_text, tokens, finished, confidence, seconds, codec, ori_shape``, and
+    of a consensus ``agreement, answers`` (how many), ``greedy_text`` and, of a list, ``scores``;
+    null for what the sample does not state. ``tools/analysis_tools/eval_text.py`` scores such a
+    file.
 
     Args:
         out_file: Path ending in .jsonl; folders are made.
@@ -154,7 +158,9 @@ def _is_number(value) -> bool:
 
 #: what a row may state beside its text
 _STATED = (('tokens', _is_number, 'a number'), ('seconds', _is_number, 'a number'),
-           ('confidence', _is_number, 'a number'),
+           ('confidence', _is_number, 'a number'), ('agreement', _is_number, 'a number'),
+           ('scores', lambda value: isinstance(value, list) and all(map(_is_number, value)),
+            'a list of numbers'),
            ('finished', lambda value: isinstance(value, bool), 'true or false'),
            ('codec', lambda value: isinstance(value, str), "a name such as 'int1000/default'"))
 

@@ -13,7 +13,9 @@ def to_geojson(results: Sequence[Segmentation], exact: bool = False) -> dict:
     """A FeatureCollection of one picture: a Polygon or MultiPolygon an object, with its holes.
 
     Coordinates are pixels, not degrees, as image viewers (QuPath) read them; outer rings run
-    counter-clockwise in numbers, as RFC 7946 asks, and rings are closed.
+    counter-clockwise in numbers, as RFC 7946 asks, and rings are closed. Of a vote, the properties
+    hold ``agreement`` and, unless ``exact``, ``uncertainty``: as many numbers as there are points,
+    pixels within which 90 % of the answers pass them.
     """
     features = []
     for result in results:
@@ -23,10 +25,14 @@ def to_geojson(results: Sequence[Segmentation], exact: bool = False) -> dict:
             continue
         geometry = (dict(type='Polygon', coordinates=polygons[0]) if len(polygons) == 1
                     else dict(type='MultiPolygon', coordinates=polygons))
-        features.append(dict(
-            type='Feature', geometry=geometry,
-            properties=dict(label=result.label, prompt=result.prompt.to_dict(),
-                            confidence=result.confidence, text=result.text)))
+        properties = dict(label=result.label, prompt=result.prompt.to_dict(),
+                          confidence=result.confidence, text=result.text)
+        if result.agreement is not None:
+            properties['agreement'] = result.agreement
+        if result.spread and not exact:
+            widths = [[_closed_widths(ring) for ring in rings] for rings in result.spread]
+            properties['uncertainty'] = widths[0] if len(polygons) == 1 else widths
+        features.append(dict(type='Feature', geometry=geometry, properties=properties))
     first = results[0] if results else None
     return dict(type='FeatureCollection', features=features,
                 image=first and dict(name=first.image, height=first.size[0],
@@ -36,6 +42,12 @@ def to_geojson(results: Sequence[Segmentation], exact: bool = False) -> dict:
 def _closed(ring) -> list[list[float]]:
     points = plain(ring)
     return [*points, points[0]]
+
+
+def _closed_widths(spread) -> list[float]:
+    """The last number of each vertex, in the order of :func:`_closed`."""
+    widths = spread[::-1, -1].round(2).tolist()
+    return [*widths, widths[0]]
 
 
 def to_svg(results: Sequence[Segmentation], exact: bool = False) -> str:

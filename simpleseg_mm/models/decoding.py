@@ -11,6 +11,7 @@ the others of its batch.
 Shapes: B prompts, G answers each, R answers being written, N tokens to be chosen, T tokens of the
 longest run, D features, V tokens of the vocabulary.
 """
+import copy
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -25,6 +26,9 @@ from .to_device import to_device
 
 #: Called with the number of an answer (b * G + g) and the ids that were added to it.
 OnTokens = Callable[[int, Sequence[int]], bool | None]
+#: Called with the number of a prompt and its answers, all of which have ended, in order: how many
+#: more are begun; first with none of them. Never more than G in all.
+More = Callable[[int, Sequence['OpenAnswer']], int]
 #: Called with a number of prompts: an encoded batch of the next ones, at most so many, and their
 #: ``Guide`` each, or ``None`` for free text; ``None``: there are no more.
 Take = Callable[[int], tuple[dict[str, Tensor], Sequence] | None]
@@ -53,6 +57,7 @@ class OpenAnswer:
         logps: log-probability of each by the network: without bans, constraint or temperature.
         run: last token and draft, which the next pass reads.
         states: of the guide, after each token of ``run``.
+        uniforms: what its tokens are drawn with, in [0, 1); ``None``: not known yet, or greedy.
         ended: by an end token or at the limit.
         hurried: completed otherwise than chosen, so as to end within the limit.
     """
@@ -64,6 +69,7 @@ class OpenAnswer:
     logps: list[float] = field(default_factory=list)
     run: list[int] = field(default_factory=list)
     states: list[Any] = field(default_factory=list)
+    uniforms: list[float] | None = None
     ended: bool = False
     hurried: bool = False
 
@@ -81,29 +87,124 @@ class OpenAnswer:
         return count
 
 
+@dataclass
+class ReadPrompts:
+    """B prompts that have been read together, as long as answers to them may be begun.
+
+    Attributes:
+        first: number of the first.
+        guides: of each prompt's answers.
+        ids: (P,) of each, on the CPU.
+        starts: position of the first token of each one's answers.
+        hidden_BD: from which these tokens follow.
+        kv_cache: of the network.
+        mask_BP: attention mask.
+    """
+    first: int
+    guides: Sequence
+    ids: list[Tensor]
+    starts: list[int]
+    hidden_BD: Tensor
+    kv_cache: Any
+    mask_BP: Tensor
+
+
+class Groups:
+    """The answers to each prompt: how many have been begun, which have ended.
+
+    Args:
+        size: G, answers to a prompt at most.
+        more: see :data:`More`; ``None``: all are begun at once.
+    """
+
+    def __init__(self, size: int, more: More | None = None) -> None:
+        self.size = size
+        self.more = more or (lambda number, ended: size)
+        #: the prompts that are open, the first first: all that has been begun, what has ended
+        self._begun: dict[int, int] = {}
+        self._ended: dict[int, list[OpenAnswer]] = {}
+        self._read: dict[int, ReadPrompts] = {}
+        #: prompts whose answers have ended, and to which so many more are to be begun
+        self._waiting: dict[int, int] = {}
+
+    @property
+    def waiting(self) -> int:
+        """Answers that are to be begun."""
+        return sum(self._waiting.values())
+
+    @property
+    def first(self) -> int | None:
+        """The first prompt whose answers have not all been written."""
+        return next(iter(self._begun), None)
+
+    def read(self, prompts: ReadPrompts) -> None:
+        """Prompts that have been read: the first answers to them wait to be begun."""
+        for number in range(prompts.first, prompts.first + len(prompts.guides)):
+            self._begun[number], self._ended[number] = 0, []
+            self._read[number] = prompts
+            self._ask(number)
+
+    def begin(self) -> tuple[ReadPrompts, list[tuple[int, int]], bool]:
+        """Of those that wait, all to prompts that were read together: these prompts, the (prompt,
+        place in its group) of each, and whether still more may be begun later."""
+        prompts = self._read[next(iter(self._waiting))]
+        begun = []
+        for number in [n for n in self._waiting if self._read[n] is prompts]:
+            have = self._begun[number]
+            self._begun[number] += self._waiting.pop(number)
+            begun += [(number, g) for g in range(have, self._begun[number])]
+        return prompts, begun, any(self._read[number] is prompts and count < self.size
+                                   for number, count in self._begun.items())
+
+    def end(self, answer: 'OpenAnswer') -> list['OpenAnswer']:
+        """An answer has ended: all to its prompt, in order, where there will be no more; else
+        none."""
+        number = answer.row // self.size
+        ended = self._ended[number]
+        ended.append(answer)
+        if len(ended) < self._begun[number]:
+            return []
+        ended.sort(key=lambda one: one.row)
+        return self._ask(number)
+
+    def _ask(self, number: int) -> list['OpenAnswer']:
+        ended = self._ended[number]
+        count = min(self.more(number, ended), self.size - len(ended))
+        if count > 0:
+            self._waiting[number] = count
+            return []
+        del self._begun[number], self._ended[number], self._read[number]
+        return ended
+
+
 @torch.no_grad()
 def write_answers(writer, take: Take, choose: Callable, limit: int, group_size: int = 1,
                   batch_size: int | None = None, draft: bool = True, constrain: bool = False,
-                  on_tokens: OnTokens | None = None) -> Iterator[OpenAnswer]:
-    """Answers as they end, G to a prompt; answer g of prompt b has the row ``b * G + g``.
+                  on_tokens: OnTokens | None = None, more: More | None = None
+                  ) -> Iterator[list[OpenAnswer]]:
+    """Answers to each prompt, at most G, when all of them have ended; answer g of prompt b has the
+    row ``b * G + g``.
 
     Prompts are read once and their cache is repeated. Answers that have ended leave the batch, and
-    once a quarter of it is free the next prompts are read and join it.
+    once a quarter of it is free the next prompts are read and join it, as do further answers to
+    those that were read before.
 
     Args:
         writer: its network is in eval mode.
         take: gives the prompts.
-        choose: ``Likeliest`` or ``Drawn``.
+        choose: ``Likeliest``, ``Drawn`` or ``FirstLikeliest``.
         limit: tokens at which an answer is cut, its end token included.
         group_size: G.
         batch_size: prompts whose answers are written at a time; ``None``: all.
         draft: check what the guides find likely instead of writing it.
         constrain: write nothing but what the guide allows, and complete it within the limit.
         on_tokens: told of the tokens of each pass as they are chosen; True ends the answer there.
+        more: how many answers are begun; ``None``: G, all at once.
     """
     size = sys.maxsize if batch_size is None else batch_size
     stops = set(writer.stop_tokens)
     banned = torch.tensor(writer.banned_tokens, dtype=torch.long, device=writer.network.device)
+    groups = Groups(group_size, more)
 
     def advance(hidden_ND: Tensor, answers: list[OpenAnswer], cache) -> dict:
         kept = _choose(writer, hidden_ND, answers, choose, banned, stops, limit, constrain,
@@ -113,28 +214,41 @@ def write_answers(writer, take: Take, choose: Callable, limit: int, group_size: 
                 _draft(answer, kept[answer.row], limit, draft and cache.reads_many)
         return kept
 
+    def ended(answers: list[OpenAnswer]) -> Iterator[list[OpenAnswer]]:
+        for answer in answers:
+            if answer.ended and (group := groups.end(answer)):
+                yield group
+
     placed: list[OpenAnswer] = []  # the rows of the cache
+    apart: list[tuple] = []  # rows in a cache of another kind, which cannot join it
     cache, begun = None, 0
     while True:
         live = [answer for answer in placed if not answer.ended]
-        taken, room = None, _room(live, begun, group_size, size)
-        if not live or cache.joins and room >= size * REFILL:
-            taken = take(room)
-        if taken:
-            batch, guides = taken
-            if not live:
-                cache = None  # its memory goes before the prompts are read
-            elif len(live) < len(placed):
-                cache.keep([i for i, answer in enumerate(placed) if not answer.ended])
-            new, more, hidden_ND = _begin(writer, batch, guides, begun, group_size)
-            begun += len(guides)
-            advance(hidden_ND, new, more)
+        if not live and apart:
+            placed, cache = apart.pop()
+            continue
+        joins = bool(live) and cache.joins and not apart
+        room = _room(groups, len(live), begun, size)
+        if not live:
+            cache = None  # its memory goes before the prompts are read
+        starts = groups.waiting and (not live or joins and groups.waiting >= len(live) * REFILL)
+        if not starts and (not live or joins and room >= size * REFILL) and (taken := take(room)):
+            groups.read(_read_prompts(writer, *taken, begun))
+            begun += len(taken[1])
+            starts = True
+        if starts:
+            new, more_rows, hidden_ND = _begin(writer, *groups.begin(), group_size)
+            advance(hidden_ND, new, more_rows)
             if cache is None:
-                cache = more
+                cache, placed = more_rows, new
+            elif type(cache) is type(more_rows):
+                if len(live) < len(placed):
+                    cache.keep([i for i, answer in enumerate(placed) if not answer.ended])
+                cache.join(more_rows)
+                placed = live + new
             else:
-                cache.join(more)
-            placed = live + new
-            yield from (answer for answer in new if answer.ended)
+                apart.append((new, more_rows))
+            yield from ended(new)
             continue
         if not live:
             return
@@ -146,14 +260,15 @@ def write_answers(writer, take: Take, choose: Callable, limit: int, group_size: 
             del answer.run[width:], answer.states[width:]
         kept = advance(_read(writer, cache, placed), live, cache)
         cache.close([kept.get(answer.row, 0) for answer in placed])
-        yield from (answer for answer in live if answer.ended)
+        yield from ended(live)
 
 
-def in_order(answers: Iterable[OpenAnswer]) -> Iterator[OpenAnswer]:
-    """By their rows, each as soon as those before it have ended."""
+def in_order(groups: Iterable[list[OpenAnswer]], group_size: int = 1
+             ) -> Iterator[list[OpenAnswer]]:
+    """By their prompts, each as soon as those before it have ended."""
     held, following = {}, 0
-    for answer in answers:
-        held[answer.row] = answer
+    for group in groups:
+        held[group[0].row // group_size] = group
         while following in held:
             yield held.pop(following)
             following += 1
@@ -165,32 +280,48 @@ def at_once(batch: dict[str, Tensor], guides: Sequence = ()) -> Take:
     return lambda count: left.pop() if left else None
 
 
-def _room(live: list[OpenAnswer], begun: int, group_size: int, size: int) -> int:
+def _room(groups: Groups, live: int, begun: int, size: int) -> int:
     """How many prompts may be begun."""
-    if not live:
-        return size
-    ahead = begun - live[0].row // group_size  # the first that has not ended is among them
-    return min(size - -(-len(live) // group_size), AHEAD * size - ahead)
+    ahead = 0 if groups.first is None else begun - groups.first
+    return min(size - -(-(live + groups.waiting) // groups.size), AHEAD * size - ahead)
 
 
-def _begin(writer, batch: dict[str, Tensor], guides: Sequence, begun: int, group_size: int
-           ) -> tuple[list[OpenAnswer], Any, Tensor]:
-    """Reads prompts: their answers, the cache of these rows, the hidden states (R, D) from which
-    the first tokens follow."""
-    prompts = [ids[mask.bool()].cpu() for ids, mask in zip(batch['input_ids'],
-                                                           batch['attention_mask'])]
+def _read_prompts(writer, batch: dict[str, Tensor], guides: Sequence, first: int) -> ReadPrompts:
+    ids = [ids[mask.bool()].cpu() for ids, mask in zip(batch['input_ids'],
+                                                       batch['attention_mask'])]
     batch = writer.network.to_device(batch)
     hidden_BD, kv_cache, position_B = writer.prefill(batch)
-    rows = torch.arange(len(guides), device=hidden_BD.device).repeat_interleave(group_size)
-    cache = writer.network.cache(kv_cache, batch['attention_mask'], rows)
-    answers = [OpenAnswer((begun + b) * group_size + g, guide, prompt, start)
-               for b, (guide, prompt, start) in enumerate(zip(guides, prompts,
-                                                              position_B.tolist()))
-               for g in range(group_size)]
+    return ReadPrompts(first, guides, ids, position_B.tolist(), hidden_BD, kv_cache,
+                       batch['attention_mask'])
+
+
+def _begin(writer, prompts: ReadPrompts, begun: Sequence[tuple[int, int]], kept: bool,
+           group_size: int) -> tuple[list[OpenAnswer], Any, Tensor]:
+    """Begins answers: these, the cache of their rows, the hidden states (R, D) from which the
+    first tokens follow.
+
+    Args:
+        begun: see :meth:`Groups.begin`.
+        kept: whether what was read of the prompts is needed again.
+    """
+    places = [number - prompts.first for number, _ in begun]
+    rows = torch.tensor(places, device=prompts.hidden_BD.device)
+    hidden_RD, mask_BP, kv_cache = prompts.hidden_BD[rows], prompts.mask_BP, prompts.kv_cache
+    if kept:
+        kv_cache = copy.deepcopy(kv_cache)
+    else:
+        prompts.hidden_BD = prompts.kv_cache = None
+    chosen, index = rows.unique(return_inverse=True)
+    if len(chosen) < len(mask_BP):
+        kv_cache.reorder_cache(chosen)
+        mask_BP, rows = mask_BP[chosen], index
+    cache = writer.network.cache(kv_cache, mask_BP, rows)
+    answers = [OpenAnswer(number * group_size + g, prompts.guides[b], prompts.ids[b],
+                          prompts.starts[b]) for b, (number, g) in zip(places, begun)]
     for answer in answers:
         answer.states = [answer.guide.start if answer.guide else None]
         answer.run = [-1]  # stands for the end of the prompt, which has been read
-    return answers, cache, hidden_BD[rows]
+    return answers, cache, hidden_RD
 
 
 def _choose(writer, hidden_ND: Tensor, live: list[OpenAnswer], choose: Callable, banned: Tensor,

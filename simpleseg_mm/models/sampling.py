@@ -107,6 +107,10 @@ class Likeliest:
 
     def __call__(self, logits_NV: Tensor, prefixes: Sequence[Prefix]) -> Tensor:
         """(N,) ids of what follows each of N prefixes, by what the network makes of it."""
+        return self.processed(logits_NV, prefixes).argmax(-1)
+
+    def processed(self, logits_NV: Tensor, prefixes: Sequence[Prefix]) -> Tensor:
+        """(N, V) logits as the processors leave them."""
         if self.processors:
             logits_NV = logits_NV.clone()
             ids = [torch.cat([answer.prompt, torch.tensor([*answer.tokens, *draft],
@@ -120,19 +124,48 @@ class Likeliest:
                 for processor in self.processors:
                     scores = processor(texts, scores)
                 logits_NV[at] = scores
-        return logits_NV.argmax(-1)
+        return logits_NV
 
 
 class Drawn:
     """Sampled: the token where the cumulative distribution passes a number that belongs to the
-    answer and the place, and to nothing else."""
+    answer and the place, and to nothing else.
+
+    Args:
+        seeds: of each answer, by its row.
+    """
 
     def __init__(self, seeds: Sequence[Sequence[int]], sampling: Sampling) -> None:
-        self.uniforms = uniforms(seeds, sampling.max_new_tokens)
-        self.sampling = sampling
+        self.seeds, self.sampling = seeds, sampling
 
     def __call__(self, logits_NV: Tensor, prefixes: Sequence[Prefix]) -> Tensor:
-        rows = [answer.row for answer, _ in prefixes]
-        places = [len(answer.tokens) + len(draft) for answer, draft in prefixes]
-        uniform_N = to_device(self.uniforms[rows, places], logits_NV.device)
-        return draw(logits_NV, uniform_N, self.sampling)
+        uniform_N = torch.tensor([self._uniforms(answer)[len(answer.tokens) + len(draft)]
+                                  for answer, draft in prefixes], dtype=torch.float64)
+        return draw(logits_NV, to_device(uniform_N, logits_NV.device), self.sampling)
+
+    def _uniforms(self, answer) -> list[float]:
+        if answer.uniforms is None:
+            answer.uniforms = uniforms([self.seeds[answer.row]], self.sampling.max_new_tokens
+                                       )[0].tolist()
+        return answer.uniforms
+
+
+class FirstLikeliest:
+    """The first answer of each group is greedy, the others are sampled.
+
+    Args:
+        likeliest: for the first; its logits processors are for all of them.
+        drawn: for the others.
+        size: G, answers of a group.
+    """
+
+    def __init__(self, likeliest: Likeliest, drawn: Drawn, size: int) -> None:
+        self.likeliest, self.drawn, self.size = likeliest, drawn, size
+
+    def __call__(self, logits_NV: Tensor, prefixes: Sequence[Prefix]) -> Tensor:
+        logits_NV = self.likeliest.processed(logits_NV, prefixes)
+        chosen_N = logits_NV.argmax(-1)
+        others = [n for n, (answer, _) in enumerate(prefixes) if answer.row % self.size]
+        if others:
+            chosen_N[others] = self.drawn(logits_NV[others], [prefixes[n] for n in others])
+        return chosen_N

@@ -1,9 +1,10 @@
 """SimpleSeg: a multimodal LLM, unmodified, that writes the outline of an object as text."""
 import time
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing
 from itertools import chain, islice
+from typing import Any
 
 import torch
 from mmengine.dist import all_reduce
@@ -15,6 +16,7 @@ from ..polygon import AnswerAutomaton, Task
 from ..registry import MODELS
 from ..samples import attach_answer, read_answer
 from ..structures import Generated
+from .consensus import Ballot, Consensus, Seeds
 from .decoding import Take
 from .encoder import IGNORE
 from .losses import chunked_token_logp, chunked_token_nll
@@ -46,19 +48,24 @@ class SimpleSeg(BaseModel):
             True): likely punctuation is checked instead of written, which changes no answer;
             ``constrain`` (default False): where a sample names a codec and a task, nothing but its
             grammar is written.
+        consensus: keys of :class:`Consensus`, ``dict(samples=8, temperature=0.6)``: ``predict``
+            writes so many sampled answers beside the greedy one and gives their vote. ``None``, or
+            no samples: the greedy one.
         loss_chunk: tokens of the vocabulary head computed at a time.
     """
 
     #: of a loop that looks ahead: samples, and the :meth:`predict_stream` that gives them next
     upcoming: tuple[Sequence, Iterator[list]] | None = None
 
-    def __init__(self, mllm: dict, generation: dict | None = None, loss_chunk: int = 512,
+    def __init__(self, mllm: dict, generation: dict | None = None,
+                 consensus: dict | None = None, loss_chunk: int = 512,
                  data_preprocessor: dict | None = None, init_cfg: dict | None = None):
         super().__init__(data_preprocessor=data_preprocessor or AsLoaded(), init_cfg=init_cfg)
         self.mllm = build_mllm(mllm)
         self.generation = {'do_sample': False, 'max_new_tokens': 1024,
                            **self._inherited(generation or {}), **(generation or {})}
         self.generation.pop('inherit', None)
+        self.consensus = Consensus.of(consensus)
         self.loss_chunk = loss_chunk
 
     def _inherited(self, generation: dict) -> dict:
@@ -242,12 +249,21 @@ class SimpleSeg(BaseModel):
         first = next(source, None)
         if first is None:
             return
-        asked = ((image, sample.prompt, answer_form(sample))
-                 for batch in chain([first], source)
-                 for image, sample in zip(batch['inputs'], batch['data_samples']))
-        written: list[Generated] = []
+        queries: dict[int, Any] = {}  # samples by their number, until they are answered
+
+        def asked() -> Iterator[tuple]:
+            for batch in chain([first], source):
+                for image, sample in zip(batch['inputs'], batch['data_samples']):
+                    queries[len(queries) + answered] = sample
+                    yield image, sample.prompt, answer_form(sample)
+
+        answered = 0
+        written: list = []
         start, waited = time.perf_counter(), 0.0
-        with closing(self.answer_stream(asked, len(drawn[0]), **options)) as answers:
+        ballot = self.consensus and Ballot(self.consensus, queries.get)
+        stream = self.answer_stream(asked(), len(drawn[0]), **options) if ballot is None else (
+            self.group_stream(asked(), ballot.more, len(drawn[0]), **options))
+        with closing(stream) as answers:
             for answer in answers:
                 written.append(answer)
                 if len(written) < len(drawn[0]):
@@ -255,7 +271,12 @@ class SimpleSeg(BaseModel):
                 samples = drawn.popleft()
                 seconds = (time.perf_counter() - start - waited) / len(samples)
                 for sample, answer in zip(samples, written):
-                    self.postprocess(sample, answer, seconds)
+                    if ballot is None:
+                        self.postprocess(sample, answer, seconds)
+                    else:
+                        attach_answer(sample, ballot.vote(answered, answer, seconds))
+                    del queries[answered]
+                    answered += 1
                 written.clear()
                 yield samples
                 start, waited = time.perf_counter(), 0.0
@@ -290,6 +311,43 @@ class SimpleSeg(BaseModel):
         guided, constrain = options.get('draft', True), options.get('constrain', False)
         take = self._taken(asked, guided or constrain, constrain)
         return self.mllm.writer.generate(take, batch_size, **options)
+
+    def group_stream(self, asked: Iterable[tuple], more: Callable[[int, list[Generated]], int],
+                     batch_size: int | None = None, on_tokens: Callable | None = None, **options
+                     ) -> Iterator[list[Generated]]:
+        """The greedy answer and those that :attr:`consensus` samples beside it to what is asked,
+        in order. A prompt is read once.
+
+        Args:
+            asked, batch_size, options: as for :meth:`answer_stream`.
+            more: called with the number of what is asked and its answers so far: how many further
+                ones are written.
+            on_tokens: as for :meth:`answer_stream`; told of the ids of the greedy answer, and of
+                none while others are written. True ends all answers to what is asked.
+        """
+        size, options = self.consensus.group_size, {**self.generation, **options}
+        seeds, ended = Seeds(self.consensus.seed, size), set()
+        guided, constrain = options.get('draft', True), options.get('constrain', False)
+
+        def seeded() -> Iterator[tuple]:
+            for image, prompt, form in asked:
+                seeds.add(image, prompt)
+                yield image, prompt, form
+
+        def told(row: int, token_ids: Sequence[int]) -> bool:
+            number, place = divmod(row, size)
+            if on_tokens(number, () if place else token_ids):
+                ended.add(number)
+            return number in ended
+
+        def further(number: int, answers: list[Generated]) -> int:
+            return 0 if number in ended else more(number, answers)
+
+        take = self._taken(seeded(), guided or constrain, constrain)
+        sampling = self.consensus.sampling(options['max_new_tokens'])
+        return self.mllm.writer.generate_groups(
+            take, size, seeds, sampling, further, batch_size,
+            on_tokens=None if on_tokens is None else told, **options)
 
     def sample(self, images: list[Tensor], prompts: Sequence[str], group_size: int,
                seeds: Sequence[Sequence[int]], sampling: Sampling,

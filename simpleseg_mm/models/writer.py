@@ -1,6 +1,6 @@
 """How a network writes answers: by our own loop, or by transformers'."""
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import cached_property
@@ -15,7 +15,7 @@ from .encoder import Encoder
 from .generation import greedy_rules
 from .guide import Guide, Spelling
 from .network import Network
-from .sampling import Drawn, Likeliest, Sampling
+from .sampling import Drawn, FirstLikeliest, Likeliest, Sampling
 
 
 class Writer:
@@ -119,10 +119,9 @@ class Writer:
             sampling: how tokens are drawn.
             options: of :func:`write_answers`.
         """
-        with self.generating():
-            yield from map(self._finish, in_order(write_answers(
-                self, take, Drawn(seeds, sampling), sampling.max_new_tokens, group_size,
-                **options)))
+        for group in self._groups(take, Drawn(seeds, sampling), sampling.max_new_tokens,
+                                  group_size, **options):
+            yield from group
 
     def generate(self, take: Take, batch_size: int | None = None, draft: bool = True,
                  constrain: bool = False, on_tokens: OnTokens | None = None, **options
@@ -135,18 +134,59 @@ class Writer:
             options: keys of ``transformers.GenerationConfig``; see :func:`greedy_rules` for those
                 that leave the writing to transformers.
         """
+        rules, limit = self._rules(options)
+        if rules is None and constrain:
+            raise ValueError(f'constrained decoding is greedy, without beams; not with {options}')
+        if rules is None:
+            with self.generating():
+                yield from self._by_transformers(take, batch_size, on_tokens, options)
+            return
+        for group in self._groups(take, Likeliest(rules), limit, 1, batch_size, draft, constrain,
+                                  on_tokens):
+            yield from group
+
+    def generate_groups(self, take: Take, group_size: int, seeds: Sequence[Sequence[int]],
+                        sampling: Sampling, more: Callable[[int, list[Generated]], int],
+                        batch_size: int | None = None, draft: bool = True,
+                        constrain: bool = False, on_tokens: OnTokens | None = None, **options
+                        ) -> Iterator[list[Generated]]:
+        """The greedy answer and sampled ones to each prompt, in order.
+
+        Args:
+            take: gives the prompts.
+            group_size: G, answers of a group at most, the greedy one included.
+            seeds: tuples of non-negative integers by the row of an answer, b * G + g; those of
+                greedy answers are not looked for.
+            sampling: how tokens are drawn; its ``max_new_tokens`` is that of ``options``.
+            more: called with the number of a prompt and its answers so far: how many further ones
+                are written. 0 ends the group.
+            batch_size, draft, constrain, on_tokens, options: as for :meth:`generate`.
+        """
+        rules, limit = self._rules(options)
+        if rules is None:
+            raise ValueError('a consensus takes the greedy answer and sampled ones, without '
+                             f'beams: not with model.generation={options}. Leave these out, or '
+                             'model.consensus')
+        choose = FirstLikeliest(Likeliest(rules), Drawn(seeds, sampling), group_size)
+        yield from self._groups(
+            take, choose, limit, group_size, batch_size, draft, constrain, on_tokens,
+            lambda number, ended: more(number, [self._finish(answer) for answer in ended]))
+
+    def _rules(self, options: dict) -> tuple[list | None, int | None]:
+        """Logits processors of a greedy search, see :func:`greedy_rules`, and its limit."""
         limit = options.get('max_new_tokens')
         if limit is not None and limit < 1:
             raise ValueError(f'max_new_tokens={limit}: at least 1')
-        rules = greedy_rules(self.network.hf.generation_config, options, self.network.device)
-        if rules is None and constrain:
-            raise ValueError(f'constrained decoding is greedy, without beams; not with {options}')
+        return greedy_rules(self.network.hf.generation_config, options,
+                            self.network.device), limit
+
+    def _groups(self, take: Take, choose: Callable, limit: int, group_size: int, *args, **options
+                ) -> Iterator[list[Generated]]:
+        """Answers to each prompt, in order; see :func:`write_answers`."""
         with self.generating():
-            if rules is None:
-                yield from self._by_transformers(take, batch_size, on_tokens, options)
-                return
-            yield from map(self._finish, in_order(write_answers(
-                self, take, Likeliest(rules), limit, 1, batch_size, draft, constrain, on_tokens)))
+            for group in in_order(write_answers(self, take, choose, limit, group_size, *args,
+                                                **options), group_size):
+                yield [self._finish(answer) for answer in group]
 
     def _by_transformers(self, take: Take, batch_size: int | None, on_tokens: OnTokens | None,
                          options: dict) -> Iterator[Generated]:

@@ -8,6 +8,7 @@ import numpy as np
 from .parts import Part
 from .raster import coco_fill, mask_to_box, rings_to_mask
 from .spans import Spans, fill, wind
+from .spread import outline_spread
 from .text import ANSWER_KINDS, LIST_KINDS, ParsedAnswer, find_kind, parse_answer
 
 if TYPE_CHECKING:
@@ -28,7 +29,11 @@ class Answer:
         num_tokens: tokens written; None where it is not known.
         finished: whether the model ended it; None where it is not known.
         seconds: that it took to write; None where it is not known.
-        confidence: mean probability of its tokens, 0..1; None where it is not known.
+        confidence: 0..1: mean probability of its tokens; where it was voted, that of the voters
+            times their agreement, or as calibrated; None where it is not known.
+        agreement: how far the answers agree from which it was voted, 0..1; None: it was not.
+        voters: these answers, the greedy one first; empty where they are not known.
+        scores: of a voted list the confidence of each instance; else empty.
     """
     text: str
     size: tuple[int, int]
@@ -38,6 +43,9 @@ class Answer:
     finished: bool | None = None
     seconds: float | None = None
     confidence: float | None = None
+    agreement: float | None = None
+    voters: 'tuple[Answer, ...]' = ()
+    scores: tuple[float, ...] = ()
 
     @cached_property
     def parsed(self) -> ParsedAnswer:
@@ -92,11 +100,13 @@ class Answer:
         if parsed.kind == 'none':
             parsed = next((found for found in map(self.found, ('masks', 'boxes'))
                            if found.instances), parsed)
-        return tuple(self._instance(one) for one in parsed.instances)
+        scored = len(self.scores) == len(parsed.instances)
+        return tuple(self._instance(one, self.scores[i] if scored else self.confidence)
+                     for i, one in enumerate(parsed.instances))
 
-    def _instance(self, parsed: ParsedAnswer) -> 'Answer':
+    def _instance(self, parsed: ParsedAnswer, confidence: float | None) -> 'Answer':
         other = Answer(self.text[slice(*parsed.span)], self.size, self.codec, parsed.kind,
-                       finished=self.finished, confidence=self.confidence)
+                       finished=self.finished, confidence=confidence, agreement=self.agreement)
         vars(other).update(parsed=parsed, _others={kind: ParsedAnswer() for kind in ANSWER_KINDS})
         return other
 
@@ -158,9 +168,18 @@ class Answer:
             return tuple(part for one in self.instances for part in one.parts)
         return tuple(self.codec.parts(self.rings))
 
+    @cached_property
+    def spread(self) -> list[np.ndarray] | None:
+        """How sure each vertex of ``rings`` is: of the voters' outlines, half pass within so many
+        pixels of it, and 90 %; see :func:`outline_spread`. None where there are no voters."""
+        if not self.voters:
+            return None
+        return outline_spread(self.rings, [voter.rings for voter in self.voters])
+
     def at(self, size: tuple[int, int]) -> 'Answer':
         """The same answer about the picture at another ``size`` (h, w); it is not read again."""
-        other = replace(self, size=tuple(size))
+        size = tuple(size)
+        other = replace(self, size=size, voters=tuple(voter.at(size) for voter in self.voters))
         if self.codec is not None:
             vars(other).update(parsed=self.parsed, _others=self._others)
         return other

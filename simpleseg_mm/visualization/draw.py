@@ -82,6 +82,21 @@ def draw_vertices(canvas: np.ndarray, ring: np.ndarray, radius: int = 4) -> None
     _dot(canvas, ring[0], radius, tuple(int(c) for c in _FIRST))
 
 
+def draw_spread(canvas: np.ndarray, ring: np.ndarray, radii: np.ndarray,
+                color: Color = GIVEN_COLOR) -> None:
+    """Draws a circle round each vertex of a ring, in place: the less sure it is, the larger.
+
+    Args:
+        radii: (N,) pixels of the canvas; those below a pixel are left out.
+    """
+    most = max(canvas.shape[:2])
+    for point, radius in zip(ring, radii):
+        if radius >= 1:
+            x, y = _fixed_point(point).tolist()
+            cv2.circle(canvas, (x, y), round(min(radius, most) * 2 ** _SHIFT), color, 1,
+                       cv2.LINE_AA, _SHIFT)
+
+
 def number_vertices(canvas: np.ndarray, ring: np.ndarray, first: int = 1, size: int = 11) -> None:
     """Writes the numbers of the vertices of a ring beside them, outside of it, in place.
 

@@ -16,6 +16,7 @@ from mmengine.registry import DefaultScope
 from mmengine.utils import mkdir_or_exist
 from PIL import Image
 
+from ..calibration import RIGHT_IOU, auroc, expected_error, reliability
 from ..evaluation.failures import FAILURES, FailureKinds
 from ..evaluation.offline import attach_row, score
 from ..evaluation.text_dump import match_rows, read_text_rows
@@ -130,7 +131,7 @@ def _plots(queries: list[dict]) -> list[tuple[str, str]]:
     for name, title, label, log in (
             ('area', 'IoU against size', 'true area, pixels', True),
             ('tokens', 'IoU against tokens', 'tokens of the answer', False),
-            ('confidence', 'IoU against confidence', 'mean token probability', False)):
+            ('confidence', 'IoU against confidence', 'confidence', False)):
         points = [(q[name], q['iou']) for q in queries if q.get(name) and q['area']]
         if not points:
             continue
@@ -146,7 +147,31 @@ def _plots(queries: list[dict]) -> list[tuple[str, str]]:
         axes.grid(alpha=0.3)
         axes.legend(fontsize=8)
         plots.append((title, _png(figure)))
-    return plots
+    return plots + _reliability(queries)
+
+
+def _reliability(queries: list[dict]) -> list[tuple[str, str]]:
+    """Whether the confidence is the share of right answers, where it is known."""
+    known = [(q['confidence'], q['iou'] >= RIGHT_IOU) for q in queries
+             if q['confidence'] is not None and q['area']]
+    if not known:
+        return []
+    confidence, right = zip(*known)
+    counts, mean, share = np.array(reliability(confidence, right)).T
+    ranked = auroc(confidence, right)
+    figure = Figure(figsize=(5.2, 3.6), layout='constrained')
+    FigureCanvasAgg(figure)
+    axes = figure.add_subplot()
+    axes.plot([0, 1], [0, 1], color='0.6', linewidth=1)
+    axes.plot(mean, share, color='C3')
+    axes.scatter(mean, share, s=10 + 150 * counts / counts.max(), color='C3', alpha=0.6)
+    title = f'ECE {100 * expected_error(confidence, right):.1f} %' + (
+        '' if ranked is None else f', AUROC {ranked:.3f}')
+    axes.set(title=f'Confidence: {title}', xlabel='confidence, mean of a bin',
+             ylabel=f'share of answers with IoU from {RIGHT_IOU}', xlim=(-0.03, 1.03),
+             ylim=(-0.03, 1.03))
+    axes.grid(alpha=0.3)
+    return [(f'Reliability of the confidence: {title}', _png(figure))]
 
 
 def _means(x: np.ndarray, y: np.ndarray, back) -> tuple[list[float], list[float]]:

@@ -28,8 +28,9 @@ class EngineAnswersHook(Hook):
         greedy_keywords(model.generation)  # before an engine starts
         answers = EngineAnswers(model, VLLMEngine(model, **self.options))
         model.answer, model.answer_stream = answers.answer, answers.stream
+        model.group_stream = answers.groups
         print_log('Answers are written by vLLM', 'current')
 
     def after_test_epoch(self, runner, metrics=None) -> None:
         model = unwrap(runner.model)
-        del model.answer, model.answer_stream
+        del model.answer, model.answer_stream, model.group_stream

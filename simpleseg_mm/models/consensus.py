@@ -1,0 +1,202 @@
+"""A consensus: several answers to each prompt, and their vote."""
+import hashlib
+import logging
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+
+from mmengine.logging import print_log
+from torch import Tensor
+
+from ..answers import read_answer
+from ..calibration import Calibration
+from ..polygon import Answer, vote
+from ..polygon.votes import VOTED_KINDS, agreement_of
+from ..structures import Generated
+from .sampling import Sampling
+
+
+@dataclass(frozen=True)
+class Consensus:
+    """How answers are voted: the greedy one, and sampled ones beside it.
+
+    Attributes:
+        samples: sampled answers a prompt; 0: the greedy one alone, without a vote.
+        temperature: that they are drawn at.
+        seed: of the drawing. What is drawn depends on it, the picture and the prompt alone.
+        early_stop: where the first answers agree at least so far, no more are drawn; ``None``: all
+            are always drawn.
+        first: of the samples, how many are drawn before that is looked at; ``None``: half.
+        tokens: mean number of tokens of a voted polygon, as ``PolygonCodec`` takes it.
+        calibration: file of ``tools/analysis_tools/calibrate.py``: the confidence is then the
+            probability that the answer is right; ``None``: it is as :func:`vote` gives it.
+
+    Raises:
+        ValueError: a number is out of its range.
+    """
+    samples: int = 8
+    temperature: float = 0.6
+    seed: int = 0
+    early_stop: float | None = None
+    first: int | None = None
+    tokens: float = 150
+    calibration: str | None = None
+
+    def __post_init__(self) -> None:
+        for name, value, fits, allowed in (
+                ('samples', self.samples, _whole(self.samples) and 0 <= self.samples <= 1000,
+                 'a whole number of sampled answers, 0 to 1000'),
+                ('temperature', self.temperature, _above_0(self.temperature), 'above 0'),
+                ('seed', self.seed, _whole(self.seed) and self.seed >= 0,
+                 'a whole number from 0 on'),
+                ('early_stop', self.early_stop, self.early_stop is None or
+                 _above_0(self.early_stop) and self.early_stop <= 1,
+                 'an agreement above 0 and up to 1, or None to draw all'),
+                ('first', self.first, self.first is None or _whole(self.first) and self.first >= 1,
+                 'a whole number of samples from 1 on, or None for half of them'),
+                ('tokens', self.tokens, _above_0(self.tokens), 'above 0'),
+                ('calibration', self.calibration, isinstance(self.calibration, str | None),
+                 'the path of a JSON file, or None')):
+            if not fits:
+                raise ValueError(f'model.consensus.{name} is {value!r}; give {allowed}')
+
+    @classmethod
+    def of(cls, settings: 'dict | Consensus | None') -> 'Consensus | None':
+        """Settings of a config; None for none, and for a consensus of no samples.
+
+        Raises:
+            ValueError: a key is unknown, or a value does not fit.
+        """
+        if settings is not None and not isinstance(settings, cls):
+            known = set(cls.__dataclass_fields__)
+            if not isinstance(settings, dict) or set(settings) - known:
+                raise ValueError(f'model.consensus is {settings!r}; give a dict with keys of '
+                                 f'{sorted(known)}')
+            settings = cls(**settings)
+        return settings if settings is not None and settings.samples else None
+
+    @property
+    def group_size(self) -> int:
+        """Answers to a prompt at most: the greedy one and the samples."""
+        return 1 + self.samples
+
+    @property
+    def drawn_by(self) -> dict:
+        """What the agreement depends on, for the file of a calibration."""
+        return dict(samples=self.samples, temperature=self.temperature,
+                    early_stop=self.early_stop, first=self._first)
+
+    @property
+    def _first(self) -> int:
+        """Samples that are drawn before anything is looked at."""
+        if self.early_stop is None:
+            return self.samples
+        return min(self.samples, -(-self.samples // 2) if self.first is None else self.first)
+
+    def sampling(self, limit: int) -> Sampling:
+        """How the samples are drawn."""
+        return Sampling(max_new_tokens=limit, temperature=self.temperature)
+
+    @cached_property
+    def curve(self) -> Callable[[float], float]:
+        """From the confidence of a vote to the calibrated one."""
+        if self.calibration is None:
+            return lambda score: score
+        curve = Calibration.load(self.calibration)
+        if curve.settings and curve.settings != self.drawn_by:
+            print_log(f'{self.calibration} was fitted to answers of {curve.settings}; these are '
+                      f'of {self.drawn_by}: their confidence is not calibrated', 'current',
+                      logging.WARNING)
+        return curve
+
+    def vote(self, answers: Sequence[Answer]) -> Answer:
+        """One answer from several; see :func:`simpleseg_mm.polygon.vote`."""
+        voted = vote(answers, self.tokens)
+        if voted.agreement is None:
+            return voted
+        return replace(voted, confidence=self.curve(voted.confidence),
+                       scores=tuple(map(self.curve, voted.scores)))
+
+    def further(self, answers: Sequence[Answer]) -> int:
+        """How many more answers are asked for, after those that there are: of none, the greedy one
+        and the first samples; then the rest, unless these agree."""
+        if not answers:
+            return 1 + self._first
+        left = self.group_size - len(answers)
+        return 0 if left <= 0 or agreement_of(answers) >= self.early_stop else left
+
+
+class Ballot:
+    """The answers to the prompts of a stream, as they come.
+
+    Args:
+        consensus: how they are voted.
+        sample_of: (number of a prompt) -> its sample, from when it is read until it is voted.
+    """
+
+    def __init__(self, consensus: Consensus, sample_of: Callable) -> None:
+        self.consensus, self.sample_of = consensus, sample_of
+        self._answers: dict[int, list[Answer]] = {}
+
+    def more(self, number: int, written: Sequence[Generated]) -> int:
+        """How many more answers to a prompt are written; one, where it cannot be voted."""
+        answers = self._read(number, written)
+        if not answers:
+            sample = self.sample_of(number)
+            kind = None if 'codec' not in sample else read_answer(sample, '').kind
+            if kind not in VOTED_KINDS:
+                return 1
+        elif len(answers) == 1 and answers[0].kind not in VOTED_KINDS:
+            return 0
+        return self.consensus.further(answers)
+
+    def vote(self, number: int, written: Sequence[Generated], seconds: float) -> Answer:
+        """The answer to a prompt, whose ballot ends."""
+        answers = self._read(number, written)
+        del self._answers[number]
+        if len(answers) == 1:
+            return replace(answers[0], seconds=seconds)
+        return replace(self.consensus.vote(answers), seconds=seconds)
+
+    def _read(self, number: int, written: Sequence[Generated]) -> list[Answer]:
+        answers, sample = self._answers.setdefault(number, []), self.sample_of(number)
+        answers += [read_answer(sample, one.text, num_tokens=one.num_tokens,
+                                finished=one.finished, confidence=one.confidence)
+                    for one in written[len(answers):]]
+        return answers
+
+
+class Seeds:
+    """Seeds of the answers to the prompts of a stream, by the row of an answer: of the same
+    picture and prompt the same, whatever is asked before or beside them.
+
+    Args:
+        seed: of all.
+        group_size: G, answers to a prompt.
+    """
+
+    def __init__(self, seed: int, group_size: int) -> None:
+        self.seed, self.group_size = seed, group_size
+        self._digests: list[int] = []
+
+    def add(self, image: Tensor, prompt: str) -> None:
+        """The next prompt of the stream.
+
+        Args:
+            image: (3, H, W) uint8.
+        """
+        digest = hashlib.blake2b(f'{tuple(image.shape)} {prompt}'.encode('utf-8', 'replace'))
+        digest.update(image.cpu().contiguous().numpy())
+        self._digests.append(int.from_bytes(digest.digest()[:8], 'little'))
+
+    def __getitem__(self, row: int) -> tuple[int, ...]:
+        number, place = divmod(row, self.group_size)
+        return self.seed, self._digests[number], place
+
+
+def _whole(value) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _above_0(value) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and 0 < value < 1e9
