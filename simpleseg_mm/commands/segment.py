@@ -78,8 +78,9 @@ def inferencer_of(args: argparse.Namespace, **options):
             raise ValueError(f'{", ".join(given.values())} belong to a server: give its '
                              '--endpoint, or leave them out')
         from ..apis import SimpleSegInferencer  # loads torch: not for --help
-        return SimpleSegInferencer(args.model, args.weights, args.device,
-                                   consensus=args.consensus, **options)
+        if args.consensus is not None:
+            options['consensus'] = args.consensus
+        return SimpleSegInferencer(args.model, args.weights, args.device, **options)
     if args.consensus is not None:
         raise ValueError('--consensus is for a model that runs here: a server is asked for one '
                          'answer. Leave it out, or give the folder as --model without --endpoint')
