@@ -185,6 +185,8 @@ class AnsweredQuery:
         task: None where it is not known.
         meta: the whole sample, or row of a data set, by its keys; not to be changed.
         target: ``truth`` as spans, which the answers of a group share; worked out where not given.
+        targets: each target as spans, where they were asked for one by one; else ``target`` alone,
+            and none of an absent one.
     """
     answer: Answer
     truth: np.ndarray
@@ -192,10 +194,13 @@ class AnsweredQuery:
     task: Task | None = None
     meta: Mapping = field(default_factory=dict)
     target: Spans | None = None
+    targets: tuple[Spans, ...] | None = None
 
     def __post_init__(self) -> None:
         if self.target is None:
             object.__setattr__(self, 'target', Spans.from_mask(self.truth))
+        if self.targets is None:
+            object.__setattr__(self, 'targets', (self.target, ) if self.target.area else ())
 
     @property
     def asks_mask(self) -> bool:

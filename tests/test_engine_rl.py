@@ -481,6 +481,28 @@ def test_a_reward_of_ones_own_sees_the_sample_and_may_not_apply(config, tmp_path
     assert even == 1 or logged_row['reward_OfEveryOther'] == 0.5
 
 
+def test_objects_one_by_one_reach_their_reward(config, tmp_path):
+    """Each as a target of its own; of an absent target none, and '[]' is right."""
+    generate(tmp_path / 'like', dict(train=8), like=1.0, absent=1.0, objects_range=(3, 6))
+    run = train(config, tmp_path / 'work', **SCRIPT, **ONE_ROLLOUT, **{
+        'train_dataloader.dataset.data_root': str(tmp_path / 'like'),
+        'train_dataloader.dataset.query.tasks': dict(text2mask=0.0, text2masks=1.0),
+        'train_cfg.rollout.alike': [[0, 1, 2, 3]], 'train_cfg.rollout.text': '[]',
+        'train_cfg.global_batch_size': 16, 'train_cfg.group_size': 2,
+        'train_cfg.reward.weights': dict(_delete_=True, instance_iou=1.0)})
+    counts = set()
+    for query in run.train_loop.experience.rewards.queries:
+        number = len(query.meta['instances'])
+        counts.add(number)
+        assert len(query.targets) == len(query.meta['gt_masks'].masks) == number
+        assert query.target.area == sum(target.area for target in query.targets)
+    assert 0 in counts and max(counts) > 2
+    for query, reward in zip(run.train_loop.experience.rewards.queries,
+                             run.train_loop.experience.rewards.total):
+        if query.answer.text == '[]':
+            assert reward == (not query.targets)
+
+
 def test_a_reward_that_raises_is_named(config, tmp_path):
     with pytest.raises(RewardError, match="'broken' raised ZeroDivisionError.*answer"):
         train(config, tmp_path, **ONE_ROLLOUT, **{'train_cfg.reward.weights.broken': 1.0})

@@ -14,7 +14,7 @@ from simpleseg_mm.rl import (COMPONENTS, PolygonReward, RewardError, easyr1_rewa
                              group_advantages, ms_swift_reward, read_truth, trl_reward,
                              verl_reward)
 
-ALL = dict.fromkeys(COMPONENTS, 1.)
+ALL = dict.fromkeys(set(COMPONENTS) - {'instance_iou'}, 1.)  # which is of another task
 CODEC = 'int100/default'  # on 100 x 100 pixels a step is a pixel
 ABSENT = np.zeros((100, 100), bool)
 

@@ -2,7 +2,7 @@
 import copy
 import logging
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -12,7 +12,7 @@ from mmengine.logging import print_log
 
 from simpleseg_mm.files import ImageError, is_blank, one_line, shown
 from simpleseg_mm.files.coco import read_segmentation
-from simpleseg_mm.polygon import mask_to_box, segmentation_to_mask
+from simpleseg_mm.polygon import Task, mask_to_box, segmentation_to_mask
 from simpleseg_mm.registry import DATASETS, TRANSFORMS
 
 from . import native
@@ -128,6 +128,8 @@ class QueryDataset(BaseDataset):
         self.seed = int(seed)
         self.read = 0
         self.skipped: Counter[str] = Counter()
+        #: whether a task asks for objects one by one; a crowd is none then
+        self.one_by_one = any(task.many for task in asked_tasks(query))
         query = dict(type='FormatQuery') | dict(query or {})
         pack = dict(type='PackQuery', meta_keys=META_KEYS, required_keys=tuple(meta_keys))
         self._needs_siblings = query.get('turns', 1) > 1 and not test_mode
@@ -379,6 +381,27 @@ class QueryDataset(BaseDataset):
         for members in groups.values():
             self._groups[members] = start, start + len(members)
             start += len(members)
+
+
+def asked_tasks(query: Mapping | None) -> list[Task]:
+    """The tasks of a dataset's ``query`` that are drawn at all; text2mask unless told."""
+    tasks = (query or {}).get('tasks') or {'text2mask': 1}
+    if not isinstance(tasks, Mapping):
+        return []  # which FormatQuery refuses
+    return [task for name, weight in tasks.items()
+            if weight and (task := Task.find(name)) is not None]
+
+
+def set_instances(record: dict, instances: Sequence[dict]) -> dict:
+    """A record with its ``instances``; those to ignore (``ignore_flag=1``: crowds) stand apart.
+
+    They are no targets: answers, masks and boxes are made without them. Evaluation passes over
+    their pixels (``ignored``), and the packed sample lists them behind the others.
+    """
+    record['instances'] = [one for one in instances if not one['ignore_flag']]
+    if to_ignore := [one for one in instances if one['ignore_flag']]:
+        record.update(ignored=[one['mask'] for one in to_ignore], ignored_instances=to_ignore)
+    return record
 
 
 def registered_dataset(kind: str | type | None) -> type | None:

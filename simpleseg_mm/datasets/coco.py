@@ -7,15 +7,16 @@ import numpy as np
 
 from simpleseg_mm.files import coco, is_blank, one_line, shown
 from simpleseg_mm.files.coco import CocoAnnotation, CocoImage
-from simpleseg_mm.polygon import Task
 from simpleseg_mm.registry import DATASETS
 
 from . import native
 from .annotation_files import AnnotationFiles, check_image
-from .base import BadSample, QueryDataset, RawRecord
+from .base import BadSample, QueryDataset, RawRecord, asked_tasks, set_instances
 from .leakage import EvalImages
 
-TARGETS = ('object', 'category', 'phrase')
+TARGETS = ('object', 'category', 'instances', 'phrase')
+_CROWD = 'crowd among the objects, which are not told apart'
+_CROWD_ALONE = 'crowd alone, which is no object'
 
 
 @DATASETS.register_module()
@@ -29,8 +30,18 @@ class CocoQueryDataset(QueryDataset):
     - 'category': all annotations of one category in an image, crowds included, named by the
       category. ``absent`` adds categories that the image does not hold, answered by ``[]``: right
       where a set is annotated throughout, as COCO is;
+    - 'instances': the same, one answer an object: for the tasks text2masks, text2boxes and
+      text2points. See below for crowds;
     - 'phrase': all annotations of an image that name the same phrase (``phrase``: a text or a list
       of texts). An image may list what it does not show in ``absent_phrases``.
+
+    Where objects are asked for one by one (by one of these tasks, whatever the targets), a crowd
+    stands for an unknown number of them. Such a query is no whole truth and is not asked in
+    training. In evaluation it is, with the crowd as an instance of ``ignore_flag=1`` and as
+    ``gt_ignore``, so that `mmdet.CocoMetric` passes over what lies in it, as COCO does; a query of
+    crowds alone is not. Categories of LVIS's ``not_exhaustive_category_ids`` are not asked for
+    'category' and 'instances', and of absent ones only ``neg_category_ids`` where an image has
+    them.
 
     Images without annotations give absent samples only.
 
@@ -45,8 +56,8 @@ class CocoQueryDataset(QueryDataset):
         ann_file: Its annotations, below ``data_root``.
         img_dir: Folder of the images, below ``data_root``.
         targets: See above.
-        absent: With 'category': how many absent categories an image is asked about, drawn from
-            ``seed`` and the image's id.
+        absent: With 'category' and 'instances': how many absent categories an image is asked
+            about, drawn from ``seed`` and the image's id.
         name: Of the set. 'coco' says that image ids are COCO's, for ``exclude_eval_images``.
         split: Of the whole file. 'train' is what ``exclude_eval_images`` thins out.
         exclude_eval_images: See :class:`RefCOCODataset`.
@@ -64,15 +75,19 @@ class CocoQueryDataset(QueryDataset):
                  exclude_eval_images: bool | str | Sequence[dict] = False, **kwargs) -> None:
         if targets not in TARGETS:
             raise ValueError(f'targets must be one of {TARGETS}, got {targets!r}')
-        if absent < 0 or (absent and targets != 'category'):
+        self.by_category = targets in ('category', 'instances')
+        if absent < 0 or (absent and not self.by_category):
             raise ValueError(f"absent={absent} with targets={targets!r}: a number of categories "
-                             "from 0, and only with targets='category'")
-        tasks = [task for task, weight in (query or {}).get('tasks', {'text2mask': 1}).items()
-                 if weight and Task.from_name(task).given == 'text']
+                             "from 0, and only with targets='category' or 'instances'")
+        tasks = [task for task in asked_tasks(query) if task.given == 'text']
         if tasks and targets == 'object':
-            raise ValueError(f"targets='object' with the tasks {tasks}: a category does not tell "
-                             'one object from another; take tasks that start from a point, a box '
-                             "or a mask, or targets='category'")
+            raise ValueError(f"targets='object' with the tasks {[task.name for task in tasks]}: a "
+                             'category does not tell one object from another; take tasks that '
+                             "start from a point, a box or a mask, or targets='category'")
+        many = [task.name for task in tasks if task.many]
+        if many and targets == 'category':
+            raise ValueError(f"targets='category' with the tasks {many}: all of a category is one "
+                             "target there, crowds included; take targets='instances'")
         self.annotations_path = Path(data_root) / ann_file
         self.img_dir, self.targets, self.absent = img_dir, targets, absent
         self.name, self.split = name, split
@@ -110,10 +125,12 @@ class CocoQueryDataset(QueryDataset):
         for instance, one in zip(instances, found):
             if one.area is not None:
                 instance['area'] = one.area
-        return dict(
+            instance['ignore_flag'] = int(one.crowd and self.one_by_one)
+        record = dict(
             img_path=str(path), image_id=image.id, ref_id=query['number'], sent_id=0,
             ann_id=[one.id for one in found] or [-1], text=query['text'], height=image.height,
-            width=image.width, split=self.split, source=self.name, instances=instances)
+            width=image.width, split=self.split, source=self.name)
+        return set_instances(record, instances)
 
     def _check_whole(self, file: native.Instances) -> None:
         """Refuse what leaves no query that is known to be whole."""
@@ -178,11 +195,14 @@ class CocoQueryDataset(QueryDataset):
             text: [id(one) for one in ones] for text, ones in groups.items()}})
         partly = image.record.get('not_exhaustive_category_ids')  # LVIS's
         partly = {file.categories.get(coco.read_id(key)) for key in partly or ()
-                  } if self.targets == 'category' and isinstance(partly, list) else set()
+                  } if self.by_category and isinstance(partly, list) else set()
         for text, ones in (*groups.items(), *((text, []) for text in absent)):
             fault = None
             if untold is not None:
                 fault = untold[0], 'query of an image with an annotation that may belong to it'
+            elif self.one_by_one and any(one.crowd for one in ones) and (
+                    not self.test_mode or all(one.crowd for one in ones)):
+                fault = None, _CROWD_ALONE if all(one.crowd for one in ones) else _CROWD
             elif text in partly:
                 fault = None, 'category that is not annotated throughout on its image'
             elif text in both:
@@ -196,7 +216,7 @@ class CocoQueryDataset(QueryDataset):
     def _texts(self, annotation: CocoAnnotation, file: native.Instances
                ) -> tuple[Sequence[str], tuple[str, str] | None]:
         """Texts that ask for an annotation, and what is wrong, or None."""
-        if self.targets == 'category':
+        if self.by_category:
             found = self._category(annotation, file)
             return ([] if found['fault'] else [found['text']]), found['fault']
         return _phrases(annotation.record.get('phrase'),

@@ -81,6 +81,8 @@ class RefCOCODataset(QueryDataset):
         found, fault = native.referred(ref, file)
         if fault is not None:
             raise BadSample(fault, 'bad annotation')
+        if self.one_by_one and any(one.crowd for one in found):
+            raise BadSample(None, 'crowd among the objects, which are not told apart')
         check_image(image, file)
         path = self.find_picture(image.file_name, source['img_dir'])
         instances = files.targets(found, image, file)

@@ -3,7 +3,7 @@
 A scene holds two to four coloured shapes (unless told) that do not touch, on a soft pale
 background. Every reference has three sentences, each of which fits exactly one object of its scene
 by construction; on request there are references to several objects and to none too, in gRefCOCO's
-form.
+form, and scenes of like objects, whose phrases fit one to six of them or none.
 Scene ``i`` of a split depends on ``(seed, split, i)`` alone, so a larger set contains the smaller
 one. All sizes, colours, words and frequencies are our choice.
 
@@ -11,6 +11,7 @@ Directions and margins are in units of the image side, x to the right and y down
 """
 import json
 import pickle
+from collections import Counter
 from collections.abc import Callable, Iterable
 from contextlib import nullcontext
 from functools import partial
@@ -33,6 +34,7 @@ SIZES = {'small': (44 / 224, 64 / 224), 'large': (76 / 224, 110 / 224)}
 OBJECTS = (2, 4)
 
 _SUPERSAMPLING = 4
+_LIKE = dict(shape=0.8, colour=0.2)  # alike are: below 'shape' shapes, from 'colour' on colours
 _GAP = 5 / 224  # smallest distance between two objects
 _IMAGE_ID_STRIDE = 10_000_000  # image ids of a split: split number x stride + scene
 
@@ -74,13 +76,15 @@ def outlines(shape: str, rng: np.random.Generator) -> list[tuple[np.ndarray, int
 
 
 def draw_scene(rng: np.random.Generator, size: int = 224,
-               objects_range: tuple[int, int] = OBJECTS) -> tuple[np.ndarray, list[Shape]]:
+               objects_range: tuple[int, int] = OBJECTS, like: bool = False
+               ) -> tuple[np.ndarray, list[Shape]]:
     """Draw one scene.
 
     Args:
         rng: Source of all choices.
         size: Side of the square image in pixels, at least 64.
         objects_range: Fewest and most objects; fewer than the most where they do not fit.
+        like: Whether some objects, from one to all, are alike.
 
     Returns:
         (size, size, 3) uint8 RGB image and its objects, in drawing order.
@@ -90,10 +94,13 @@ def draw_scene(rng: np.random.Generator, size: int = 224,
     margin = max(1, round(_GAP * size))
     kernel = np.ones((2 * margin + 1, 2 * margin + 1), np.uint8)
     fewest, most = objects_range
-    count = int(rng.integers(fewest, most + 1))
+    kinds = _choose_like_kinds(rng, fewest, most) if like else None
+    count = len(kinds) if like else int(rng.integers(fewest, most + 1))
     objects: list[Shape] = []
     while len(objects) < fewest:
-        for shape, colour, size_name in _choose_kinds(rng, count - len(objects), objects):
+        if kinds is None or objects:
+            kinds = _choose_kinds(rng, count - len(objects), objects)
+        for shape, colour, size_name in kinds:
             diameter = int(round(rng.uniform(*SIZES[size_name]) * size))
             alpha, solid = _paint(outlines(shape, rng), diameter)
             place = _find_place(rng, taken, solid, margin)
@@ -121,7 +128,8 @@ def shape_of(annotation: dict) -> Shape:
 
 
 def make_scene(seed: int, split: str, index: int, size: int = 224, absent: float = 0.0,
-               several: float = 0.0, objects_range: tuple[int, int] = OBJECTS) -> dict:
+               several: float = 0.0, objects_range: tuple[int, int] = OBJECTS,
+               like: float = 0.0) -> dict:
     """Image, annotations and references of one scene, in the native formats.
 
     Args:
@@ -135,6 +143,9 @@ def make_scene(seed: int, split: str, index: int, size: int = 224, absent: float
             Absent things are then named in the plural too. A scene of one object has none, nor
             has one whose objects cannot be told apart by words.
         objects_range: See :func:`draw_scene`.
+        like: Probability that it is a scene of like objects instead. Its references are to up to
+            three groups of its objects, each of one to all, and with ``absent`` to nothing. All
+            are named in the plural, so that no wording tells how many there are.
 
     Returns:
         ``dict(pixels=(size, size, 3) uint8 RGB, image=..., annotations=[...], refs=[...])``, where
@@ -142,34 +153,43 @@ def make_scene(seed: int, split: str, index: int, size: int = 224, absent: float
     """
     number = SPLITS.index(split)
     rng = np.random.default_rng([seed, number, index])
-    pixels, objects = draw_scene(rng, size, objects_range)
+    is_like = like > 0 and rng.random() < like
+    pixels, objects = draw_scene(rng, size, objects_range, is_like)
     image_id = number * _IMAGE_ID_STRIDE + index
     name = f'{NAME}_{split}_{index:07d}'
     image = dict(id=image_id, file_name=f'{name}.jpg', height=size, width=size)
-    annotations, refs = [], []
-    for k, item in enumerate(objects):
-        annotations.append(_annotation(item, image_id, image_id * 10 + k))
+    annotations = [_annotation(item, image_id, image_id * 10 + k)
+                   for k, item in enumerate(objects)]
+    refs = []
+    for k in range(0 if is_like else len(objects)):
         sentences = [sentence for sentence, _ in describe(objects, k, rng)]
         if len(sentences) == SENTENCES:
             refs.append(_reference(annotations[k]['id'], annotations[k]['category_id'],
                                    image_id, f'{name}_{k}.jpg', split, sentences))
-    if absent or several:
+    if absent or several or like:
         refs = [dict(ref, ann_id=[ref['ann_id']], category_id=[ref['category_id']])
                 for ref in refs]
-    if several and rng.random() < several and (group := shape_groups.describe_group(objects, rng)):
-        members = [annotations[k] for k in group[0]]
+    groups = []
+    if is_like:
+        groups = shape_groups.describe_like(objects, rng)
+    elif several and rng.random() < several and (
+            group := shape_groups.describe_group(objects, rng)):
+        groups = [group]
+    for places, sentences in groups:
+        members = [annotations[k] for k in places]
         refs.append(_reference([item['id'] for item in members],
                                [item['category_id'] for item in members],
-                               image_id, f'{name}.jpg', split, group[1]))
+                               image_id, f'{name}.jpg', split, sentences))
     if absent and rng.random() < absent:
-        sentences = shape_groups.describe_absent(objects, rng, several=several > 0)
+        sentences = shape_groups.describe_absent_like(objects, rng) if is_like else \
+            shape_groups.describe_absent(objects, rng, several=several > 0)
         refs.append(_reference([-1], [-1], image_id, f'{name}.jpg', split, sentences))
     return dict(pixels=pixels, image=image, annotations=annotations, refs=refs)
 
 
 def generate(out_dir: str | Path, scenes: dict[str, int], seed: int = 0, size: int = 224,
              absent: float = 0.0, objects_range: tuple[int, int] = OBJECTS, workers: int = 1,
-             several: float = 0.0,
+             several: float = 0.0, like: float = 0.0,
              progress: Callable[[Iterable, int], Iterable] = lambda items, total: items) -> dict:
     """Write a RefShapes set: ``images/`` and ``refshapes/`` with references and instances.
 
@@ -181,7 +201,7 @@ def generate(out_dir: str | Path, scenes: dict[str, int], seed: int = 0, size: i
         scenes: Number of scenes by split, such as ``dict(train=5000, val=250)``.
         seed: Seed of the set. Equal arguments give byte-identical files (with the same OpenCV).
         size: Side of the images in pixels, at least 64.
-        absent, several: See :func:`make_scene`.
+        absent, several, like: See :func:`make_scene`.
         objects_range: See :func:`draw_scene`.
         workers: Processes that draw; the files do not depend on it.
         progress: Wraps the scenes to come, given their number.
@@ -199,7 +219,7 @@ def generate(out_dir: str | Path, scenes: dict[str, int], seed: int = 0, size: i
         raise ValueError(f'scenes must not be negative, got {scenes}')
     if not 64 <= size <= 4096:
         raise ValueError(f'size must be in 64..4096 pixels, got {size}')
-    for share, value in (('absent', absent), ('several', several)):
+    for share, value in (('absent', absent), ('several', several), ('like', like)):
         if not 0 <= value <= 1:
             raise ValueError(f'{share} must be in 0..1, got {value}')
     if not 1 <= objects_range[0] <= objects_range[1] <= 6:
@@ -210,7 +230,7 @@ def generate(out_dir: str | Path, scenes: dict[str, int], seed: int = 0, size: i
     (out_dir / NAME / 'card.json').unlink(missing_ok=True)  # until all is there
     todo = [(split, i) for split in SPLITS for i in range(scenes.get(split, 0))]
     draw = partial(_write_scene, out_dir / 'images', seed=seed, size=size, absent=absent,
-                   several=several, objects_range=objects_range)
+                   several=several, objects_range=objects_range, like=like)
     images, annotations, refs = [], [], []
     sent_id = 0
     with Pool(workers) if workers > 1 else nullcontext() as pool:
@@ -238,8 +258,12 @@ def generate(out_dir: str | Path, scenes: dict[str, int], seed: int = 0, size: i
     instances = dict(info=dict(description='RefShapes', version=str(VERSION)), images=images,
                      annotations=annotations, categories=categories)
     if several:
-        card.update(several=several, targets=_count_targets(refs))
-    _write_refs(out_dir / NAME, refs, generalised=bool(absent or several))
+        card.update(several=several)
+    if like:
+        card.update(like=like, objects_a_reference=_count_objects(refs))
+    if several or like:
+        card.update(targets=_count_targets(refs))
+    _write_refs(out_dir / NAME, refs, generalised=bool(absent or several or like))
     replace_json(out_dir / NAME / 'instances.json', instances, separators=(',', ':'))
     replace_json(out_dir / NAME / 'card.json', card, indent=2)
     return card
@@ -251,6 +275,13 @@ def _count_targets(refs: list[dict]) -> dict[str, dict[str, int]]:
                      if ref['split'] == split] for split in SPLITS}
     return {split: dict(single=found.count(1), several=sum(n > 1 for n in found),
                         absent=found.count(0)) for split, found in sizes.items()}
+
+
+def _count_objects(refs: list[dict]) -> dict[str, dict[int, int]]:
+    """References of each split by the number of their objects."""
+    sizes = {split: Counter(len(ref['ann_id']) if ref['ann_id'] != [-1] else 0 for ref in refs
+                            if ref['split'] == split) for split in SPLITS}
+    return {split: dict(sorted(found.items())) for split, found in sizes.items()}
 
 
 def _write_refs(folder: Path, refs: list[dict], generalised: bool) -> None:
@@ -315,6 +346,29 @@ def _choose_kinds(rng: np.random.Generator, count: int,
         kinds.append((shape, colour, size))
         chosen.append(kinds[-1])
     return chosen
+
+
+def _choose_like_kinds(rng: np.random.Generator, fewest: int,
+                       most: int) -> list[tuple[str, str, str]]:
+    """``fewest`` to ``most`` kinds, of which one to all are alike, each number as often as
+    another, and up to two are others."""
+    alike = int(rng.integers(1, most + 1))
+    count = min(max(alike + int(rng.integers(3)), fewest), most)
+    shape = SHAPES[rng.integers(len(SHAPES))]
+    colour = tuple(COLOURS)[rng.integers(len(COLOURS))]
+    draw = rng.random()
+    same_shape, same_colour = draw < _LIKE['shape'], draw >= _LIKE['colour']
+    chosen = []
+    for k in range(count):
+        kind = [SHAPES[rng.integers(len(SHAPES))], tuple(COLOURS)[rng.integers(len(COLOURS))]]
+        if k < alike:
+            kind = [shape if same_shape else kind[0], colour if same_colour else kind[1]]
+        else:
+            part = rng.random()  # many share one of the two words, so that both are to be read
+            kind = [shape if part < 0.3 else kind[0], colour if part > 0.7 else kind[1]]
+        size = 'large' if rng.random() < min(0.5, 1 / count) else 'small'  # six large do not fit
+        chosen.append((*kind, size))
+    return sorted(chosen, key=lambda kind: kind[2])  # large ones find a place while there is room
 
 
 def _paint(rings: list[tuple[np.ndarray, int]], diameter: int) -> tuple[np.ndarray, np.ndarray]:

@@ -12,6 +12,7 @@ from . import shape_phrases as phrases
 from .shape_phrases import SENTENCES, SHAPES, Shape
 
 GROUP_SHARES = {'shared': 0.60, 'pair': 0.28, 'side': 0.12}
+LIKE_GROUPS = 3  # references that a scene of like objects has at most
 ABSENT_FORMS = {'one': 0.66, 'plural': 0.22, 'pair': 0.12}
 
 _DETERMINERS = ('', 'the ', 'the ', 'all ')
@@ -20,6 +21,8 @@ _SHARED = {'colour shape': 3, 'colour': 3, 'shape': 3, 'size shape': 1, 'size co
 # as often as the groups of a scene allow each, so that none of them tells
 _ABSENT_PLURAL = {'colour shape': 0.5, 'colour': 3, 'shape': 3, 'size shape': 0.5,
                   'size colour': 0.5, 'size': 2}
+_ABSENT_LIKE = {'colour shape': 3, 'colour': 2, 'shape': 2, 'size shape': 1, 'size colour': 1,
+                'size': 0.5}
 _VOCABULARY = dict(colour=tuple(COLOURS), shape=SHAPES, size=tuple(phrases.SIZE_WORDS))
 
 
@@ -72,6 +75,62 @@ def describe_absent(objects: list[Shape], rng: np.random.Generator, several: boo
             sentence = ' and '.join(phrases.article(rng) + part for part in parts)
         if sentence not in found:
             found.append(sentence)
+    return found
+
+
+def describe_like(objects: list[Shape], rng: np.random.Generator, most: int = LIKE_GROUPS,
+                  count: int = SENTENCES) -> list[tuple[tuple[int, ...], list[str]]]:
+    """Up to ``most`` groups of a scene's objects, each with sentences that fit exactly it.
+
+    A group is all that share attributes, from one object to all; all are named in the plural, so
+    that no wording tells how many there are. Of the sizes that its groups have, one is
+    as likely as another, and none is taken more than twice.
+
+    Returns:
+        Places of at least one object, rising, and ``count`` distinct sentences, of each group.
+    """
+    groups: dict[int, set[tuple[int, ...]]] = {}
+    for keys in _SHARED:
+        for item in objects:
+            known = phrases.values(item, keys)
+            group = tuple(k for k, other in enumerate(objects)
+                          if phrases.values(other, keys) == known)
+            groups.setdefault(len(group), set()).add(group)
+    sizes = 2 * sorted(groups)
+    found = []
+    while sizes and len(found) < most:
+        size = sizes.pop(int(rng.integers(len(sizes))))
+        if not groups[size]:
+            continue
+        group = phrases.pick(rng, sorted(groups[size]))
+        groups[size].remove(group)
+        sentences = _drawn(lambda: _shared(objects, group, rng), count)
+        if len(sentences) == count:
+            found.append((group, sentences))
+    return found
+
+
+def describe_absent_like(objects: list[Shape], rng: np.random.Generator,
+                         count: int = SENTENCES) -> list[str]:
+    """Sentences as those of :func:`describe_like`, of what is not there: ``count`` distinct."""
+    found: list[str] = []
+    while len(found) < count:
+        words = _plural(_absent_values(objects, _ABSENT_LIKE, rng), rng)
+        sentence = phrases.pick(rng, _DETERMINERS) + words
+        if sentence not in found:
+            found.append(sentence)
+    return found
+
+
+def _drawn(draw, count: int) -> list[str]:
+    """Distinct sentences that a writer gives, ``count`` of them if it has so many."""
+    found: list[str] = []
+    for _ in range(16 * count):
+        sentence = draw()
+        if sentence is not None and sentence not in found:
+            found.append(sentence)
+        if len(found) == count:
+            break
     return found
 
 

@@ -347,6 +347,8 @@ class PackQuery(BaseTransform):
                              f'does not have; it has {sorted(results)}')
         meta = {key: results[key] for key in (*self.meta_keys, *self.required_keys)
                 if key in results}
+        if results.get('ignored_instances'):  # crowds, as MMDetection's metrics expect them
+            meta['instances'] = [*results['instances'], *results['ignored_instances']]
         # Pixels stay as they lie, channels last: so image processors read them.
         image = torch.from_numpy(results['img']).permute(2, 0, 1)
         return dict(inputs=image, data_samples=DetDataSample(metainfo=meta))

@@ -13,6 +13,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from mmengine.dist import all_reduce, get_rank, get_world_size, is_main_process
 from mmengine.logging import print_log
@@ -22,6 +23,7 @@ from torch import Tensor
 from ..config import accumulated_batches
 from ..files import replacing, shown
 from ..models.simpleseg import answer_form
+from ..polygon import Task
 from ..registry import LOOPS, REWARDS, ROLLOUTS
 from ..rl import PolicyObjective, Rewards, group_advantages, max_variance_subset
 from ..structures import Generated
@@ -88,6 +90,12 @@ class _MicroBatch:
     advantage_B: Tensor
     answers: list[Generated]
     filler: bool = False
+
+
+def _truth_of(sample) -> np.ndarray:
+    """The target's mask (H, W), or where objects are asked for one by one theirs, (N, H, W)."""
+    task, masks = Task.find(sample.get('task')), sample.gt_masks.masks
+    return masks if task is not None and task.many else masks[0]
 
 
 @LOOPS.register_module()
@@ -212,7 +220,7 @@ class RLTrainLoop(IterBasedTrainLoop):
         rewards = self.reward(
             [answer.text for answer in flat],
             [truth for sample in samples
-             for truth in [sample.gt_masks.masks[0]] * self.group_size],
+             for truth in [_truth_of(sample)] * self.group_size],
             finished=[answer.finished for answer in flat],
             num_tokens=[answer.num_tokens for answer in flat],
             codecs=[sample.codec for sample in samples for _ in range(self.group_size)],

@@ -54,18 +54,43 @@ class SampleQuery(AnsweredQuery):
     @cached_property
     def truth(self) -> np.ndarray:
         """(h, w) bool: the union of ``gt_masks``; all False where the target is absent."""
-        if 'gt_masks' not in self.meta:
-            self._lacks("'gt_masks'; load the target's mask in the pipeline")
-        return _union(self.meta['gt_masks'].to_ndarray())
+        return _union(self._true_masks)
+
+    @cached_property
+    def truths(self) -> np.ndarray:
+        """(n, h, w) bool: each object of ``gt_masks`` that has a pixel; n is 0 where the target is
+        absent, and 1 where objects were not asked for one by one."""
+        masks = self._true_masks != 0
+        return masks[masks.any(axis=(1, 2))]
 
     @cached_property
     def target(self) -> Spans:
         return Spans.from_mask(self.truth)
 
     @cached_property
+    def targets(self) -> tuple[Spans, ...]:
+        return tuple(map(Spans.from_mask, self.truths))
+
+    @property
+    def _true_masks(self) -> np.ndarray:
+        if 'gt_masks' not in self.meta:
+            self._lacks("'gt_masks'; load the target's mask in the pipeline")
+        return self.meta['gt_masks'].to_ndarray()
+
+    @cached_property
     def prediction(self) -> np.ndarray:
         """(h, w) bool: the union of ``pred_instances['masks']`` (a (n, h, w) tensor or array, or
         n RLE dicts as `mmdet.DumpDetResults` leaves them), which any model predicts."""
+        return _union(self._predicted_masks)
+
+    @cached_property
+    def predictions(self) -> np.ndarray:
+        """(n, h, w) bool: each predicted object that has a pixel."""
+        masks = self._predicted_masks != 0
+        return masks[masks.any(axis=(1, 2))]
+
+    @cached_property
+    def _predicted_masks(self) -> np.ndarray:
         size = self.truth.shape
         masks = self.meta.get('pred_instances', {}).get('masks')
         if masks is None:
@@ -79,7 +104,7 @@ class SampleQuery(AnsweredQuery):
         if masks.ndim != 3 or masks.shape[1:] != size:
             raise ValueError(f'sample {self.name}: predicted masks have shape {masks.shape}, the '
                              f'truth is (h, w) = {size}; predict at ori_shape')
-        return _union(masks)
+        return masks
 
     @cached_property
     def scored(self) -> np.ndarray | None:
@@ -87,6 +112,11 @@ class SampleQuery(AnsweredQuery):
         all."""
         ignored = self.meta.get('gt_ignore')
         return None if ignored is None else ~_union(ignored.to_ndarray())
+
+    @property
+    def objects(self) -> list[dict]:
+        """The targets in MMDetection's form, without those to ignore (crowds)."""
+        return [one for one in self.meta.get('instances', ()) if not one.get('ignore_flag')]
 
     @property
     def name(self) -> str:

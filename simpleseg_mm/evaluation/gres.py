@@ -35,7 +35,7 @@ class GRESMetric(RESMetric):
         super().__init__(protocol, thresholds, boundary=False, **kwargs)
 
     def measure(self, query: SampleQuery) -> dict:
-        return dict(super().measure(query), objects=len(query.meta.get('instances', ())))
+        return dict(super().measure(query), objects=len(query.objects))
 
     def summarize(self, results: list[dict]) -> dict:
         found = super().summarize(results)

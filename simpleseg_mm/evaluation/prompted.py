@@ -29,7 +29,7 @@ class PromptedMaskMetric(RESMetric):
             raise ValueError(f"sample {query.name} has the task {query.meta.get('task')!r}; this "
                              'metric scores point2mask and box2mask')
         result = super().measure(query)
-        stated_areas = [instance.get('area') for instance in query.meta.get('instances', ())]
+        stated_areas = [instance.get('area') for instance in query.objects]
         size = result['area'] if not stated_areas or None in stated_areas else sum(stated_areas)
         return dict(iou=result['iou'], size=size, given=query.task.given)
 

@@ -38,7 +38,7 @@ class RECMetric(QueryMetric):
             return None
         true_box = mask_to_box(query.truth)
         if self.protocol.truth == 'annotation':
-            boxes = np.array([i['bbox'] for i in query.meta['instances']], dtype=np.float64)
+            boxes = np.array([i['bbox'] for i in query.objects], dtype=np.float64)
             true_box = np.concatenate([boxes[:, :2].min(axis=0), boxes[:, 2:].max(axis=0)])
         if self.source == 'mask':
             box = mask_to_box(query.prediction)

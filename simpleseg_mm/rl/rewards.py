@@ -1,6 +1,6 @@
 """Rule rewards of a polygon written as text: components, and their weighted sum.
 
-Pure: numpy, OpenCV and ``simpleseg_mm.polygon`` only, so that any trainer can call them.
+Pure: numpy, SciPy, OpenCV and ``simpleseg_mm.polygon`` only, so that any trainer can call them.
 """
 import json
 import math
@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
+from ..matching import matched_iou, mask_ious
 from ..polygon import Spans, Task, codec_of, count_tokens, rle_to_mask
 from ..polygon.metrics import boundary_iou
 from ..structures import AnsweredQuery
@@ -33,6 +34,18 @@ def boundary_iou_reward(query: AnsweredQuery) -> float | None:
     if not query.asks_mask or query.says_absent_rightly is not None:
         return mask_iou_reward(query)
     return boundary_iou(query.answer.mask, query.truth)
+
+
+def instance_iou_reward(query: AnsweredQuery) -> float | None:
+    """Matched IoU of the objects, 0..1: the sum of the best one-to-one pairs over the larger
+    count, so that a miss and an invention cost alike (ours). An absent target: 1 for '[]', else 0.
+    None where masks of objects one by one were not asked for."""
+    if query.task is None or query.task.wanted != 'masks':
+        return None
+    if query.says_absent_rightly is not None:
+        return float(query.says_absent_rightly)
+    answered = [one.spans for one in query.answer.instances]
+    return matched_iou(mask_ious(answered, query.targets))
 
 
 def centroid_reward(query: AnsweredQuery) -> float | None:
@@ -71,8 +84,9 @@ def length_reward(query: AnsweredQuery, budget: float = 200) -> float:
 
 Component = Callable[[AnsweredQuery], float | None]
 COMPONENTS: dict[str, Component] = dict(
-    mask_iou=mask_iou_reward, iou_squared=iou_squared_reward, boundary_iou=boundary_iou_reward,
-    centroid=centroid_reward, format=format_reward, length=length_reward)
+    mask_iou=mask_iou_reward, instance_iou=instance_iou_reward, iou_squared=iou_squared_reward,
+    boundary_iou=boundary_iou_reward, centroid=centroid_reward, format=format_reward,
+    length=length_reward)
 
 
 @dataclass(frozen=True)
@@ -148,9 +162,10 @@ class PolygonReward:
 
         Args:
             texts: N answers, anything: model text never raises.
-            truths: N targets as ``read_truth`` takes them; empty ones are absent targets. None:
-                ``texts`` are records ``dict(response, ground_truth)``, as EasyR1 gives them, with
-                the number of tokens as ``response_length`` where it is known.
+            truths: N targets as ``read_truth`` takes them, or where objects were asked for one by
+                one (such as by the task 'text2masks') as ``read_truths``; empty ones are absent
+                targets. None: ``texts`` are records ``dict(response, ground_truth)``, as EasyR1
+                gives them, with the number of tokens as ``response_length`` where it is known.
             finished: whether each answer ended by itself; ``None``: all did.
             num_tokens: of each answer.
             codecs: spec of the codec of each; ``None``: ``self.codec``.
@@ -176,29 +191,37 @@ class PolygonReward:
         rasters: dict = {}  # answers of a group share their target
         queries = []
         for text, truth, end, tokens, spec, sample in zip(texts, *columns):
-            key = truth if isinstance(truth, str) else id(truth)
-            if key not in rasters:
-                raster = self._raster(truth)
-                rasters[key] = raster, Spans.from_mask(raster)
-            raster, target = rasters[key]
             sample = {} if sample is None else sample
             if not isinstance(sample, Mapping):
                 raise ValueError(f'a sample is {sample!r:.60}; give what the answer is about as a '
                                  'dict, or None')
             task = Task.find(sample.get('task'))
+            many = task is not None and task.many
+            key = many, truth if isinstance(truth, str) else id(truth)
+            if key not in rasters:
+                rasters[key] = self._rasters(truth, many)
+            raster, target, targets = rasters[key]
             answer = codec_of(spec).decode(
                 text if isinstance(text, str) else '', raster.shape,
                 task.kind if task else 'rings', finished=bool(end), num_tokens=tokens)
             queries.append(AnsweredQuery(answer, raster, sample.get('prompt'), task, sample,
-                                         target))
+                                         target, targets))
         parts = {name: np.array([_apply(name, component, query) for query in queries], np.float64)
                  for name, component in self.components.items()}
         total = sum(self.weights[name] * np.nan_to_num(parts[name]) for name in parts)
         applied = np.any([~np.isnan(parts[name]) for name in parts if self.weights[name]], axis=0)
         return Rewards(np.asarray(total, np.float64), parts, queries, applied)
 
-    def _raster(self, truth) -> np.ndarray:
-        mask = read_truth(truth)
+    def _rasters(self, truth, many: bool) -> tuple[np.ndarray, Spans, tuple[Spans, ...]]:
+        """All targets together, as a mask and as spans, and each as spans."""
+        masks = [self._scaled(mask) for mask in (
+            read_truths(truth) if many else [read_truth(truth)])]
+        union = np.logical_or.reduce(masks)
+        targets = tuple(Spans.from_mask(mask) for mask in masks if mask.any())
+        return union, targets[0] if len(masks) == len(targets) == 1 else Spans.from_mask(union), \
+            targets
+
+    def _scaled(self, mask: np.ndarray) -> np.ndarray:
         scale = self.max_side / max(mask.shape)
         if scale >= 1:
             return mask
@@ -243,6 +266,41 @@ def read_truth(truth: np.ndarray | Sequence | Mapping | str) -> np.ndarray:
         raise ValueError(f'a target of shape {mask.shape} holds {mask.dtype} that are no mask (0 '
                          f'and one other number), as those of a polygon; {_TRUTHS}')
     return set_
+
+
+def read_truths(truth: np.ndarray | Sequence | Mapping | str) -> list[np.ndarray]:
+    """Targets that were asked for one by one, as ``(H, W) bool`` each, at least one; of an absent
+    target a mask of no pixel, which says how large the picture is.
+
+    Args:
+        truth: masks ``(N, H, W)``, of which N may be 0; a list of what ``read_truth`` takes, at
+            least one; one target alone; or a JSON text of these.
+
+    Raises:
+        ValueError: anything else, and masks of several sizes.
+    """
+    if isinstance(truth, str):
+        try:
+            truth = json.loads(truth)
+        except (ValueError, RecursionError):
+            pass  # read_truth says so
+    if isinstance(truth, np.ndarray) and truth.ndim == 3 and 0 not in truth.shape[1:]:
+        masks = [read_truth(mask) for mask in truth] or [np.zeros(truth.shape[1:], bool)]
+    elif isinstance(truth, (list, tuple)) and any(map(_is_mask, truth)):
+        masks = [read_truth(one) for one in truth]
+    else:
+        masks = [read_truth(truth)]
+    if len({mask.shape for mask in masks}) > 1:
+        raise ValueError(f'the masks of one picture have shapes '
+                         f'{sorted({mask.shape for mask in masks})}; give all at its size')
+    return masks
+
+
+def _is_mask(item) -> bool:
+    """Whether an item of a list is a target by itself, and not a row of a mask."""
+    return isinstance(item, (Mapping, str)) or (
+        isinstance(item, (np.ndarray, list, tuple)) and len(item) > 0
+        and isinstance(item[0], (np.ndarray, list, tuple)))
 
 
 def _columns_of(records: Sequence[dict]) -> tuple[list[str], list, list[int | None]]:

@@ -27,6 +27,9 @@ def parse_args() -> argparse.Namespace:
                         help='share of scenes with one more reference, to nothing')
     parser.add_argument('--several', type=float, default=0.0,
                         help='share of scenes with one more reference, to several objects')
+    parser.add_argument('--like', type=float, default=0.0,
+                        help='share of scenes of like objects, whose references fit one to all '
+                             'of them')
     parser.add_argument('--objects', type=int, nargs=2, default=OBJECTS, metavar=('MIN', 'MAX'),
                         help='fewest and most objects of a scene (default: %(default)s)')
     parser.add_argument('--workers', type=int, default=os.cpu_count(),
@@ -40,7 +43,7 @@ def main() -> None:
     try:
         scenes = dict(train=args.scenes_train, val=args.scenes_val, test=args.scenes_test)
         card = generate(args.out, scenes, args.seed, args.size, args.absent, tuple(args.objects),
-                        args.workers, args.several,
+                        args.workers, args.several, args.like,
                         lambda items, total: tqdm(items, total=total, unit='scene'))
     except ValueError as error:
         raise SystemExit(f'generate_refshapes: {error}') from None
