@@ -203,7 +203,7 @@ def main() -> None:
         drawn['val 0'], _ = draw(model, sets['val'], 0)
         if args.keep:
             args.keep.write_text(json.dumps(dict(drawn=drawn, seconds=seconds)))
-    tokens = cfg.test_dataloader.dataset.query.codec.get('tokens', 150)
+    tokens = Consensus().tokens
     read = {name: [Query(sets[name.split()[0]][i]['data_samples'], row)
                    for i, row in enumerate(rows)] for name, rows in drawn.items()}
     report = mean_of([figures_of(queries, read['val 0'], tokens)
