@@ -599,6 +599,16 @@ def test_trl_reads_the_tokens_of_training(convert, configs, tmp_path, encoder, p
         assert ids == our_ids(encoder, item, stage)['input_ids']
 
 
+def with_line_breaks(ours, tokenizer):
+    """Labels of tools that also teach the line break after an answer's end."""
+    newline, ids = tokenizer.encode('\n'), ours['input_ids']
+    labels = [i if label != -100 else label for i, label in zip(ids, ours['labels'])]
+    for place in range(1, len(labels)):
+        if labels[place - 1] != -100 and labels[place] == -100 and [ids[place]] == newline:
+            labels[place] = ids[place]
+    return labels
+
+
 @pytest.mark.parametrize('suffix', ['jsonl', 'parquet'])
 def test_llama_factory_reads_the_tokens_and_labels_of_training(convert, configs, tmp_path, encoder,
                                                                processor, suffix):
@@ -626,15 +636,7 @@ def test_llama_factory_reads_the_tokens_and_labels_of_training(convert, configs,
     for index, (ids, labels) in enumerate(zip(read['input_ids'], read['labels'])):
         ours = our_ids(encoder, dataset[index], 'sft')
         assert ids == ours['input_ids']
-        # it also teaches the line break after an answer's end
-        newline = processor.tokenizer.encode('\n')
-        expected = [i if label != -100 else label
-                    for i, label in zip(ours['input_ids'], ours['labels'])]
-        for place in range(1, len(expected)):
-            if expected[place - 1] != -100 and expected[place] == -100 and \
-                    [ids[place]] == newline:
-                expected[place] = ids[place]
-        assert labels == expected
+        assert labels == with_line_breaks(ours, processor.tokenizer)
 
 
 @pytest.mark.parametrize('suffix', ['jsonl', 'parquet'])
@@ -652,6 +654,56 @@ def test_ms_swift_reads_rows(convert, configs, tmp_path, stage, suffix, monkeypa
         assert [image['path'] for image in read['images']] == row['images']
         if stage == 'rl':
             assert all(read[name] == row[name] for name in ('mask', 'codec', 'task', 'text'))
+
+
+@pytest.mark.parametrize('stage', ['sft', 'rl'])
+def test_ms_swift_reads_the_tokens_and_labels_of_training(convert, configs, tmp_path, encoder,
+                                                          stage, monkeypatch):
+    monkeypatch.setenv('MODELSCOPE_CACHE', str(tmp_path / 'cache'))
+    monkeypatch.setenv('MIN_PIXELS', '784')
+    monkeypatch.setenv('MAX_PIXELS', '12544')
+    swift, models = imported('swift.dataset'), imported('swift.model')
+    templates = imported('swift.template')
+    imported('qwen_vl_utils')
+    convert('turns', 'a.jsonl', 'ms-swift', stage)
+    template = templates.get_template(
+        models.get_processor(str(ROOT / 'simpleseg_mm/zoo/nano'), model_type='qwen2_5_vl'),
+        template_type='qwen2_5_vl')
+    template.set_mode('train' if stage == 'sft' else 'transformers')
+    template.image_token_id = encoder.family.image_token_id  # there, that of Qwen's vocabulary
+    data, _ = swift.load_dataset([str(tmp_path / 'a.jsonl')], strict=True,
+                                 remove_unused_columns=stage == 'sft')
+    dataset = dataset_of(configs['turns'])
+    assert len(data) == len(dataset)
+    for index, row in enumerate(data):
+        read, ours = template.encode(row), our_ids(encoder, dataset[index], stage)
+        assert read['input_ids'] == ours['input_ids']
+        if stage == 'sft':
+            assert read['labels'] == with_line_breaks(ours, encoder.tokenizer)
+
+
+def test_ms_swift_calls_the_reward(convert, configs, tmp_path, monkeypatch):
+    monkeypatch.setenv('MODELSCOPE_CACHE', str(tmp_path / 'cache'))
+    swift, rewards = imported('swift.dataset'), imported('swift.rewards')
+    algorithm = imported('swift.rl_core.grpo_algorithm')
+    convert('plain', 'a.jsonl', 'ms-swift', 'rl')
+    data, _ = swift.load_dataset([str(tmp_path / 'a.jsonl')], strict=True,
+                                 remove_unused_columns=False)
+    dataset = dataset_of(configs['plain'])
+    answers = [dataset[index]['data_samples'].answer for index in range(len(data))]
+    monkeypatch.setitem(rewards.orms, 'polygon', ms_swift_reward(PolygonReward(dict(mask_iou=1))))
+    samples = [algorithm.GRPOSample.from_row(row) for row in data]
+    for sample, answer in zip(samples, answers):
+        sample.messages.append(dict(role='assistant', content=answer))
+    found = algorithm.compute_rewards_per_func(
+        samples, [rewards.orms['polygon'](args=None)], None, torch.device('cpu'))[:, 0].tolist()
+    expected = PolygonReward(dict(mask_iou=1))(
+        answers, [dataset[index]['data_samples'].gt_masks.masks[0] for index in range(len(data))],
+        codecs=[dataset[index]['data_samples'].codec for index in range(len(data))],
+        samples=[dict(dataset[index]['data_samples'].all_items()) for index in range(len(data))])
+    assert found == pytest.approx([float(total) if applied else float('nan') for total, applied in
+                                   zip(expected.total, expected.applied)], nan_ok=True)
+    assert max(np.nan_to_num(found)) > .9
 
 
 @pytest.mark.parametrize('suffix', ['jsonl', 'parquet'])
