@@ -14,8 +14,8 @@ train_dataloader = dict(
 val_dataloader = dict(dataset=dict(data_root=data_root, indices=280, query=dict(tasks=tasks)))
 test_dataloader = dict(dataset=dict(data_root=data_root, query=dict(tasks=tasks)))
 train_cfg = dict(
-    max_iters=80,
-    val_interval=40,
+    max_iters=40,
+    val_interval=20,
     rollout=dict(max_new_tokens=420),
     reward=dict(weights=dict(_delete_=True, instance_iou=1.0, format=0.2)))
 default_hooks = dict(checkpoint=dict(save_best='inst/mIoU'))

@@ -10,7 +10,7 @@ val_dataloader = dict(
     dataset=dict(query=dict(tasks=dict(_delete_=True, text2boxes=1.0))))
 test_dataloader = dict(
     dataset=dict(query=dict(tasks=dict(_delete_=True, text2boxes=1.0))))
-train_cfg = dict(max_iters=1400, val_interval=1400)
+train_cfg = dict(max_iters=2100, val_interval=700)
 param_scheduler = [
     dict(type='LinearLR', start_factor=0.01, by_epoch=False, begin=0, end=40),
     dict(type='CosineAnnealingLR', eta_min_ratio=0.2, by_epoch=False, begin=40)

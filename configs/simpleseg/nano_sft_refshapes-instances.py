@@ -19,7 +19,7 @@ train_dataloader = dict(
         query=dict(templates='single', turns=6, tasks=dict(text2masks=2.0, text2boxes=1.0))))
 val_dataloader = dict(dataset=dict(data_root=data_root, indices=280, query=dict(tasks=tasks)))
 test_dataloader = dict(dataset=dict(data_root=data_root, query=dict(tasks=tasks)))
-train_cfg = dict(max_iters=2000, val_interval=1000)
+train_cfg = dict(max_iters=2800, val_interval=1400)
 default_hooks = dict(
     checkpoint=dict(interval=500, save_best='inst/mIoU', rule='greater'),
     samples=dict(interval=-1))
