@@ -27,6 +27,7 @@ from ..polygon import Task
 from ..registry import LOOPS, REWARDS, ROLLOUTS
 from ..rl import PolicyObjective, Rewards, group_advantages, max_variance_subset
 from ..structures import Generated
+from ..together import Faults, failing_together
 from .global_batch import Rebatched, accumulating, prompts_a_process, step_and_clear
 from .prefetch import prefetched
 from .safe_stop import stop_if_asked
@@ -213,18 +214,22 @@ class RLTrainLoop(IterBasedTrainLoop):
                  for place in places for g in range(self.group_size)]
         with whole_weights(self.runner.model):
             self.rollout.sync(self.model)
-            answers = self.rollout.generate(self.model, images, [s.prompt for s in samples],
-                                            self.group_size, seeds,
-                                            forms=[answer_form(s) for s in samples])
-        flat = [answer for group in answers for answer in group]
-        rewards = self.reward(
-            [answer.text for answer in flat],
-            [truth for sample in samples
-             for truth in [_truth_of(sample)] * self.group_size],
-            finished=[answer.finished for answer in flat],
-            num_tokens=[answer.num_tokens for answer in flat],
-            codecs=[sample.codec for sample in samples for _ in range(self.group_size)],
-            samples=[meta for meta in map(_meta_of, samples) for _ in range(self.group_size)])
+            with failing_together():
+                answers = self.rollout.generate(self.model, images, [s.prompt for s in samples],
+                                                self.group_size, seeds,
+                                                forms=[answer_form(s) for s in samples])
+                flat = [answer for group in answers for answer in group]
+                if self.rollout.gives_logps:
+                    _check_told(flat)
+        with failing_together():
+            rewards = self.reward(
+                [answer.text for answer in flat],
+                [truth for sample in samples
+                 for truth in [_truth_of(sample)] * self.group_size],
+                finished=[answer.finished for answer in flat],
+                num_tokens=[answer.num_tokens for answer in flat],
+                codecs=[sample.codec for sample in samples for _ in range(self.group_size)],
+                samples=[meta for meta in map(_meta_of, samples) for _ in range(self.group_size)])
         reward_PG = torch.from_numpy(rewards.total).view(len(samples), self.group_size)
         chosen_PG = max_variance_subset(reward_PG, self.down_sample)
         advantage_PN, kept_P = group_advantages(
@@ -246,6 +251,8 @@ class RLTrainLoop(IterBasedTrainLoop):
                          self.objective.importance_cap is not None),
                      compared=self.rollout.gives_logps)
         old = [self._old_log_probs(part, i == 0, sums) for i, part in enumerate(parts)]
+        if self.rollout.gives_logps:
+            sums.faults.raise_together()
         for part, old_logp in zip(parts, old):
             self._step(experience, part, old_logp, sums, check=not sums.updates)
         return sums.means()
@@ -258,7 +265,8 @@ class RLTrainLoop(IterBasedTrainLoop):
         known = []
         for micro, batch in self._encoded(asked):
             logp, _, mask = self._log_probs(batch)
-            self._compare(micro, logp, mask, sums)
+            with sums.faults.kept():
+                self._compare(micro, logp, mask, sums)
             known.append(logp)
         return known + [None] * (len(part) - len(known))
 
@@ -322,6 +330,8 @@ class RLTrainLoop(IterBasedTrainLoop):
                 loss = self._loss(micro, batch, old, share, sums, check)
                 losses.append(loss.detach())
                 wrapper.backward(loss)
+        if check:
+            sums.faults.raise_together()
         self._guard(experience, torch.stack(losses))
         step_and_clear(wrapper)
         loss = torch.stack(losses).sum()
@@ -340,14 +350,16 @@ class RLTrainLoop(IterBasedTrainLoop):
             return logp.sum() * 0
         old = logp.detach() if old_logp is None else old_logp
         if old_logp is None:
-            self._compare(micro, old, mask, sums)
+            with sums.faults.kept():
+                self._compare(micro, old, mask, sums)
         engine = None if self.objective.importance_cap is None else _engine_logps(micro, old, mask)
         loss, figures = self.objective(logp, old, micro.advantage_B, mask, share, reference,
                                        engine)
         figures['entropy'] = (entropy.sum(1) / mask.sum(1).clamp(min=1)).sum()
         sums.add(figures, mask)
         if check and old_logp is not None:
-            self._check_same(logp, old, mask)
+            with sums.faults.kept():
+                self._check_same(logp, old, mask)
         return loss
 
     def _check_same(self, logp: Tensor, old: Tensor, mask: Tensor) -> None:
@@ -410,16 +422,17 @@ class RLTrainLoop(IterBasedTrainLoop):
 
 
 def _engine_logps(micro: _MicroBatch, like: Tensor, mask: Tensor) -> Tensor:
-    """What the engine said of a micro-batch's tokens, laid out as the training forward's.
-
-    Raises:
-        RuntimeError: it has not said it of each.
-    """
+    """What the engine said of a micro-batch's tokens, laid out as the training forward's."""
     said = [logp for answer in micro.answers for logp in answer.token_logps]
-    if len(said) != int(mask.sum()):
-        raise RuntimeError(f'the engine gave {len(said)} log-probabilities of {int(mask.sum())} '
-                           'tokens: one of each is needed')
     return like.detach().masked_scatter(mask, like.new_tensor(said))
+
+
+def _check_told(answers: Sequence[Generated]) -> None:
+    """RuntimeError where an engine has not said the log-probability of each token."""
+    for answer in answers:
+        if len(answer.token_logps) != len(answer.token_ids):
+            raise RuntimeError(f'the engine gave {len(answer.token_logps)} log-probabilities of '
+                               f'{len(answer.token_ids)} tokens: one of each is needed')
 
 
 def _meta_of(sample) -> dict:
@@ -448,6 +461,8 @@ class _Sums:
         self.count = 0
         self.answer_tokens = 0
         self.updates: list[Tensor] = []
+        #: what this process has against an update
+        self.faults = Faults()
         #: of an engine's log-probabilities: sum of the differences, tokens, the largest
         self.difference = [0.0, 0.0, 0.0] if compared else None
 
