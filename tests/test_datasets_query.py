@@ -1,11 +1,12 @@
 """FormatQuery: every task family says the truth about the target, reproducibly."""
 from collections import Counter
+from itertools import islice
 
 import numpy as np
 import pytest
 
 from simpleseg_mm import templates
-from simpleseg_mm.datasets import FormatQuery, RefShapesDataset
+from simpleseg_mm.datasets import FormatQuery, JoinedDataset, RefShapesDataset
 from simpleseg_mm.datasets.refshapes import generate
 from simpleseg_mm.polygon import (MANY, TASKS, Grammar, PolygonCodec, box_iou, mask_iou,
                                   mask_to_box, mask_to_extreme, parse_answer)
@@ -145,6 +146,25 @@ def test_weights_and_visits(root):
     assert {data.img_id for data in visits} == {5}
     assert len({data.prompt for data in visits}) == 8  # four questions of each of two tasks
     assert dataset[5]['data_samples'].prompt == visits[0].prompt
+
+
+@pytest.mark.parametrize('joined', [False, True])
+def test_iteration_is_one_visit(root, joined):
+    """It ends, again and again; an index beyond it is a later visit."""
+    dataset = build(root, ALL_TASKS)
+    if joined:  # of the second set every sample but two
+        dataset = JoinedDataset([dict(
+            type='RefShapesDataset', data_root=root, indices=indices,
+            query=dict(tasks=ALL_TASKS, codec=CODEC)) for indices in (3, 5)], [2, 1])
+    for _ in range(2):
+        samples = list(islice(dataset, len(dataset) + 1))  # would not end otherwise
+        assert len(samples) == len(dataset)
+        for i, sample in enumerate(samples):
+            assert sample['data_samples'].turns == dataset[i]['data_samples'].turns
+    later = [dataset[i + len(dataset)]['data_samples'] for i in range(len(dataset))]
+    assert [sample.turns for sample in later] != [s['data_samples'].turns for s in samples]
+    if not joined:
+        assert [s.img_id for s in later] == [s['data_samples'].img_id for s in samples]
 
 
 def test_given_points_are_random_in_training_and_fixed_in_evaluation(root):

@@ -36,7 +36,7 @@ def queries(tmp_path_factory):
         type='RefShapesDataset', data_root=str(folder), split='test', test_mode=True,
         query=dict(type='FormatQuery', codec=CODEC, tasks=dict(text2mask=1.0))))
     found = {}
-    for item in map(dataset.__getitem__, range(len(dataset))):  # an index may lie beyond
+    for item in dataset:
         found.setdefault(item['data_samples'].img_path, item)
     pairs = []
     for i, item in enumerate(list(found.values())[:REQUESTS]):

@@ -2,7 +2,7 @@
 import copy
 import logging
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -352,6 +352,10 @@ class QueryDataset(BaseDataset):
         """The packed sample. Nothing is ever resampled: what cannot be read is an error."""
         self.full_init()
         return self.prepare_data(index)
+
+    def __iter__(self) -> Iterator[dict]:
+        """The samples of the first visit; an index alone may lie beyond."""
+        return map(self.__getitem__, range(len(self)))
 
     def prepare_data(self, index: int) -> dict:
         """Run the pipeline on sample ``index % len``, at visit ``index // len``."""

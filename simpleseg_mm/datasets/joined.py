@@ -1,5 +1,5 @@
 """Training sets side by side."""
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from mmengine.dataset import ConcatDataset
 
@@ -46,3 +46,7 @@ class JoinedDataset(ConcatDataset):
                 return dataset[visit * count + number]
             number -= count
         raise AssertionError('a number below the sum of the counts')
+
+    def __iter__(self) -> Iterator[dict]:
+        """The samples of the first visit; an index alone may lie beyond."""
+        return map(self.__getitem__, range(len(self)))
