@@ -7,17 +7,15 @@ from torch import Tensor
 from transformers import GenerationConfig
 
 from ..models.consensus import Seeds
-from ..models.generation import OFF
+from ..models.generation import NEUTRAL, OFF
 from ..polygon import AnswerAutomaton, export_grammar
 from ..structures import Generated
 from .base import NEVER, ExternalEngine
 
 #: prompts whose groups of answers are written together
 _GROUPS = 32
-#: keys of ``GenerationConfig`` that change nothing about greedy answers, or are the network's
-_NEUTRAL = {'max_new_tokens', 'max_length', 'do_sample', 'draft', 'constrain', 'use_cache',
-            'bos_token_id', 'eos_token_id', 'pad_token_id', 'temperature', 'top_k', 'top_p',
-            'min_p', 'typical_p', 'cache_implementation'}
+#: what is in ``model.generation`` beside keys of ``GenerationConfig``
+_OURS = {'draft', 'constrain'}
 
 
 class EngineAnswers:
@@ -108,7 +106,7 @@ def greedy_keywords(generation: dict[str, Any]) -> dict[str, Any]:
     default, found, bias = GenerationConfig().to_dict(), {}, {}
     for key, value in generation.items():
         if (value in (None, default.get(key, False), OFF.get(key))
-                or key in _NEUTRAL and not (key == 'do_sample' and value)):
+                or key in NEUTRAL | _OURS and not (key == 'do_sample' and value)):
             continue
         if key == 'repetition_penalty':
             found[key] = float(value)

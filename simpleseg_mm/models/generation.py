@@ -10,8 +10,8 @@ from transformers.generation.logits_process import (NoBadWordsLogitsProcessor,
                                                     SequenceBiasLogitsProcessor,
                                                     SuppressTokensLogitsProcessor)
 
-# Keys that change nothing about greedy answers.
-_NEUTRAL = {
+#: keys of ``GenerationConfig`` that change nothing about greedy answers, but for ``do_sample``
+NEUTRAL = {
     'max_new_tokens', 'max_length', 'do_sample', 'temperature', 'top_k', 'top_p', 'min_p',
     'typical_p', 'bos_token_id', 'eos_token_id', 'pad_token_id', 'transformers_version',
     'use_cache', '_from_model_config', 'output_attentions', 'output_hidden_states',
@@ -30,7 +30,7 @@ _PROCESSORS = {
 }
 
 # Of these, those that ask for nothing beside it, so that a folder that sets them asks for nothing.
-_ASK_NOTHING = _NEUTRAL - {'max_new_tokens', 'do_sample'}
+_ASK_NOTHING = NEUTRAL - {'max_new_tokens', 'do_sample'}
 # What counts only where tokens are drawn.
 _SAMPLING = {'temperature', 'top_k', 'top_p', 'min_p', 'top_h', 'typical_p', 'epsilon_cutoff',
              'eta_cutoff'}
@@ -81,7 +81,7 @@ def greedy_rules(config: GenerationConfig, options: dict, device) -> list[Callab
     unknown = config.update(**options)
     chosen = {key: value for key, value in config.to_diff_dict().items() if value is not None}
     chosen = {key: value for key, value in chosen.items()
-              if key not in _NEUTRAL and value != OFF.get(key)}
+              if key not in NEUTRAL and value != OFF.get(key)}
     if (unknown or config.do_sample or config.max_new_tokens is None
             or not set(chosen) <= set(_PROCESSORS)):
         return None
