@@ -1,6 +1,7 @@
 """What every measure that makes a network faster offers."""
 import torch
 from torch import Tensor, nn
+from transformers.cache_utils import Cache
 
 #: largest difference to the plain path, as a share of its largest value
 TOLERANCE = {torch.float64: 1e-9, torch.float32: 1e-4, torch.float16: 0.02, torch.bfloat16: 0.05}
@@ -46,6 +47,24 @@ class Measure:
         inputs and beside the plain path of this network: the largest difference as a share of the
         plain path's largest value. It is on."""
         return 0.0
+
+
+class CacheMeasure(Measure):
+    """Writes answers with a cache of its own (:meth:`make`), where those of measures that are
+    installed later do not apply."""
+    reads = False
+
+    def make(self, cache: Cache, mask_BP: Tensor, rows: Tensor):
+        """A cache for rows of answers after prompts that have been read, or ``None``; see
+        :class:`~simpleseg_mm.models.step_cache.StepCache`."""
+        raise NotImplementedError
+
+    def install(self, network: nn.Module) -> None:
+        network.caches.insert(0, self.make)
+
+    def remove(self, network: nn.Module) -> None:
+        if self.make in network.caches:
+            network.caches.remove(self.make)
 
 
 def difference(found: Tensor, plain: Tensor) -> float:

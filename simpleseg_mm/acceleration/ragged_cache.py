@@ -17,7 +17,7 @@ from transformers.cache_utils import Cache, CacheLayerMixin, DynamicLayer
 from ..models.probing import first_layers
 from ..models.step_cache import Decode
 from ..registry import MEASURES
-from .measure import Measure, difference
+from .measure import CacheMeasure, difference
 
 
 def is_plain(cache: Cache) -> bool:
@@ -26,9 +26,8 @@ def is_plain(cache: Cache) -> bool:
 
 
 @MEASURES.register_module(name='ragged_cache')
-class RaggedRows(Measure):
+class RaggedRows(CacheMeasure):
     """Answers are written with a :class:`RaggedCache`, which drafts need."""
-    reads = False
 
     def obstacle(self, network: nn.Module) -> str | None:
         if network.attention not in ('sdpa', 'eager'):
@@ -36,13 +35,6 @@ class RaggedRows(Measure):
         if not is_plain(DynamicCache(config=network.hf.config.get_text_config())):
             return 'it has layers from which a token cannot be taken back'
         return None
-
-    def install(self, network: nn.Module) -> None:
-        network.caches.append(self.make)
-
-    def remove(self, network: nn.Module) -> None:
-        if self.make in network.caches:
-            network.caches.remove(self.make)
 
     def make(self, cache: Cache, mask_BP: Tensor, rows: Tensor):
         return RaggedCache(cache, mask_BP, rows) if is_plain(cache) else None

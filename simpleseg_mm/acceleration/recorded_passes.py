@@ -11,15 +11,14 @@ from transformers.cache_utils import Cache
 
 from ..models.step_cache import Decode
 from ..registry import MEASURES
-from .measure import Measure
+from .measure import CacheMeasure
 from .ragged_cache import RaggedCache, is_plain
 
 
 @MEASURES.register_module(name='recorded_passes')
-class RecordedPasses(Measure):
+class RecordedPasses(CacheMeasure):
     """Answers are written with a :class:`GraphCache`, wherever the network then is on a GPU."""
     needs = ('ragged_cache', )
-    reads = False
 
     def obstacle(self, network: nn.Module) -> str | None:
         if not torch.cuda.is_available():
@@ -34,11 +33,7 @@ class RecordedPasses(Measure):
         self.network = [network]
         #: (rows, tokens) of the passes of decoding so far that can be recorded
         self.ready: set[tuple[int, int]] = set()
-        network.caches.insert(0, self.make)
-
-    def remove(self, network: nn.Module) -> None:
-        if self.make in network.caches:
-            network.caches.remove(self.make)
+        super().install(network)
 
     def make(self, cache: Cache, mask_BP: Tensor, rows: Tensor):
         if is_plain(cache) and self.can_record(self.network[0]):

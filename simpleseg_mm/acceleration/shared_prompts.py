@@ -4,28 +4,20 @@ from torch import Tensor, nn
 from transformers.cache_utils import DynamicLayer
 
 from ..registry import MEASURES
-from .measure import Measure
+from .measure import CacheMeasure
 from .prompts import SharedPrompts
 from .ragged_cache import RaggedCache, RowsLayer, is_plain, written_deviation
 
 
 @MEASURES.register_module(name='shared_prompts')
-class SharedPromptRows(Measure):
+class SharedPromptRows(CacheMeasure):
     """On a CPU, several answers to a prompt read its keys and values together, by one product."""
     needs = ('attention', 'ragged_cache')
-    reads = False
 
     def obstacle(self, network: nn.Module) -> str | None:
         if getattr(network.hf.config.get_text_config(), 'kv_lora_rank', None):
             return 'its KV cache holds keys in another form than its attention reads'
         return None
-
-    def install(self, network: nn.Module) -> None:
-        network.caches.insert(0, self.make)
-
-    def remove(self, network: nn.Module) -> None:
-        if self.make in network.caches:
-            network.caches.remove(self.make)
 
     def make(self, cache, mask_BP: Tensor, rows: Tensor):
         if is_plain(cache) and len(rows) > len(mask_BP) and mask_BP.device.type == 'cpu':
