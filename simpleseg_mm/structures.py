@@ -23,8 +23,8 @@ class Prompt:
         all: whether every instance of what the text says is asked for, an outline each.
 
     Raises:
-        ValueError: none or several are given, all instances of a point or box, an empty
-            expression, numbers that are no point or no box, or a box of no or negative size.
+        ValueError: none or several are given, all instances of a point or box, an expression that
+            is no text, numbers that are no point or no box, or a box of no or negative size.
     """
     text: str | None = None
     point: tuple[float, float] | None = None
@@ -45,6 +45,11 @@ class Prompt:
             if not isinstance(self.text, str) or is_blank(self.text):
                 raise ValueError(f'the expression is {shown(self.text)}; say in words which '
                                  "object is meant, such as 'the man in red'")
+            try:
+                self.text.encode()
+            except UnicodeEncodeError:  # halves of characters, or bytes that a shell passed on
+                raise ValueError(f'the expression {shown(self.text)} holds what is no character: '
+                                 'give it in UTF-8') from None
             return
         numbers = _numbers(self.value, 2 if self.kind == 'point' else 4, self.kind)
         object.__setattr__(self, self.kind, numbers)

@@ -137,9 +137,9 @@ class Handler(http.server.BaseHTTPRequestHandler):
 
 
 @contextmanager
-def endpoint():
+def endpoint(handler=Handler):
     """A running server; gives its address and :class:`Standin`."""
-    server = http.server.ThreadingHTTPServer(('127.0.0.1', 0), Handler)
+    server = http.server.ThreadingHTTPServer(('127.0.0.1', 0), handler)
     server.daemon_threads = True
     server.standin = Standin()
     thread = threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True)
@@ -184,6 +184,15 @@ def drips_head(handler) -> None:
 def drips_events(handler) -> None:
     """Comments, which keep a connection alive, without an end."""
     handler.begin()
+    while True:
+        handler.wfile.write(b': still here\n\n')
+        time.sleep(0.02)
+
+
+def stays_open(handler) -> None:
+    """A whole answer, and a line that is kept alive without an end."""
+    handler.begin()
+    handler.event(dict(choices=[dict(delta=dict(content=SQUARE), finish_reason='stop')]))
     while True:
         handler.wfile.write(b': still here\n\n')
         time.sleep(0.02)

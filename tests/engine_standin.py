@@ -183,8 +183,8 @@ class KillServerHook(Hook):
 
     def before_train_iter(self, runner, batch_idx, data_batch=None):
         if runner.iter == self.at:
-            engine = runner.train_loop.rollout._engine
-            write = engine._write_one
+            server, = runner.train_loop.rollout._engine.servers
+            write = server.write
             calls = itertools.count(1)
 
             def deadly(*args):
@@ -192,7 +192,7 @@ class KillServerHook(Hook):
                     os.killpg(self.process, signal.SIGKILL)
                 return write(*args)
 
-            engine._write_one = deadly
+            server.write = deadly
 
 
 def logged_rows(work_dir):

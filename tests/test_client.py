@@ -8,15 +8,16 @@ import numpy as np
 import pytest
 from endpoint_standin import (SQUARE, Handler, breaks_after, drips_events, drips_head, endpoint,
                               fails_in_stream, floods, garbage, hang_up, no_json, page, picture_of,
-                              question_of, status)
+                              question_of, stays_open, status)
 from PIL import Image
 from tokenizers import Tokenizer
 
 from simpleseg_mm import cli
 from simpleseg_mm.asking import Unanswered
-from simpleseg_mm.client import AskedForm, ChatClient, EndpointError, EndpointInferencer, chat
-from simpleseg_mm.client.chat import base_url
+from simpleseg_mm.client import (AskedForm, ChatClient, EndpointError, EndpointInferencer,
+                                 chat, data_url, transport)
 from simpleseg_mm.client.form import PixelBounds
+from simpleseg_mm.client.transport import base_url
 from simpleseg_mm.files.packaged import packaged
 from simpleseg_mm.polygon import PolygonCodec, export_grammar
 
@@ -398,7 +399,7 @@ def test_waits_grow_and_are_those_that_a_server_asks_for(asking, monkeypatch):
 
     async def sleep(seconds):
         waits.append(seconds)
-    monkeypatch.setattr(chat.asyncio, 'sleep', sleep)
+    monkeypatch.setattr(transport.asyncio, 'sleep', sleep)
     standin.faults = [status(500), status(429, Retry_After='7'), status(503), status(
         503, Retry_After='Thu, 01 Jan 1970 00:00:00 GMT'), status(503, Retry_After='soon')]
     make(wait=0.25, retries=5).segment(SCENE, 'a')
@@ -407,6 +408,21 @@ def test_waits_grow_and_are_those_that_a_server_asks_for(asking, monkeypatch):
     with pytest.raises(EndpointError, match='It asks to wait 3600 s: try again then'):
         make(retries=5).segment(SCENE, 'a')
     assert len(waits) == 5
+
+
+def test_a_whole_answer_needs_no_end_of_the_line(asking, monkeypatch):
+    make, standin = asking
+    monkeypatch.setattr(chat, 'LAST_SECONDS', 0.1)
+    standin.faults = [stays_open]
+    result, = make(timeout=60).segment(SCENE, 'a')
+    assert result.text == SQUARE and result.finished and not result.warnings
+
+
+def test_an_expression_that_is_no_text(asking):
+    make, standin = asking
+    with pytest.raises(ValueError, match=r"'ring \\udcff' holds what is no character: .*UTF-8"):
+        make().segment(SCENE, b'ring \xff'.decode(errors='surrogateescape'))
+    assert not standin.asked
 
 
 def test_what_a_server_does_not_take_is_left_out_and_said(asking):
@@ -598,7 +614,7 @@ def test_a_client_of_its_own(server):
     url, standin = server
     client = ChatClient(url, concurrency=2)
     body = dict(model='nano', stream=True, messages=[dict(role='user', content=[
-        dict(type='image_url', image_url=dict(url=chat.data_url(Image.fromarray(SCENE), 'PNG'))),
+        dict(type='image_url', image_url=dict(url=data_url(Image.fromarray(SCENE), 'PNG'))),
         dict(type='text', text='a')])])
     replies = [future.result() for future in [client.start(body) for _ in range(5)]]
     assert [reply.text for reply in replies] == [SQUARE] * 5 and standin.most <= 2

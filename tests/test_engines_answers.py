@@ -1,9 +1,7 @@
 """A test whose answers an engine writes, with a stand-in for vLLM; what servers answer."""
-import http.server
 import json
 import runpy
 import sys
-import threading
 from importlib.util import find_spec
 
 import pytest
@@ -11,10 +9,11 @@ import torch
 from engine_standin import ROOT
 from mmengine.registry import init_default_scope
 
+from simpleseg_mm.client import EndpointError
 from simpleseg_mm.datasets.refshapes import generate
 from simpleseg_mm.engine.hooks import answers as hook_module
 from simpleseg_mm.engines.answers import greedy_keywords
-from simpleseg_mm.engines.asked import RefusedError, ServerAddress, ask_server, served_model
+from simpleseg_mm.engines.asked import ask_server
 from simpleseg_mm.polygon import export_grammar
 from simpleseg_mm.registry import MODELS
 
@@ -112,6 +111,7 @@ def test_bad_arguments(monkeypatch, capsys, options, message):
     (('--engine', 'sglang'), "--engine sglang: 'vllm', or the address of a server"),
     (('--engine', 'localhost:8000'), "--engine localhost:8000: 'vllm', or the address"),
     (('--engine', 'vllm', '--model', 'x'), '--model is the name at a server'),
+    (('--engine', 'vllm', '--timeout', '9'), '--timeout is of a server'),
     (('--engine', 'http://x', '--engine-options', 'a=1'), '--engine-options are those of'),
     (('--engine', 'vllm', '--samples', '0'), '--samples 0: at least 1'),
     (('--engine', 'vllm', '--tolerance', 'nan'), '--tolerance nan: above 0'),
@@ -187,7 +187,7 @@ class Server:
         self.bodies.append(body)
         for key, what in (('return_token_ids', 'ids'), ('logprobs', 'logprobs')):
             if key in body and what not in self.knows:
-                raise RefusedError(f'400: extra field {key}')
+                raise EndpointError(f'extra field {key}', 'HTTP 400')
         ids = encoder.ids_of_text(self.text) + self.model.mllm.writer.stop_tokens[:1]
         choice = dict(message=dict(role='assistant', content=self.text),
                       finish_reason=self.reason)
@@ -235,64 +235,3 @@ def test_what_is_no_answer_of_the_api(model, told):
     with pytest.raises(ValueError, match='Is it OpenAI-compatible') as error:
         ask_server(lambda *_: told, 'served', model, [image], ['a cat'], 40)
     assert '\n' not in str(error.value)
-
-
-@pytest.mark.parametrize('told, name, message', [
-    (dict(data=[dict(id='a'), dict(id='b')]), None, "serves 'a', 'b': name one by --model"),
-    (dict(data=[dict(id='a')]), 'c', "serves 'a', and not 'c': name one by --model"),
-    (dict(data=[]), None, 'serves nothing'),
-    ('text', None, 'lists no models'), ({}, 'a', 'lists no models')])
-def test_the_model_that_is_meant(told, name, message):
-    with pytest.raises(ValueError, match=message):
-        served_model(lambda path, _: told, name)
-    assert served_model(lambda *_: dict(data=[dict(id='a')]), None) == 'a'
-
-
-class Handler(http.server.BaseHTTPRequestHandler):
-    replies = {}
-    seen = []
-
-    def do_GET(self):
-        code, text = self.replies.get(self.path, (404, 'nothing'))
-        self.seen.append(self.path)
-        if isinstance(code, list):
-            code = code.pop(0)
-        self.send_response(code)
-        self.end_headers()
-        self.wfile.write(text.encode())
-
-    def log_message(self, *_):
-        pass
-
-
-@pytest.mark.parametrize('code, text, message, asked', [
-    (200, '<html>welcome</html>', 'answers no JSON but .*<html>', 1),
-    (404, 'not here', 'answers 404: .*not here.*ends in /v1', 1),
-    (401, 'who are you', 'answers 401: .*OPENAI_API_KEY', 1),
-    (400, 'too long', 'answers 400: .*too long', 1),
-    ([500, 429, 503, 500], 'busy', r'answers 500: .*busy.*\(4 attempts\)', 4),
-    ([503, 200], '{"a": 1}', None, 2),
-])
-def test_what_a_server_may_answer(monkeypatch, code, text, message, asked):
-    monkeypatch.setattr(Handler, 'replies', {'/v1/models': (code, text)})
-    monkeypatch.setattr(Handler, 'seen', [])
-    monkeypatch.setattr('time.sleep', lambda _: None)
-    with http.server.ThreadingHTTPServer(('127.0.0.1', 0), Handler) as server:
-        threading.Thread(target=server.serve_forever, args=(0.01, ), daemon=True).start()
-        post = ServerAddress(f'http://127.0.0.1:{server.server_port}')
-        if message is None:
-            assert post('models') == dict(a=1)
-        else:
-            with pytest.raises(ValueError, match=message) as error:
-                post('models')
-            assert '\n' not in str(error.value)
-        server.shutdown()
-    assert len(Handler.seen) == asked
-
-
-def test_no_server():
-    with pytest.raises(ValueError, match='does not answer .*start the server'):
-        ServerAddress('http://127.0.0.1:9/v1')('models')
-    for url in ('http://[bad', 'http://host:port/v1'):
-        with pytest.raises(ValueError, match='is no address'):
-            ServerAddress(url)

@@ -17,8 +17,9 @@ from ..polygon import PolygonCodec, export_grammar, outside_grammar
 from ..structures import Segmentation
 from ..templates import question_about
 from ..visualization.painter import QueryPainter
-from .chat import ChatClient, EndpointError, Reply, data_url
+from .chat import ChatClient, Reply, data_url
 from .form import AskedForm
+from .transport import EndpointError
 
 #: how servers take a grammar, of a name and for a kind of answer: the key of the request
 ENGINES: dict[str, Callable[[str, str], dict]] = {
@@ -82,7 +83,7 @@ class EndpointInferencer(PromptedInferencer):
         self.batch_size, self.show_progress = concurrency, show_progress
         self.errors: list[str] = []
         self.painter = QueryPainter()
-        entry = self._served(served_model_name)
+        entry = self.client.served(served_model_name)
         self.served_model_name = entry['id']
         self._special = self._check_tokenizer()
         self.constrain = constrain
@@ -249,25 +250,6 @@ class EndpointInferencer(PromptedInferencer):
                        'of the model that is served, or its --codec')
 
     # --- the server ----------------------------------------------------------------------------
-    def _served(self, name: str | None) -> dict:
-        """The entry of the model that is meant."""
-        try:
-            entries = self.client.models()
-        except EndpointError as error:
-            if name is None or error.reason not in ('HTTP 404', 'HTTP 405', 'HTTP 501'):
-                raise
-            return dict(id=name)  # a server that has no list
-        names = [entry['id'] for entry in entries]
-        if name is not None:
-            if name not in names:
-                raise ValueError(f'{self.client.shown} serves no {shown(name)}; it serves '
-                                 f'{_listed(names)}: give one of these as --served-model-name')
-            return entries[names.index(name)]
-        if len(names) != 1:
-            raise ValueError(f'{self.client.shown} serves {_listed(names)}: ' + (
-                'say which by --served-model-name' if names else 'load a model there first'))
-        return entries[0]
-
     def _check_tokenizer(self) -> re.Pattern:
         """What a text may not hold: special tokens. Refuses a server whose tokenizer is not that
         of the folder, where both are known."""
@@ -308,10 +290,3 @@ class EndpointInferencer(PromptedInferencer):
 
 def _told(on_text: Callable[[int, str], bool | None], number: int):
     return lambda text: on_text(number, text)
-
-
-def _listed(names: Sequence[str]) -> str:
-    if not names:
-        return 'no model'
-    more = f' and {len(names) - 20} more' if len(names) > 20 else ''
-    return ', '.join(map(shown, names[:20])) + more

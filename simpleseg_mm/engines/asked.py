@@ -1,11 +1,4 @@
 """Greedy answers of an engine, with all that it says of what it has read."""
-import http.client
-import json
-import os
-import time
-import urllib.error
-import urllib.parse
-import urllib.request
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -13,7 +6,7 @@ from typing import Any
 from PIL import Image
 from torch import Tensor
 
-from ..client.chat import data_url
+from ..client import EndpointError, data_url
 from ..files import shown
 from ..structures import Generated
 from .observed import Observed
@@ -21,8 +14,6 @@ from .vllm import VLLMEngine
 
 #: requests that are open at a time
 _OPEN = 8
-#: bytes of an answer that are read
-_MOST_BYTES = 16 << 20
 
 
 def ask_vllm(model, images: Sequence[Tensor], prompts: Sequence[str], limit: int,
@@ -57,8 +48,8 @@ def ask_server(post: Callable[[str, dict | None], Any], name: str, model,
 
     Args:
         post: (path below the address, or from its root where it begins with '/'; content, or None
-            to look) -> what the server answers, as :class:`ServerAddress`.
-        name: of the model at the server, see :func:`served_model`.
+            to look) -> what the server answers, as :meth:`simpleseg_mm.client.Transport.ask`.
+        name: of the model at the server.
         model, images, prompts, limit: as for :func:`ask_vllm`.
 
     Raises:
@@ -70,95 +61,6 @@ def ask_server(post: Callable[[str, dict | None], Any], name: str, model,
     first = server.ask(asked[0])  # what it understands is known before many ask at a time
     with ThreadPoolExecutor(_OPEN) as pool:
         return [first, *pool.map(server.ask, asked[1:])]
-
-
-class RefusedError(ValueError):
-    """A server refuses what it is asked for, whereas it might answer less."""
-
-
-class ServerAddress:
-    """The address of a server. Called with a path and content, it gives what is answered.
-
-    Args:
-        url: such as ``http://localhost:8000/v1``.
-        timeout: seconds of an attempt.
-        retries: further attempts after 429 and 5xx, each after twice the wait.
-    """
-
-    def __init__(self, url: str, timeout: float = 120.0, retries: int = 3) -> None:
-        url = url.rstrip('/')
-        try:
-            parts = urllib.parse.urlsplit(url)
-            parts.port  # checks it
-        except ValueError as error:
-            raise ValueError(f'{url} is no address ({error}): such as '
-                             'http://localhost:8000/v1') from None
-        self.url = url if parts.path else f'{url}/v1'
-        self.timeout, self.retries = timeout, retries
-
-    def __call__(self, path: str, content: dict | None = None) -> Any:
-        """Raises ValueError in one line."""
-        url = (self.url.removesuffix('/v1') + path if path.startswith('/') else
-               f'{self.url}/{path}')
-        headers = {'Content-Type': 'application/json'}
-        if key := os.environ.get('OPENAI_API_KEY'):
-            headers['Authorization'] = f'Bearer {key}'
-        text = b''
-        for attempt in range(self.retries + 1):
-            try:
-                request = urllib.request.Request(
-                    url, None if content is None else json.dumps(content).encode(), headers)
-                with urllib.request.urlopen(request, timeout=self.timeout) as response:
-                    text = response.read(_MOST_BYTES)
-                return json.loads(text)
-            except urllib.error.HTTPError as error:
-                said = f'{url} answers {error.code}: {shown(_said(error), 300)}'
-                if error.code in (400, 422):
-                    raise RefusedError(said) from None
-                if error.code != 429 and error.code < 500:
-                    raise ValueError(f'{said}. Give the address of the API (it ends in /v1 as a '
-                                     'rule), and OPENAI_API_KEY where it wants a key') from None
-                if attempt == self.retries:
-                    raise ValueError(f'{said} ({attempt + 1} attempts): its log says '
-                                     'why') from None
-                time.sleep(2 ** attempt)
-            except (OSError, http.client.HTTPException) as error:
-                reason = str(getattr(error, 'reason', None) or error) or type(error).__name__
-                raise ValueError(f'{url} does not answer ({shown(reason, 200)}): start the '
-                                 'server, or correct the address') from None
-            except ValueError:
-                raise ValueError(f'{url} answers no JSON but {shown(text[:100], 100)}: is it the '
-                                 'address of the API? It ends in /v1 as a rule') from None
-
-
-def _said(error: urllib.error.HTTPError) -> str:
-    try:
-        return error.read(500).decode(errors='replace')
-    except (OSError, http.client.HTTPException):
-        return ''
-
-
-def served_model(post: Callable[[str, dict | None], Any], name: str | None) -> str:
-    """The name of the model that is meant.
-
-    Args:
-        post: as for :func:`ask_server`.
-        name: ``None``: the only one that the server serves.
-
-    Raises:
-        ValueError: it serves no such model, or several; one line.
-    """
-    told = post('models', None)
-    try:
-        names = [str(entry['id']) for entry in told['data']]
-    except (KeyError, TypeError):
-        raise ValueError(f'the server lists no models but {shown(told, 100)}: is it '
-                         'OpenAI-compatible? Its address ends in /v1 as a rule') from None
-    if name is not None and name in names or name is None and len(names) == 1:
-        return name or names[0]
-    listed = ', '.join(map(shown, names[:20])) or 'nothing'
-    raise ValueError(f'the server serves {listed}' + (
-        f', and not {shown(name)}' if name is not None else '') + ': name one by --model')
 
 
 def _messages(encoder, image: Tensor, prompt: str) -> list[dict]:
@@ -220,8 +122,8 @@ class _Server:
         while True:
             try:
                 return self.post('chat/completions', {**body, **(self.more or {})})
-            except RefusedError:
-                if not self.more:
+            except EndpointError as fault:
+                if not (fault.refused and self.more):
                     raise
                 self.more.popitem()
 

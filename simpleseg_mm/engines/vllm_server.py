@@ -1,23 +1,21 @@
 """vLLM as one or more servers that take a live model's weights from a folder."""
-import http.client
-import json
 import shutil
-import urllib.error
-import urllib.request
 import uuid
 from collections.abc import Sequence
-from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
+from concurrent.futures import Future, wait
 from pathlib import Path
+from typing import Any
 
-from mmengine.dist import barrier, broadcast_object_list, get_rank, is_main_process
+from mmengine.dist import broadcast_object_list, get_rank, is_main_process
 
 from .. import stopping
-from ..client.chat import data_url
+from ..client import EndpointError, Transport, data_url
 from ..files import shown
+from ..together import failing_together
 from .base import EnginePrompt, ExternalEngine, Written, check_version, cut
 from .weights import write_weights
 
-#: requests that one process has open at a time
+#: requests that one process has open at a server
 _OPEN = 64
 _START = 'VLLM_SERVER_DEV_MODE=1 vllm serve FOLDER --enable-scale-out'
 _GENERATE = '/inference/v1/generate'
@@ -51,79 +49,34 @@ class VLLMServers(ExternalEngine):
     def __init__(self, model, urls: Sequence[str], weights_dir: str,
                  logprobs_mode: str = 'raw_logprobs', timeout: float = 600.0) -> None:
         super().__init__(model)
-        self.urls = [url.rstrip('/') for url in urls]
-        self.weights_dir, self.timeout = Path(weights_dir), timeout
+        self.servers = [_Server(url, timeout) for url in urls]
+        self.weights_dir = Path(weights_dir)
         self.version = 'none'
         head = model.mllm.hf.get_output_embeddings()
-        self._tied = head.weight is model.mllm.hf.get_input_embeddings().weight
-        self._packing: set[str] = set()  # servers on CPUs, see engines/vllm_worker.py
-        self.max_length = min(self._check(url, logprobs_mode) for url in self.urls)
+        tied = head.weight is model.mllm.hf.get_input_embeddings().weight
+        with failing_together():
+            self.max_length = min(server.check(logprobs_mode, tied) for server in self.servers)
         self.load_weights(model)
-
-    def _check(self, url: str, logprobs_mode: str) -> int:
-        """Tokens that a server takes, which is one that can be used."""
-        told = self._ask(url, '/version')
-        if not isinstance(told, dict) or 'version' not in told:
-            raise ConnectionError(f'{url}/version answered {shown(told, 200)}: is it a server of '
-                                  'vLLM?')
-        check_version(str(told['version']), f'serves {url}')
-        try:
-            self._ask(url, '/weight_info')
-            config = self._ask(url, '/server_info?config_format=json')['vllm_config']
-            told = config['model_config']['logprobs_mode']
-            length = int(config['model_config']['max_model_len'])
-            extension = config['parallel_config']['worker_extension_cls']
-            on_cpu = config['device_config']['device'] == 'cpu'
-        except (KeyError, TypeError, ConnectionError) as error:
-            raise ValueError(f'{url} does not take new weights ({error}): start it with the '
-                             f'variable VLLM_SERVER_DEV_MODE=1 ({_START})') from None
-        if told != logprobs_mode:
-            raise ValueError(f'{url} was started with --logprobs-mode {told}, and the rollout '
-                             f'needs {logprobs_mode}: {_START} --logprobs-mode {logprobs_mode}')
-        try:
-            self._ask(url, _GENERATE, {})
-        except ConnectionError as error:  # any other: nothing was asked
-            if f'{_GENERATE} answered 403' in str(error):
-                raise ValueError(f'{url} takes no token ids ({error}): {_START}') from None
-        if extension == PACKS:
-            self._packing.add(url)
-        elif on_cpu and self._tied:
-            raise ValueError(f'{url} runs on a CPU, where vLLM keeps an old copy of a head that '
-                             'shares the embeddings\' weight: start it with '
-                             f'--worker-extension-cls {PACKS}')
-        return length
 
     def load_weights(self, model) -> None:
         """Every process must call it."""
         name = [uuid.uuid4().hex]
         broadcast_object_list(name)
-        if is_main_process():
-            folder = self.weights_dir / name[0]
-            partial = self.weights_dir / f'{name[0]}.partial'
-            partial.mkdir(parents=True)
-            write_weights(model.mllm, partial / 'model.safetensors')
-            partial.rename(folder)
-            try:
-                for url in self.urls:
-                    self._hand_over(url, folder)
-            finally:
-                shutil.rmtree(folder)
-        barrier()
+        with failing_together():  # all wait for the first, or fail with it
+            if is_main_process():
+                self._hand_over(model, self.weights_dir / name[0])
         self.version = name[0]
 
-    def _hand_over(self, url: str, folder: Path) -> None:
-        self._ask(url, '/collective_rpc', dict(
-            method='reload_weights', kwargs=dict(weights_path=str(folder.resolve()))))
-        if url in self._packing:
-            self._ask(url, '/collective_rpc', dict(method='pack_heads'))
-        # What was worked out with the old weights; of the pictures the scheduler believes that
-        # the worker still has them.
-        if not self._ask(url, '/reset_prefix_cache', {})['success']:
-            raise ValueError(f'{url} is writing answers for somebody else, and cannot take new '
-                             'weights meanwhile: give each run its own servers')
-        for what in ('mm_cache', 'encoder_cache'):
-            self._ask(url, f'/reset_{what}', {})
-        self._ask(url, '/update_weight_version', dict(new_version=folder.name))
+    def _hand_over(self, model, folder: Path) -> None:
+        partial = folder.with_suffix('.partial')
+        partial.mkdir(parents=True)
+        write_weights(model.mllm, partial / 'model.safetensors')
+        partial.rename(folder)
+        try:
+            for server in self.servers:
+                server.load(folder)
+        finally:
+            shutil.rmtree(folder)
 
     def _run(self, prompts: Sequence[EnginePrompt], params: Sequence[dict]
              ) -> list[Written | None]:
@@ -132,24 +85,92 @@ class VLLMServers(ExternalEngine):
             places.setdefault(id(prompt), len(places) + get_rank())
         pictures = {id(prompt): data_url(prompt.picture, 'PNG', compress_level=1)
                     for prompt in prompts}
-        pool = ThreadPoolExecutor(max_workers=min(_OPEN, len(prompts)))
+        servers = [self.servers[places[id(prompt)] % len(self.servers)] for prompt in prompts]
+        jobs = {}
         try:
-            jobs = [pool.submit(self._write_one, self.urls[places[id(prompt)] % len(self.urls)],
-                                prompt, pictures[id(prompt)], one)
-                    for prompt, one in zip(prompts, params)]
-            waiting = set(jobs)
+            for server, prompt, one in zip(servers, prompts, params):
+                jobs[server.write(prompt, pictures[id(prompt)], one)] = server
+            written, waiting = {}, set(jobs)
             while waiting and not stopping.asked():
-                done, waiting = wait(waiting, timeout=0.2, return_when=FIRST_EXCEPTION)
-                for job in done:
-                    job.result()
-            return [job.result() if job.done() and not job.cancelled() else None for job in jobs]
+                done, waiting = wait(waiting, timeout=0.2)
+                written.update((job, jobs[job].read(job, self.version)) for job in done)
+            return [written.get(job) for job in jobs]
         finally:
-            pool.shutdown(wait=False, cancel_futures=True)
+            for job in jobs:
+                job.cancel()
 
-    def _write_one(self, url: str, prompt: EnginePrompt, picture: str, params: dict) -> Written:
-        answer = self._ask(url, _GENERATE, dict(
+
+class _Server:
+    """One server. It is asked once: one that was started again has other weights."""
+
+    def __init__(self, url: str, timeout: float) -> None:
+        self.transport = Transport(url, timeout=timeout, retries=0, concurrency=_OPEN)
+        self.url = self.transport.shown.removesuffix('/v1')
+        self._packs = False  # on a CPU, see engines/vllm_worker.py
+
+    def check(self, logprobs_mode: str, tied: bool) -> int:
+        """Tokens that it takes. ValueError where it cannot be used.
+
+        Args:
+            tied: the network's head shares the embeddings' weight.
+        """
+        told = self.ask('/version')
+        if not isinstance(told, dict) or 'version' not in told:
+            raise ConnectionError(f'{self.url}/version answered {shown(told, 200)}: is it a '
+                                  'server of vLLM?')
+        check_version(str(told['version']), f'serves {self.url}')
+        try:
+            self.ask('/weight_info')
+            config = self.ask('/server_info?config_format=json')['vllm_config']
+            told = config['model_config']['logprobs_mode']
+            length = int(config['model_config']['max_model_len'])
+            extension = config['parallel_config']['worker_extension_cls']
+            on_cpu = config['device_config']['device'] == 'cpu'
+        except (KeyError, TypeError, ConnectionError) as error:
+            raise ValueError(f'{self.url} does not take new weights ({error}): start it with the '
+                             f'variable VLLM_SERVER_DEV_MODE=1 ({_START})') from None
+        if told != logprobs_mode:
+            raise ValueError(f'{self.url} was started with --logprobs-mode {told}, and the '
+                             f'rollout needs {logprobs_mode}: {_START} --logprobs-mode '
+                             f'{logprobs_mode}')
+        try:
+            self.transport.ask(_GENERATE, {})
+        except EndpointError as fault:  # any other: nothing was asked
+            if fault.reason == 'HTTP 403':
+                raise ValueError(f'{self.url} takes no token ids ({_GENERATE} answered 403: '
+                                 f'{cut(fault.said)}): {_START}') from None
+        self._packs = extension == PACKS
+        if on_cpu and tied and not self._packs:
+            raise ValueError(f'{self.url} runs on a CPU, where vLLM keeps an old copy of a head '
+                             'that shares the embeddings\' weight: start it with '
+                             f'--worker-extension-cls {PACKS}')
+        return length
+
+    def load(self, folder: Path) -> None:
+        """Takes weights over from a folder, whose name is their version."""
+        self.ask('/collective_rpc', dict(
+            method='reload_weights', kwargs=dict(weights_path=str(folder.resolve()))))
+        if self._packs:
+            self.ask('/collective_rpc', dict(method='pack_heads'))
+        # What was worked out with the old weights; of the pictures the scheduler believes that
+        # the worker still has them.
+        told = self.ask('/reset_prefix_cache', {})
+        if not isinstance(told, dict) or not told.get('success'):
+            raise ValueError(f'{self.url} is writing answers for somebody else, and cannot take '
+                             'new weights meanwhile: give each run its own servers')
+        for what in ('mm_cache', 'encoder_cache'):
+            self.ask(f'/reset_{what}', {})
+        self.ask('/update_weight_version', dict(new_version=folder.name))
+
+    def write(self, prompt: EnginePrompt, picture: str, params: dict) -> 'Future[Any]':
+        """Starts an answer, which :meth:`read` takes."""
+        return self.transport.start(_GENERATE, dict(
             token_ids=prompt.token_ids, content_parts=[dict(type='image_url', url=picture)],
             sampling_params=params, return_token_ids=True))
+
+    def read(self, job: 'Future[Any]', version: str) -> Written:
+        """An answer by these weights; ConnectionError where it is none."""
+        answer = self._result(job, _GENERATE)
         try:
             choice, = answer['choices']
             ids = choice['token_ids']
@@ -159,34 +180,31 @@ class VLLMServers(ExternalEngine):
             if choice['finish_reason'] not in ('stop', 'length') or len(logps) != len(ids):
                 raise ValueError(f'it ended by {choice["finish_reason"]}')
         except (KeyError, TypeError, ValueError) as error:
-            raise ConnectionError(f'{url} answered without what is needed ({error!r}): '
+            raise ConnectionError(f'{self.url} answered without what is needed ({error!r}): '
                                   f'{shown(answer, 200)}') from None
-        if ids and versions != {self.version}:
+        if ids and versions != {version}:
             raise ConnectionError(
-                f'{url} wrote with weights {sorted(versions)} instead of {self.version}: it was '
+                f'{self.url} wrote with weights {sorted(versions)} instead of {version}: it was '
                 'started again, or somebody else has given it weights. Nothing of this rollout '
                 'was learnt from; tools/train.py CONFIG --resume goes on')
         return Written(read_ids, ids, logps)
 
-    def _ask(self, url: str, path: str, content: dict | None = None):
-        """What a server answers to a GET, or with ``content`` to a POST."""
-        request = urllib.request.Request(
-            url + path, None if content is None else json.dumps(content).encode(),
-            {'Content-Type': 'application/json'})
+    def ask(self, path: str, content: dict | None = None) -> Any:
+        """What it answers to a GET, or with ``content`` to a POST."""
+        return self._result(self.transport.start(path, content), path)
+
+    def _result(self, job: 'Future[Any]', path: str) -> Any:
         try:
-            with urllib.request.urlopen(request, timeout=self.timeout) as response:
-                text = response.read()
-            return json.loads(text) if text.strip() else None
-        except urllib.error.HTTPError as error:
-            told = cut(error.read(500).decode(errors='replace'), 300)
-            raise ConnectionError(f'{url}{path} answered {error.code}: {told}') from None
-        except (OSError, http.client.HTTPException) as error:
-            reason = getattr(error, 'reason', None) or error
-            raise ConnectionError(
-                f'{url} does not answer ({str(reason) or type(error).__name__}): nothing of this '
-                f'rollout was learnt from. Start the server ({_START}), then tools/train.py '
-                'CONFIG --resume goes on') from None
-        except ValueError:
-            told = cut(text.decode(errors='replace'))
-            raise ConnectionError(f'{url}{path} answered no JSON, but {told}: is it a server of '
-                                  'vLLM?') from None
+            return job.result()
+        except EndpointError as fault:
+            told = cut(fault.said, 300)
+            if fault.reason.startswith('HTTP'):
+                told = f'{self.url}{path} answered {fault.reason.removeprefix("HTTP ")}: {told}'
+            elif fault.reason == 'broken answer':
+                told = (f'{self.url}{path} answered no JSON, but {told}: is it a server of '
+                        'vLLM?')
+            else:
+                told = (f'{self.url} does not answer ({fault.said}): nothing of this rollout was '
+                        f'learnt from. Start the server ({_START}), then tools/train.py CONFIG '
+                        '--resume goes on')
+            raise ConnectionError(told) from None

@@ -11,6 +11,7 @@ not be checked.
 """
 import argparse
 import json
+import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -20,6 +21,11 @@ if __name__ in ('__main__', '__mp_main__'):  # also while the libraries below ar
     stopping.end_in_one_line()
 
 from mmengine.config import Config, DictAction
+
+#: what may be done about a server's faults
+REMEDIES = dict(slow='Raise --timeout', busy='ask again later, or with fewer --samples',
+                key='set OPENAI_API_KEY', size='raise its limit, or lower model.mllm.max_pixels',
+                model='--model')
 
 
 def parse_args() -> argparse.Namespace:
@@ -32,6 +38,8 @@ def parse_args() -> argparse.Namespace:
                         help="'vllm': in this process; or the address of an OpenAI-compatible "
                         'server')
     parser.add_argument('--model', help='name of the model at the server (default: its only one)')
+    parser.add_argument('--timeout', type=float, metavar='SECONDS',
+                        help='of one attempt at an answer of the server (default: 120)')
     parser.add_argument('--set', choices=['test', 'val', 'train'], default='test',
                         help='whose samples are asked')
     parser.add_argument('--samples', type=int, default=8, help='how many, spread over the set')
@@ -55,6 +63,8 @@ def parse_args() -> argparse.Namespace:
                      'http://localhost:8000/v1')
     if args.engine == 'vllm' and args.model:
         parser.error('--model is the name at a server; --engine vllm takes the checkpoint')
+    if args.engine == 'vllm' and args.timeout is not None:
+        parser.error('--timeout is of a server; --engine vllm writes in this process')
     if args.engine != 'vllm' and args.engine_options:
         parser.error('--engine-options are those of --engine vllm; a server has its own')
     return args
@@ -126,14 +136,16 @@ def check(args: argparse.Namespace, cfg: Config):
     from mmengine.registry import init_default_scope
 
     from simpleseg_mm.apis.loading import load_weights
-    from simpleseg_mm.engines.asked import ServerAddress, ask_server, ask_vllm, served_model
+    from simpleseg_mm.client import ChatClient
+    from simpleseg_mm.engines.asked import ask_server, ask_vllm
     from simpleseg_mm.engines.check import compare
     from simpleseg_mm.engines.forwards import Case
     from simpleseg_mm.registry import MODELS
     init_default_scope(cfg.get('default_scope', 'simpleseg_mm'))
     if args.engine != 'vllm':  # before weights are read
-        post = ServerAddress(args.engine)
-        served = served_model(post, args.model)
+        client = ChatClient(args.engine, os.environ.get('OPENAI_API_KEY'),
+                            120.0 if args.timeout is None else args.timeout, remedies=REMEDIES)
+        served = client.served(args.model)['id']
     names, images, prompts = zip(*read_queries(cfg, args.set, args.samples))
     model = MODELS.build(cfg.model)
     if args.checkpoint is not None:
@@ -144,7 +156,7 @@ def check(args: argparse.Namespace, cfg: Config):
     if args.engine == 'vllm':
         observed = ask_vllm(model, images, prompts, limit, args.engine_options or {})
     else:
-        observed = ask_server(post, served, model, images, prompts, limit)
+        observed = ask_server(client.transport.ask, served, model, images, prompts, limit)
     model.to(get_device())
     ours = model.answer(list(images), prompts)
     cases = [Case(*parts) for parts in zip(names, images, prompts, observed)]
