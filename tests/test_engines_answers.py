@@ -228,7 +228,12 @@ def test_all_that_a_server_says_is_taken(model, knows):
 
 
 @pytest.mark.parametrize('told', [
-    {}, [], 'text', dict(choices=[]), dict(choices=[dict(text='[]')]),
+    {}, [], 'text', None, dict(choices=[]), dict(choices=[dict(text='[]')]),
+    dict(error=dict(message='out of memory')), dict(choices=[dict(message=dict(content=3))]),
+    dict(choices=[dict(message=dict(content=[dict(type='text', text='[]')]))]),
+    *(dict(choices=[dict(message=dict(content='[]'))], usage=dict(prompt_tokens=number))
+      for number in ('30', 2.5, -1, True, 10**12)),
+    dict(choices=[dict(message=dict(content='[]'), token_ids=['a'])]),
     dict(choices=[dict(message=dict(content='a'), logprobs=dict(content=[{}]))])])
 def test_what_is_no_answer_of_the_api(model, told):
     image = torch.zeros(3, 84, 84, dtype=torch.uint8)

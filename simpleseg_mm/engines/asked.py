@@ -14,6 +14,8 @@ from .vllm import VLLMEngine
 
 #: requests that are open at a time
 _OPEN = 8
+#: tokens of a prompt: no model reads as many
+_MOST = 1 << 24
 
 
 def ask_vllm(model, images: Sequence[Tensor], prompts: Sequence[str], limit: int,
@@ -91,7 +93,7 @@ class _Server:
         told = self._chat(body)
         try:
             choice = told['choices'][0]
-            text = choice['message']['content'] or ''
+            text = (choice['message']['content'] or '').encode('utf-8', 'replace').decode()
             usage = told.get('usage') or {}
             entries = (choice.get('logprobs') or {}).get('content') or []
             logps = tuple(float(entry['logprob']) for entry in entries)
@@ -100,6 +102,8 @@ class _Server:
             ids = None if ids is None else tuple(map(int, ids))
             read = None if read is None else tuple(map(int, read))
             total = usage.get('prompt_tokens')
+            if total is not None and not (type(total) is int and 0 <= total < _MOST):
+                raise ValueError(f'usage.prompt_tokens is {shown(total, 40)}')
         except (KeyError, IndexError, TypeError, ValueError, AttributeError) as error:
             raise ValueError(f'the server answers without what the API of chat completions says '
                              f'({type(error).__name__} {error}): {shown(told, 200)}. Is it '
