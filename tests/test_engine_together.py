@@ -81,7 +81,7 @@ def told(config, tmp_path_factory):  # noqa: F811
         for process in ranks:
             process.start()
     for process in ranks:
-        process.join(240)
+        process.join(600)
         if process.is_alive():
             process.kill()
     return [json.loads((folder / f'rank{rank}.json').read_text()) for rank in range(2)]
