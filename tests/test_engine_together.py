@@ -21,8 +21,6 @@ CASES = {  # settings of both, those of the second process beside them, what bot
                            'RuntimeError', "nats a token in the answer '[[["),
     'engine, two updates': (ENGINE, {'train_cfg.rollout.by': 30.0}, 'RuntimeError',
                             "nats a token in the answer '[[["),
-    'silent engine': (ENGINE, {'train_cfg.rollout.mute': True}, 'RuntimeError',
-                      'the engine gave 0 log-probabilities of'),
     'the policy': ({**SCRIPT, **BAND}, DROPOUT, 'RuntimeError', 'The policy differs from itself'),
     'reward': (SCRIPT, {'train_cfg.reward.weights.broken': 1.0}, 'RewardError', 'broken'),
     'rollout': ({**SCRIPT, 'dead': True}, {}, 'ConnectionError', 'http://b does not answer'),
