@@ -53,7 +53,7 @@ class Spans:
     def union(cls, masks: Sequence['Spans'], size: tuple[int, int]) -> 'Spans':
         """Pixels that any of some masks of ``size`` (h, w) has."""
         for mask in masks:
-            mask._check(cls(np.zeros(0, np.int64), size))
+            _check_sizes(mask.size, size)
         pixel = np.concatenate([np.zeros(0, np.int64), *(mask.borders for mask in masks)])
         change = np.ones(len(pixel), np.int64)
         change[1::2] = -1  # every mask has an even number
@@ -107,7 +107,7 @@ class Spans:
 
     def shared(self, other: 'Spans') -> int:
         """Pixels that both masks have."""
-        self._check(other)
+        _check_sizes(self.size, other.size)
         few, many = sorted((self, other), key=lambda spans: len(spans.borders))
         before = many._before(few.borders)
         return int(before[1::2].sum() - before[::2].sum())
@@ -128,9 +128,10 @@ class Spans:
         union = self.area + other.area - shared
         return shared / union if union else 1.0
 
-    def _check(self, other: 'Spans') -> None:
-        if tuple(self.size) != tuple(other.size):
-            raise ValueError(f'masks have shapes {self.size} and {other.size}; resize one first')
+
+def _check_sizes(one: tuple[int, int], other: tuple[int, int]) -> None:
+    if tuple(one) != tuple(other):
+        raise ValueError(f'masks have shapes {one} and {other}; resize one first')
 
 
 def count_crossings(rings: Sequence[np.ndarray], size) -> int:
