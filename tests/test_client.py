@@ -246,7 +246,7 @@ def test_answers_keep_their_order_and_requests_their_bound(asking):
 @pytest.mark.parametrize('models, name, message', [
     ([dict(id='a'), dict(id='b')], None, "serves 'a', 'b': say which by --served-model-name"),
     ([dict(id='a'), dict(id='b')], 'c', "serves no 'c'; it serves 'a', 'b'"),
-    ([], None, 'serves no model: load a model there first'),
+    ([], None, 'serves no model: load a model there first, or name it by --served-model-name'),
     ([dict(name='a'), 3], None, 'serves no model'),
     (None, None, 'has no such model or address'),
 ])
@@ -264,7 +264,41 @@ def test_one_of_several_models_and_a_server_without_a_list(asking):
     make(served_model_name='b').segment(SCENE, 'x')
     standin.models = None
     make(served_model_name='mine').segment(SCENE, 'x')
-    assert [body['model'] for body in standin.asked] == ['b', 'mine']
+    standin.models = []
+    make(served_model_name='folder').segment(SCENE, 'x')
+    assert [body['model'] for body in standin.asked] == ['b', 'mine', 'folder']
+
+
+def test_a_broken_list_of_models(server, monkeypatch):
+    """As `transformers serve` has it without a cache."""
+    monkeypatch.setattr(Handler, 'do_GET', lambda self: self.reply(500, dict()))
+    with pytest.raises(EndpointError, match='failed: its log says why'):
+        EndpointInferencer(server[0], wait=0.001)
+    EndpointInferencer(server[0], wait=0.001, served_model_name='mine')
+
+
+def test_logprobs_passed_over_in_silence(asking):
+    make, standin = asking
+    inferencer = make()
+    inferencer.segment(SCENE, 'x')
+    assert inferencer.notes == []
+    standin.logps = False
+    inferencer.segment(SCENE, 'x')
+    assert inferencer.notes == ['the server passes over logprobs in silence: answers have no '
+                                'confidence']
+    standin.refuses = ('logprobs', )
+    inferencer.segment(SCENE, 'x')
+    assert inferencer.notes == ['the server does not take logprobs; it was left out: answers '
+                                'have no confidence']
+
+
+def test_a_server_that_takes_no_grammar(asking):
+    make, standin = asking
+    standin.refuses = ('structured_outputs', )
+    with pytest.raises(EndpointError, match='does not take structured_outputs, which holds '
+                                            'the grammar: leave --constrain out') as caught:
+        make(constrain='vllm').segment(SCENE, 'x')
+    assert caught.value.ends and '\n' not in str(caught.value)
 
 
 def test_no_server(server):

@@ -105,24 +105,29 @@ class ChatClient:
             name: None: the only one that the server serves.
 
         Raises:
-            EndpointError: see :meth:`models`; a server that has no list is believed.
+            EndpointError: see :meth:`models`; where the list is absent, empty or broken (that of
+                ``transformers serve`` is of the hub's cache), a given name is believed.
             ValueError: it serves no such model, or several; one line.
         """
         try:
             entries = self.models()
         except EndpointError as error:
-            if name is None or error.reason not in ('HTTP 404', 'HTTP 405', 'HTTP 501'):
+            if name is None or not (error.reason in ('HTTP 404', 'HTTP 405') or
+                                    error.reason.startswith('HTTP 5')):
                 raise
             return dict(id=name)
         names, option = [entry['id'] for entry in entries], self.transport.remedies['model']
         if name is not None:
+            if not names:
+                return dict(id=name)
             if name not in names:
                 raise ValueError(f'{self.shown} serves no {shown(name)}; it serves '
                                  f'{_listed(names)}: give one of these as {option}')
             return entries[names.index(name)]
         if len(names) != 1:
             raise ValueError(f'{self.shown} serves {_listed(names)}: ' + (
-                f'say which by {option}' if names else 'load a model there first'))
+                f'say which by {option}' if names else
+                f'load a model there first, or name it by {option}'))
         return entries[0]
 
     def tokenize(self, model: str, text: str) -> list[int] | None:

@@ -88,6 +88,7 @@ class EndpointInferencer(PromptedInferencer):
         self._special = self._check_tokenizer()
         self.constrain = constrain
         self._held = None if constrain is None else self._engine(constrain, entry)
+        self._unsure = False  # an answer came without log-probabilities
         self._farthest = [0, 0.0]  # outlines, and the largest share of a coordinate in them
 
     @property
@@ -97,7 +98,9 @@ class EndpointInferencer(PromptedInferencer):
 
     @property
     def notes(self) -> list[str]:
-        return self.client.notes
+        unsure = self._unsure and not any('logprobs' in note for note in self.client.notes)
+        return self.client.notes + unsure * [
+            'the server passes over logprobs in silence: answers have no confidence']
 
     # --- asking --------------------------------------------------------------------------------
     def ask_batch(self, asked: Sequence[tuple[np.ndarray, PromptLike]],
@@ -175,11 +178,15 @@ class EndpointInferencer(PromptedInferencer):
                     max_tokens=form.max_tokens, stream=True,
                     stream_options=dict(include_usage=True), logprobs=True,
                     repetition_penalty=1.0)
-        if self._held is not None:
-            body.update(self._held(self.codec.grammar.name, query.prompt.task.kind))
+        body |= self._grammar_of(query)
         if form.chat_template_kwargs:
             body['chat_template_kwargs'] = dict(form.chat_template_kwargs)
         return self.client.start(body, on_text)
+
+    def _grammar_of(self, query: PictureQuery) -> dict:
+        """What of a request holds its answer to the grammar."""
+        return {} if self._held is None else self._held(self.codec.grammar.name,
+                                                        query.prompt.task.kind)
 
     def _question(self, query: PictureQuery) -> str:
         prompt = query.prompt
@@ -192,6 +199,11 @@ class EndpointInferencer(PromptedInferencer):
         try:
             reply = future.result()
         except EndpointError as error:
+            key = next((key for key in self._grammar_of(query) if key in error.said), None)
+            if error.refused and key is not None:
+                error.args = (f'the server does not take {key}, which holds the grammar: leave '
+                              f'--constrain out, or give another ({error})', )
+                error.ends = True
             return {}, error
         except CancelledError:
             return {}, EndpointError('the request was cancelled', 'cancelled')
@@ -199,6 +211,7 @@ class EndpointInferencer(PromptedInferencer):
                       task=query.prompt.task.name, prompt=self._question(query),
                       codec=self.codec.spec)
         logps = reply.token_logps
+        self._unsure |= bool(reply.text) and not logps
         answer = read_answer(
             sample, reply.text or '', num_tokens=reply.num_tokens,
             finished=reply.broken is None and reply.finish_reason in ('stop', 'tool_calls'),
