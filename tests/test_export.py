@@ -350,7 +350,7 @@ def test_labels_of_yolo_that_belong_to_several_pictures_are_told(names, told):
 
 
 ODD = ['a\nb', 'a\r\nb', 'a\u2028b', 'a\u2029b', 'a\x85b', 'a\x0bb', 'a\x0cb', 'a\x1cb', 'a\0b',
-       'a\x1b\x07b', 'a\ud800b', 'a\ufffeb', '\na\nb\t']
+       'a\x1b\x07b', 'a\ufffeb', '\na\nb\t']
 
 
 @pytest.mark.parametrize('label', ODD)

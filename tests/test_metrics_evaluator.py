@@ -422,7 +422,8 @@ def test_text_dump(tmp_path):
         confidence=None, img_id=4, image_id=7, ref_id=2, sent_id=4, source='refcoco', split='val',
         text='the thing', task='text2mask', prompt='Outline the thing.',
         answer=CODEC.encode(A[0]), pred_text='[[[é', tokens=10, finished=True, seconds=0.5,
-        codec=CODEC.spec, ori_shape=[100, 100])
+        codec=CODEC.spec, ori_shape=[100, 100], agreement=None, answers=None, greedy_text=None,
+        scores=None)
     assert len(rows) == 2
 
 
