@@ -40,9 +40,10 @@ def leave_processes(status: int = 0) -> None:
         return  # one alone, which vLLM joins to itself, and leaves by itself
     by_gloo = torch.distributed.get_backend() == 'gloo'
     torch.distributed.barrier()
-    torch.distributed.destroy_process_group()
+    atexit._run_exitfuncs()  # an engine in this process leaves groups of its own, or all of them
+    if torch.distributed.is_initialized():
+        torch.distributed.destroy_process_group()
     if by_gloo:
-        atexit._run_exitfuncs()
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(status)
