@@ -1,18 +1,13 @@
 # GSPO of nano on like objects, from the checkpoint of nano_sft_refshapes-instances.py. The reward
 # is the matched IoU over the larger count: a miss costs as much as an invention. All is ours.
 _base_ = [
-    '../_base_/models/nano.py', '../_base_/datasets/refshapes.py',
+    '../_base_/models/nano.py', '../_base_/datasets/refshapes_instances.py',
     '../_base_/evaluators/instances.py', '../_base_/schedules/gspo_nano.py',
     '../_base_/rl_runtime.py'
 ]
-data_root = 'data/refshapes_instances'
 load_from = 'work_dirs/nano_sft_refshapes-instances/last'
 model = dict(generation=dict(max_new_tokens=480))
-tasks = dict(text2mask=0.0, text2masks=1.0)
-train_dataloader = dict(
-    dataset=dict(data_root=data_root, query=dict(templates='single', tasks=dict(text2masks=1.0))))
-val_dataloader = dict(dataset=dict(data_root=data_root, indices=280, query=dict(tasks=tasks)))
-test_dataloader = dict(dataset=dict(data_root=data_root, query=dict(tasks=tasks)))
+train_dataloader = dict(dataset=dict(query=dict(tasks=dict(text2masks=1.0))))
 train_cfg = dict(
     max_iters=40,
     val_interval=20,

@@ -1,24 +1,16 @@
-# SFT of nano on like objects, one to six and none, each outlined by itself:
-#   python tools/dataset_converters/generate_refshapes.py data/refshapes_instances \
-#       --like 1 --absent 1 --objects 1 6 --scenes-train 10000 --scenes-val 300 --scenes-test 300
+# SFT of nano on like objects, one to six and none, each outlined by itself.
 # Second of two stages, from the last checkpoint of nano_pretrain_refshapes-instances.py, whose
 # boxes go on beside the outlines: which objects are meant, and how many, is most of a box.
 _base_ = [
-    '../_base_/models/nano.py', '../_base_/datasets/refshapes.py',
+    '../_base_/models/nano.py', '../_base_/datasets/refshapes_instances.py',
     '../_base_/evaluators/instances.py', '../_base_/schedules/sft_nano.py',
     '../_base_/default_runtime.py'
 ]
-data_root = 'data/refshapes_instances'
 load_from = 'work_dirs/nano_pretrain_refshapes-instances/last'
 model = dict(generation=dict(max_new_tokens=480))
-tasks = dict(text2mask=0.0, text2masks=1.0)
 train_dataloader = dict(
     batch_size=8,
-    dataset=dict(
-        data_root=data_root,
-        query=dict(templates='single', turns=6, tasks=dict(text2masks=2.0, text2boxes=1.0))))
-val_dataloader = dict(dataset=dict(data_root=data_root, indices=280, query=dict(tasks=tasks)))
-test_dataloader = dict(dataset=dict(data_root=data_root, query=dict(tasks=tasks)))
+    dataset=dict(query=dict(turns=6, tasks=dict(text2masks=2.0, text2boxes=1.0))))
 train_cfg = dict(max_iters=2800, val_interval=1400)
 default_hooks = dict(
     checkpoint=dict(interval=500, save_best='inst/mIoU', rule='greater'),

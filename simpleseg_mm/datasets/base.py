@@ -19,6 +19,8 @@ from . import native
 from .pictures import NamedPictures, names_to_leave_out
 from .transforms import META_KEYS, LoadImage
 
+#: why a query about a crowd is not asked, where objects are asked for one by one
+UNTOLD_CROWD = 'crowd among the objects, which are not told apart'
 REMEDY = (". Mend the files (refcoco.py verify lists all faults of RefCOCO's), or set "
           "bad_samples='skip'")
 #: what a record can raise that is not as its reader expects

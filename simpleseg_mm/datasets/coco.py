@@ -11,11 +11,10 @@ from simpleseg_mm.registry import DATASETS
 
 from . import native
 from .annotation_files import AnnotationFiles, check_image
-from .base import BadSample, QueryDataset, RawRecord, asked_tasks, set_instances
+from .base import UNTOLD_CROWD, BadSample, QueryDataset, RawRecord, asked_tasks, set_instances
 from .leakage import EvalImages
 
 TARGETS = ('object', 'category', 'instances', 'phrase')
-_CROWD = 'crowd among the objects, which are not told apart'
 _CROWD_ALONE = 'crowd alone, which is no object'
 
 
@@ -202,7 +201,7 @@ class CocoQueryDataset(QueryDataset):
                 fault = untold[0], 'query of an image with an annotation that may belong to it'
             elif self.one_by_one and any(one.crowd for one in ones) and (
                     not self.test_mode or all(one.crowd for one in ones)):
-                fault = None, _CROWD_ALONE if all(one.crowd for one in ones) else _CROWD
+                fault = None, _CROWD_ALONE if all(one.crowd for one in ones) else UNTOLD_CROWD
             elif text in partly:
                 fault = None, 'category that is not annotated throughout on its image'
             elif text in both:

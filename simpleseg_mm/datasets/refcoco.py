@@ -10,7 +10,7 @@ from simpleseg_mm.registry import DATASETS
 
 from . import native
 from .annotation_files import AnnotationFiles, check_image
-from .base import BadSample, QueryDataset, RawRecord
+from .base import UNTOLD_CROWD, BadSample, QueryDataset, RawRecord
 from .leakage import EvalImages
 
 
@@ -82,7 +82,7 @@ class RefCOCODataset(QueryDataset):
         if fault is not None:
             raise BadSample(fault, 'bad annotation')
         if self.one_by_one and any(one.crowd for one in found):
-            raise BadSample(None, 'crowd among the objects, which are not told apart')
+            raise BadSample(None, UNTOLD_CROWD)
         check_image(image, file)
         path = self.find_picture(image.file_name, source['img_dir'])
         instances = files.targets(found, image, file)
