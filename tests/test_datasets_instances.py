@@ -226,7 +226,7 @@ def photos(real_data, tmp_path_factory):
         dict(row, image_id=number[row['image_id']]) for row in content['annotations']
         if row['image_id'] in number])
     (root / 'coco.json').write_text(json.dumps(content))
-    (root / 'images').symlink_to(source / 'images')
+    (root / 'images').symlink_to((source / 'images').resolve())
     return root, content
 
 
