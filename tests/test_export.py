@@ -2,6 +2,7 @@
 import base64
 import io
 import json
+import re
 from dataclasses import replace
 from xml.etree import ElementTree
 
@@ -277,6 +278,101 @@ def test_unknown_format_is_named(tmp_path):
         export([], tmp_path, 'pascal')
 
 
+# --- how sure it is -----------------------------------------------------------------------------
+def told_by(point) -> float:
+    """An uncertainty that says of which vertex it is."""
+    return round(point[0] + point[1] / 64, 2)
+
+
+def voted(mask, **changes):
+    """A vote, whose vertices each have an uncertainty of their own."""
+    result = made(mask, agreement=0.5, **changes)
+    return replace(result, spread=tuple(
+        tuple(np.array([[0, told_by(point)] for point in ring]) for ring in part.rings)
+        for part in result.parts))
+
+
+def told_labelme(folder):
+    for one in json.loads((folder / 'photo.json').read_text())['shapes']:
+        yield one['score'], one['agreement'], list(zip(one['points'], one['uncertainty'],
+                                                       strict=True))
+
+
+def told_coco(folder):
+    for one in COCO(folder / 'coco.json').dataset['annotations']:
+        pairs = [pair for ring, widths in zip(one['segmentation'], one['uncertainty'], strict=True)
+                 for pair in zip(zip(ring[::2], ring[1::2]), widths, strict=True)]
+        yield one['score'], one['agreement'], pairs
+
+
+def told_geojson(folder):
+    for feature in json.loads((folder / 'photo.geojson').read_text())['features']:
+        told, polygons = feature['properties'], feature['geometry']['coordinates']
+        pairs = [pair for polygon, widths in zip(polygons, told['uncertainty'], strict=True)
+                 for ring, numbers in zip(polygon, widths, strict=True)
+                 for pair in zip(ring, numbers, strict=True)]
+        yield told['confidence'], told['agreement'], pairs
+
+
+def told_svg(folder):
+    root = ElementTree.parse(folder / 'photo.svg').getroot()
+    path, = root[0]
+    circles = [[float(one.get(key)) for key in ('cx', 'cy', 'r')] for one in root[1]]
+    written = re.findall(r'([\d.]+),([\d.]+)', path.get('d'))
+    assert sorted((x, y) for x, y, _ in circles) == sorted(
+        (float(x), float(y)) for x, y in written)
+    yield (float(path.get('data-confidence')), float(path.get('data-agreement')),
+           [((x, y), r) for x, y, r in circles])
+
+
+@pytest.mark.parametrize('told, format', [(told_labelme, 'labelme'), (told_coco, 'coco'),
+                                          (told_geojson, 'geojson'), (told_svg, 'svg')])
+def test_each_point_has_its_own_uncertainty(told, format, tmp_path):
+    """Also where holes are cut open, parts are several and rings are turned round."""
+    result = voted(ring_mask()[:30])
+    assert len(result.parts) > 1 and any(part.holes for part in result.parts)
+    export([result], tmp_path, format)
+    points = set()
+    for score, agreement, pairs in told(tmp_path):
+        assert (score, agreement) == (0.75, 0.5)
+        for point, width in pairs:
+            assert width == pytest.approx(told_by(point), abs=0.011)
+            points.add(tuple(point))
+    assert points == {tuple(np.round(point, 3)) for part in result.parts for ring in part.rings
+                      for point in ring}
+
+
+@pytest.mark.parametrize('format', ['labelme', 'coco', 'geojson', 'svg'])
+def test_outlines_of_pixels_and_answers_without_a_vote_have_no_uncertainty(format, tmp_path):
+    for name, result, exact in (('exact', voted(ring_mask()), True),
+                                ('greedy', made(ring_mask()), False),
+                                ('cut', replace(drawn(BEYOND['two parts']), agreement=0.5, spread=(
+                                    (np.zeros((4, 2)), ), ) * 2), False)):
+        export([result], tmp_path / name, format, exact)
+        text = next((tmp_path / name).iterdir()).read_text()
+        assert 'uncertainty' not in text and ('agreement' in text) is (name != 'greedy')
+        assert '0.75' in text
+    assert notes_of([result], format) == ['1 of 1 objects leave the picture and are cut at its '
+                                          'border, without how sure their vertices are']
+
+
+def test_a_confidence_of_0_is_written_and_an_unknown_one_is_not(tmp_path):
+    results = [made(ring_mask(), index=0, confidence=0.0), made(ring_mask(), confidence=None)]
+    for format in FORMATS:
+        export(results, tmp_path, format)
+    shapes = json.loads((tmp_path / 'photo.json').read_text())['shapes']
+    assert {one.get('score') for one in shapes if one['group_id'] == 0} == {0.0}
+    assert not any('score' in one for one in shapes if one['group_id'] == 1)
+    found = json.loads((tmp_path / 'coco.json').read_text())['annotations']
+    assert [one.get('score') for one in found] == [0.0, None]
+    paths = ElementTree.parse(tmp_path / 'photo.svg').getroot()[0]
+    assert [one.get('data-confidence') for one in paths] == ['0.0000', None]
+    root = ElementTree.parse(tmp_path / 'cvat.xml').getroot()
+    assert [[attribute.text for attribute in one] for one in root.find('image')] == [
+        ['0.0000'], []]
+    assert [one.text for one in root.iterfind('meta//attribute/name')] == ['confidence']
+
+
 # --- beyond the picture, odd labels and names -------------------------------------------------
 def drawn(rings, size=(20, 30), text='cat', **changes):
     """What a program draws: rings in pixels that may leave the picture."""
@@ -367,7 +463,8 @@ def test_labels_are_one_line_everywhere(label, tmp_path):
     assert '  0: "a b"\n  1: "second"\n' in (tmp_path / 'data.yaml').read_text()
     cvat = ElementTree.parse(tmp_path / 'cvat.xml')
     assert {one.get('label') for one in cvat.iter('polygon')} == {'a b', 'second'}
-    assert [one.text for one in cvat.find('meta/task/labels').iter('name')] == ['a b', 'second']
+    assert [one.text for one in cvat.iterfind('meta/task/labels/label/name')] == [
+        'a b', 'second']
     titles = [one.text for one in ElementTree.parse(tmp_path / 'photo.svg').iter(
         '{http://www.w3.org/2000/svg}title')]
     assert titles == ['a b', 'second']

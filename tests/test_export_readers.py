@@ -1,6 +1,6 @@
 """Exports of a folder of pictures, read by other tools' own code.
 
-    pip install supervision datumaro label-studio-sdk
+    pip install supervision datumaro label-studio-sdk labelme
 
 Each test is skipped where its package is not there; none is in the lock.
 """
@@ -40,7 +40,9 @@ def exported(tmp_path):
             image=str(path), size=SIZE, prompt=Prompt(text=text),
             parts=tuple(mask_to_parts(mask)), mask=mask, box=mask_to_box(mask), text='',
             confidence=0.5, valid=True, finished=True, says_nothing=False, num_tokens=1,
-            seconds=0.1, codec='', index=index))
+            seconds=0.1, codec='', index=index, agreement=0.75, answers=9, spread=tuple(
+                tuple(np.full(ring.shape, 1.5) for ring in part.rings)
+                for part in mask_to_parts(mask))))
 
     def write(format: str, exact: bool = False):
         export(results, tmp_path / format, format, exact)
@@ -90,6 +92,24 @@ def test_datumaro(exported, format, exact):
     for name, objects in found.items():
         assert {text for text, _ in objects} <= {areas[name][0]}
         assert sum(area for _, area in objects) == areas[name][1], name
+    key, value = ('confidence', '0.5000') if format == 'cvat' else ('score', 0.5)
+    assert {one.attributes.get(key) for item in data for one in item.annotations} == {value}
+
+
+def test_labelme(exported):
+    """What it opens and saves again holds all that was written."""
+    file = pytest.importorskip('labelme._label_file')
+    folder, write = exported
+    out = write('labelme')
+    names = sorted(out.glob('*.json'))
+    assert len(names) == 4
+    for path in names:
+        found = file.read_label_file(str(path))
+        for shape in found.shapes:
+            assert {key: shape['other_data'][key] for key in ('score', 'agreement')} == dict(
+                score=0.5, agreement=0.75)
+            assert shape['other_data']['uncertainty'] == [1.5] * len(shape['points'])
+            assert shape['description'] == ''  # which our own reader takes for expressions
 
 
 def test_label_studios_converter(exported):

@@ -16,9 +16,11 @@ from ..structures import Segmentation
 
 def prepared(results: Iterable[Segmentation]) -> list[Segmentation]:
     """Answers, one an object, whose outlines lie in the picture: what leaves it is cut off at its
-    border, an outline without a pixel in it has no parts. The pixels are the same."""
+    border, an outline without a pixel in it has no parts. The pixels are the same; how sure the
+    vertices were is not known of the new ones and left out."""
     return [one if _inside(one) and (one.mask.any() or not one.parts) else
-            replace(one, parts=_cut(one)) for result in results for one in result.objects]
+            replace(one, parts=_cut(one), spread=())
+            for result in results for one in result.objects]
 
 
 def notes_of(results: Sequence[Segmentation], format: str) -> list[str]:
@@ -35,8 +37,9 @@ def notes_of(results: Sequence[Segmentation], format: str) -> list[str]:
         notes.append(f'{empty} of {len(objects)} objects have no pixel in the picture and are '
                      'left out')
     if cut:
+        voted = any(result.spread for result in objects)
         notes.append(f'{cut} of {len(objects)} objects leave the picture and are cut at its '
-                     'border')
+                     'border' + ', without how sure their vertices are' * voted)
     if labels:
         notes.append(f'{len(labels)} labels hold line breaks or control characters, which became '
                      'blanks: ' + ', '.join(f'{label!r:.60}' for label in labels[:5]))

@@ -12,7 +12,7 @@ from ..files import one_line
 from ..polygon import mask_to_box, mask_to_rle
 from ..structures import Segmentation
 from .prepare import picture_from, picture_names
-from .rings import centre_rings, keyhole, number, parts_of, plain
+from .rings import centre_rings, number, opened, plain
 
 
 def to_coco(results: Sequence[Segmentation], exact: bool = False) -> dict:
@@ -20,7 +20,9 @@ def to_coco(results: Sequence[Segmentation], exact: bool = False) -> dict:
 
     ``file_name`` is the path below the folder that holds all pictures. ``segmentation`` is the
     list of the parts' polygons, holes cut open; an RLE when ``exact``, which some readers do not
-    take (Label Studio's converter).
+    take (Label Studio's converter). An annotation has a ``score``; of a vote, ``agreement`` and,
+    unless ``exact``, ``uncertainty``: for each polygon as many numbers as it has points, pixels
+    within which 90 % of the answers pass them.
     """
     results = list(results)
     names = picture_names(result.image for result in results)
@@ -34,16 +36,15 @@ def to_coco(results: Sequence[Segmentation], exact: bool = False) -> dict:
         if not result.mask.any():
             continue
         x1, y1, x2, y2 = mask_to_box(result.mask).tolist()
-        segmentation = mask_to_rle(result.mask) if exact or not result.parts else [
-            [value for point in plain(keyhole(part.outer, part.holes)) for value in point]
-            for part in result.parts]
+        outlines = [] if exact else opened(result)
+        segmentation = [[value for point in plain(ring) for value in point]
+                        for ring, _ in outlines] or mask_to_rle(result.mask)
         annotation = dict(
             id=len(annotations) + 1, image_id=result.index + 1, iscrowd=0,
             category_id=categories[result.label] + 1, segmentation=segmentation,
             bbox=[x1, y1, x2 - x1, y2 - y1], area=int(np.count_nonzero(result.mask)))
-        if result.confidence is not None:
-            annotation['score'] = result.confidence
-        annotations.append(annotation)
+        widths = [widths for _, widths in outlines] if result.spread and outlines else None
+        annotations.append(annotation | _evidence(result, widths))
     return dict(images=list(images.values()), annotations=annotations,
                 categories=[dict(id=i + 1, name=name) for name, i in categories.items()])
 
@@ -55,6 +56,8 @@ def to_labelme(results: Sequence[Segmentation], exact: bool = False, folder: Pat
 
     Polygons, one a part, holes cut open (LabelMe's have none); when ``exact``, shapes of type
     'mask' (a PNG in the box of the object), since its polygons are filled with their outline.
+
+    A shape has the keys of :func:`to_coco` beside its own; LabelMe keeps what it does not know.
     """
     shapes: list[dict] = []
     for group, result in enumerate(results):
@@ -63,10 +66,10 @@ def to_labelme(results: Sequence[Segmentation], exact: bool = False, folder: Pat
         if exact:
             x1, y1, x2, y2 = mask_to_box(result.mask).astype(int).tolist()
             found = [dict(shape_type='mask', points=[[x1, y1], [x2 - 1, y2 - 1]],
-                          mask=_png(result.mask[y1:y2, x1:x2]))]
+                          mask=_png(result.mask[y1:y2, x1:x2]), **_evidence(result))]
         else:
-            found = [dict(shape_type='polygon', points=plain(keyhole(part.outer, part.holes)))
-                     for part in parts_of(result, exact)]
+            found = [dict(shape_type='polygon', points=plain(ring), **_evidence(result, widths))
+                     for ring, widths in opened(result)]
         shapes += [dict(shape, label=result.label, group_id=group, description='', flags={})
                    for shape in found]
     first = results[0]
@@ -90,7 +93,7 @@ def to_yolo(pictures: Sequence[Sequence[Segmentation]], exact: bool = False
             if not result.mask.any():
                 continue
             rings = [ring + 0.5 for ring in centre_rings(result.mask)] if exact else [
-                keyhole(part.outer, part.holes) for part in result.parts]
+                ring for ring, _ in opened(result)]
             shares = [ring / np.array(result.size[::-1], np.float64) for ring in rings]
             rows += [' '.join([str(classes[result.label]),
                                *(f'{value:.8g}' for value in share.ravel())]) for share in shares]
@@ -101,7 +104,8 @@ def to_yolo(pictures: Sequence[Sequence[Segmentation]], exact: bool = False
 def to_cvat(results: Sequence[Segmentation], exact: bool = False) -> str:
     """CVAT's XML 1.1 for images: polygons grouped by ``group_id``; masks (run lengths in the box
     of the object) where there are holes, which CVAT's polygons cannot say, and when ``exact``.
-    CVAT finds pictures by their name below the folder that holds them all."""
+    CVAT finds pictures by their name below the folder that holds them all. The confidence is an
+    attribute of a label; where a task's own labels lack it, CVAT leaves it out."""
     results = list(results)
     names = picture_names(result.image for result in results)
     root = ElementTree.Element('annotations')
@@ -114,7 +118,11 @@ def to_cvat(results: Sequence[Segmentation], exact: bool = False) -> str:
     for name in _numbered(result.label for result in results):
         label = ElementTree.SubElement(labels, 'label')
         ElementTree.SubElement(label, 'name').text = name
-        ElementTree.SubElement(label, 'attributes')
+        attribute = ElementTree.SubElement(ElementTree.SubElement(label, 'attributes'),
+                                           'attribute')
+        for key, value in (('name', 'confidence'), ('mutable', 'False'), ('input_type', 'text'),
+                           ('default_value', ''), ('values', '')):
+            ElementTree.SubElement(attribute, key).text = value
     images: dict[int, ElementTree.Element] = {}
     for group, result in enumerate(results, 1):
         if result.index not in images:
@@ -127,13 +135,24 @@ def to_cvat(results: Sequence[Segmentation], exact: bool = False) -> str:
         common = dict(label=result.label, source='auto', occluded='0', z_order='0',
                       group_id=str(group))
         if exact or not result.parts or any(part.holes for part in result.parts):
-            ElementTree.SubElement(images[result.index], 'mask', common | _runs(result.mask))
-            continue
-        for part in result.parts:
-            points = ';'.join(f'{number(x, 2)},{number(y, 2)}' for x, y in part.outer)
-            ElementTree.SubElement(images[result.index], 'polygon', common | dict(points=points))
+            shapes = [('mask', _runs(result.mask))]
+        else:
+            shapes = [('polygon', dict(points=';'.join(
+                f'{number(x, 2)},{number(y, 2)}' for x, y in part.outer)))
+                for part in result.parts]
+        for kind, place in shapes:
+            shape = ElementTree.SubElement(images[result.index], kind, common | place)
+            if result.confidence is not None:
+                attribute = ElementTree.SubElement(shape, 'attribute', name='confidence')
+                attribute.text = f'{result.confidence:.4f}'
     ElementTree.indent(root)
     return ElementTree.tostring(root, encoding='unicode', xml_declaration=True) + '\n'
+
+
+def _evidence(result: Segmentation, uncertainty: list | None = None) -> dict:
+    """How sure an object is, as far as it is known."""
+    found = dict(score=result.confidence, agreement=result.agreement, uncertainty=uncertainty)
+    return {name: value for name, value in found.items() if value is not None}
 
 
 def _runs(mask: np.ndarray) -> dict:
