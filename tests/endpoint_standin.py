@@ -100,23 +100,29 @@ class Handler(http.server.BaseHTTPRequestHandler):
         if self.path != '/v1/chat/completions':
             self.reply(404, dict(detail='Not Found'))
             return
+        self.serve(body, self.chat, body)
+
+    def serve(self, asked, answer, *args) -> None:
+        """Notes what is asked, and does the next fault or answers."""
+        standin = self.server.standin
         with standin.lock:
-            standin.asked.append(body)
+            standin.asked.append(asked)
             fault = standin.faults.pop(0) if standin.faults else None
             standin.running += 1
             standin.most = max(standin.most, standin.running)
         try:
-            if fault is not None:
-                fault(self)
-            elif unknown := [key for key in standin.refuses if key in body]:
-                self.reply(400, dict(error=dict(message=f'Unknown parameter: {unknown[0]}')))
-            else:
-                self.answer(body)
+            answer(*args) if fault is None else fault(self)
         except OSError:
             pass
         finally:
             with standin.lock:
                 standin.running -= 1
+
+    def chat(self, body: dict) -> None:
+        if unknown := [key for key in self.server.standin.refuses if key in body]:
+            self.reply(400, dict(error=dict(message=f'Unknown parameter: {unknown[0]}')))
+        else:
+            self.answer(body)
 
     def answer(self, body: dict, until: int | None = None) -> None:
         """Streams what the standin says, or its first ``until`` pieces and no end."""

@@ -218,21 +218,31 @@ def test_coco_json_is_read_by_the_other_half(tmp_path, monkeypatch, capsys):
 
 
 def test_a_category_of_which_an_object_was_dropped_is_not_asked(tmp_path):
-    """Two are proposed, one is too small: the image holds two all the same."""
+    """Two are proposed, one is too small: the image holds two all the same. Asked for all
+    objects, the other half goes by the same rule."""
     from annotation_standin import folder_of
+
+    from simpleseg_mm.datasets import CocoQueryDataset
     images = folder_of(tmp_path / 'images', 1, size=(128, 96))
     reader = dict(type='ReadFolder', root=str(images))
-    asked = {}
+    asked, objects = {}, {}
     for name, boxes, scores in [
             ('small', [[10, 10, 60, 60], [90, 10, 94, 40]], [0.9, 0.9]),
             ('doubtful', [[10, 10, 60, 60], [90, 10, 120, 40]], [0.9, 0.1]),
-            ('twice', [[10, 10, 60, 60], [11, 10, 60, 60]], [0.9, 0.8])]:
+            ('twice', [[10, 10, 60, 60], [11, 10, 60, 60]], [0.9, 0.8]),
+            ('two', [[80, 10, 120, 60], [10, 10, 60, 60]], [0.9, 0.9])]:
         run(simple(reader, boxes=boxes, scores=scores), tmp_path / name)
         asked[name] = len(np.load(tmp_path / name / 'shards/images-000000.npy'))
         write_coco(str(tmp_path / name), str(tmp_path / name / 'coco.json'))
         image, = json.loads((tmp_path / name / 'coco.json').read_text())['images']
         assert image['not_exhaustive_category_ids'] == ([1] if name == 'small' else [])
-    assert asked == dict(small=0, doubtful=1, twice=1)
+        data = CocoQueryDataset(str(tmp_path / name), 'coco.json', 'images', targets='instances',
+                                query=dict(tasks=dict(text2masks=1.0)))
+        objects[name] = [[one['bbox'][0] for one in data[k]['data_samples'].instances]
+                         for k in range(len(data))]
+        assert sum(data.skipped.values()) == (name == 'small')
+    assert asked == dict(small=0, doubtful=1, twice=1, two=0)
+    assert objects == dict(small=[], doubtful=[[10]], twice=[[10]], two=[[80, 10]])
 
 
 RECORDS = dict(images=[dict(id=1, file_name='x/001.jpg', width=64, height=48),

@@ -15,21 +15,10 @@ class Scripted(Handler):
     """Gives ``faults`` one after the other, and then what it was asked."""
 
     def do_GET(self) -> None:
-        standin = self.server.standin
         size = int(self.headers.get('Content-Length') or 0)
         asked = dict(method=self.command, path=self.path, body=self.rfile.read(size).decode(),
                      port=self.client_address[1], key=self.headers.get('Authorization'))
-        with standin.lock:
-            standin.asked.append(asked)
-            fault = standin.faults.pop(0) if standin.faults else None
-            standin.running += 1
-            standin.most = max(standin.most, standin.running)
-        try:
-            self.reply(200, asked) if fault is None else fault(self)
-        except OSError:
-            pass
-        with standin.lock:
-            standin.running -= 1
+        self.serve(asked, self.reply, 200, asked)
 
     do_POST = do_GET
 

@@ -1,16 +1,12 @@
 """What one of two processes finds wrong stops both, by its message."""
 import json
-import multiprocessing
-import os
-import socket
 
 import pytest
-import torch
-from engine_standin import ROOT
 from mmengine.config import Config
 from mmengine.dist import get_rank
 from mmengine.runner import Runner
 from test_engine_rl import DROPOUT, ENGINE, ONE_ROLLOUT, SCRIPT, config  # noqa: F401
+from two_processes import in_two_processes
 
 from simpleseg_mm.engine import processes
 from simpleseg_mm.together import failing_together
@@ -46,11 +42,8 @@ def train(config, work_dir, options):  # noqa: F811
     runner.train()
 
 
-def _process(rank, port, config, folder):  # noqa: F811
+def _train_all(rank, config, folder):  # noqa: F811
     """All runs one after the other: processes that have stopped together are in step."""
-    os.environ.update(RANK=str(rank), LOCAL_RANK=str(rank), WORLD_SIZE='2',
-                      MASTER_ADDR='127.0.0.1', MASTER_PORT=str(port))
-    torch.set_num_threads(1)
     told = {}
     for name, (both, second, _, _) in CASES.items():
         try:
@@ -59,29 +52,13 @@ def _process(rank, port, config, folder):  # noqa: F811
         except Exception as error:
             told[name] = type(error).__name__, str(error)
         (folder / f'rank{rank}.json').write_text(json.dumps(told))
-    processes.leave_processes()
 
 
 @pytest.fixture(scope='module')
 def told(config, tmp_path_factory):  # noqa: F811
     """What each process raised in each case."""
     folder = tmp_path_factory.mktemp('together')
-    with socket.socket() as free:
-        free.bind(('127.0.0.1', 0))
-        port = free.getsockname()[1]
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv('PYTHONPATH', f'{ROOT}:{ROOT}/tests')
-        patch.setenv('OMP_NUM_THREADS', '1')
-        context = multiprocessing.get_context('forkserver')  # modules are imported once
-        context.set_forkserver_preload(['engine_standin', 'simpleseg_mm.models'])
-        ranks = [context.Process(target=_process, args=(rank, port, str(config), folder))
-                 for rank in range(2)]
-        for process in ranks:
-            process.start()
-    for process in ranks:
-        process.join(600)
-        if process.is_alive():
-            process.kill()
+    in_two_processes(_train_all, str(config), folder, seconds=600)
     return [json.loads((folder / f'rank{rank}.json').read_text()) for rank in range(2)]
 
 

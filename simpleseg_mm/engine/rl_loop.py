@@ -10,74 +10,30 @@ import math
 import os.path as osp
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import nullcontext
 from dataclasses import dataclass
 
 import numpy as np
 import torch
-from mmengine.dist import all_reduce, get_rank, get_world_size, is_main_process
+from mmengine.dist import all_reduce, get_rank, get_world_size
 from mmengine.logging import print_log
 from mmengine.runner import IterBasedTrainLoop
 from torch import Tensor
 
 from ..config import accumulated_batches
-from ..files import replacing, shown
+from ..files import shown
 from ..models.simpleseg import answer_form
 from ..polygon import Task
 from ..registry import LOOPS, REWARDS, ROLLOUTS
-from ..rl import PolicyObjective, Rewards, group_advantages, max_variance_subset
+from ..rl import PolicyObjective, group_advantages, max_variance_subset
 from ..structures import Generated
-from ..together import Faults, failing_together
+from ..together import failing_together
+from .experience import Experience, UpdateFigures, describe
 from .global_batch import Rebatched, accumulating, prompts_a_process, step_and_clear
 from .prefetch import prefetched
+from .reference_policy import ReferencePolicy
 from .safe_stop import stop_if_asked
-from .sharding import deepspeed_engine, split_like, unwrap, whole, whole_weights
-
-
-@dataclass
-class Experience:
-    """P prompts of this rank, G answers each, and what they were worth.
-
-    Attributes:
-        images: P uint8 tensors (3, H, W), RGB.
-        samples: P data samples.
-        answers: P lists of G answers.
-        rewards: of the P * G answers, prompt by prompt.
-        advantage_PG: of each answer, 0 where it is not learnt from.
-        learnt_PG: bool, answers that are learnt from; none of a dropped group.
-    """
-    images: list[Tensor]
-    samples: Sequence
-    answers: list[list[Generated]]
-    rewards: Rewards
-    advantage_PG: Tensor
-    learnt_PG: Tensor
-
-    @property
-    def reward_PG(self) -> Tensor:
-        return torch.from_numpy(self.rewards.total).view(self.advantage_PG.shape)
-
-    @property
-    def dropped_P(self) -> Tensor:
-        """Bool, groups that teach nothing."""
-        return ~self.learnt_PG.any(1)
-
-    def rows(self) -> list[dict]:
-        """One row an answer: prompt, text, every reward, advantage."""
-        size = self.advantage_PG.shape[1]
-        rows = []
-        for p, (sample, group) in enumerate(zip(self.samples, self.answers)):
-            for g, answer in enumerate(group):
-                i = p * size + g
-                rows.append(dict(
-                    img_id=sample.get('img_id'), prompt=sample.prompt, answer=answer.text,
-                    finished=answer.finished, tokens=answer.num_tokens,
-                    reward=float(self.rewards.total[i]),
-                    **{name: None if math.isnan(values[i]) else float(values[i])
-                       for name, values in self.rewards.components.items()},
-                    advantage=float(self.advantage_PG[p, g]),
-                    learnt=bool(self.learnt_PG[p, g])))
-        return rows
+from .sharding import deepspeed_engine, unwrap, whole, whole_weights
 
 
 @dataclass(frozen=True)
@@ -165,7 +121,7 @@ class RLTrainLoop(IterBasedTrainLoop):
         self.micro_batch_size = micro_batch_size
         self.min_std = min_std
         self.down_sample = down_sample or group_size
-        self.reference: _Reference | None = None
+        self.reference: ReferencePolicy | None = None
         #: the last rollout, for hooks that show it
         self.experience: Experience | None = None
 
@@ -179,7 +135,8 @@ class RLTrainLoop(IterBasedTrainLoop):
             raise ValueError('RLTrainLoop sums over micro-batches itself: leave '
                              'optim_wrapper.accumulative_counts out and set micro_batch_size')
         if self.objective.beta:
-            self.reference = _Reference(self.model, self.runner.work_dir, fresh=self.iter == 0)
+            self.reference = ReferencePolicy(self.model, self.runner.work_dir,
+                                             fresh=self.iter == 0)
         return super().run()
 
     def run_iter(self, data_batch: dict) -> None:
@@ -193,7 +150,7 @@ class RLTrainLoop(IterBasedTrainLoop):
         self.experience = self.collect(data['inputs'], data['data_samples'])
         stop_if_asked(self.iter)  # before anything is updated
         middle = time.perf_counter()
-        outputs = {**_describe(self.experience), **self.update(self.experience)}
+        outputs = {**describe(self.experience), **self.update(self.experience)}
         end = time.perf_counter()
         outputs.update(rollout_seconds=middle - start, update_seconds=end - middle)
         if outputs['dropped_groups'] == 1:
@@ -245,11 +202,11 @@ class RLTrainLoop(IterBasedTrainLoop):
         size = prompts // self.mini_batches
         parts = [self._micro_batches(experience, range(i, i + size))
                  for i in range(0, prompts, size)]
-        sums = _Sums(['clipped', 'log_ratio', 'abs_log_ratio', 'kl', 'entropy']
-                     + ['ref_kl'] * (self.reference is not None)
-                     + ['importance', 'importance_capped'] * (
-                         self.objective.importance_cap is not None),
-                     compared=self.rollout.gives_logps)
+        sums = UpdateFigures(
+            ['clipped', 'log_ratio', 'abs_log_ratio', 'kl', 'entropy']
+            + ['ref_kl'] * (self.reference is not None)
+            + ['importance', 'importance_capped'] * (self.objective.importance_cap is not None),
+            compared=self.rollout.gives_logps)
         old = [self._old_log_probs(part, i == 0, sums) for i, part in enumerate(parts)]
         if self.rollout.gives_logps:
             sums.faults.raise_together()
@@ -257,7 +214,7 @@ class RLTrainLoop(IterBasedTrainLoop):
             self._step(experience, part, old_logp, sums, check=not sums.updates)
         return sums.means()
 
-    def _old_log_probs(self, part: list[_MicroBatch], first: bool, sums: '_Sums'
+    def _old_log_probs(self, part: list[_MicroBatch], first: bool, sums: UpdateFigures
                        ) -> list[Tensor | None]:
         """Of each micro-batch. The first update's are those of its own pass (``None``), but of
         one micro-batch, by which the policy is compared with itself."""
@@ -315,7 +272,7 @@ class RLTrainLoop(IterBasedTrainLoop):
                          temperature=self.rollout.temperature)
 
     def _step(self, experience: Experience, part: list[_MicroBatch], old_logp: list[Tensor],
-              sums: '_Sums', check: bool) -> None:
+              sums: UpdateFigures, check: bool) -> None:
         """Gradients of one mini-batch over its micro-batches and all ranks, and the update."""
         total = torch.tensor(float(sum(len(m.advantage_B) for m in part if not m.filler)),
                              dtype=torch.float64, device=self.model.mllm.device)
@@ -339,7 +296,7 @@ class RLTrainLoop(IterBasedTrainLoop):
         sums.updates.append(loss)
 
     def _loss(self, micro: _MicroBatch, batch: dict, old_logp: Tensor | None, share: float,
-              sums: '_Sums', check: bool) -> Tensor:
+              sums: UpdateFigures, check: bool) -> Tensor:
         reference = None
         if self.reference is not None:
             with self.reference.applied(self.model):
@@ -377,7 +334,8 @@ class RLTrainLoop(IterBasedTrainLoop):
                 '(model.mllm.lora.lora_dropout=0), train in float32 or widen the band '
                 '(train_cfg.objective.clip_low, clip_high), or set train_cfg.mini_batches=1.')
 
-    def _compare(self, micro: _MicroBatch, logp: Tensor, mask: Tensor, sums: '_Sums') -> None:
+    def _compare(self, micro: _MicroBatch, logp: Tensor, mask: Tensor, sums: UpdateFigures
+                 ) -> None:
         """What the engine said of its answers with what the training forward says, by the weights
         that wrote them."""
         if not self.rollout.gives_logps or micro.filler:
@@ -450,113 +408,3 @@ def prompts_an_update(prompts: int, mini_batches: int) -> int:
         raise ValueError(f'{prompts} prompts a process (train_cfg.global_batch_size) do not make '
                          f'mini_batches={mini_batches} of equal size')
     return prompts // mini_batches
-
-
-class _Sums:
-    """Figures summed over this rank's answers, averaged over all ranks'."""
-
-    def __init__(self, names: Sequence[str], compared: bool = False) -> None:
-        # the same on all ranks, kept groups or not; they stay on the device until they are read
-        self.figures = dict.fromkeys(names, 0.0)
-        self.count = 0
-        self.answer_tokens = 0
-        self.updates: list[Tensor] = []
-        #: what this process has against an update
-        self.faults = Faults()
-        #: of an engine's log-probabilities: sum of the differences, tokens, the largest
-        self.difference = [0.0, 0.0, 0.0] if compared else None
-
-    def compare(self, difference_BT: Tensor, mask_BT: Tensor) -> None:
-        """Takes in how far an engine is off, 0 outside the mask."""
-        total, count, largest = self.difference
-        self.difference = [total + float(difference_BT.sum()), count + float(mask_BT.sum()),
-                           max(largest, float(difference_BT.max()))]
-
-    def add(self, figures: dict[str, Tensor], mask_BT: Tensor) -> None:
-        for name, value in figures.items():
-            self.figures[name] = self.figures[name] + value.detach().double()
-        self.count += len(mask_BT)
-        self.answer_tokens = self.answer_tokens + mask_BT.sum()
-
-    def means(self) -> dict[str, Tensor]:
-        row = torch.tensor([*map(float, self.figures.values()), self.count], dtype=torch.float64)
-        all_reduce(row)
-        means = dict(zip(self.figures, row / row[-1].clamp(min=1)))
-        loss = torch.stack(self.updates).mean() if self.updates else torch.zeros(())
-        if self.difference is not None:
-            both = torch.tensor(self.difference[:2], dtype=torch.float64)
-            largest = torch.tensor(self.difference[2], dtype=torch.float64)
-            all_reduce(both)
-            all_reduce(largest, 'max')
-            means.update(engine_difference=both[0] / both[1].clamp(min=1),
-                         engine_difference_max=largest)
-        return dict(loss=loss, **means, answer_tokens=torch.tensor(float(self.answer_tokens)))
-
-
-class _Reference:
-    """The trainable weights as they were when the run began; the others never change.
-
-    They are kept in ``work_dir/reference.pth``, so that a resumed run has the same reference.
-    Every process keeps its part of a split model's.
-    """
-
-    def __init__(self, model, work_dir: str, fresh: bool) -> None:
-        path = osp.join(work_dir, 'reference.pth')
-        trained = {name: p for name, p in model.named_parameters() if p.requires_grad}
-        if fresh:
-            self.weights = {name: p.detach().clone() for name, p in trained.items()}
-            full = {name: whole(weight).cpu() for name, weight in self.weights.items()}
-            if is_main_process():
-                with replacing(path) as partial:
-                    torch.save(full, partial)
-            return
-        if not osp.isfile(path):
-            raise FileNotFoundError(f'no {path}: a run with beta > 0 resumes with the reference '
-                                    'that it wrote at its start')
-        saved = torch.load(path, map_location='cpu', weights_only=True)
-        self.weights = {name: split_like(saved[name].to(p.device, p.dtype), p)
-                        for name, p in trained.items()}
-
-    @contextmanager
-    def applied(self, model) -> Iterator[None]:
-        """Within, the model has the reference's weights. Not between a pass and its backward."""
-        self._exchange(model)
-        try:
-            yield
-        finally:
-            self._exchange(model)
-
-    @torch.no_grad()
-    def _exchange(self, model) -> None:
-        for name, p in model.named_parameters():
-            if name in self.weights:
-                present = p.detach().clone()
-                p.copy_(self.weights[name])
-                self.weights[name].copy_(present)
-
-
-def _describe(experience: Experience) -> dict[str, Tensor]:
-    """Figures of a rollout, means over all ranks: rewards, lengths, shares of answers; of a
-    component that does not apply to all, the mean over the others, and the share ``_na``."""
-    answers = [answer for group in experience.answers for answer in group]
-    rewards = experience.rewards
-    columns = dict(
-        reward=rewards.total,
-        **{f'reward_{name}': values for name, values in rewards.components.items()},
-        reward_std=experience.reward_PG.std(1).numpy(),
-        length=[answer.num_tokens for answer in answers],
-        truncated=[not answer.finished for answer in answers],
-        valid_parse=[query.answer.well_formed for query in rewards.queries],
-        dropped_groups=experience.dropped_P)
-    table = [torch.as_tensor(values).double() for values in columns.values()]
-    counts = torch.stack([(~values.isnan()).double().mean() for values in table])
-    sums = torch.stack([values.nan_to_num().mean() for values in table])
-    both = torch.stack([sums, counts])
-    all_reduce(both, 'mean')  # every rank has as many prompts
-    figures = {}
-    for name, total, share in zip(columns, *both):
-        if share:
-            figures[name] = total / share
-        if share < 1:
-            figures[f'{name}_na'] = 1 - share
-    return figures
