@@ -228,11 +228,11 @@ def read_brush(rle) -> np.ndarray:
 
 @pytest.mark.parametrize('size', [(1, 1), (3, 5), (40, 50), (300, 260)])
 def test_brush_masks_are_the_mask(size):
-    from simpleseg_mm.serving.studio_regions import brush_rle
+    from simpleseg_mm.files.brush import write_brush
     for share in (0, 0.02, 0.5, 1):
         mask = np.random.default_rng(0).random(size) < share
         mask[size[0] // 2:] |= share == 0.02  # a run longer than a length has bits
-        found = read_brush(brush_rle(mask)).reshape(*size, 4)
+        found = read_brush(write_brush(mask)).reshape(*size, 4)
         assert (found == np.where(mask, 255, 0)[..., None]).all()
 
 

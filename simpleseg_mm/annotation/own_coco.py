@@ -8,7 +8,8 @@ import numpy as np
 from simpleseg_mm.files import PictureFinder, coco, shown
 
 from .own_account import Account
-from .own_formats import EXPORT, OwnObject, OwnPicture, OwnSet, Reading, read_expressions, texts_of
+from .own_formats import (EXPORT, OwnObject, OwnPicture, OwnSet, Reading, missing,
+                          read_expressions, texts_of)
 from .sample import clean_text
 
 #: where an annotation may hold its expressions, each a text, or a list of texts or of records
@@ -33,7 +34,7 @@ def read_coco_set(path: Path, content, reading: Reading, account: Account) -> Ow
             account.leave('annotation', fault.kind, str(fault))
         elif fault.kind in (coco.CATEGORY, coco.CATEGORY_TWICE):
             account.decide(fault.kind, str(fault))
-    finder = PictureFinder([reading.images] if reading.images else _folders(path),
+    finder = PictureFinder([reading.images] if reading.images else folders_near(path),
                            reading.passed_over)
     pictures = _pictures(path, tables, finder, account)
     names = _names(content.get('categories'), tables.categories)
@@ -74,8 +75,8 @@ def read_coco_set(path: Path, content, reading: Reading, account: Account) -> Ow
     return OwnSet(every, 'stored')
 
 
-def _folders(path: Path) -> list[Path]:
-    """Where the pictures of a COCO file are, as tools lay them out."""
+def folders_near(path: Path) -> list[Path]:
+    """Where the pictures of a file of annotations are, as tools lay them out."""
     here = Path(os.path.abspath(path)).parent
     above = here.parent
     subset = path.stem.split('_', 1)[-1]  # instances_val2017, instances_default (CVAT)
@@ -127,11 +128,7 @@ def _picture(path: Path, image: coco.CocoImage, finder: PictureFinder,
     size = None if image.height is None else (image.height, image.width)
     return OwnPicture(where if place is None else str(place), place, size, [],
                       texts_of(said, where, account) if said else [],
-                      fault='' if place else _missing(how))
-
-
-def _missing(how: str) -> str:
-    return 'picture missing' if how == 'missing' else f'picture missing: {how}'
+                      fault='' if place else missing(how))
 
 
 def _names(rows, categories: dict) -> dict:

@@ -1,4 +1,4 @@
-"""Annotations of one's own, COCO's and LabelMe's files, as pictures with objects.
+"""Annotations of one's own, files of any tool, as pictures with objects.
 
 Nothing here looks at a picture's pixels or decodes a mask. Records that cannot be used are counted
 by reason; one bad file never refuses a folder.
@@ -17,8 +17,9 @@ MAX_EXPRESSION = 300  # characters of an expression. Our choice
 _RECORD_KEYS = ('text', 'sent', 'raw')
 BOXES, CROWDS = ('auto', 'take', 'leave'), ('auto', 'objects', 'groups')
 #: ends messages about what is no set
-EXPORT = ("Give the JSON of a COCO export (CVAT: 'COCO 1.0'; Label Studio: 'COCO', not 'JSON'; "
-          "Roboflow: 'COCO Segmentation'; VIA: 'COCO format'), unpacked, or LabelMe's files")
+EXPORT = ("Give the JSON of a COCO export (Roboflow: 'COCO Segmentation'; VIA: 'COCO format'), "
+          "LabelMe's files, CVAT's XML ('CVAT for images 1.1'), Label Studio's 'JSON', YOLO's "
+          "data.yaml, or a folder of VOC's masks, unpacked")
 
 
 @dataclass
@@ -27,7 +28,8 @@ class OwnObject:
 
     Attributes:
         where: names the record in messages.
-        parts: its outline: flat polygons, RLE dicts or :class:`~.own_outlines.Crop`.
+        parts: its outline: flat polygons, RLE dicts, or :class:`~.own_outlines.Crop` or
+            :class:`~.own_outlines.Relative`.
         category: its name; None where it is not known, so that it may be of any; '' where it is of
             one that is never asked for.
         phrases: expressions that mean it.
@@ -108,8 +110,8 @@ class Reading:
         expressions: JSON file of rows ``dict(ann_id, sentences)`` for COCO annotations; RefCOCO's
             ``refs.json`` is one. ``ann_id`` is an id, several, or -1 with an ``image_id``.
         boxes: 'take': a plain box is a rectangle that outlines its object; 'leave': the object is
-            lost. 'auto': COCO's boxes are left, for a tool wrote them beside outlines; LabelMe's
-            rectangles are taken, for people drew them.
+            lost. 'auto': LabelMe's rectangles are taken, all other boxes are left: a tool wrote
+            them beside outlines, or they are for detection.
         crowds: 'groups': ``iscrowd`` 1 is a group of objects, as in COCO; 'objects': one object,
             as CVAT writes brush masks. 'auto': groups.
         passed_over: folder whose files are no annotations: the new set, below the old one.
@@ -119,6 +121,11 @@ class Reading:
     boxes: str = 'auto'
     crowds: str = 'auto'
     passed_over: Path | None = None
+
+
+def missing(how: str) -> str:
+    """The fault of a picture that :meth:`~simpleseg_mm.files.PictureFinder.look` has not found."""
+    return 'picture missing' if how == 'missing' else f'picture missing: {how}'
 
 
 # --- expressions -------------------------------------------------------------------------------

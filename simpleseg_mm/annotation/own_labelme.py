@@ -13,16 +13,15 @@ from simpleseg_mm.files.coco import read_whole
 from simpleseg_mm.files.pictures import MAX_PIXELS
 
 from .own_account import Account
-from .own_coco import BOX_ALONE
-from .own_formats import OwnObject, OwnPicture, OwnSet, Reading, texts_of
+from .own_formats import OwnPicture, OwnSet, Reading, missing, texts_of
 from .own_outlines import Crop
+from .own_shapes import Shape, add_shapes, corners, ellipse, flat
 from .sample import clean_text
 
 IGNORED, BACKGROUND = '__ignore__', '_background_'  # labels that LabelMe's converters reserve
 _CORNERS = ('polygon', 'rotation', 'quadrilateral', 'oriented_rectangle')
 _BOXES = ('rectangle', 'rotation', 'oriented_rectangle')
 _NO_AREA = ('point', 'points', 'line', 'linestrip')
-_CIRCLE = 64  # corners that stand for a circle
 
 
 def read_labelme(contents: Iterable[tuple[Path, dict]], folder: Path, reading: Reading,
@@ -67,7 +66,7 @@ def _path(file: Path, content: dict, finder: PictureFinder, reading: Reading,
         if path is None:
             path, how = finder.look(f'{here}/{name}')
         if path is not None or how != 'missing':
-            return path, '' if path else f'picture missing: {how}'
+            return path, '' if path else missing(how)
     if isinstance(content.get('imageData'), str) and content['imageData']:
         return None, 'picture missing'
     path, how = finder.look_beside(file.stem, here)
@@ -75,54 +74,35 @@ def _path(file: Path, content: dict, finder: PictureFinder, reading: Reading,
         account.decide('picture not where its record says, found by the name of its .json file',
                        str(file))
         return path, ''
-    return None, 'picture missing' if how == 'missing' else f'picture missing: {how}'
+    return None, missing(how)
 
 
 def _add_objects(picture: OwnPicture, file: Path, shapes: list, reading: Reading,
                  account: Account) -> None:
-    groups: dict = {}
+    found: list[Shape] = []
     cuts: list = []
     for number, shape in enumerate(shapes):
         where = f'{file}, shape {number}'
         label = _label(shape)
         if not label or label == IGNORED:
-            picture.objects.append(OwnObject(where, [], None, lost='shape without a label' if
-                                             not label else f'region labelled {IGNORED}'))
+            fault = f'region labelled {IGNORED}' if label else 'shape without a label'
+            found.append(Shape(where, '', fault=fault))
             continue
-        part, fault = _part(shape, reading)
+        part, fault = _part(shape)
         if label == BACKGROUND:
             if fault:
-                picture.objects.append(OwnObject(where, [], None, lost=fault))
+                found.append(Shape(where, '', fault=fault))
             else:
-                cuts.append((number, part))
+                cuts.append((len(found), part))
                 picture.cuts += 1
                 account.decide(f'shape labelled {BACKGROUND}: what is drawn before it ends there',
                                where)
             continue
-        key = number if shape.get('group_id') in (None, '') else (label, str(shape['group_id']))
-        groups.setdefault(key, []).append((number, where, label, shape, part, fault))
-    for members in groups.values():
-        _add_group(picture, members, cuts, account)
-
-
-def _add_group(picture: OwnPicture, members: list, cuts: list, account: Account) -> None:
-    """One object of shapes of one label and group."""
-    number, where, label, *_ = members[0]
-    parts = [part for *_, part, _ in members if part is not None]
-    one = OwnObject(where, parts, label, records=len(members))
-    for *_, shape, part, fault in members:
-        if fault and parts and _kind(shape) in _NO_AREA:
-            account.change('point or line of an object with an outline', where)
-        elif fault:
-            one.lost = one.lost or fault
-        elif _kind(shape) in _BOXES:
-            account.decide('rectangle read as the outline of its object (--boxes leave: it is '
-                           'none)', where)
-    last = members[-1][0]
-    one.cuts = [part for place, part in cuts if place > last]
-    texts = [text for _, place, _, shape, *_ in members for text in _lines(shape, place, account)]
-    one.phrases = list(dict.fromkeys(texts))
-    picture.objects.append(one)
+        group, kind = shape.get('group_id'), _kind(shape)
+        found.append(Shape(where, label, part, fault, None if group in (None, '') else str(group),
+                           box=kind in _BOXES and part is not None, areal=kind not in _NO_AREA,
+                           phrases=_lines(shape, where, account)))
+    add_shapes(picture, found, reading.boxes != 'leave', account, cuts)
 
 
 def _label(shape) -> str:
@@ -142,13 +122,11 @@ def _lines(shape: dict, where: str, account: Account) -> list[str]:
     return texts_of(lines, where, account) if lines else []
 
 
-def _part(shape: dict, reading: Reading) -> tuple:
+def _part(shape: dict) -> tuple:
     """A flat polygon or a :class:`Crop` of one shape, or None and why there is none."""
     kind = _kind(shape)
     if kind not in (*_CORNERS, 'rectangle', 'circle', 'mask'):
         return None, f'shape of type {clean_text(kind, 30)}, which has no area'
-    if kind in _BOXES and reading.boxes == 'leave':
-        return None, BOX_ALONE
     try:
         points = np.asarray(shape['points'], float)
     except (KeyError, TypeError, ValueError, OverflowError):
@@ -159,14 +137,12 @@ def _part(shape: dict, reading: Reading) -> tuple:
     if not enough or len(points) < (3 if kind in _CORNERS else 2):
         return None, f'{kind} without enough points'
     if kind in _CORNERS:
-        return points.ravel().tolist(), ''
+        return flat(points), ''
     if kind == 'rectangle':
         return _rectangle(points)
     (x1, y1), (x2, y2) = points[:2]
     if kind == 'circle':
-        turns = np.linspace(0, 2 * np.pi, _CIRCLE, endpoint=False)
-        around = np.hypot(x2 - x1, y2 - y1) * np.stack([np.cos(turns), np.sin(turns)], 1)
-        return (points[0] + around).ravel().tolist(), ''
+        return flat(ellipse(points[0], [np.hypot(x2 - x1, y2 - y1)] * 2)), ''
     if not isinstance(shape.get('mask'), str) or max(abs(x1), abs(y1), abs(x2), abs(y2)) > 1e5:
         return None, 'mask that is no PNG in base64, or larger than the picture'
     return Crop(shape['mask'], round(min(x1, x2)), round(min(y1, y2))), ''
@@ -179,6 +155,5 @@ def _rectangle(points: np.ndarray) -> tuple:
     low, high = points.min(axis=0), points.max(axis=0)
     upright = np.isclose(points, low) | np.isclose(points, high)
     if len(points) == 4 and not upright.all():
-        return points.ravel().tolist(), ''
-    (x1, y1), (x2, y2) = low.tolist(), high.tolist()
-    return [x1, y1, x2, y1, x2, y2, x1, y2], ''
+        return flat(points), ''
+    return flat(corners(*low, *high)), ''

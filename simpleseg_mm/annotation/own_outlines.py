@@ -40,6 +40,25 @@ class Crop:
         return whole
 
 
+@dataclass(frozen=True)
+class Relative:
+    """A polygon that does not say its picture's size, as YOLO and Label Studio write them.
+
+    Attributes:
+        points: ``(N, 2) float64``, x then y, shares of the picture's width and height.
+    """
+    points: np.ndarray
+
+    def place(self, size: tuple[int, int]) -> list[float]:
+        """The flat polygon on a picture of ``size`` (h, w)."""
+        return (self.points * size[::-1]).ravel().tolist()
+
+
+def placed(parts: list, size: tuple[int, int]) -> list:
+    """Parts on a picture of ``size`` (h, w): what is relative to it becomes a flat polygon."""
+    return [part.place(size) if isinstance(part, Relative) else part for part in parts]
+
+
 def settle(parts: list, cuts: list, size: tuple[int, int]) -> tuple:
     """What an object covers of a picture of ``size`` (h, w).
 
@@ -73,7 +92,10 @@ def settle(parts: list, cuts: list, size: tuple[int, int]) -> tuple:
 
 
 def extent(part) -> tuple[float, float] | None:
-    """Largest x and y of a part; the size (w, h) of an RLE's picture; None where unreadable."""
+    """Largest x and y of a part; the size (w, h) of an RLE's picture; None where it is
+    unreadable, or relative to the picture."""
+    if isinstance(part, Relative):
+        return None
     try:
         if isinstance(part, dict):
             height, width = part['size']

@@ -13,7 +13,7 @@ from simpleseg_mm.files.pictures import brightest_of, stored_size, turned
 
 from .own_account import Account
 from .own_formats import OwnPicture, OwnSet
-from .own_outlines import Crop, extent, settle
+from .own_outlines import Crop, extent, placed, settle
 
 EXIF = ('auto', 'stored', 'upright')
 _BITS = range(8, 17)
@@ -226,6 +226,7 @@ class Checker:
     def _settle(self, one, size: tuple[int, int]) -> None:
         if one.lost:
             return
+        one.parts = placed(one.parts, size)
         try:
             one.segmentation, one.box, one.area = settle(one.parts, one.cuts, size)
         except ValueError as error:

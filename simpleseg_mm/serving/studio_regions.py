@@ -7,6 +7,7 @@ from xml.etree import ElementTree
 import numpy as np
 
 from ..export.rings import keyhole
+from ..files.brush import write_brush
 from ..structures import Prompt, Segmentation
 
 MAX_LABEL_CONFIG = 200_000  # characters of a labelling config
@@ -216,7 +217,7 @@ def regions(result: Segmentation, config: Config, name: str) -> list[dict]:
     elif not result.mask.any():
         values = []
     elif config.kind == 'brushlabels':
-        values = [dict(format='rle', rle=brush_rle(result.mask))]
+        values = [dict(format='rle', rle=write_brush(result.mask))]
     else:
         (x1, y1), (x2, y2) = _percent(np.reshape(result.box, (2, 2)), result.size)
         values = [dict(x=x1, y=y1, width=x2 - x1, height=y2 - y1, rotation=0)]
@@ -233,26 +234,3 @@ def regions(result: Segmentation, config: Config, name: str) -> list[dict]:
 
 def _percent(points: np.ndarray, size: tuple[int, int]) -> list[list[float]]:
     return (points * (100 / np.array(size[::-1], np.float64))).clip(0, 100).round(4).tolist()
-
-
-def brush_rle(mask: np.ndarray) -> list[int]:
-    """A mask as Label Studio's brushes hold it: bytes of its run lengths of RGBA pixels.
-
-    The format is that of the package rle-pack: 32 bits for the number of values, 5 for the bits
-    of a value less 1, four times 4 for the bits of a length less 1; then, a run, a bit 1, 2 bits
-    for which of the four sizes the length has, the length less 1, and the value.
-    """
-    sizes = np.array([3, 4, 8, 16])
-    flat = mask.ravel()
-    starts = np.flatnonzero(np.diff(flat, prepend=~flat[:1]))
-    lengths = np.diff(starts, append=flat.size) * 4
-    bits = [f'{flat.size * 4:032b}', f'{7:05b}', *(f'{size - 1:04b}' for size in sizes)]
-    for start, length in zip(starts.tolist(), lengths.tolist()):
-        value = '11111111' if flat[start] else '00000000'
-        while length:
-            run = min(length, 1 << 16)
-            size = int(np.searchsorted(1 << sizes, run))
-            bits.append(f'1{size:02b}{run - 1:0{sizes[size]}b}{value}')
-            length -= run
-    text = ''.join(bits)
-    return np.packbits(np.frombuffer(text.encode(), np.uint8) - ord('0')).tolist()

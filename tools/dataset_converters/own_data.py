@@ -1,4 +1,4 @@
-"""Annotations of one's own (COCO or LabelMe) -> a training set and a config that is ready to run.
+"""Annotations of one's own, of any tool -> a training set and a config that is ready to run.
 
     python tools/dataset_converters/own_data.py coco.json data/mine --images photos
     python tools/dataset_converters/own_data.py labelme_folder data/mine --base 3b-lora
@@ -27,7 +27,7 @@ from tqdm import tqdm
 
 from simpleseg_mm.annotation import own_data
 from simpleseg_mm.annotation.own_account import Account
-from simpleseg_mm.annotation.own_files import read_own
+from simpleseg_mm.annotation.own_files import read_own, validation_of
 from simpleseg_mm.annotation.own_folder import OwnFolder
 from simpleseg_mm.annotation.own_formats import BOXES, CROWDS, Reading
 from simpleseg_mm.annotation.own_pictures import EXIF
@@ -42,6 +42,7 @@ ROOT = Path(__file__).resolve().parents[2]
 #: base: its config, epochs and batch (None: the base's own schedule). Our choice
 BASES = {'nano': ('configs/simpleseg/nano_sft_refshapes.py', None, None),
          '3b-lora': ('configs/simpleseg/qwen25vl_3b_lora_sft_refcoco.py', 3, 16)}
+_VAL_SHARE = 0.1  # of the pictures. Our choice
 _VAL_QUERIES = 200  # that training looks at; the test takes all
 _CEILING_QUERIES = 200  # that the text's ceiling is measured on
 
@@ -50,7 +51,8 @@ def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__,
                                      formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('annotations', type=Path,
-                        help="COCO file, LabelMe file, or folder of LabelMe's files")
+                        help="COCO file, LabelMe file or folder of them, CVAT's XML, Label "
+                        "Studio's JSON, YOLO's data.yaml, or folder of VOC's masks")
     parser.add_argument('out', type=Path, help='folder of the new set')
     parser.add_argument('--images', type=Path, help='folder of the pictures, which stay there '
                         '(default: where tools put them, near the annotations)')
@@ -59,9 +61,9 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('--ask', default='auto', choices=ASK, help='by category, by expressions '
                         '(text) or by both (default: by expressions where a tenth of the objects '
                         'has some, else by category)')
-    parser.add_argument('--val', default='0.1', metavar='SHARE_OR_ANNOTATIONS',
+    parser.add_argument('--val', metavar='SHARE_OR_ANNOTATIONS',
                         help='share of the pictures that validate, or annotations of their own '
-                        '(default: %(default)s)')
+                        f"(default: those of a data.yaml, else {_VAL_SHARE})")
     parser.add_argument('--val-images', type=Path, help='folder of their pictures')
     parser.add_argument('--absent', type=int, default=0, metavar='K',
                         help='by category: also ask each picture for K categories that it does '
@@ -69,8 +71,8 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('--prompts', action='store_true', help='also train outlines from a point '
                         'and from a box, object by object')
     parser.add_argument('--boxes', default='auto', choices=BOXES, help='take plain boxes as '
-                        "outlines, or leave such objects out (default: leave COCO's, take "
-                        "LabelMe's rectangles)")
+                        "outlines, or leave such objects out (default: take LabelMe's "
+                        "rectangles, leave all others)")
     parser.add_argument('--crowds', default='auto', choices=CROWDS, help='what iscrowd 1 means '
                         "(default: groups, as in COCO; CVAT's brush masks are objects)")
     parser.add_argument('--exif', default='auto', choices=EXIF, help='annotations are for turned '
@@ -102,8 +104,7 @@ def faults_of(args: argparse.Namespace) -> list[str]:
     if not base_of(args)[0].is_file():
         faults.append(f'no base {args.base}: give one of {list(BASES)}, or a config')
     if not args.annotations.exists():
-        faults.append(f'no annotations {args.annotations}: give a COCO file, or a folder of '
-                      "LabelMe's files")
+        faults.append(f'no annotations {args.annotations}: give a file or a folder of them')
     if share_of(args) is None and not Path(args.val).exists():
         faults.append(f'--val {args.val}: a share between 0 and 1, or annotations that are there')
     for name in ('images', 'val_images', 'expressions'):
@@ -127,7 +128,7 @@ def faults_of(args: argparse.Namespace) -> list[str]:
 def share_of(args: argparse.Namespace) -> float | None:
     """The share in --val; None where it names annotations."""
     try:
-        share = float(args.val)
+        share = float(_VAL_SHARE if args.val is None else args.val)
     except ValueError:
         return None
     return share if 0 < share < 1 else None
@@ -300,7 +301,7 @@ def run(args: argparse.Namespace, out: Path, folder: OwnFolder, account: Account
     base = read_base(args)
     targets = [config_path(args, out), out / 'report.json',
                *(out / f'annotations/{split}.json' for split in own_data.OWN_SPLITS)]
-    for path in (args.annotations, Path(args.val), args.expressions):
+    for path in (args.annotations, args.val and Path(args.val), args.expressions):
         if path is not None and path.resolve() in targets:
             raise ValueError(f'{path} is read, and would be replaced: give another folder for the '
                              'new set')
@@ -310,9 +311,15 @@ def run(args: argparse.Namespace, out: Path, folder: OwnFolder, account: Account
     share = share_of(args)
     if share is None:
         reading = Reading(args.val_images, None, args.boxes, args.crowds, out)
-        sets.append(read_own(Path(args.val), reading, account))
+        sets.append(read_own(Path(args.val), reading, account, 'val'))
+    elif validation_of(args.annotations, reading):
+        if args.val is None:
+            sets.append(read_own(args.annotations, reading, account, 'val'))
+        account.decide('pictures of val in data.yaml: ' + (
+            'they validate' if args.val is None else
+            'not read, for --val gives a share of the others'), str(args.annotations))
     choices = own_data.Choices(args.ask, args.expressions is not None, args.absent, args.prompts,
-                               args.exif, args.white, share or 0.1, args.seed)
+                               args.exif, args.white, share or _VAL_SHARE, args.seed)
     if not any(own.pictures for own in sets[:1]):
         raise ValueError(f'{args.annotations} holds no usable picture: {dict(account.reasons)}')
     out.mkdir(parents=True, exist_ok=True)
