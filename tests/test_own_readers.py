@@ -8,9 +8,8 @@ from PIL import Image
 
 from simpleseg_mm.annotation import own_data
 from simpleseg_mm.annotation.own_account import Account
-from simpleseg_mm.annotation.own_coco import BOX_ALONE
 from simpleseg_mm.annotation.own_files import read_own, validation_of
-from simpleseg_mm.annotation.own_formats import Reading
+from simpleseg_mm.annotation.own_formats import BOX_ALONE, BOX_BESIDE, Reading
 from simpleseg_mm.export import export
 from simpleseg_mm.files.brush import read_brush, write_brush
 from simpleseg_mm.polygon import (mask_iou, mask_to_box, mask_to_parts, segmentation_to_mask)
@@ -389,7 +388,8 @@ def voc(folder: Path, names=('a', 'b', 'c'), objects=True, labelmap=None, color=
 @pytest.mark.parametrize('labelmap, color, name', [
     (None, (128, 0, 0), 'aeroplane'), (None, (192, 128, 128), 'person'),
     ('# label:color_rgb:parts:actions\nbackground:0,0,0::\nbig: car:1,2,3::\n', (1, 2, 3),
-     'big: car')])
+     'big: car'),
+    ('# label:color_rgb:parts:actions\nbackground:::\ncup:::\n', (128, 0, 0), 'cup')])
 def test_masks_of_voc(tmp_path, labelmap, color, name):
     found, account = read(voc(tmp_path, labelmap=labelmap, color=color), tmp_path / 'out')
     apart = PARTS & ~CAR
@@ -422,6 +422,24 @@ def test_boxes_of_detection_are_no_outlines(tmp_path, tool):
             'yolo': lambda: yolo(tmp_path, '0 0.390625 0.41666667 0.46875 0.41666667')}[tool]()
     own = read_own(path, Reading(), Account())
     assert {one.lost for picture in own.pictures for one in picture.objects} == {BOX_ALONE}
+
+
+@pytest.mark.parametrize('tool', ['cvat', 'cvat, a group', 'studio', 'yolo'])
+def test_the_box_of_an_outline_goes_with_it(tmp_path, tool):
+    """As datumaro and Label Studio's converter write COCO's; a box of another place is lost."""
+    box = '<box label="car" xtl="10.4" ytl="10" xbr="40" ybr="30" {}/>'
+    path = {
+        'cvat': lambda: cvat(tmp_path, POLYGON.format('car', '', '') + box.format('')),
+        'cvat, a group': lambda: cvat(tmp_path, POLYGON.format('car', 'group_id="7"', '')
+                                      + box.format('group_id="7"')),
+        'studio': lambda: studio(tmp_path, [REGIONS['polygon'][0],
+                                            dict(REGIONS['rectangle'][0], id='r2')]),
+        'yolo': lambda: yolo(tmp_path, f'{ROW}\n0 0.390625 0.41666667 0.46875 0.41666667'),
+    }[tool]()
+    found, account = read(path, tmp_path / 'out')
+    assert all(same(objects, [('car', CAR)]) for objects in found.values()) and len(found) == 3
+    assert account.changed == {BOX_BESIDE: 3}
+    assert account.used['annotation'] == account.read['annotation'] == 6
 
 
 # --- our own exports ----------------------------------------------------------------------------

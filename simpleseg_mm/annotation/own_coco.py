@@ -8,13 +8,12 @@ import numpy as np
 from simpleseg_mm.files import PictureFinder, coco, shown
 
 from .own_account import Account
-from .own_formats import (EXPORT, OwnObject, OwnPicture, OwnSet, Reading, missing,
-                          read_expressions, texts_of)
+from .own_formats import (BOX_ALONE, EXPORT, OwnObject, OwnPicture, OwnSet, Reading,
+                          missing_picture, read_expressions, texts_of)
 from .sample import clean_text
 
 #: where an annotation may hold its expressions, each a text, or a list of texts or of records
 TEXT_KEYS = ('phrase', 'expressions', 'sentences', 'descriptions')
-BOX_ALONE = 'object with a box alone (--boxes take reads it as a rectangle)'
 _IMAGE_FAULTS = (coco.IMAGE_ID, coco.IMAGE_TWICE, coco.IMAGE_FILE)
 
 
@@ -128,7 +127,7 @@ def _picture(path: Path, image: coco.CocoImage, finder: PictureFinder,
     size = None if image.height is None else (image.height, image.width)
     return OwnPicture(where if place is None else str(place), place, size, [],
                       texts_of(said, where, account) if said else [],
-                      fault='' if place else missing(how))
+                      fault='' if place else missing_picture(how))
 
 
 def _names(rows, categories: dict) -> dict:

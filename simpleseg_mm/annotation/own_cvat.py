@@ -15,8 +15,8 @@ from simpleseg_mm.polygon import mask_to_rle
 
 from .own_account import Account
 from .own_coco import folders_near
-from .own_formats import OwnPicture, OwnSet, Reading, missing, texts_of
-from .own_shapes import Shape, add_shapes, corners, ellipse, flat, numbers, turned_by
+from .own_formats import OwnPicture, OwnSet, Reading, missing_picture, texts_of
+from .own_shapes import DrawnShape, add_shapes, corners, ellipse, flat, numbers, turned_by
 from .sample import clean_text
 
 #: attributes of a shape that hold its expressions
@@ -56,7 +56,7 @@ def read_cvat(path: Path, reading: Reading, account: Account) -> OwnSet:
         size = tuple(read_whole(image.get(key)) for key in ('height', 'width'))
         sensible = None not in size and min(size) > 0 and size[0] * size[1] <= MAX_PIXELS
         picture = OwnPicture(str(place or where), place, size if sensible else None,
-                             fault='' if place else missing(how))
+                             fault='' if place else missing_picture(how))
         shapes = []
         for number, tag in enumerate(image):
             account.read['annotation'] += 1
@@ -72,7 +72,7 @@ def read_cvat(path: Path, reading: Reading, account: Account) -> OwnSet:
 
 
 def _shape(tag: ElementTree.Element, where: str, size: tuple[int, int] | None, account: Account
-           ) -> Shape:
+           ) -> DrawnShape:
     label, kind = clean_text(tag.get('label') or ''), clean_text(tag.tag, 30)
     phrases = [text for one in tag.iter('attribute')
                if str(one.get('name')).strip().lower() in PHRASES and (one.text or '').strip()
@@ -87,8 +87,9 @@ def _shape(tag: ElementTree.Element, where: str, size: tuple[int, int] | None, a
     elif kind not in _SHAPES:
         fault = f'shape of the unknown type {kind}'
     group = read_whole(tag.get('group_id'))
-    return Shape(where, label, part, fault, group or None, box=kind == 'box' and part is not None,
-                 areal=kind not in _NO_AREA, phrases=phrases)
+    return DrawnShape(where, label, part, fault, group or None,
+                      box=kind == 'box' and part is not None, areal=kind not in _NO_AREA,
+                      phrases=phrases)
 
 
 def _part(tag: ElementTree.Element, kind: str, size: tuple[int, int] | None):

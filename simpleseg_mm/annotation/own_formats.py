@@ -16,6 +16,8 @@ from .sample import clean_text
 MAX_EXPRESSION = 300  # characters of an expression. Our choice
 _RECORD_KEYS = ('text', 'sent', 'raw')
 BOXES, CROWDS = ('auto', 'take', 'leave'), ('auto', 'objects', 'groups')
+BOX_ALONE = 'object with a box alone (--boxes take reads it as a rectangle)'
+BOX_BESIDE = 'box that its object has beside an outline'
 #: ends messages about what is no set
 EXPORT = ("Give the JSON of a COCO export (Roboflow: 'COCO Segmentation'; VIA: 'COCO format'), "
           "LabelMe's files, CVAT's XML ('CVAT for images 1.1'), Label Studio's 'JSON', YOLO's "
@@ -34,7 +36,8 @@ class OwnObject:
             one that is never asked for.
         phrases: expressions that mean it.
         crowd: whether it stands for a group.
-        lost: why its outline cannot be used; '' where it can.
+        lost: why its outline cannot be used; '' where it can. One with a box alone may have that
+            as its part.
         unnamed: why its category is not known; '' where it is.
         records: annotations, or shapes, that it is made of.
         cuts: outlines that are taken off it.
@@ -123,7 +126,7 @@ class Reading:
     passed_over: Path | None = None
 
 
-def missing(how: str) -> str:
+def missing_picture(how: str) -> str:
     """The fault of a picture that :meth:`~simpleseg_mm.files.PictureFinder.look` has not found."""
     return 'picture missing' if how == 'missing' else f'picture missing: {how}'
 

@@ -13,9 +13,9 @@ from simpleseg_mm.files.coco import read_whole
 from simpleseg_mm.files.pictures import MAX_PIXELS
 
 from .own_account import Account
-from .own_formats import OwnPicture, OwnSet, Reading, missing, texts_of
+from .own_formats import OwnPicture, OwnSet, Reading, missing_picture, texts_of
 from .own_outlines import Crop
-from .own_shapes import Shape, add_shapes, corners, ellipse, flat
+from .own_shapes import DrawnShape, add_shapes, corners, ellipse, flat
 from .sample import clean_text
 
 IGNORED, BACKGROUND = '__ignore__', '_background_'  # labels that LabelMe's converters reserve
@@ -66,7 +66,7 @@ def _path(file: Path, content: dict, finder: PictureFinder, reading: Reading,
         if path is None:
             path, how = finder.look(f'{here}/{name}')
         if path is not None or how != 'missing':
-            return path, '' if path else missing(how)
+            return path, '' if path else missing_picture(how)
     if isinstance(content.get('imageData'), str) and content['imageData']:
         return None, 'picture missing'
     path, how = finder.look_beside(file.stem, here)
@@ -74,24 +74,24 @@ def _path(file: Path, content: dict, finder: PictureFinder, reading: Reading,
         account.decide('picture not where its record says, found by the name of its .json file',
                        str(file))
         return path, ''
-    return None, missing(how)
+    return None, missing_picture(how)
 
 
 def _add_objects(picture: OwnPicture, file: Path, shapes: list, reading: Reading,
                  account: Account) -> None:
-    found: list[Shape] = []
+    found: list[DrawnShape] = []
     cuts: list = []
     for number, shape in enumerate(shapes):
         where = f'{file}, shape {number}'
         label = _label(shape)
         if not label or label == IGNORED:
             fault = f'region labelled {IGNORED}' if label else 'shape without a label'
-            found.append(Shape(where, '', fault=fault))
+            found.append(DrawnShape(where, '', fault=fault))
             continue
         part, fault = _part(shape)
         if label == BACKGROUND:
             if fault:
-                found.append(Shape(where, '', fault=fault))
+                found.append(DrawnShape(where, '', fault=fault))
             else:
                 cuts.append((len(found), part))
                 picture.cuts += 1
@@ -99,9 +99,11 @@ def _add_objects(picture: OwnPicture, file: Path, shapes: list, reading: Reading
                                where)
             continue
         group, kind = shape.get('group_id'), _kind(shape)
-        found.append(Shape(where, label, part, fault, None if group in (None, '') else str(group),
-                           box=kind in _BOXES and part is not None, areal=kind not in _NO_AREA,
-                           phrases=_lines(shape, where, account)))
+        found.append(DrawnShape(where, label, part, fault,
+                                None if group in (None, '') else str(group),
+                                box=kind in _BOXES and part is not None,
+                                areal=kind not in _NO_AREA,
+                                phrases=_lines(shape, where, account)))
     add_shapes(picture, found, reading.boxes != 'leave', account, cuts)
 
 

@@ -12,12 +12,13 @@ from simpleseg_mm.files import ImageError, load_image, open_picture, orientation
 from simpleseg_mm.files.pictures import brightest_of, stored_size, turned
 
 from .own_account import Account
-from .own_formats import OwnPicture, OwnSet
+from .own_formats import BOX_ALONE, BOX_BESIDE, OwnPicture, OwnSet
 from .own_outlines import Crop, extent, placed, settle
 
 EXIF = ('auto', 'stored', 'upright')
 _BITS = range(8, 17)
 _BEYOND = 0.01  # of the longer side that an outline may reach beyond its picture, at least 2 px
+_SAME_BOX = 2.0  # pixels by which a side of a box may differ from its outline's. Our choice
 _WAYS = {'stored': 'as they are stored', 'upright': 'as viewers show them'}
 
 
@@ -193,6 +194,7 @@ class Checker:
             return None
         for one in picture.objects:
             self._settle(one, picture.size)
+        self._give_boxes(picture)
         return digest
 
     def _load(self, picture: OwnPicture, look: Look, rule: str, white: int) -> str:
@@ -240,6 +242,22 @@ class Checker:
                 self.account.change('outline that reaches beyond its picture, cut at its border',
                                     one.where)
         one.parts, one.cuts = [], []
+
+
+    def _give_boxes(self, picture: OwnPicture) -> None:
+        """Tools write the box of an outline as a shape of its own: it goes to that object."""
+        free = [one for one in picture.objects if not one.lost and not one.crowd]
+        for box in [one for one in picture.objects if one.lost == BOX_ALONE and one.parts]:
+            corners = np.reshape(placed(box.parts, picture.size)[0], (-1, 2))
+            around = [*corners.min(axis=0), *corners.max(axis=0)]
+            one = next((one for one in free if one.category == box.category
+                        and np.abs(np.subtract(around, one.box)).max() <= _SAME_BOX), None)
+            box.parts = []
+            if one is not None:
+                free.remove(one)
+                picture.objects.remove(box)
+                one.records += box.records
+                self.account.change(BOX_BESIDE, box.where, box.records)
 
 
 def _trained_alike(raw: bytes, pixels: np.ndarray) -> bool:

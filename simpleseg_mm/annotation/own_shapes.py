@@ -5,14 +5,13 @@ from dataclasses import dataclass
 import numpy as np
 
 from .own_account import Account
-from .own_coco import BOX_ALONE
-from .own_formats import OwnObject, OwnPicture
+from .own_formats import BOX_ALONE, BOX_BESIDE, OwnObject, OwnPicture
 
 _CIRCLE = 64  # corners that stand for an ellipse
 
 
 @dataclass(frozen=True)
-class Shape:
+class DrawnShape:
     """A shape of a tool.
 
     Attributes:
@@ -35,12 +34,13 @@ class Shape:
     phrases: Sequence[str] = ()
 
 
-def add_shapes(picture: OwnPicture, shapes: Iterable[Shape], take_boxes: bool, account: Account,
-               cuts: Sequence[tuple[int, object]] = ()) -> None:
+def add_shapes(picture: OwnPicture, shapes: Iterable[DrawnShape], take_boxes: bool,
+               account: Account, cuts: Sequence[tuple[int, object]] = ()) -> None:
     """Add the objects that shapes are to a picture.
 
     Args:
-        take_boxes: whether a box outlines its object.
+        take_boxes: whether a box outlines its object. Else one alone is lost, but keeps its part:
+            :class:`.own_pictures.Checker` looks for an outline that it goes with.
         cuts: (number of the shape that it comes before, outline): what it covers of the shapes
             before it is taken off them.
     """
@@ -52,25 +52,29 @@ def add_shapes(picture: OwnPicture, shapes: Iterable[Shape], take_boxes: bool, a
             continue
         key = number if shape.group is None else (shape.label, shape.group)
         groups.setdefault(key, []).append((number, shape))
+    objects, boxes = [], []
     for members in groups.values():
         shapes = [shape for _, shape in members]
-        if not take_boxes:
-            shapes = [shape if not shape.box else
-                      Shape(shape.where, shape.label, None, BOX_ALONE, phrases=shape.phrases)
-                      for shape in shapes]
-        parts = [shape.part for shape in shapes if shape.part is not None]
-        one = OwnObject(shapes[0].where, parts, shapes[0].label, records=len(shapes))
-        for shape in shapes:
-            if shape.fault and parts and not shape.areal:
+        one = OwnObject(shapes[0].where, [], shapes[0].label, records=len(shapes))
+        one.phrases = list(dict.fromkeys(text for shape in shapes for text in shape.phrases))
+        outlines = [shape for shape in shapes if take_boxes or not shape.box]
+        if not outlines:
+            one.lost, one.parts = BOX_ALONE, [shape.part for shape in shapes]
+            boxes.append(one)
+            continue
+        one.parts = [shape.part for shape in outlines if shape.part is not None]
+        for shape in outlines:
+            if shape.fault and one.parts and not shape.areal:
                 account.change('point or line of an object with an outline', one.where)
             elif shape.fault:
                 one.lost = one.lost or shape.fault
             elif shape.box:
                 account.decide('rectangle read as the outline of its object (--boxes leave: it is '
                                'none)', one.where)
+        account.change(BOX_BESIDE, one.where, len(shapes) - len(outlines))
         one.cuts = [part for place, part in cuts if place > members[-1][0]]
-        one.phrases = list(dict.fromkeys(text for shape in shapes for text in shape.phrases))
-        picture.objects.append(one)
+        objects.append(one)
+    picture.objects += [*objects, *boxes]
 
 
 def flat(points: np.ndarray) -> list[float]:

@@ -15,9 +15,9 @@ from simpleseg_mm.polygon import mask_to_rle
 
 from .own_account import Account
 from .own_coco import folders_near
-from .own_formats import OwnPicture, OwnSet, Reading, missing, texts_of
+from .own_formats import OwnPicture, OwnSet, Reading, missing_picture, texts_of
 from .own_outlines import Relative
-from .own_shapes import Shape, add_shapes, corners, ellipse, numbers, turned_by
+from .own_shapes import DrawnShape, add_shapes, corners, ellipse, numbers, turned_by
 from .sample import clean_text
 
 _AREAS = ('polygon', 'rectangle', 'brush', 'ellipse')
@@ -52,7 +52,7 @@ def read_studio(path: Path, tasks: list[dict], reading: Reading, account: Accoun
             continue
         place, how = finder.look(name)
         picture = OwnPicture(str(place or f'{where}: {name}'), place, None,
-                             fault='' if place else missing(how))
+                             fault='' if place else missing_picture(how))
         add_shapes(picture, _shapes(regions, where, account), reading.boxes == 'take', account)
         pictures.append(picture)
     for how, count in finder.guessed.items():
@@ -85,7 +85,7 @@ def _chosen(task: dict, where: str, account: Account) -> list | None:
     return made[-1]['result']
 
 
-def _shapes(regions: list, where: str, account: Account) -> Iterator[Shape]:
+def _shapes(regions: list, where: str, account: Account) -> Iterator[DrawnShape]:
     """Regions; entries of one id are one: its area, its labels, its text."""
     found: dict = {}
     for number, entry in enumerate(regions):
@@ -117,21 +117,21 @@ def _labels(entries: list[dict]) -> list[str]:
     return list(dict.fromkeys(clean_text(label) for label in found if isinstance(label, str)))
 
 
-def _shape(entry: dict, labels: list[str], texts: list[str], where: str) -> Shape:
+def _shape(entry: dict, labels: list[str], texts: list[str], where: str) -> DrawnShape:
     kind = str(entry.get('type')).removesuffix('labels')
     size = tuple(read_whole(entry.get(key)) for key in ('original_height', 'original_width'))
     label = labels[0] if len(labels) == 1 else ''
     if len(labels) > 1:
-        return Shape(where, '', fault='region of several labels', phrases=texts)
+        return DrawnShape(where, '', fault='region of several labels', phrases=texts)
     if entry.get('item_index'):
-        return Shape(where, '', fault='region of another picture of its task')
+        return DrawnShape(where, '', fault='region of another picture of its task')
     part, fault = None, f'shape of type {clean_text(kind, 30)}, which has no area'
     if kind in _AREAS:
         try:
             part, fault = _part(entry['value'], kind, size), ''
         except (KeyError, TypeError, ValueError) as error:
             where, fault = f'{where}: {error}', f'broken {kind}'
-    return Shape(where, label, part, fault, box=kind == 'rectangle' and part is not None,
+    return DrawnShape(where, label, part, fault, box=kind == 'rectangle' and part is not None,
                  areal=kind in _AREAS, phrases=texts)
 
 

@@ -11,7 +11,7 @@ from simpleseg_mm.files import ImageError, PictureFinder, open_picture, read_lin
 from simpleseg_mm.polygon import mask_to_rle
 
 from .own_account import Account
-from .own_formats import OwnObject, OwnPicture, OwnSet, Reading, missing
+from .own_formats import OwnObject, OwnPicture, OwnSet, Reading, missing_picture
 from .sample import clean_text
 
 OBJECTS, CLASSES = 'SegmentationObject', 'SegmentationClass'
@@ -42,7 +42,8 @@ def read_voc(folder: Path, reading: Reading, account: Account) -> OwnSet:
     for classes in sorted((folder / CLASSES).glob('*.png')):
         account.read['picture'] += 1
         path, how = finder.look_beside(classes.stem)
-        picture = OwnPicture(str(path or classes), path, None, fault='' if path else missing(how))
+        picture = OwnPicture(str(path or classes), path, None,
+                             fault='' if path else missing_picture(how))
         try:
             _add_objects(picture, classes, folder / OBJECTS / classes.name, names, account)
         except (OSError, ImageError):
@@ -86,13 +87,13 @@ def _names_of(folder: Path) -> dict[int, str]:
     if not path.is_file():
         return {_number(_voc_color(k)): name for k, name in enumerate(NAMES, 1)}
     found = {}
-    for line in read_lines(path):
-        if line.startswith('#'):
-            continue
+    lines = [line for line in read_lines(path) if not line.startswith('#')]
+    for number, line in enumerate(lines):
         name, _, rest = line.rpartition(':')[0].rpartition(':')[0].rpartition(':')
         try:
-            color = [int(value) for value in rest.split(',')]
-            if len(color) != 3 or not all(0 <= value <= 255 for value in color):
+            # without colours they are VOC's, by the number of the line
+            color = [int(value) for value in rest.split(',')] if rest else _voc_color(number)
+            if not name or len(color) != 3 or not all(0 <= value <= 255 for value in color):
                 raise ValueError
         except ValueError:
             raise ValueError(f"{path}: {clean_text(line, 60)} is no line as name:R,G,B:parts:"

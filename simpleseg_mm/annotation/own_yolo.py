@@ -16,7 +16,7 @@ from simpleseg_mm.files.pictures import SUFFIXES
 from .own_account import Account
 from .own_formats import OwnPicture, OwnSet, Reading
 from .own_outlines import Relative
-from .own_shapes import Shape, add_shapes, corners, numbers
+from .own_shapes import DrawnShape, add_shapes, corners, numbers
 from .sample import clean_text
 
 _SLACK = 0.01  # share of a side that an outline may lie outside its picture, for rounding
@@ -135,7 +135,7 @@ class YoloSet:
         return next((name.with_suffix('.txt') for name in names
                      if name.with_suffix('.txt').is_file()), None)
 
-    def _shape(self, row: str, where: str) -> Shape:
+    def _shape(self, row: str, where: str) -> DrawnShape:
         number, *values = row.split()
         label = self.names.get(number.removesuffix('.0'), '')
         fault = '' if label else 'row of a class that data.yaml does not name'
@@ -154,4 +154,4 @@ class YoloSet:
                 part = Relative(found.reshape(-1, 2))
         except ValueError:
             fault = fault or 'row that is no numbers'
-        return Shape(where, label, part, fault, box=len(values) == 4 and part is not None)
+        return DrawnShape(where, label, part, fault, box=len(values) == 4 and part is not None)

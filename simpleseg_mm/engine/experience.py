@@ -58,7 +58,7 @@ class Experience:
         return rows
 
 
-def describe(experience: Experience) -> dict[str, Tensor]:
+def describe_rollout(experience: Experience) -> dict[str, Tensor]:
     """Figures of a rollout, means over all ranks: rewards, lengths, shares of answers; of a
     component that does not apply to all, the mean over the others, and the share ``_na``."""
     answers = [answer for group in experience.answers for answer in group]

@@ -28,7 +28,7 @@ from ..registry import LOOPS, REWARDS, ROLLOUTS
 from ..rl import PolicyObjective, group_advantages, max_variance_subset
 from ..structures import Generated
 from ..together import failing_together
-from .experience import Experience, UpdateFigures, describe
+from .experience import Experience, UpdateFigures, describe_rollout
 from .global_batch import Rebatched, accumulating, prompts_a_process, step_and_clear
 from .prefetch import prefetched
 from .reference_policy import ReferencePolicy
@@ -150,7 +150,7 @@ class RLTrainLoop(IterBasedTrainLoop):
         self.experience = self.collect(data['inputs'], data['data_samples'])
         stop_if_asked(self.iter)  # before anything is updated
         middle = time.perf_counter()
-        outputs = {**describe(self.experience), **self.update(self.experience)}
+        outputs = {**describe_rollout(self.experience), **self.update(self.experience)}
         end = time.perf_counter()
         outputs.update(rollout_seconds=middle - start, update_seconds=end - middle)
         if outputs['dropped_groups'] == 1:
