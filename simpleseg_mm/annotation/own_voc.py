@@ -32,14 +32,18 @@ def read_voc(folder: Path, reading: Reading, account: Account) -> OwnSet:
     ``SegmentationObject``. Where they are not, the pixels of a class are a group.
 
     Raises:
+        FileNotFoundError: there are no masks.
         ValueError: ``labelmap.txt`` cannot be read.
     """
     names = _names_of(folder)
     finder = PictureFinder([reading.images or next(
         (folder / name for name in ('JPEGImages', 'images') if (folder / name).is_dir()),
         folder.parent)], reading.passed_over)
+    masks = sorted((folder / CLASSES).glob('*.png'))
+    if not masks:
+        raise FileNotFoundError(f'{folder / CLASSES} holds no masks (.png)')
     pictures = []
-    for classes in sorted((folder / CLASSES).glob('*.png')):
+    for classes in masks:
         account.read['picture'] += 1
         path, how = finder.look_beside(classes.stem)
         picture = OwnPicture(str(path or classes), path, None,
