@@ -38,8 +38,9 @@ class Account:
 
     def change(self, what: str, where: str, count: int = 1) -> None:
         """``count`` records are used otherwise than they were found."""
-        self.changed[what] += count
-        self._example(what, where)
+        if count:
+            self.changed[what] += count
+            self._example(what, where)
 
     def decide(self, rule: str, where: str = '', count: int = 1, guessed: bool = False) -> None:
         """A rule was chosen for ``count`` records; ``guessed``: nothing shows that it is right."""

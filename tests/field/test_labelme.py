@@ -184,6 +184,10 @@ def test_embedded_pictures(tmp_path, head):
 
 
 def test_rectangles_are_left_where_that_is_said(tmp_path):
-    shapes = [shape(SQUARE), shape(BOX, kind='rectangle'), shape(SMALL, 'dog')]
+    other = [[44, 32], [60, 32], [60, 42], [44, 42]]
+    shapes = [shape(other), shape(BOX, kind='rectangle'), shape(SMALL, 'dog')]
     assert found(tmp_path, shapes, boxes='leave')[1] == {'dog': 225}
-    assert found(tmp_path / 'b', shapes)[1] == {'car': 600, 'dog': 225}
+    assert found(tmp_path / 'b', shapes)[1] == {'car': 760, 'dog': 225}
+    # the box of an outline is no object of its own
+    shapes[0] = shape(SQUARE)
+    assert found(tmp_path / 'c', shapes, boxes='leave')[1] == {'car': 600, 'dog': 225}
