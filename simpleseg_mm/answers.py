@@ -16,8 +16,8 @@ def read_answer(sample, text: str, kind: str | None = None, **facts) -> Answer:
         sample: a ``DetDataSample`` or its dict.
         text: anything.
         kind: one of ``ANSWER_KINDS``, instead of the task's.
-        facts: ``num_tokens, finished, seconds, confidence, agreement`` and ``scores`` of
-            :class:`Answer`.
+        facts: ``num_tokens, finished, seconds, confidence, agreement, scores`` and
+            ``agreements`` of :class:`Answer`.
     """
     spec, task = sample.get('codec'), Task.find(sample.get('task'))
     return Answer(text, tuple(sample.get('ori_shape', ())[:2]),
@@ -37,7 +37,8 @@ def answer_of(sample) -> Answer | None:
                            seconds=sample.get('pred_seconds'),
                            confidence=sample.get('pred_confidence'),
                            agreement=sample.get('pred_agreement'),
-                           scores=tuple(sample.get('pred_scores') or ()))
+                           scores=tuple(sample.get('pred_scores') or ()),
+                           agreements=tuple(sample.get('pred_agreements') or ()))
         if isinstance(sample, dict):
             sample['pred_answer'] = answer
         elif hasattr(sample, 'set_metainfo'):

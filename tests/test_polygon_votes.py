@@ -114,7 +114,8 @@ def test_confidence_is_agreement_times_token_probability():
     assert vote([*given, *answers(SQUARE)]).confidence == pytest.approx(3 / 4)  # one is not known
     listed_ones = [CODEC.decode(f'[{SQUARE}]', SIZE, 'masks', confidence=sure)
                    for sure in (0.5, 0.7)]
-    assert vote(listed_ones).scores == pytest.approx((0.6, ))
+    voted = vote(listed_ones)
+    assert voted.scores == pytest.approx((0.6, )) and voted.agreements == (1, )
 
 
 @pytest.mark.parametrize('spec', ['int100/default', 'fixed3/paper', 'decimal3/paper-exact'])
@@ -215,6 +216,7 @@ def test_instances_are_matched_and_voted(texts, found, agreement, scores):
         assert voted.agreement == pytest.approx(agreement)
         assert voted.scores == pytest.approx(scores)
         assert [one.confidence for one in voted.instances] == pytest.approx(scores)
+        assert [one.agreement for one in voted.instances] == pytest.approx(scores)
     assert voted.parsed.valid
 
 

@@ -33,7 +33,8 @@ class Answer:
             times their agreement, or as calibrated; None where it is not known.
         agreement: how far the answers agree from which it was voted, 0..1; None: it was not.
         voters: these answers, the greedy one first; empty where they are not known.
-        scores: of a voted list the confidence of each instance; else empty.
+        scores, agreements: of a voted list the confidence of each instance, and how far the
+            answers agree about it; else empty.
     """
     text: str
     size: tuple[int, int]
@@ -46,6 +47,7 @@ class Answer:
     agreement: float | None = None
     voters: 'tuple[Answer, ...]' = ()
     scores: tuple[float, ...] = ()
+    agreements: tuple[float, ...] = ()
 
     @cached_property
     def parsed(self) -> ParsedAnswer:
@@ -100,13 +102,16 @@ class Answer:
         if parsed.kind == 'none':
             parsed = next((found for found in map(self.found, ('masks', 'boxes'))
                            if found.instances), parsed)
-        scored = len(self.scores) == len(parsed.instances)
-        return tuple(self._instance(one, self.scores[i] if scored else self.confidence)
-                     for i, one in enumerate(parsed.instances))
+        count = len(parsed.instances)
+        scores, agreements = (each if len(each) == count else (whole, ) * count
+                              for each, whole in ((self.scores, self.confidence),
+                                                  (self.agreements, self.agreement)))
+        return tuple(map(self._instance, parsed.instances, scores, agreements))
 
-    def _instance(self, parsed: ParsedAnswer, confidence: float | None) -> 'Answer':
+    def _instance(self, parsed: ParsedAnswer, confidence: float | None,
+                  agreement: float | None) -> 'Answer':
         other = Answer(self.text[slice(*parsed.span)], self.size, self.codec, parsed.kind,
-                       finished=self.finished, confidence=confidence, agreement=self.agreement)
+                       finished=self.finished, confidence=confidence, agreement=agreement)
         vars(other).update(parsed=parsed, _others={kind: ParsedAnswer() for kind in ANSWER_KINDS})
         return other
 

@@ -108,7 +108,8 @@ def vote(answers: Sequence[Answer], tokens: float = 150) -> Answer:
     larger number of them. An answer that cannot be read agrees with none. The confidence is the
     agreement times the mean token probability of the answers, which together tell right answers
     from wrong ones better than either; the agreement, where the probability is not known.
-    ``scores`` has the same of each instance of a list, answers that lack it counted as 0.
+    ``agreements`` and ``scores`` have both of each instance of a list, where answers that lack it
+    count as 0.
 
     Args:
         answers: at least one, the greedy one first, all about one picture, read by one codec and
@@ -132,11 +133,13 @@ def vote(answers: Sequence[Answer], tokens: float = 150) -> Answer:
         chosen, agreement = _voted_list(ballots, tokens)
     else:
         chosen, agreement = _voted_one(ballots, tokens)
-    agreement *= len(ballots) / len(answers)
+    read = len(ballots) / len(answers)
+    agreement *= read
+    agreements = tuple(score * read for score in chosen.agreements)
     sure = _token_probability(answers)
     return replace(
         chosen, voters=tuple(answers), agreement=agreement, confidence=agreement * sure,
-        scores=tuple(score * sure * len(ballots) / len(answers) for score in chosen.scores),
+        agreements=agreements, scores=tuple(score * sure for score in agreements),
         num_tokens=_sum([answer.num_tokens for answer in answers]),
         seconds=_sum([answer.seconds for answer in answers]))
 
@@ -200,11 +203,11 @@ def _voted_list(answers: Sequence[Answer], tokens: float) -> tuple[Answer, float
     chosen.sort(key=lambda one: _place(one[0]))
     first = answers[0]
     text = first.codec.grammar.format_list([one.text for one, _ in chosen])
-    scores = tuple(score for _, score in chosen)
+    agreements = tuple(agreement for _, agreement in chosen)
     if len(text) > first.codec.max_chars:  # the largest are written, or all of them coarser
         masks = [one.spans.mask for one, _ in chosen]
-        text, scores = _writer(first, tokens).encode_masks(masks), ()
-    return replace(first, text=text, finished=True, scores=scores), agreement
+        text, agreements = _writer(first, tokens).encode_masks(masks), ()
+    return replace(first, text=text, finished=True, agreements=agreements), agreement
 
 
 def _matched(held: Sequence[Sequence[Answer]]) -> list[dict[int, Answer]]:
