@@ -45,11 +45,13 @@ class PromptedInferencer:
         errors: what the last call passed over with ``on_error='skip'``, a message each.
         notes: what was asked in another way than usual, a sentence each.
         batch_size: queries that are answered together unless told.
+        samples: answers that are sampled and voted with the greedy one.
     """
     show_progress = True
     errors: list[str] = []
     notes: Sequence[str] = ()
     batch_size = 1
+    samples = 0
 
     def answers(self, queries: Iterator[PictureQuery], batch_size: int) -> Iterator[tuple]:
         """``(query, sample, result)`` a query, in order: the sample is what ``visualize`` draws,

@@ -254,10 +254,12 @@ class Segmentation:
         instances: where every instance was asked for each one as an answer of its own, with
             ``parts``, ``mask`` and ``box``; parts, mask and box above are of all together.
         agreement: how far the answers agree that were voted, 0..1; None: it was written as it is.
+            Of ``objects`` each has its own.
         answers: how many there were.
         greedy_text: the answer that would have been given without a vote.
         spread: of each of ``parts`` its rings, (V, 2) float64 each: half of the answers' outlines
-            pass within so many pixels of the vertex, and 90 %; empty without a vote.
+            pass within so many pixels of the vertex, and 90 %; NaN where that is not known, as of
+            a vertex that was moved by hand; empty without a vote.
     """
     image: str
     size: tuple[int, int]
@@ -293,7 +295,8 @@ class Segmentation:
             valid=answer.parsed.valid, finished=bool(answer.finished),
             says_nothing=answer.says_nothing, num_tokens=int(answer.num_tokens),
             seconds=float(answer.seconds), codec=answer.codec.spec, index=index,
-            warnings=warnings, instances=answer.instances if answer.many else (),
+            warnings=(*warnings, *_doubts_of_list(answer)),
+            instances=answer.instances if answer.many else (),
             agreement=answer.agreement, answers=max(len(voters), 1),
             greedy_text=voters[0].text if voters else None,
             spread=tuple(tuple(outline_spread(part.rings, outlines)) for part in answer.parts)
@@ -311,7 +314,7 @@ class Segmentation:
             parts += len(one.parts)
             yield replace(self, parts=one.parts, mask=one.spans.mask, box=one.box, text=one.text,
                           valid=one.parsed.valid, instances=(), confidence=one.confidence,
-                          spread=spread)
+                          agreement=one.agreement, spread=spread)
 
     @property
     def label(self) -> str:
@@ -327,9 +330,10 @@ class Segmentation:
         them: label 0, the confidence (1 where it is not known), xyxy pixels, COCO's RLE; empty
         lists where nothing was found. Where every instance was asked for they have one entry an
         instance, and each of the ``polygons`` says by ``instance`` which of them it is of, from 0.
-        Of a vote the ``polygons`` have ``spread``, a list a ring.
+        Of a vote the ``polygons`` have ``spread``, a list a ring, and ``agreements`` is a list as
+        ``scores``, else None.
         """
-        boxes, masks, polygons, scores = [], [], [], []
+        boxes, masks, polygons, scores, agreements = [], [], [], [], []
         for one in self.objects:
             number = dict(instance=len(boxes)) if self.prompt.all else {}
             spread = [dict(spread=[ring.round(2).tolist() for ring in rings])
@@ -342,6 +346,7 @@ class Segmentation:
                 boxes.append(one.box.tolist())
                 masks.append(mask_to_rle(one.mask))
                 scores.append(1.0 if one.confidence is None else one.confidence)
+                agreements.append(one.agreement)
         return dict(
             labels=[0] * len(boxes), scores=scores, bboxes=boxes, masks=masks,
             image=self.image, size=list(self.size),
@@ -349,4 +354,26 @@ class Segmentation:
             text=self.text, confidence=self.confidence, valid=self.valid,
             finished=self.finished, says_nothing=self.says_nothing, num_tokens=self.num_tokens,
             seconds=self.seconds, codec=self.codec, warnings=list(self.warnings),
-            agreement=self.agreement, answers=self.answers, greedy_text=self.greedy_text)
+            agreement=self.agreement, answers=self.answers, greedy_text=self.greedy_text,
+            agreements=None if self.agreement is None else agreements)
+
+
+def _doubts_of_list(answer: Answer) -> Iterator[str]:
+    """What of a list of instances is missing or odd, a sentence each."""
+    found = answer.instances if answer.many else ()
+    if not found:
+        return
+    if answer.finished is False or answer.parsed.truncated:
+        yield f'the list is cut off after {len(found)} instances: there may be more'
+    elif not answer.parsed.valid:
+        dropped = answer.parsed.dropped
+        yield ('this is no list by the grammar: it is given as far as it can be read' +
+               (f', without {dropped} points or rings' if dropped else ''))
+    unread = sum(one.box is None for one in found)
+    if unread:
+        yield (f'{unread} of {len(found)} instances hold no pixel: their outline cannot be read '
+               'or is too small')
+    same = len(found) - unread - len({(*one.box.tolist(), one.spans.borders.tobytes())
+                                      for one in found if one.box is not None})
+    if same:
+        yield f'{same} of {len(found)} instances are the same as another one'

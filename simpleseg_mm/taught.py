@@ -11,6 +11,8 @@ from .structures import Prompt
 #: what would do where a model knows RefShapes alone
 INSTEAD = ('For photos give a network that has learnt them: --model sthui/SimpleSeg-Qwen2.5-VL (a '
            'GPU of 24 GB), or one that you train; docs/inference.md says how')
+#: ways to ask, as ``Taught.prompts`` names them, in words
+ASKED = dict(text='expressions', point='points', box='boxes', all='questions for all instances')
 
 
 @dataclass(frozen=True)
@@ -38,6 +40,10 @@ class Taught:
         said = dict(sets=list(self.sets), prompts=list(self.prompts))
         return said if self.outlines else dict(said, outlines=False)
 
+    def knows(self, kind: str) -> bool:
+        """Whether it was asked by prompts of this kind; True, too, where that is not known."""
+        return not self.prompts or kind in self.prompts
+
     def doubts(self, picture: np.ndarray, prompt: Prompt) -> tuple[str, ...]:
         """Why an answer may mean nothing, a sentence each.
 
@@ -54,17 +60,12 @@ class Taught:
                          'else, and this picture is none: the outline is a guess, whatever its '
                          f'confidence. {INSTEAD}')
         asked = 'all' if prompt.all else prompt.kind
-        if self.prompts and asked not in self.prompts:
+        if not self.knows(asked):
             found.append(f'this model was taught to answer {_listed(self.prompts)}, not '
-                         f'{_PLURALS[asked]}: the outline is a guess')
+                         f'{ASKED[asked]}: the outline is a guess')
         return tuple(found)
 
 
-#: ways to ask, as ``Taught.prompts`` names them, in words
-_PLURALS = dict(text='expressions', point='points', box='boxes',
-                all='questions for all instances')
-
-
 def _listed(kinds: tuple[str, ...]) -> str:
-    names = [_PLURALS[kind] for kind in _PLURALS if kind in kinds]
+    names = [ASKED[kind] for kind in ASKED if kind in kinds]
     return ' and '.join([', '.join(names[:-1]), names[-1]] if len(names) > 1 else names)

@@ -6,8 +6,9 @@ from contextlib import contextmanager
 
 import numpy as np
 
-from simpleseg_mm.polygon import PolygonCodec
+from simpleseg_mm.polygon import PolygonCodec, vote
 from simpleseg_mm.structures import Prompt, Segmentation
+from simpleseg_mm.taught import Taught
 
 SQUARE = '[[[20,20],[60,20],[60,70],[20,70]]]'
 TOKEN = re.compile(r'[\[\],]+|\d|.')
@@ -18,19 +19,27 @@ class ScriptedInferencer:
     """Writes an answer by the prompt's words, in tokens such as "],[" and single digits.
 
     'square', 'ring' (with a hole), 'nothing' ([]), 'babble' (no outline), 'crash' (an error),
-    'two' (a list of two instances), 'slow' (a square at ``pause`` seconds a token), 'held' (a
-    square once ``gate`` is set); points and boxes give a square.
+    'slow' and 'slow two' (``pause`` seconds a token), 'held' (a square once ``gate`` is set);
+    points and boxes give a square. Lists: 'two' instances, 'many' (200), 'twins' (one of three
+    twice), 'holed' (one of three has no readable vertex), 'thin' (one of two fills no pixel),
+    'cut' (in the middle of the third). With ``consensus`` the greedy answer is voted with copies
+    of itself, each moved by a step.
     """
     codec = PolygonCodec(grammar='int100')
-    texts = dict(nothing='[]', ring=RING, two=f'[{SQUARE},{RING}]', slow=SQUARE,
-                 babble='I see no such thing')
+    texts = dict(nothing='[]', ring=RING, slow=SQUARE, babble='I see no such thing',
+                 two=f'[{SQUARE},{RING}]', twins=f'[{SQUARE},{RING},{SQUARE}]',
+                 thin=f'[{SQUARE},[[[1,1],[2,2],[3,3]]]]',
+                 holed=f'[{SQUARE},[[[x]]],{RING}]', cut=f'[{SQUARE},{RING},[[[10',
+                 many='[' + ','.join(f'[[[{x},{y}],[{x + 3},{y}],[{x},{y + 4}]]]'
+                                     for x in range(0, 80, 4) for y in range(0, 50, 5)) + ']')
 
-    def __init__(self, pause: float = 0.08) -> None:
-        self.pause = pause
+    def __init__(self, pause: float = 0.08, taught: Taught = Taught(), samples: int = 0) -> None:
+        self.pause, self.taught, self.samples = pause, taught, samples
         self.batches, self.written, self.seen = [], [], []
         self.gate = threading.Event()
 
-    def ask_batch(self, asked, on_text=None):
+    def ask_batch(self, asked, on_text=None, consensus=None):
+        consensus = self.samples if consensus is None else consensus
         self.batches.append(len(asked))
         prompts = [prompt for _, prompt in asked]
         self.seen += [(picture.shape, prompt) for picture, prompt in asked]
@@ -38,25 +47,29 @@ class ScriptedInferencer:
             raise RuntimeError('a secret of the model')
         if any(prompt.text == 'held' for prompt in prompts):
             assert self.gate.wait(120)
-        texts = [self.texts.get(prompt.text, SQUARE) for prompt in prompts]
+        texts = [self.texts.get((prompt.text or '').removeprefix('slow '), SQUARE)
+                 for prompt in prompts]
         made = [''] * len(asked)
         ended = [False] * len(asked)
         while not all(done or made[i] == texts[i] for i, done in enumerate(ended)):
-            if any(prompt.text == 'slow' for prompt in prompts):
+            if any((prompt.text or '').startswith('slow') for prompt in prompts):
                 time.sleep(self.pause)
             for i, text in enumerate(texts):
                 if not ended[i] and made[i] != text:
                     made[i] += TOKEN.match(text, len(made[i])).group()
                     ended[i] = bool(on_text is not None and on_text(i, made[i]))
         self.written += made
-        return [self._result(self.codec, picture, prompt, text)
+        return [self._result(picture, prompt, text, consensus)
                 for (picture, prompt), text in zip(asked, made)]
 
-    @staticmethod
-    def _result(codec, picture: np.ndarray, prompt: Prompt, text: str) -> Segmentation:
-        answer = codec.decode(text, picture.shape[:2], prompt.task.kind, num_tokens=len(text),
-                              finished=True, seconds=0.1, confidence=0.5)
-        return Segmentation.of(answer, '0', prompt)
+    def _result(self, picture: np.ndarray, prompt: Prompt, text: str, samples: int
+                ) -> Segmentation:
+        moved = [re.sub(r'\[(\d+),', lambda x: f'[{int(x[1]) + step},', text)
+                 for step in range(samples + 1)]
+        answers = [self.codec.decode(one, picture.shape[:2], prompt.task.kind,
+                                     num_tokens=len(one), finished=text != self.texts['cut'],
+                                     seconds=0.1, confidence=0.5) for one in moved]
+        return Segmentation.of(vote(answers), '0', prompt)
 
 
 @contextmanager

@@ -204,6 +204,9 @@ def test_every_instance(inferencer, saying, tmp_path):
         (0, 1), (1, 0)]
     assert nothing.instances == () and nothing.says_nothing and nothing.to_dict()['masks'] == []
     assert len(one.instances) == 1 and not one.valid  # one mask where a list was asked for
+    assert found.warnings[-1].startswith('1 of 3 instances hold no pixel')
+    assert 'no list by the grammar' in one.warnings[-1] and len(nothing.warnings) == 1
+    assert row['agreements'] is None and nothing.warnings[0] == one.warnings[0]
     # each is an object of the files
     assert [one.parts[0].outer.tolist() for one in list(found.objects)[:2]] == [
         one.parts[0].outer.tolist() for one in found.instances[:2]]
@@ -420,6 +423,9 @@ def test_the_command(tmp_path, capsys, monkeypatch, inferencer, saying):
                      str(out)]) == 0
     said = capsys.readouterr().out
     assert 'cups: 2 instances: ' in said and '4 part(s), 2 hole(s)' in said
+    lines = [line for line in said.splitlines() if line.startswith('  ')]
+    assert [line[:5] for line in lines] == ['  1: ', '  2: ']
+    assert all(line.endswith('2 part(s), 1 hole(s), confidence 0.82') for line in lines)
     assert 'keys: no such object' in said
     assert (out / 'a.svg').read_text().count('<path') == 2
 

@@ -13,7 +13,7 @@ from simpleseg_mm.datasets import FormatQuery, LoadTargetMask
 from simpleseg_mm.evaluation.base import SampleQuery
 from simpleseg_mm.models import SimpleSeg
 from simpleseg_mm.polygon import (LIST_KINDS, AnswerAutomaton, Grammar, PolygonCodec, Spans,
-                                  mask_iou, mask_to_box, mask_to_rle, parse_answer, written_rings)
+                                  WrittenRings, mask_iou, mask_to_box, mask_to_rle, parse_answer)
 from simpleseg_mm.polygon.text import MAX_CHARS
 from simpleseg_mm.structures import Generated
 from test_polygon_raster import disk, masks
@@ -391,6 +391,38 @@ def test_a_sentence_asks_for_all():
         'What can one drink from? Output the polygon coordinates of each in the image.')
 
 
-def test_a_streamed_list_shows_every_ring():
-    text = '[[[[1,2],[3,4],[5,1]]],[[[6,6],[7,6],[7,7]],[[1,1],[2'
-    assert [len(ring) for ring in written_rings(text, 'int10')] == [3, 3, 1]
+@pytest.mark.parametrize('text, many, shown', [
+    ('[[[[1,2],[3,4],[5,1]]],[[[6,6],[7,6],[7,7]],[[1,1],[2', True, {0: [3], 1: [3, 1]}),
+    ('[[[1,2],[3,4],[5,1]],[[6,6],[7,6]]]', False, {0: [3, 2]}),
+    # one mask where a list was asked, and the reverse
+    ('[[[1,2],[3,4],[5,1]],[[6,6],[7,6]]]', True, {0: [3, 2]}),
+    ('[[[[1,2],[3,4],[5,1]]],[[[6,6],[7,6],[7,7]]]]', False, {0: [3, 3]}),
+    # masks without the brackets of their list; an instance without a readable vertex
+    ('[[[1,2],[3,4],[5,1]]],[[[6,6],[7,6],[7,7]]]', True, {0: [3], 1: [3]}),
+    ('[[[[1,2],[3,4],[5,1]]],[[[x,y]]],[[[6,6],[7,6],[7,7]]]]', True, {0: [3], 1: [3]}),
+    ('Here: [[[[1,2],[3,4],[5,1]]]] are the cups.', True, {0: [3]}),
+    ('[]', True, {}), ('I see none', True, {}), ('[[[[', True, {}), ('[[[[x,1]]]]', True, {})])
+def test_an_answer_is_shown_as_it_is_written(text, many, shown):
+    for step in (1, 3, len(text)):
+        reader, seen = WrittenRings('int10', many), {}
+        for end in (*range(step, len(text), step), len(text)):
+            for number, rings in reader.news(text[:end]):
+                counts = [len(ring) for ring in rings]
+                assert step > 1 or sum(counts) == sum(seen.get(number, [])) + 1
+                seen[number] = counts
+        assert seen == shown
+    assert reader.news(text) == []
+
+
+def test_a_long_list_is_read_once_while_it_is_written(monkeypatch):
+    from simpleseg_mm.polygon import written
+    read, masks = [], written.written_masks
+    monkeypatch.setattr(written, 'written_masks', lambda text, *rest: read.append(
+        len(text)) or masks(text, *rest))
+    mask = '[[[10,10],[20,10],[20,20],[10,20]]]'
+    text = f"[{','.join([mask] * 200)}]"
+    reader, news = WrittenRings('int100', True), []
+    for end in range(1, len(text) + 1):
+        news += reader.news(text[:end])
+    assert len(news) == 800 and news[-1][0] == 199
+    assert sum(read) < 5 * 2 * len(text)  # and not the whole list at each vertex

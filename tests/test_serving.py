@@ -19,6 +19,8 @@ pytest.importorskip('uvicorn', reason="pip install 'simpleseg-mm[serve]'")
 
 from serving_standin import ScriptedInferencer, serving  # noqa: E402
 
+from simpleseg_mm.taught import Taught  # noqa: E402
+
 HTML = '<img src=x onerror=alert(1)> & "q"'
 
 
@@ -92,11 +94,38 @@ def test_every_instance(server):
     assert row['valid'] and row['bboxes'] == [[20, 10, 60, 35], [10, 5, 90, 45]]
     assert row['scores'] == [0.5, 0.5] and len(row['masks']) == 2
     assert [(one['instance'], len(one['holes'])) for one in row['polygons']] == [(0, 0), (1, 1)]
+    assert row['agreements'] is None and row['warnings'] == []
     assert inferencer.seen[-1][1].task.name == 'text2masks'
     assert ask(url, key, dict(text='nothing', all=True))[2]['bboxes'] == []
     raw = stream(url, key, dict(text='two', all=True))
-    assert [sum(map(len, event['rings'])) for event in raw[2:-1]] == list(range(1, 13))
+    assert [(event['instance'], sum(map(len, event['rings']))) for event in raw[2:-1]] == [
+        *((0, count) for count in range(1, 5)), *((1, count) for count in range(1, 9))]
     assert raw[-1]['result']['bboxes'] == row['bboxes']
+
+
+@pytest.mark.parametrize('text, count, said', [
+    ('nothing', 0, []), ('two', 2, []), ('many', 200, []),
+    ('babble', 0, []),
+    ('twins', 3, ['1 of 3 instances are the same as another one']),
+    ('holed', 2, ['this is no list by the grammar: it is given as far as it can be read, without '
+                  '1 points or rings']),
+    ('thin', 1, ['1 of 2 instances hold no pixel: their outline cannot be read or is too small']),
+    ('cut', 2, ['the list is cut off after 2 instances: there may be more']),
+    ('square', 1, ['this is no list by the grammar: it is given as far as it can be read'])])
+def test_odd_lists_are_given_and_told(alive, text, count, said):
+    key = upload(alive)
+    status, _, row = ask(alive, key, dict(text=text, all=True))
+    assert status == 200 and row['warnings'] == said
+    assert len(row['bboxes']) == len(row['scores']) == len(row['masks']) == count
+    assert sorted({one['instance'] for one in row['polygons']}) == list(range(count))
+    assert row['says_nothing'] == (text == 'nothing')
+    events = stream(alive, key, dict(text=text, all=True))
+    assert dict(events[-1]['result'], seconds=0) == dict(row, seconds=0)
+    shown = {event['instance'] for event in events[2:-1]}
+    assert sorted(shown) == list(range(count + (text == 'thin')))
+    # a list where one outline was asked for
+    status, _, row = ask(alive, key, text)
+    assert status == 200 and row['warnings'] == [] and len(row['masks']) == (count > 0)
 
 
 @pytest.mark.parametrize('prompt', [dict(point=[50, 25]), dict(box=[10, 5, 60, 40])])
@@ -426,7 +455,84 @@ def test_edited_outlines_are_exported(server, format, check):
     assert status == 200 and check(raw)
 
 
+def picked(rows: list[dict], *keys: str) -> list[tuple]:
+    return [tuple(row.get(key) for key in keys) for row in rows]
+
+
+@pytest.mark.parametrize('format, read, expected', [
+    ('coco', lambda row: picked(row['annotations'], 'category_id', 'area', 'score'),
+     [(1, 50, 0.9), (1, 50, 0.9), (2, 50, None)]),
+    ('labelme', lambda row: picked(row['shapes'], 'label', 'group_id'),
+     [('cup', 0), ('cup', 1), ('plate', 2)]),
+    ('geojson', lambda row: picked([one['properties'] for one in row['features']], 'label',
+                                   'confidence', 'agreement', 'uncertainty'),
+     [('cup', 0.9, 0.8, [[1.5, None, 3, 4, 1.5]]), ('cup', 0.9, 0.8, None),
+      ('plate', None, None, None)])])
+def test_objects_keep_their_score_and_how_sure_their_vertices_are(server, format, read, expected):
+    ring = [[10, 10], [20, 10], [20, 15], [10, 15]]  # the second vertex was moved by hand
+    spread = [[[1, 1.5], None, [2, 3], [3, 4]]]
+    cup = dict(label='cup', score=0.9, agreement=0.8, polygons=[dict(outer=ring, holes=[])])
+    sure = dict(cup, polygons=[dict(outer=ring, holes=[], spread=spread)])
+    plate = dict(label='plate', score=None, polygons=cup['polygons'])
+    status, _, raw = call(server[0], 'POST', '/api/export', dict(
+        format=format, picture=upload(server[0]), objects=[sure, cup, plate]))
+    assert status == 200 and read(json.loads(raw)) == expected
+
+
+def test_an_answer_is_exported_as_it_came():
+    with serving(ScriptedInferencer(samples=4), settings=dict(export_seconds=100.0)) as (url, _):
+        key = upload(url)
+        row = ask(url, key, dict(text='two', all=True))[2]
+        assert [len(one['spread']) for one in row['polygons']] == [1, 2]
+        assert row['agreements'][0] == row['scores'][0] * 2 and row['answers'] == 5
+        objects = [dict(label='cup', score=score, agreement=agreement, polygons=[polygon])
+                   for score, agreement, polygon in zip(row['scores'], row['agreements'],
+                                                        row['polygons'])]
+        raw = call(url, 'POST', '/api/export', dict(format='geojson', picture=key,
+                                                    objects=objects))[2]
+        for feature, polygon in zip(json.loads(raw)['features'], row['polygons'], strict=True):
+            widths = {tuple(point): pair[1] for ring, spread in zip(
+                [polygon['outer'], *polygon['holes']], polygon['spread'])
+                for point, pair in zip(ring, spread)}
+            for ring, found in zip(feature['geometry']['coordinates'],
+                                   feature['properties']['uncertainty'], strict=True):
+                assert found == [widths[tuple(point)] for point in ring]
+
+
+@pytest.mark.parametrize('samples, most, given, answers', [
+    (0, None, {}, 1), (4, None, {}, 5), (4, None, dict(consensus=0), 1),
+    (0, 6, {}, 1), (0, 6, dict(consensus=6), 7), (4, 2, dict(consensus=3), 4)])
+def test_a_request_says_how_many_samples_are_voted(samples, most, given, answers):
+    with serving(ScriptedInferencer(samples=samples),
+                 settings=dict(max_consensus=most)) as (url, _):
+        info = call(url, 'GET', '/api/info')[2]
+        assert (info['consensus'], info['max_consensus']) == (samples, max(samples, most or 0))
+        status, _, row = ask(url, upload(url), 'square', **given)
+        assert (status, row['answers']) == (200, answers)
+        assert (row['agreement'] is None) == (answers == 1)
+        for bad in (-1, info['max_consensus'] + 1, 1.0, True, '2', [1]):
+            status, _, row = ask(url, upload(url), 'square', consensus=bad)
+            assert status == 400 and '0 to' in row['error']
+        assert ask(url, upload(url), 'square', consensus=None)[0] == 200
+
+
+@pytest.mark.parametrize('prompts, asked', [
+    ((), ['text', 'point', 'box', 'all']), (('text', ), ['text']),
+    (('all', 'text'), ['text', 'all'])])
+def test_what_the_model_was_taught_is_told(prompts, asked):
+    with serving(ScriptedInferencer(taught=Taught(prompts=prompts))) as (url, _):
+        assert call(url, 'GET', '/api/info')[2]['asked'] == asked
+
+
 @pytest.mark.parametrize('change, message', [
+    (dict(objects=[dict(label='x', polygons=[], score=1.5)]), '`score` is a number from 0 to 1'),
+    (dict(objects=[dict(label='x', polygons=[], score='1')]), '`score` is a number from 0 to 1'),
+    (dict(objects=[dict(label='x', polygons=[], score=True)]), '`score` is a number from 0 to 1'),
+    (dict(objects=[dict(label='x', polygons=[], agreement=[])]), '`agreement` is a number'),
+    *((dict(objects=[dict(polygons=[dict(outer=[[1, 1], [2, 2], [3, 1]], spread=spread)])]),
+       '`spread` of a polygon') for spread in (
+        3, 'abc', {}, [], [[]], [[None] * 2], [[[1, 2]] * 4], [[1, 2, 3]], [[[1, 2, 3]] * 3],
+        [[[1, -1]] * 3], [[[1, 'x']] * 3], [[[1, 1e99]] * 3], [[[1, 2]] * 3, [[1, 2]]])),
     (dict(format='psd'), 'unknown format'), (dict(objects=[]), 'no object'),
     (dict(objects=[dict(polygons=[dict(outer=[[1, 1], [2, 2]])])]), 'at least 3 points'),
     (dict(objects=[dict(polygons=[dict(outer=[[1, 1], [2, 2], [3, 1e9]])])]), 'at least 3'),

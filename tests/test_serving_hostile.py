@@ -386,9 +386,9 @@ class Order(ScriptedInferencer):
         super().__init__()
         self.asked = []
 
-    def ask_batch(self, asked, on_text=None):
+    def ask_batch(self, asked, on_text=None, consensus=None):
         self.asked.append([prompt.text for _, prompt in asked])
-        return super().ask_batch(asked, on_text)
+        return super().ask_batch(asked, on_text, consensus)
 
 
 def engine_runs(prompts, inferencer=None, **limits):

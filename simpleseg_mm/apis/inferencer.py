@@ -2,6 +2,7 @@
 import copy
 import inspect
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from itertools import islice
 from uuid import uuid4
 
@@ -121,9 +122,31 @@ class SimpleSegInferencer(PromptedInferencer, BaseInferencer):
         """How the outlines in answers are written."""
         return PolygonCodec(**query_of(self.cfg)['codec'])
 
+    @property
+    def samples(self) -> int:
+        consensus = self.model.consensus
+        return 0 if consensus is None else consensus.samples
+
     def ask_batch(self, asked: Sequence[tuple[np.ndarray, PromptLike]],
-                  on_text: Callable[[int, str], bool | None] | None = None
-                  ) -> list[Segmentation]:
+                  on_text: Callable[[int, str], bool | None] | None = None,
+                  consensus: int | None = None) -> list[Segmentation]:
+        """As the base says.
+
+        Args:
+            consensus: samples that are voted this time; a calibration is of another number, and
+                left out then. None: as the model is set.
+        """
+        if consensus is None or consensus == self.samples:
+            return self._ask_batch(asked, on_text)
+        usual = self.model.consensus
+        self.model.consensus = Consensus.of(replace(
+            usual or Consensus(), samples=consensus, calibration=None))
+        try:
+            return self._ask_batch(asked, on_text)
+        finally:
+            self.model.consensus = usual
+
+    def _ask_batch(self, asked, on_text) -> list[Segmentation]:
         queries = queries_of(asked)
         if on_text is None:
             return [result for *_, result in self._answer(queries)]

@@ -15,6 +15,7 @@ from ..asking import PictureQuery, PromptedInferencer, PromptLike, Unanswered, q
 from ..files import shown
 from ..polygon import PolygonCodec, export_grammar, outside_grammar
 from ..structures import Segmentation
+from ..taught import Taught
 from ..templates import question_about
 from ..visualization.painter import QueryPainter
 from .chat import ChatClient, Reply, data_url
@@ -95,6 +96,11 @@ class EndpointInferencer(PromptedInferencer):
     def codec(self) -> PolygonCodec:
         """How the outlines in answers are written."""
         return self.form.codec
+
+    @property
+    def taught(self) -> Taught:
+        """What the served model was taught, as the folder says."""
+        return self.form.taught
 
     @property
     def notes(self) -> list[str]:
@@ -222,7 +228,7 @@ class EndpointInferencer(PromptedInferencer):
                       pred_num_tokens=answer.num_tokens,
                       pred_seconds=answer.seconds, pred_confidence=answer.confidence,
                       pred_instances=dict(masks=instance_masks(answer)))
-        doubts = [*self.form.taught.doubts(query.picture, query.prompt),
+        doubts = [*self.taught.doubts(query.picture, query.prompt),
                   *self._doubts(reply, answer)]
         return sample, Segmentation.of(answer, query.name, query.prompt, query.index,
                                        tuple(doubts))

@@ -114,7 +114,7 @@ def main(args: argparse.Namespace) -> int:
     files = [path for name in args.formats
              for path in export(results, args.out_dir, name, exact=args.exact)]
     for result in results:
-        print(_line(result))
+        print('\n'.join(_lines(result)))
     for message, images in _warnings(results).items():
         what = images[0] if len(images) == 1 else f'{images[0]} and {len(images) - 1} more'
         print(f'warning: {what}: {message}', file=sys.stderr)
@@ -138,16 +138,23 @@ def _warnings(results) -> dict:
     return {message: list(images) for message, images in found.items()}
 
 
-def _line(result) -> str:
+def _lines(result) -> list[str]:
+    """An answer in a line; where every instance was asked for a line each of them, too."""
     what = f'{result.image}  {next(iter(result.prompt.to_dict().values()))}'
     if not result.mask.any():
         reason = ('no such object' if result.says_nothing else
                   'the answer was cut off' if not result.finished else 'no outline')
-        return f'{what}: {reason}; it wrote {result.text[:80]}'
-    if result.prompt.all:
-        what += f': {sum(one.box is not None for one in result.instances)} instances'
+        return [f'{what}: {reason}; it wrote {result.text[:80]}']
+    if not result.prompt.all:
+        return [f'{what}: {_measured(result)}']
+    found = [one for one in result.objects if one.box is not None]
+    return [f'{what}: {len(found)} instances: {_measured(result)}',
+            *(f'  {number}: {_measured(one)}' for number, one in enumerate(found, 1))]
+
+
+def _measured(result) -> str:
     holes = sum(len(part.holes) for part in result.parts)
     sure = '' if result.confidence is None else f', confidence {result.confidence:.2f}'
     sure += '' if result.answers == 1 else f' from {result.answers} answers'
-    return (f'{what}: {int(result.mask.sum())} pixels, {len(result.parts)} part(s), '
-            f'{holes} hole(s){sure}')
+    return (f'{int(result.mask.sum())} pixels, {len(result.parts)} part(s), {holes} hole(s)'
+            f'{sure}')

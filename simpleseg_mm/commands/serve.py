@@ -32,6 +32,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
                         help='megabytes of an upload (%(default)s)')
     parser.add_argument('--max-megapixels', type=float, default=25.0,
                         help='of a picture (%(default)s)')
+    parser.add_argument('--max-consensus', type=int, metavar='N', help='samples that a request '
+                        'may have voted, where it asks for it (the number of --consensus)')
     parser.add_argument('--root', help='folder whose pictures requests may name by path')
     parser.add_argument('--label-studio-url', help="where Label Studio's uploads are fetched; the "
                         'token for it is read from LABEL_STUDIO_API_KEY')
@@ -42,9 +44,17 @@ def main(args: argparse.Namespace) -> int:
         from ..serving import Engine, Settings, create_app, make_server
     except ImportError as error:
         raise ValueError(f"{error}: the server needs pip install 'simpleseg-mm[serve]'") from None
+    if args.max_consensus is not None:
+        if args.endpoint:
+            raise ValueError('--max-consensus is for a model that runs here: the server of '
+                             '--endpoint is asked for one answer. Leave it out')
+        if not 0 <= args.max_consensus <= 1000:
+            raise ValueError(f'--max-consensus is {args.max_consensus}; give a number of samples, '
+                             '0 to 1000')
     settings = Settings(
         max_mb=args.max_mb, max_megapixels=args.max_megapixels, root=args.root,
-        hosts=(*args.allow_host, args.host), label_studio_url=args.label_studio_url,
+        max_consensus=args.max_consensus, hosts=(*args.allow_host, args.host),
+        label_studio_url=args.label_studio_url,
         label_studio_key=os.environ.get('LABEL_STUDIO_API_KEY'))
     inferencer = inferencer_of(args, show_progress=False)
     name = (inferencer.served_model_name if args.endpoint else

@@ -2,6 +2,8 @@
 from collections.abc import Sequence
 from xml.sax.saxutils import escape
 
+import numpy as np
+
 from ..structures import Segmentation
 from .rings import number, parts_of, plain
 
@@ -44,9 +46,10 @@ def _closed(ring) -> list[list[float]]:
     return [*points, points[0]]
 
 
-def _closed_widths(spread) -> list[float]:
-    """The last number of each vertex, in the order of :func:`_closed`."""
-    widths = spread[::-1, -1].round(2).tolist()
+def _closed_widths(spread) -> list[float | None]:
+    """The last number of each vertex, in the order of :func:`_closed`; None where it is not
+    known."""
+    widths = [None if np.isnan(value) else value for value in spread[::-1, -1].round(2).tolist()]
     return [*widths, widths[0]]
 
 

@@ -16,17 +16,18 @@ from .spans import Spans, count_crossings
 from .spread import SPREAD_QUANTILES, outline_spread
 from .task import MANY, TASKS, WANTED, Task
 from .text import (ANSWER_KINDS, LIST_KINDS, Grammar, ParsedAnswer, count_tokens, parse_answer,
-                   written_rings)
+                   written_masks)
 from .votes import vote
+from .written import WrittenRings
 
 __all__ = [
     'ANSWER_KINDS', 'Answer', 'AnswerAutomaton', 'DIFFERENCES', 'ExportedAutomaton',
     'GRAMMAR_FORMS', 'Grammar', 'LIST_KINDS', 'MANY', 'ParsedAnswer', 'Part', 'PolygonCodec',
-    'SPREAD_QUANTILES', 'Spans', 'TASKS', 'Task', 'WANTED', 'allowed_beyond', 'arc_length',
-    'box_iou', 'canonical_start', 'check_parts', 'coco_fill', 'codec_of', 'count_crossings',
-    'count_tokens', 'export_grammar', 'exported_differences', 'fit_rings', 'group_rings',
-    'mask_iou', 'mask_to_box', 'mask_to_extreme', 'mask_to_parts', 'mask_to_point',
+    'SPREAD_QUANTILES', 'Spans', 'TASKS', 'Task', 'WANTED', 'WrittenRings', 'allowed_beyond',
+    'arc_length', 'box_iou', 'canonical_start', 'check_parts', 'coco_fill', 'codec_of',
+    'count_crossings', 'count_tokens', 'export_grammar', 'exported_differences', 'fit_rings',
+    'group_rings', 'mask_iou', 'mask_to_box', 'mask_to_extreme', 'mask_to_parts', 'mask_to_point',
     'mask_to_rings', 'mask_to_rle', 'outline_spread', 'outside_grammar', 'parse_answer', 'rate_of',
     'rings_to_mask', 'rings_to_spans', 'rle_to_crop', 'rle_to_mask', 'segmentation_to_mask',
-    'segmentation_to_rle', 'signed_area', 'simplify_dp', 'thin_rings', 'vote', 'written_rings'
+    'segmentation_to_rle', 'signed_area', 'simplify_dp', 'thin_rings', 'vote', 'written_masks'
 ]

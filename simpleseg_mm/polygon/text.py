@@ -342,20 +342,28 @@ def _find(text: str, grammar: Grammar, kind: str, cut: bool) -> ParsedAnswer | N
     return _find_numbers(text, grammar, kind)
 
 
-def written_rings(text: str, grammar: str | Grammar = 'int1000') -> list[np.ndarray]:
-    """Vertices of an answer that is still being written, ring by ring, as shares 0..1.
+def written_masks(text: str, grammar: str | Grammar = 'int1000', many: bool = False
+                  ) -> list[tuple[int, list[np.ndarray]]]:
+    """Masks of an answer that is still being written; one, unless ``many`` are asked for.
 
-    A ring may have one vertex; a vertex counts once its bracket is closed. For showing, not for
-    judging: :func:`parse_answer` reads the finished text.
+    For showing, not for judging: :func:`parse_answer` reads the finished text.
+
+    Returns:
+        Of each mask the character at which it begins, and its rings, ``(V, 2) float64`` shares
+        0..1. A ring may have one vertex; a vertex counts once its bracket is closed.
     """
     grammar = Grammar.from_name(grammar)
     text = text[:MAX_CHARS]
     nested = _NESTED.search(text)
     if nested is None:
         return []
-    (mask, ), *_ = _recover(text, *_opening(text, nested.start() + 1), True, False)
-    found = [_shares(ring, grammar)[0].reshape(-1, 2) for ring in mask.rings if ring]
-    return [shares[_is_near(shares).all(axis=1)].clip(0, 1) for shares in found]
+    masks, *_ = _recover(text, *_opening(text, nested.start() + 1), True, many)
+    found = []
+    for mask in masks:
+        shares = [_shares(ring, grammar)[0].reshape(-1, 2) for ring in mask.rings if ring]
+        found.append((mask.span[0], [
+            ring[_is_near(ring).all(axis=1)].clip(0, 1) for ring in shares]))
+    return found
 
 
 def _find_empty(text: str, cut: bool) -> ParsedAnswer:

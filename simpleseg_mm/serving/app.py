@@ -20,6 +20,7 @@ from .. import __version__
 from ..export import FORMATS
 from ..files.pictures import MAX_SIDE
 from ..structures import Prompt, Segmentation
+from ..taught import ASKED
 from .engine import Busy, Engine, Job
 from .exporter import Exporter
 from .guard import Guard
@@ -47,6 +48,8 @@ class Settings:
         head_seconds: for a request's head, and for a client to read on.
         max_connections, max_client_connections: of all, and of one address.
         export_seconds, export_mb: time and memory of an export.
+        max_consensus: samples that a request may have voted; None: as many as are voted where it
+            does not say.
         label_studio_url, label_studio_key: where Label Studio's uploads are fetched from, and the
             token for it; None: nothing is fetched.
     """
@@ -62,6 +65,7 @@ class Settings:
     max_client_connections: int = 128
     export_seconds: float = 10.0
     export_mb: float = 2000.0
+    max_consensus: int | None = None
     label_studio_url: str | None = None
     label_studio_key: str | None = None
 
@@ -71,6 +75,8 @@ class Api:
 
     def __init__(self, engine: Engine, settings: Settings, model_name: str) -> None:
         self.engine, self.settings, self.model_name = engine, settings, model_name
+        self.samples = engine.inferencer.samples
+        self.max_samples = max(self.samples, settings.max_consensus or 0)
         self.pictures = Pictures(int(settings.max_megapixels * 1e6),
                                  int(settings.picture_mb * 1e6), settings.root)
         self._quick, self._slow = (anyio.CapacityLimiter(_DECODERS) for _ in range(2))
@@ -80,6 +86,8 @@ class Api:
         """What runs here and what it takes."""
         return JSONResponse(dict(
             version=__version__, model=self.model_name, formats=sorted(FORMATS),
+            asked=[kind for kind in ASKED if self.engine.inferencer.taught.knows(kind)],
+            consensus=self.samples, max_consensus=self.max_samples,
             waiting=self.engine.waiting, max_queue=self.engine.max_queue,
             max_client=self.engine.max_client, max_mb=self.settings.max_mb,
             max_megapixels=self.settings.max_megapixels, paths=self.pictures.root is not None))
@@ -106,9 +114,10 @@ class Api:
         stream = body.get('stream', False)
         if not isinstance(stream, bool):
             raise ValueError('`stream` is true or false')
+        options = self._options(body)
         self.engine.check(prompt)
         picture = await self._picture(body)
-        job = self.engine.submit(picture.pixels, prompt, client_of(request), stream)
+        job = self.engine.submit(picture.pixels, prompt, client_of(request), stream, options)
         if stream:
             return StreamingResponse(self._lines(job, picture.name),
                                      media_type='application/x-ndjson')
@@ -142,6 +151,17 @@ class Api:
                                                                'the picture'))
 
     # --- parts ---------------------------------------------------------------------------------
+    def _options(self, body: dict) -> dict:
+        """How the answer is to be made, where the request says."""
+        samples = body.get('consensus')
+        if samples is None:
+            return {}
+        if type(samples) is not int or not 0 <= samples <= self.max_samples:
+            raise ValueError(
+                f'`consensus` is the number of samples that are voted, 0 to {self.max_samples}'
+                + ('' if self.max_samples else ': for more start the server with --max-consensus'))
+        return dict(consensus=samples)
+
     async def _picture(self, body: dict) -> Picture:
         given = [key for key in ('picture', 'image', 'path') if body.get(key) is not None]
         if len(given) != 1 or not isinstance(body[given[0]], str):

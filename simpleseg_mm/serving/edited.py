@@ -7,7 +7,8 @@ from pathlib import Path
 import numpy as np
 
 from ..export import FORMATS, export
-from ..polygon import count_crossings, group_rings, mask_to_box, rings_to_mask
+from ..polygon import (SPREAD_QUANTILES, count_crossings, group_rings, mask_to_box,
+                       rings_to_mask)
 from ..polygon.raster import MAX_COORDINATE
 from ..structures import Prompt, Segmentation
 
@@ -30,7 +31,9 @@ def read_objects(name: str, size: tuple[int, int], objects) -> list[Segmentation
         name: of the picture's file.
         size: (h, w) of the picture.
         objects: a list of ``dict(label, polygons)``, where a polygon is ``dict(outer, holes)`` of
-            rings ``[[x, y], ...]`` in pixels (edges); orientation plays no part.
+            rings ``[[x, y], ...]`` in pixels (edges); orientation plays no part. An object may
+            have ``score`` and ``agreement``, 0..1, and its polygons ``spread`` as those of an
+            answer, with null for a vertex of which it is not known.
 
     Raises:
         ValueError: anything else, or more than the limits. Nothing is filled before all of them
@@ -47,11 +50,15 @@ def read_objects(name: str, size: tuple[int, int], objects) -> list[Segmentation
             raise ValueError(f'object {number}: give dict(label, polygons)')
         outers, holes = [], []
         order = []
+        spread: dict[tuple, tuple] = {}  # by the vertex, wherever it is grouped to
         for polygon in item['polygons']:
             if not isinstance(polygon, dict) or not isinstance(polygon.get('holes', []), list):
                 raise ValueError(f'object {number}: a polygon is dict(outer, holes)')
-            outers.append(_turned(_ring(polygon.get('outer'), number), -1))
-            inner = [_turned(_ring(hole, number), 1) for hole in polygon.get('holes', [])]
+            rings = [_ring(ring, number) for ring in (polygon.get('outer'),
+                                                      *polygon.get('holes', []))]
+            spread |= _spread(polygon.get('spread'), rings, number)
+            outers.append(_turned(rings[0], -1))
+            inner = [_turned(ring, 1) for ring in rings[1:]]
             holes += inner
             order += [outers[-1], *inner]
         vertices += sum(map(len, order))
@@ -64,8 +71,9 @@ def read_objects(name: str, size: tuple[int, int], objects) -> list[Segmentation
             if value > most:
                 raise ValueError(f'the outlines {what.format(f"more than {most}")}; export the '
                                  'objects in parts, or with fewer vertices')
-        found.append((_label(item, number), order))
-    return [_answer(name, size, label, rings) for label, rings in found]
+        found.append((_label(item, number), order, spread, _share(item, 'score', number),
+                      _share(item, 'agreement', number)))
+    return [_answer(name, size, *each) for each in found]
 
 
 def _label(item: dict, number: int) -> str:
@@ -73,6 +81,34 @@ def _label(item: dict, number: int) -> str:
     if not isinstance(label, (str, int, float)) or len(str(label)) > MAX_LABEL:
         raise ValueError(f'object {number}: `label` is a text of at most {MAX_LABEL} characters')
     return str(label)
+
+
+def _share(item: dict, key: str, number: int) -> float | None:
+    value = item.get(key)
+    if value is not None and (type(value) not in (int, float) or not 0 <= value <= 1):
+        raise ValueError(f'object {number}: `{key}` is a number from 0 to 1, or null')
+    return value
+
+
+def _spread(given, rings: list[np.ndarray], number: int) -> dict[tuple, tuple]:
+    """How sure the vertices (x, y) of a polygon are, two numbers each; those that are not known
+    are left out."""
+    if given is None:
+        return {}
+    try:
+        pairs = [pair for ring, widths in zip(rings, given, strict=True)
+                 for _, pair in zip(ring, widths, strict=True)]
+        filled = [pair for pair in pairs if pair is not None]
+        known = np.array(filled or np.zeros((0, 2)), np.float64)
+        if known.shape != (len(filled), 2) or not (
+                (known >= 0) & (known <= MAX_COORDINATE)).all():
+            raise ValueError
+    except (TypeError, ValueError, OverflowError):
+        raise ValueError(f'object {number}: `spread` of a polygon is a list a ring, of two '
+                         'numbers a vertex, pixels, or null') from None
+    places = [tuple(vertex) for vertex, pair in zip(np.concatenate(rings).tolist(), pairs)
+              if pair is not None]
+    return dict(zip(places, map(tuple, known.tolist())))
 
 
 def _ring(points, number: int) -> np.ndarray:
@@ -94,14 +130,19 @@ def _turned(ring: np.ndarray, sign: int) -> np.ndarray:
     return ring[::-1] if area * sign < 0 else ring
 
 
-def _answer(name: str, size: tuple[int, int], label: str, rings: list[np.ndarray]
+def _answer(name: str, size: tuple[int, int], label: str, rings: list[np.ndarray],
+            spread: dict[tuple, tuple], score: float | None, agreement: float | None
             ) -> Segmentation:
+    parts = tuple(group_rings(rings))
+    unknown = (np.nan, ) * len(SPREAD_QUANTILES)
     mask = rings_to_mask(rings, size, 'edges') if rings else np.zeros(size, bool)
     return Segmentation(
         image=name, size=size, prompt=Prompt(text=label if label.strip() else 'object'),
-        parts=tuple(group_rings(rings)), mask=mask, box=mask_to_box(mask), text='',
-        confidence=None, valid=True, finished=True, says_nothing=not rings, num_tokens=0,
-        seconds=0.0, codec='')
+        parts=parts, mask=mask, box=mask_to_box(mask), text='', confidence=score, valid=True,
+        finished=True, says_nothing=not rings, num_tokens=0, seconds=0.0, codec='',
+        agreement=agreement, spread=tuple(
+            tuple(np.array([spread.get(tuple(vertex), unknown) for vertex in ring.tolist()])
+                  for ring in part.rings) for part in parts) if spread else ())
 
 
 def write(results: list[Segmentation], format: str, exact: bool = False

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from ..asking import Unanswered
-from ..polygon import written_rings
+from ..polygon import WrittenRings
 from ..structures import Prompt, Segmentation
 
 LOG = logging.getLogger(__name__)
@@ -37,8 +37,9 @@ class Busy(RuntimeError):
 class Job:
     """One prompt about one picture, and where its events go.
 
-    Events are dicts with ``event``: 'started'; 'outline' with ``rings``, those vertices written so
-    far, pixels; at the end 'done' with ``result`` (a :class:`Segmentation`) or 'error' with
+    Events are dicts with ``event``: 'started'; 'outline' with ``rings``, the vertices of an
+    instance written so far, pixels, and ``instance``, its number from 0, 0 where one object was
+    asked for; at the end 'done' with ``result`` (a :class:`Segmentation`) or 'error' with
     ``message``. A job that is started twice begins anew.
     """
     picture: np.ndarray
@@ -46,10 +47,10 @@ class Job:
     client: str
     stream: bool
     loop: asyncio.AbstractEventLoop
+    options: dict = field(default_factory=dict)  # of the inferencer's ``ask_batch``
     events: asyncio.Queue = field(default_factory=asyncio.Queue)
     cancelled: bool = False
-    closed: int = 0  # brackets of the text, as far as it has been read for vertices
-    vertices: int = 0
+    written: WrittenRings | None = None
     restarts: int = 0  # how often it has made room for others
     set_aside: bool = False  # it makes room now
 
@@ -70,7 +71,8 @@ class Engine:
 
     Args:
         inferencer: a :class:`~simpleseg_mm.apis.SimpleSegInferencer`, or one of an endpoint.
-        batch_size: prompts of one batch at most; fewer where they are long.
+        batch_size: prompts of one batch at most; fewer where they are long. They are asked by the
+            same options.
         max_queue: prompts that may wait, of all clients.
         max_client: prompts that may wait or run of one client.
         max_bytes: of the pictures that prompts which wait are about.
@@ -109,15 +111,18 @@ class Engine:
         return prompt if size is None else prompt.within(size)
 
     def submit(self, picture: np.ndarray, prompt: Prompt, client: str = '',
-               stream: bool = True) -> Job:
+               stream: bool = True, options: dict = {}) -> Job:
         """Queue a prompt; call it in the event loop that will read the job's events.
+
+        Args:
+            options: of the inferencer's ``ask_batch``, besides.
 
         Raises:
             ValueError: the prompt is too long or does not fit the picture.
             Busy: too many are waiting.
         """
         prompt = self.check(prompt, picture.shape[:2])
-        job = Job(picture, prompt, client, stream, asyncio.get_running_loop())
+        job = Job(picture, prompt, client, stream, asyncio.get_running_loop(), options)
         with self._changed:
             if self._closed:
                 raise Busy(503, 'the server is stopping')
@@ -183,7 +188,8 @@ class Engine:
             client, queue = next(iter(self._queues.items()))
             self._queues.move_to_end(client)
             length = max(longest, len(queue[0].prompt.text or ''))
-            if jobs and length * (len(jobs) + 1) > BATCH_TEXT:
+            if jobs and (length * (len(jobs) + 1) > BATCH_TEXT
+                         or queue[0].options != jobs[0].options):
                 turns -= 1
                 continue
             jobs.append(queue.popleft())
@@ -204,7 +210,7 @@ class Engine:
 
     def _work(self, jobs: list[Job]) -> None:
         for job in jobs:
-            job.closed = job.vertices = 0
+            job.written = WrittenRings(self.inferencer.codec.grammar, job.prompt.all)
             job.set_aside = False
             job.tell(event='started')
         try:
@@ -237,25 +243,21 @@ class Engine:
                     self._queues.setdefault(job.client, deque()).append(job)
 
     def _answer(self, jobs: list[Job]) -> list[Segmentation]:
-        codec, started = self.inferencer.codec, time.monotonic()
+        started = time.monotonic()
 
         def on_text(number: int, text: str) -> bool:
             job = jobs[number]
             job.set_aside = job.set_aside or self._makes_room(job, jobs, started)
             if job.cancelled or job.set_aside:
                 return True
-            if job.stream and text.count(']') > job.closed:
-                job.closed = text.count(']')
-                height, width = job.picture.shape[:2]
-                rings = [(ring * [width, height]).round(2).tolist()
-                         for ring in written_rings(text, codec.grammar)]
-                count = sum(map(len, rings))
-                if count > job.vertices:
-                    job.vertices = count
-                    job.tell(event='outline', rings=rings)
+            height, width = job.picture.shape[:2]
+            for instance, rings in job.written.news(text) if job.stream else ():
+                job.tell(event='outline', instance=instance, rings=[
+                    (ring * [width, height]).round(2).tolist() for ring in rings])
             return False
 
-        return self.inferencer.ask_batch([(job.picture, job.prompt) for job in jobs], on_text)
+        return self.inferencer.ask_batch([(job.picture, job.prompt) for job in jobs], on_text,
+                                         **jobs[0].options)
 
     def _end(self, job: Job, **event) -> None:
         with self._changed:

@@ -29,7 +29,7 @@ CONFIG = ('<View><Image name="i" value="$image"/><PolygonLabels name="l" toName=
 class White(ScriptedInferencer):
     """Outlines what is white."""
 
-    def ask_batch(self, asked, on_text=None):
+    def ask_batch(self, asked, on_text=None, consensus=None):
         found = []
         for picture, prompt in asked:
             mask = picture[..., 0] > 127
