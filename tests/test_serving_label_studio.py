@@ -13,8 +13,10 @@ from PIL import Image
 pytest.importorskip('starlette', reason="pip install 'simpleseg-mm[serve]'")
 pytest.importorskip('uvicorn', reason="pip install 'simpleseg-mm[serve]'")
 
-from serving_standin import serving  # noqa: E402
+from serving_standin import ScriptedInferencer, serving  # noqa: E402
 from test_serving import call, png  # noqa: E402
+
+from simpleseg_mm.taught import Taught  # noqa: E402
 
 CONFIG = '''<View>
   <Image name="image" value="$image" zoom="true"/>
@@ -251,6 +253,39 @@ def test_brushes_and_rectangles_where_the_config_has_no_polygons(server):
     value = box['value']
     assert box['type'] == 'rectanglelabels' and value['rectanglelabels'] == ['ring']
     assert (value['x'], value['y'], value['width'], value['height']) == (10, 10, 80, 80)
+
+
+@pytest.mark.parametrize('control, read', [
+    ('PolygonLabels', lambda value: len(value['points'])),
+    ('BrushLabels', lambda value: int((read_brush(value['rle']).reshape(-1, 4)[:, 0] > 0).sum())),
+    ('RectangleLabels', lambda value: (value['width'], value['height']))])
+def test_a_label_means_all_its_objects_where_the_model_knows_lists(control, read):
+    expected = dict(PolygonLabels=[4, 10], BrushLabels=[40 * 25, 80 * 40 - 20 * 10],
+                    RectangleLabels=[(40, 50), (80, 80)])[control]
+    config = polygon_labels('<Label value="two"/><Label value="nothing"/>').replace(
+        'PolygonLabels', control)
+    inferencer = ScriptedInferencer(taught=Taught(prompts=('all', 'text')), samples=2)
+    with serving(inferencer) as (url, _):
+        status, _, row = call(url, 'POST', '/predict', request(config=config))
+        assert status == 200, row
+        assert [(prompt.text, prompt.all) for _, prompt in inferencer.seen] == [
+            ('two', True), ('nothing', True)]
+        prediction, = row['results']
+        first, second = prediction['result']
+        assert [read(one['value']) for one in (first, second)] == expected
+        assert 0.4 < first['score'] < second['score'] < 0.5  # each its own
+        assert prediction['score'] == pytest.approx((first['score'] + second['score']) / 2)
+        # an expression means one object, whatever it holds
+        row = call(url, 'POST', '/predict', request(config=config, expression='two'))[2]
+        assert not inferencer.seen[-1][1].all and row['results'][0]['result']
+
+
+@pytest.mark.parametrize('prompts', [(), ('text', 'point', 'box')])
+def test_a_label_means_one_object_where_lists_are_not_known(prompts):
+    inferencer = ScriptedInferencer(taught=Taught(prompts=prompts))
+    with serving(inferencer) as (url, _):
+        assert call(url, 'POST', '/predict', request())[0] == 200
+    assert [prompt.all for _, prompt in inferencer.seen] == [False, False]
 
 
 @pytest.mark.parametrize('tag', range(1, 9))

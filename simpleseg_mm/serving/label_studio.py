@@ -88,7 +88,7 @@ class LabelStudio:
             raise ValueError(f'a task has no picture in data.{config.image[1:]}')
         place = config.picture_of(data)
         if not context:
-            asked = asked_of(data, config)
+            asked = asked_of(data, config, 'all' in self.api.engine.inferencer.taught.prompts)
         picture = await self._picture(place)
         if context:
             asked = read_context(context, picture.pixels.shape[:2])
@@ -96,10 +96,11 @@ class LabelStudio:
             asked = [(prompt, label_for(label or prompt.text, labels)) for prompt, label in asked]
         rows, scores = [], []
         for result, name in await self._answers(picture, asked, request):
-            found = regions(result, config, name)
-            rows += found
-            if found and result.confidence is not None:
-                scores.append(result.confidence)
+            for one in result.objects:
+                found = regions(one, config, name)
+                rows += found
+                if found and one.confidence is not None:
+                    scores.append(one.confidence)
         return dict(model_version=self.version, result=rows,
                     score=sum(scores) / len(scores) if scores else 0.0)
 
@@ -144,8 +145,15 @@ class LabelStudio:
         return self.api.pictures.read(*dict.fromkeys(names))
 
 
-def asked_of(data: dict, config: Config) -> list[tuple[Prompt, str]]:
-    """What is asked of a task without a context, and the label's name. Raises ValueError."""
+def asked_of(data: dict, config: Config, many: bool) -> list[tuple[Prompt, str]]:
+    """What is asked of a task without a context, and the label's name.
+
+    Args:
+        many: whether every object of a label is asked for; an expression means one.
+
+    Raises:
+        ValueError: there is nothing to ask for, or too much.
+    """
     texts = expressions_of(data)
     labels = config.labels_of(data)
     if texts:
@@ -156,4 +164,4 @@ def asked_of(data: dict, config: Config) -> list[tuple[Prompt, str]]:
     if len(labels) > MAX_ASKED:
         raise ValueError(f'the config has {len(labels)} labels to ask for; at most {MAX_ASKED}. '
                          'Ask for expressions of the task instead')
-    return [(Prompt(text=label.text), label.name) for label in labels]
+    return [(Prompt(text=label.text, all=many), label.name) for label in labels]

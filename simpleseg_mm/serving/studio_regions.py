@@ -208,8 +208,8 @@ def _box(value: dict, size: tuple[int, int]) -> tuple[float, ...]:
 
 
 def regions(result: Segmentation, config: Config, name: str) -> list[dict]:
-    """An answer as regions of the config's kind: a polygon a part (holes are cut open), or one
-    brush mask, or one rectangle."""
+    """An object as regions of the config's kind: a polygon a part (holes are cut open), or one
+    brush mask, or one rectangle; each with the object's score."""
     height, width = result.size
     if config.kind == 'polygonlabels':
         values = [dict(points=_percent(keyhole(part.outer, part.holes), result.size),
