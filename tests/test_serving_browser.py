@@ -12,6 +12,8 @@ import pytest
 from PIL import Image
 from serving_standin import ScriptedInferencer
 
+from simpleseg_mm.taught import Taught
+
 pytest.importorskip('starlette', reason="pip install 'simpleseg-mm[serve]'")
 pytest.importorskip('uvicorn', reason="pip install 'simpleseg-mm[serve]'")
 pytest.importorskip('selenium', reason='pip install --no-deps -r requirements/lock-test.txt')
@@ -58,10 +60,10 @@ class Page:
         box.clear()
         box.send_keys(text, Keys.ENTER)
 
-    def outline(self, text: str) -> None:
+    def outline(self, text: str, objects: int = 1) -> None:
         count = len(self.all('#objects li'))
         self.ask(text)
-        self.until(lambda: len(self.all('#objects li')) == count + 1 and 'busy' not in
+        self.until(lambda: len(self.all('#objects li')) == count + objects and 'busy' not in
                    self.id('status').get_attribute('class'))
 
     def tool(self, name: str) -> None:
@@ -79,8 +81,13 @@ class Page:
         self.at(*start).click_and_hold().perform()
         self.at(*end).release().perform()
 
-    def exported(self, form: str = 'geojson') -> list:
+    def exported(self) -> list:
         """Rings of the exported file, without the closing point."""
+        return [[ring[:-1] for ring in feature['geometry']['coordinates']]
+                for feature in self.export('geojson')['features']]
+
+    def export(self, form: str) -> dict:
+        """The exported file."""
         Select(self.id('format')).select_by_value(form)
         before = set(self.downloads.iterdir())
         self.id('export').click()
@@ -89,8 +96,7 @@ class Page:
         path, = set(self.downloads.iterdir()) - before
         content = json.loads(path.read_text())
         path.unlink()
-        return [[ring[:-1] for ring in feature['geometry']['coordinates']]
-                for feature in content['features']]
+        return content
 
     def keep(self, name: str) -> None:
         """A picture of the page for the docs, where they are asked for."""
@@ -122,7 +128,8 @@ def browser(tmp_path_factory):
 
 @pytest.fixture(scope='module')
 def server():
-    with serving(ScriptedInferencer(pause=0.15)) as (url, inferencer):
+    with serving(ScriptedInferencer(pause=0.15),
+                 settings=dict(max_consensus=4)) as (url, inferencer):
         yield url, inferencer
 
 
@@ -225,6 +232,100 @@ def test_points_boxes_and_holes(page, server):
     assert len(page.exported()) == 2
 
 
+def test_all_objects_of_one_question(page, server):
+    page.id('all').click()
+    page.ask('slow two')
+    seen = []
+
+    def watched() -> bool:
+        seen.append(page.driver.execute_script(
+            "return [...document.querySelectorAll('.draft')].map(path => "
+            "path.getAttribute('d').split('Z').length - 1)"))
+        return len(page.all('#objects li')) == 2
+    page.until(watched)
+    assert [1] in seen  # the first is whole while the second is being written
+    assert server[1].seen[-1][1].all
+    assert page.status.startswith('slow two: 2 objects, 12 vertices in 0.1 s, confidence 0.50.')
+    page.keep('page_all')
+    assert [one.text for one in page.all('#objects .score')] == ['0.50', '0.50']
+    assert len(page.all('.shape')) == 2 and len(page.all('.vertex')) == 4  # of the first
+
+    page.all('#objects button[aria-label^=Hide]')[0].click()
+    assert len(page.all('.shape')) == 1 and not page.all('.vertex')
+    page.all('#objects button[aria-label^=Show]')[0].click()
+    page.drag((60, 70), (80, 90))
+    assert [one.text for one in page.all('#objects .score')] == ['0.50']
+    marks = page.export('coco')['annotations']
+    assert [mark.get('score') for mark in marks] == [None, 0.5]
+    assert [round(mark['area']) for mark in marks][1] == 80 * 80 - 20 * 20
+    page.id('undo').click()
+    assert [mark['score'] for mark in page.export('coco')['annotations']] == [0.5, 0.5]
+    page.all('#objects button[aria-label^=Remove]')[1].click()
+    assert [mark['bbox'] for mark in page.export('coco')['annotations']] == [[20, 20, 40, 50]]
+    for _ in range(4):  # the removal, the two of hiding and showing, and all that was found
+        page.id('undo').click()
+    assert not page.all('#objects li')
+
+    page.outline('many', 200)
+    colors = {shape.get_attribute('fill') for shape in page.all('.shape')}
+    assert len(colors) == 200 and '200 objects, 600 vertices' in page.status
+    page.outline('twins', 3)
+    assert '1 of 3 instances are the same as another one' in page.status
+    page.outline('cut', 2)
+    assert 'cut off after 2 instances' in page.status
+    page.outline('square')  # one mask where a list was asked for
+    assert '1 object, 4 vertices' in page.status and 'no list by the grammar' in page.status
+    page.ask('nothing')
+    page.until(lambda: page.status == 'None found: the model sees no nothing.')
+    page.ask('babble')
+    page.until(lambda: 'I see no such thing' in page.status)
+    assert len(page.all('#objects li')) == 206
+    page.id('all').click()
+    page.outline('square')
+    assert not server[1].seen[-1][1].all
+
+
+def test_votes_and_how_sure_a_vertex_is(page):
+    Select(page.id('consensus')).select_by_value('4')
+    page.outline('square')
+    assert 'of 5 answers' in page.status and len(page.all('.spread')) == 4
+    page.keep('page_vote')
+    score, = page.all('#objects .score')
+    assert 'the answers agree to 0.9' in score.get_attribute('title')
+    page.drag((62, 70), (90, 90))  # the vote's outline is the one that was moved by two steps
+    assert len(page.all('.spread')) == 3  # of the moved one it is not known
+    page.drag((22, 45), (10, 45))  # the dot between two
+    assert len(page.all('.vertex')) == 5 and len(page.all('.spread')) == 3
+    feature, = page.export('geojson')['features']
+    widths = dict(zip(map(tuple, feature['geometry']['coordinates'][0]),
+                      feature['properties']['uncertainty'][0]))
+    assert feature['properties']['confidence'] is None and len(widths) == 5
+    assert {place: width for place, width in widths.items() if width is not None} == {
+        (22, 20): 1.6, (22, 70): 1.6, (62, 20): 1.6}
+    Select(page.id('consensus')).select_by_value('0')
+    page.outline('square')
+    assert 'answers' not in page.status and not page.all('.spread')
+
+
+def test_what_the_model_was_not_taught_is_off(browser, tmp_path):
+    picture = tmp_path / 'scene.png'
+    Image.new('RGB', (100, 100)).save(picture)
+    taught = Taught(prompts=('text', 'point'))
+    with serving(ScriptedInferencer(taught=taught)) as (url, _):
+        page = Page(browser[0], url, browser[1], picture)
+        assert not page.id('all').is_enabled() and not page.id('consensus').is_displayed()
+        assert page.id('untaught').text == (
+            'Off, since this model was not taught it: boxes, all objects at once.')
+        assert not page.driver.find_element(By.CSS_SELECTOR, 'input[value=box]').is_enabled()
+        page.tool('point')
+        page.driver.find_element(By.TAG_NAME, 'summary').click()
+        page.id('numbers').send_keys('30, 40, 50, 60')
+        page.id('ask-numbers').click()
+        assert page.status == 'This model was not taught boxes.'
+        page.outline('square')
+        assert '1 object' not in page.status
+
+
 def test_html_is_shown_as_text(page):
     page.outline(HTML)
     name = page.all('#objects .name')[0]
@@ -237,7 +338,7 @@ def test_html_is_shown_as_text(page):
     page.outline('square')  # the first is no longer selected: its name is a button
     assert page.all('#objects .name')[0].text == '<i>&' and not page.all('aside i')
     page.ask('nothing')
-    page.until(lambda: page.status == 'The model sees no nothing.')
+    page.until(lambda: page.status == 'None found: the model sees no nothing.')
     page.ask('babble')
     page.until(lambda: 'I see no such thing' in page.status)
     page.ask('crash')

@@ -6,14 +6,20 @@ const $ = (id) => document.getElementById(id);
 const SVG = 'http://www.w3.org/2000/svg';
 const COLORS = ['#e6194b', '#0a84ff', '#2aa84a', '#f58231', '#911eb4', '#008080', '#c79a00'];
 
+const ASKED = {point: 'points', box: 'boxes', all: 'all objects at once'};
+
 const state = {
   picture: null,      // {picture, name, width, height}
-  objects: [],        // {label, color, polygons: [{outer: [[x, y]], holes: [ring]}]}
+  // {label, color, polygons: [{outer: ring, holes: [ring]}], score, agreement, edited, hidden}; a
+  // ring is a list of [x, y], and of a vote [x, y, spread]: pixels within which half of the
+  // answers pass the vertex, and 90 %. What is edited loses its score, a moved vertex its spread.
+  objects: [],
   selected: -1,
-  draft: null,        // rings that are being written
+  draft: null,        // rings of the instances that are being written
   asking: null,       // the point or box that is being asked about
   running: null,      // AbortController
   maxMb: Infinity,    // of an upload
+  asked: null,        // what the model was taught to be asked by
 };
 const past = [], future = [];
 
@@ -92,9 +98,11 @@ async function ask(prompt, label) {
   say(`Looking for ${label} …`, 'busy');
   render();
   try {
+    const body = {picture: state.picture.picture, prompt, stream: true};
+    if ($('consensus').value) body.consensus = Number($('consensus').value);
     const answer = await fetch('/api/segment', {
       method: 'POST', signal: control.signal, headers: {'content-type': 'application/json'},
-      body: JSON.stringify({picture: state.picture.picture, prompt, stream: true})});
+      body: JSON.stringify(body)});
     if (!answer.ok) throw new Error(await failure(answer));
     for await (const event of lines(answer.body)) {
       if (control.signal.aborted) return;
@@ -118,10 +126,10 @@ function take(event, label) {
     state.draft = [];
     say(`Looking for ${label} …`, 'busy');
   } else if (event.event === 'outline') {
-    state.draft = event.rings;
-    const count = event.rings.reduce((sum, ring) => sum + ring.length, 0);
-    say(`${label}: ${count} ${count === 1 ? 'vertex' : 'vertices'} …`, 'busy');
-    renderOverlay();
+    state.draft[event.instance] = event.rings;
+    const objects = state.draft.length > 1 ? `${state.draft.length} objects, ` : '';
+    say(`${label}: ${objects}${counted(state.draft.flat())} …`, 'busy');
+    renderSoon();
   } else if (event.event === 'done') {
     finish(event.result, label);
   } else if (event.event === 'error') {
@@ -130,22 +138,47 @@ function take(event, label) {
 }
 
 function finish(result, label) {
-  if (!result.polygons.length) {
-    say(result.says_nothing ? `The model sees no ${label}.`
-      : `No outline came of ${label}; the model wrote: ${result.text.slice(0, 120)}`, 'bad');
+  const found = objectsOf(result, result.label === 'object' ? label : result.label);
+  const doubt = result.warnings.map((text) => ` Warning: ${text}.`).join('');
+  if (!found.length) {
+    say((result.says_nothing ? `None found: the model sees no ${label}.`
+      : `No outline came of ${label}; the model wrote: ${result.text.slice(0, 120)}`)
+      + doubt, 'bad');
     return;
   }
   change(() => {
-    state.objects.push({label: result.label === 'object' ? label : result.label,
-      color: COLORS[state.objects.length % COLORS.length], polygons: result.polygons});
-    state.selected = state.objects.length - 1;
+    state.selected = state.objects.length;
+    for (const object of found) state.objects.push({...object, color: freshColor()});
   });
+  const objects = result.prompt.all
+    ? `${found.length} ${found.length === 1 ? 'object' : 'objects'}, ` : '';
   const several = result.answers > 1 ? ` of ${result.answers} answers` : '';
   const sure = result.confidence === null ? ''
     : `, confidence ${result.confidence.toFixed(2)}${several}`;
-  const doubt = result.warnings.map((text) => ` Warning: ${text}.`).join('');
-  say(`${label}: ${vertices(state.objects.at(-1))} vertices in ${result.seconds.toFixed(1)} s`
+  say(`${label}: ${objects}${counted(found.flatMap(ringsOf))} in ${result.seconds.toFixed(1)} s`
     + `${sure}.${doubt}`, doubt ? 'bad' : undefined);
+}
+
+/** The objects of an answer: one, or where all were asked for one an instance. */
+function objectsOf(result, label) {
+  const found = new Map();
+  for (const {outer, holes, spread = [], instance = 0} of result.polygons) {
+    const [first, ...rest] = [outer, ...holes].map((ring, k) => ring.map(
+      ([x, y], i) => (spread[k] ? [x, y, spread[k][i]] : [x, y])));
+    found.set(instance, [...found.get(instance) || [], {outer: first, holes: rest}]);
+  }
+  return [...found].map(([instance, polygons]) => ({label, polygons,
+    score: result.confidence === null ? null : result.scores[instance] ?? null,
+    agreement: result.agreements?.[instance] ?? null}));
+}
+
+/** A colour that no object has: of the list, and then hues that lie far apart. */
+function freshColor() {
+  const taken = new Set(state.objects.map((object) => object.color));
+  for (let k = 0; ; k += 1) {
+    const color = COLORS[k] || `hsl(${(k * 137.508 % 360).toFixed(1)} 75% 40%)`;
+    if (!taken.has(color)) return color;
+  }
 }
 
 async function* lines(body) {
@@ -169,7 +202,7 @@ async function download() {
     const answer = await fetch('/api/export', {
       method: 'POST', headers: {'content-type': 'application/json'},
       body: JSON.stringify({picture: state.picture.picture, format: $('format').value,
-        objects: state.objects.map(({label, polygons}) => ({label, polygons}))})});
+        objects: state.objects.map(forExport)})});
     if (!answer.ok) throw new Error(await failure(answer));
     const name = decodeURIComponent(
       answer.headers.get('content-disposition').split("UTF-8''")[1]);
@@ -186,6 +219,16 @@ async function download() {
   }
 }
 
+/** An object as the API takes it: with its score, and how sure its vertices are. */
+function forExport({label, score, agreement, polygons}) {
+  const places = (ring) => ring.map(([x, y]) => [x, y]);
+  return {label, score, agreement, polygons: polygons.map(({outer, holes}) => {
+    const spread = [outer, ...holes].map((ring) => ring.map((point) => point[2] || null));
+    return {outer: places(outer), holes: holes.map(places),
+      spread: spread.flat().some(Boolean) ? spread : null};
+  })};
+}
+
 // --- drawing ------------------------------------------------------------------------------------
 function element(name, attributes, parent) {
   const made = document.createElementNS(SVG, name);
@@ -195,10 +238,11 @@ function element(name, attributes, parent) {
 }
 
 const path = (rings, close) => rings.filter((ring) => ring.length)
-  .map((ring) => 'M' + ring.map((point) => point.join(' ')).join('L') + (close ? 'Z' : ''))
+  .map((ring) => 'M' + ring.map(([x, y]) => `${x} ${y}`).join('L') + (close ? 'Z' : ''))
   .join('');
 const ringsOf = (object) => object.polygons.flatMap((one) => [one.outer, ...one.holes]);
-const vertices = (object) => ringsOf(object).reduce((sum, ring) => sum + ring.length, 0);
+const vertices = (rings) => rings.reduce((sum, ring) => sum + ring.length, 0);
+const counted = (rings) => `${vertices(rings)} ${vertices(rings) === 1 ? 'vertex' : 'vertices'}`;
 const unit = () => state.picture.width / ($('overlay').clientWidth || state.picture.width);
 
 function render() {
@@ -206,6 +250,7 @@ function render() {
   $('empty').hidden = ready;
   $('canvas').hidden = !ready;
   $('expression').disabled = $('go').disabled = $('tools').disabled = !ready;
+  $('how').disabled = !ready;
   $('other').disabled = !ready;
   $('undo').disabled = !past.length;
   $('redo').disabled = !future.length;
@@ -238,19 +283,38 @@ function renderObjects() {
     swatch.style.setProperty('background', object.color);
     const name = index === state.selected ? nameField(object) : nameButton(object, index);
     name.className = 'name';
-    const count = document.createElement('span');
-    count.className = 'count';
-    count.textContent = vertices(object);
-    count.title = 'vertices';
-    const remove = document.createElement('button');
-    Object.assign(remove, {type: 'button', textContent: '×', onclick: () => change(() => {
+    const show = rowButton(object.hidden ? '○' : '◉',
+      `${object.hidden ? 'Show' : 'Hide'} object ${index + 1}, ${object.label}`,
+      () => { object.hidden = !object.hidden; });
+    const remove = rowButton('×', `Remove object ${index + 1}, ${object.label}`, () => {
       state.objects.splice(index, 1);
       state.selected = Math.min(state.selected, state.objects.length - 1);
-    })});
-    remove.setAttribute('aria-label', `Remove ${object.label}`);
-    row.append(swatch, name, count, remove);
+    });
+    row.append(show, swatch, name, scoreOf(object), figure(vertices(ringsOf(object)), 'vertices'),
+      remove);
     return row;
   }));
+}
+
+function rowButton(text, title, action) {
+  const button = document.createElement('button');
+  Object.assign(button, {type: 'button', textContent: text, title,
+    onclick: () => change(action)});
+  button.setAttribute('aria-label', title);
+  return button;
+}
+
+function figure(text, title) {
+  return Object.assign(document.createElement('span'), {className: 'count', textContent: text,
+    title});
+}
+
+function scoreOf({score, agreement, edited}) {
+  if (edited) return figure('✎', 'changed by hand: the score of the model is of another outline');
+  const more = agreement === null ? '' : `; the answers agree to ${agreement.toFixed(2)}`;
+  const made = figure(score === null ? '' : score.toFixed(2), `score${more}`);
+  made.classList.add('score');
+  return made;
 }
 
 function renderOverlay() {
@@ -260,6 +324,7 @@ function renderOverlay() {
   overlay.setAttribute('viewBox', `0 0 ${state.picture.width} ${state.picture.height}`);
   overlay.replaceChildren();
   state.objects.forEach((object, index) => {
+    if (object.hidden) return;
     const shape = element('path', {class: `shape${index === state.selected ? ' selected' : ''}`,
       d: path(ringsOf(object), true), fill: object.color, stroke: object.color,
       'fill-rule': 'evenodd'}, overlay);
@@ -267,7 +332,8 @@ function renderOverlay() {
     shape.append(Object.assign(document.createElementNS(SVG, 'title'),
       {textContent: object.label}));
   });
-  if (state.objects[state.selected] && !state.draft) renderVertices(overlay);
+  const chosen = state.objects[state.selected];
+  if (chosen && !chosen.hidden && !state.draft) renderVertices(overlay);
   if (state.asking) renderAsking(overlay);
   if (state.draft) renderDraft(overlay);
   if (held) {
@@ -276,20 +342,21 @@ function renderOverlay() {
   }
 }
 
-/** Of each vertex of a ring, the pixels within which 90 % of the answers pass it; of a ring that
- * has lost or won vertices, nothing. */
-function spreadOf(object, ringIndex) {
-  const spread = object.polygons.flatMap((one) => one.spread || [])[ringIndex] || [];
-  return spread.length === ringsOf(object)[ringIndex].length ? spread.map((pair) => pair[1]) : [];
+let soon = 0;
+
+function renderSoon() {  // outlines grow faster than pictures are shown
+  soon ||= requestAnimationFrame(() => { soon = 0; renderOverlay(); });
 }
 
 function renderVertices(overlay) {
   const object = state.objects[state.selected], size = unit();
-  const total = vertices(object);
+  const total = vertices(ringsOf(object));
   let number = 0;
   ringsOf(object).forEach((ring, ringIndex) => {
-    spreadOf(object, ringIndex).forEach((r, index) => element('circle', {class: 'spread',
-      cx: ring[index][0], cy: ring[index][1], r, 'aria-hidden': 'true'}, overlay));
+    for (const [x, y, spread] of ring) {
+      if (spread) element('circle', {class: 'spread', cx: x, cy: y, r: spread[1],
+        'aria-hidden': 'true'}, overlay);
+    }
     ring.forEach(([x, y], index) => {
       const [nx, ny] = ring[(index + 1) % ring.length];
       const middle = element('circle', {class: 'middle', cx: (x + nx) / 2, cy: (y + ny) / 2,
@@ -308,8 +375,9 @@ function renderVertices(overlay) {
 }
 
 function renderDraft(overlay) {
-  element('path', {class: 'draft', d: path(state.draft, false)}, overlay);
-  for (const [x, y] of state.draft.flat()) {
+  const written = state.draft.slice(0, -1).flat(), growing = state.draft.at(-1) || [];
+  element('path', {class: 'draft', d: path(written, true) + path(growing, false)}, overlay);
+  for (const [x, y] of growing.flat()) {
     element('circle', {class: 'draft-dot', cx: x, cy: y, r: 4 * unit()}, overlay);
   }
 }
@@ -342,13 +410,18 @@ function position(event) {
     rounded(clamp((event.clientY - frame.top) / frame.height * height, height))];
 }
 
+/** The selected object, which is about to be changed by hand. */
+function touched() {
+  return Object.assign(state.objects[state.selected],
+    {score: null, agreement: null, edited: true});
+}
+
 const place = (text) => text.split(',').map(Number);
 const tool = () => document.querySelector('input[name=tool]:checked').value;
 
 function removeVertex([ringIndex, index]) {
   change(() => {
-    const object = state.objects[state.selected];
-    const ring = ringsOf(object)[ringIndex];
+    const object = touched(), ring = ringsOf(object)[ringIndex];
     if (ring.length > 3) {
       ring.splice(index, 1);
       return;
@@ -365,7 +438,7 @@ function removeVertex([ringIndex, index]) {
 }
 
 function insertVertex([ringIndex, index], point) {
-  const ring = ringsOf(state.objects[state.selected])[ringIndex];
+  const ring = ringsOf(touched())[ringIndex];
   const next = ring[(index + 1) % ring.length];
   ring.splice(index + 1, 0, point
     || [rounded((ring[index][0] + next[0]) / 2), rounded((ring[index][1] + next[1]) / 2)]);
@@ -392,7 +465,7 @@ function dragVertex(event, where) {
   let [ringIndex, index] = where.place;
   if (where.isNew) [ringIndex, index] = insertVertex(where.place, position(event));
   const set = (point) => {
-    ringsOf(state.objects[state.selected])[ringIndex][index] = point;
+    ringsOf(touched())[ringIndex][index] = point;
     renderOverlay();
   };
   let moved = Boolean(where.isNew);
@@ -457,9 +530,9 @@ function vertexKey(event) {
     ArrowDown: [0, step]};
   if (moves[event.key]) {
     change(() => {
-      const point = ringsOf(state.objects[state.selected])[where[0]][where[1]];
-      point[0] = clamp(point[0] + moves[event.key][0], state.picture.width);
-      point[1] = clamp(point[1] + moves[event.key][1], state.picture.height);
+      const ring = ringsOf(touched())[where[0]], [x, y] = ring[where[1]];
+      ring[where[1]] = [clamp(x + moves[event.key][0], state.picture.width),
+        clamp(y + moves[event.key][1], state.picture.height)];
     });
   } else if (event.key === 'Delete' || event.key === 'Backspace') {
     removeVertex(where);
@@ -473,7 +546,7 @@ function vertexKey(event) {
 
 function pageKey(event) {
   const typing = ['INPUT', 'SELECT'].includes(event.target.tagName)
-    && event.target.type !== 'radio';
+    && !['radio', 'checkbox'].includes(event.target.type);
   if (event.key === 'Escape') stop();
   if (typing || !(event.ctrlKey || event.metaKey)) return;
   const key = event.key.toLowerCase();
@@ -490,6 +563,10 @@ function askNumbers() {
     return;
   }
   const kind = numbers.length === 2 ? 'point' : 'box';
+  if (!state.asked.includes(kind)) {
+    say(`This model was not taught ${ASKED[kind]}.`, 'bad');
+    return;
+  }
   state.asking = {[kind]: numbers};
   ask({[kind]: numbers}, kind === 'point' ? 'the object at the point' : 'the object in the box');
 }
@@ -501,6 +578,25 @@ async function example() {
   $('expression').value = 'large orange ring';
 }
 
+/** What the model was not taught is off, and said. */
+function limitTo(asked) {
+  state.asked = asked;
+  const missing = Object.keys(ASKED).filter((kind) => !asked.includes(kind));
+  for (const kind of missing) document.querySelector(`input[value=${kind}]`).disabled = true;
+  $('untaught').hidden = !missing.length;
+  $('untaught').textContent = 'Off, since this model was not taught it: '
+    + `${missing.map((kind) => ASKED[kind]).join(', ')}.`;
+}
+
+/** How many samples may be voted; no choice where the server votes none. */
+function offerConsensus(usual, most) {
+  $('vote').hidden = !most;
+  const counts = [0, 4, 8, 16, 32, usual, most].filter((count) => count <= most);
+  if (most) $('consensus').replaceChildren(...[...new Set(counts)].sort((a, b) => a - b).map(
+    (count) => new Option(count ? `Vote of ${count + 1} answers` : 'One answer', count, false,
+      count === usual)));
+}
+
 async function start() {
   $('browse').onclick = $('other').onclick = () => $('file').click();
   $('example').onclick = example;
@@ -508,7 +604,7 @@ async function start() {
   $('ask').onsubmit = (event) => {
     event.preventDefault();
     const text = $('expression').value.trim();
-    if (text) ask({text}, text);
+    if (text) ask($('all').checked ? {text, all: true} : {text}, text);
     else say('Say in words what to outline.', 'bad');
   };
   $('ask-numbers').onclick = askNumbers;
@@ -536,6 +632,8 @@ async function start() {
   try {
     const info = await (await fetch('/api/info')).json();
     state.maxMb = info.max_mb;
+    limitTo(info.asked);
+    offerConsensus(info.consensus, info.max_consensus);
     $('model').textContent = `Model: ${info.model}.`;
     $('format').replaceChildren(...info.formats.map((name) => new Option(
       {coco: 'COCO', labelme: 'LabelMe', geojson: 'GeoJSON', svg: 'SVG', yolo: 'YOLO-seg',
