@@ -82,6 +82,25 @@ def test_the_same_picture_and_prompt_give_the_same_vote(inferencer, result):
     assert found.text == result.text and result.greedy_text in heard
 
 
+def test_a_batch_may_have_its_own_number_of_samples(inferencer, result):
+    asked = [(load_image(EXAMPLE), 'red circle')]
+    usual, seen = inferencer.model.consensus, []
+    with_one, = inferencer.ask_batch(asked, consensus=1)
+    greedy, = inferencer.ask_batch(asked, consensus=0)
+    again, = inferencer.ask_batch(asked)
+    assert [one.answers for one in (with_one, greedy, again)] == [2, 1, 4]
+    assert greedy.text == with_one.greedy_text and again.text == result.text
+
+    def stop(number: int, text: str) -> None:
+        seen.append(inferencer.samples)
+        raise KeyError('stopped')
+    with pytest.raises(KeyError, match='stopped'):
+        inferencer.ask_batch(asked, stop, consensus=2)
+    assert seen == [2] and inferencer.model.consensus is usual and inferencer.samples == 3
+    with pytest.raises(ValueError, match='samples is -1'):
+        inferencer.ask_batch(asked, consensus=-1)
+
+
 def test_geojson_holds_the_uncertainty(result):
     feature, = to_geojson([result])['features']
     properties, shape = feature['properties'], feature['geometry']

@@ -516,6 +516,16 @@ def test_a_request_says_how_many_samples_are_voted(samples, most, given, answers
         assert ask(url, upload(url), 'square', consensus=None)[0] == 200
 
 
+@pytest.mark.parametrize('arguments, message', [
+    (['-1'], '--max-consensus is -1; give a number of samples, 0 to 1000'),
+    (['1001'], '0 to 1000'),
+    (['4', '--endpoint', 'http://localhost:9/v1'], 'is for a model that runs here')])
+def test_samples_of_the_command_are_checked_before_a_model_is_loaded(arguments, message, capsys):
+    from simpleseg_mm import cli
+    assert cli.main(['serve', '--max-consensus', *arguments]) != 0
+    assert message in capsys.readouterr().err
+
+
 @pytest.mark.parametrize('prompts, asked', [
     ((), ['text', 'point', 'box', 'all']), (('text', ), ['text']),
     (('all', 'text'), ['text', 'all'])])
