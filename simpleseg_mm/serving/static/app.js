@@ -6,7 +6,8 @@ const $ = (id) => document.getElementById(id);
 const SVG = 'http://www.w3.org/2000/svg';
 const COLORS = ['#e6194b', '#0a84ff', '#2aa84a', '#f58231', '#911eb4', '#008080', '#c79a00'];
 
-const ASKED = {point: 'points', box: 'boxes', all: 'all objects at once'};
+const ASKED = {text: 'one object by words', point: 'points', box: 'boxes',
+  all: 'all objects at once'};
 
 const state = {
   picture: null,      // {picture, name, width, height}
@@ -19,7 +20,7 @@ const state = {
   asking: null,       // the point or box that is being asked about
   running: null,      // AbortController
   maxMb: Infinity,    // of an upload
-  asked: null,        // what the model was taught to be asked by
+  asked: Object.keys(ASKED),  // what the model was taught
 };
 const past = [], future = [];
 
@@ -249,8 +250,9 @@ function render() {
   const ready = Boolean(state.picture);
   $('empty').hidden = ready;
   $('canvas').hidden = !ready;
-  $('expression').disabled = $('go').disabled = $('tools').disabled = !ready;
-  $('how').disabled = !ready;
+  $('tools').disabled = $('how').disabled = !ready;
+  $('expression').disabled = $('go').disabled = !ready
+    || !(state.asked.includes('text') || state.asked.includes('all'));
   $('other').disabled = !ready;
   $('undo').disabled = !past.length;
   $('redo').disabled = !future.length;
@@ -582,7 +584,10 @@ async function example() {
 function limitTo(asked) {
   state.asked = asked;
   const missing = Object.keys(ASKED).filter((kind) => !asked.includes(kind));
-  for (const kind of missing) document.querySelector(`input[value=${kind}]`).disabled = true;
+  for (const kind of missing) {
+    if (kind === 'text') Object.assign($('all'), {checked: asked.includes('all'), disabled: true});
+    else document.querySelector(`input[value=${kind}]`).disabled = true;
+  }
   $('untaught').hidden = !missing.length;
   $('untaught').textContent = 'Off, since this model was not taught it: '
     + `${missing.map((kind) => ASKED[kind]).join(', ')}.`;
