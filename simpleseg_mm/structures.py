@@ -367,7 +367,7 @@ def _doubts_of_list(answer: Answer) -> Iterator[str]:
         yield f'the list is cut off after {len(found)} instances: there may be more'
     elif not answer.parsed.valid:
         dropped = answer.parsed.dropped
-        yield ('this is no list by the grammar: it is given as far as it can be read' +
+        yield ('the list is not valid: it is given as far as it can be read' +
                (f', without {dropped} points or rings' if dropped else ''))
     unread = sum(one.box is None for one in found)
     if unread:

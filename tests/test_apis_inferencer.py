@@ -205,7 +205,7 @@ def test_every_instance(inferencer, saying, tmp_path):
     assert nothing.instances == () and nothing.says_nothing and nothing.to_dict()['masks'] == []
     assert len(one.instances) == 1 and not one.valid  # one mask where a list was asked for
     assert found.warnings[-1].startswith('1 of 3 instances hold no pixel')
-    assert 'no list by the grammar' in one.warnings[-1]
+    assert 'the list is not valid' in one.warnings[-1]
     assert nothing.warnings == one.warnings[:-1] == found.warnings[:-2]
     assert row['agreements'] is None
     # each is an object of the files

@@ -107,11 +107,11 @@ def test_every_instance(server):
     ('nothing', 0, []), ('two', 2, []), ('many', 200, []),
     ('babble', 0, []),
     ('twins', 3, ['1 of 3 instances are the same as another one']),
-    ('holed', 2, ['this is no list by the grammar: it is given as far as it can be read, without '
+    ('holed', 2, ['the list is not valid: it is given as far as it can be read, without '
                   '1 points or rings']),
     ('thin', 1, ['1 of 2 instances hold no pixel: their outline cannot be read or is too small']),
     ('cut', 2, ['the list is cut off after 2 instances: there may be more']),
-    ('square', 1, ['this is no list by the grammar: it is given as far as it can be read'])])
+    ('square', 1, ['the list is not valid: it is given as far as it can be read'])])
 def test_odd_lists_are_given_and_told(alive, text, count, said):
     key = upload(alive)
     status, _, row = ask(alive, key, dict(text=text, all=True))

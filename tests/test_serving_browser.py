@@ -273,7 +273,7 @@ def test_all_objects_of_one_question(page, server):
     page.outline('cut', 2)
     assert 'cut off after 2 instances' in page.status
     page.outline('square')  # one mask where a list was asked for
-    assert '1 object, 4 vertices' in page.status and 'no list by the grammar' in page.status
+    assert '1 object, 4 vertices' in page.status and 'the list is not valid' in page.status
     page.ask('nothing')
     page.until(lambda: page.status == 'None found: the model sees no nothing.')
     page.ask('babble')
