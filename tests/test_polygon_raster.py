@@ -342,3 +342,14 @@ def test_rle_crops_against_pycocotools(seed):
     ([1, 4, 1], [[0, 1, 1], [1, 1, 0]])])
 def test_rle_with_runs_of_no_pixel(counts, expected):
     assert rle_to_mask(dict(size=[2, 3], counts=counts)).astype(int).tolist() == expected
+
+
+@pytest.mark.parametrize('size', [(1, 1), (1, 5), (5, 1), (3, 4), (20, 30)])
+@pytest.mark.parametrize('share', [0, 0.05, 0.5, 1])
+def test_an_rle_is_that_of_pycocotools(size, share):
+    for seed in range(10):
+        mask = np.random.default_rng(seed).random(size) < share
+        if seed % 2:  # at the borders, and whole columns there
+            mask[:, 0], mask[:, -1] = seed % 3 == 0, seed % 5 == 0
+        rle = coco_mask.encode(np.asfortranarray(mask.astype(np.uint8)))
+        assert mask_to_rle(mask) == dict(size=list(size), counts=rle['counts'].decode())

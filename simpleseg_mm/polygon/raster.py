@@ -310,7 +310,16 @@ def _runs(counts, name: str) -> np.ndarray:
 
 def mask_to_rle(mask) -> dict:
     """Compressed COCO RLE, ``dict(size=[h, w], counts=str)``, ready for JSON."""
-    rle = coco_mask.encode(np.asfortranarray(check_mask(mask)))
+    mask = check_mask(mask)
+    height, width = mask.shape
+    columns = np.flatnonzero(mask.any(axis=0))
+    first, last = (columns[0], columns[-1] + 1) if len(columns) else (0, 0)
+    flat = mask[:, first:last].T.ravel()  # of a large picture only where the object is
+    borders = first * height + np.flatnonzero(np.diff(flat, prepend=False, append=False))
+    counts = np.diff(borders, prepend=0, append=height * width).astype(np.uint32)
+    if len(borders) and borders[-1] == height * width:
+        counts = counts[:-1]
+    rle = coco_mask.frPyObjects(dict(size=[height, width], counts=counts), height, width)
     return dict(size=[int(v) for v in rle['size']], counts=rle['counts'].decode('ascii'))
 
 
