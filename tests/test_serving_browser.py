@@ -129,7 +129,7 @@ def browser(tmp_path_factory):
 @pytest.fixture(scope='module')
 def server():
     with serving(ScriptedInferencer(pause=0.15),
-                 settings=dict(max_consensus=4)) as (url, inferencer):
+                 settings=dict(max_consensus=4, export_seconds=100.0)) as (url, inferencer):
         yield url, inferencer
 
 
