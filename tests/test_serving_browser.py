@@ -92,7 +92,7 @@ class Page:
         before = set(self.downloads.iterdir())
         self.id('export').click()
         self.until(lambda: {path for path in set(self.downloads.iterdir()) - before
-                            if path.suffix != '.crdownload'})
+                            if path.suffix != '.crdownload' and path.stat().st_size})
         path, = set(self.downloads.iterdir()) - before
         content = json.loads(path.read_text())
         path.unlink()
