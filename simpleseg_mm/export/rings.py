@@ -18,9 +18,16 @@ def parts_of(result: Segmentation, exact: bool) -> list[Part]:
     return mask_to_parts(result.mask) if exact else list(result.parts)
 
 
-def opened(result: Segmentation) -> list[tuple[np.ndarray, list[float] | None]]:
+def widths_of(spread: np.ndarray) -> list[float | None]:
+    """From ``(V,)`` pixels within which 90 % of the answers pass a vertex: the same as numbers of
+    two decimals, None where it is not known."""
+    return [None if np.isnan(value) else value for value in spread.round(2).tolist()]
+
+
+def opened(result: Segmentation) -> list[tuple[np.ndarray, list[float | None] | None]]:
     """The model's own outline as one ring a part, holes cut open: its ``(N, 2)`` points and, of a
-    vote, for each of them within how many pixels 90 % of the answers pass it."""
+    vote, for each of them within how many pixels 90 % of the answers pass it, as
+    :func:`widths_of`."""
     found = []
     for number, part in enumerate(result.parts):
         rings = part.rings
@@ -28,7 +35,7 @@ def opened(result: Segmentation) -> list[tuple[np.ndarray, list[float] | None]]:
             rings = [np.column_stack([ring, spread[:, -1]])
                      for ring, spread in zip(rings, result.spread[number])]
         ring = keyhole(rings[0], rings[1:])
-        found.append((ring[:, :2], ring[:, 2].round(2).tolist() if result.spread else None))
+        found.append((ring[:, :2], widths_of(ring[:, 2]) if result.spread else None))
     return found
 
 

@@ -2,10 +2,8 @@
 from collections.abc import Sequence
 from xml.sax.saxutils import escape
 
-import numpy as np
-
 from ..structures import Segmentation
-from .rings import number, parts_of, plain
+from .rings import number, parts_of, plain, widths_of
 
 #: colours of objects in turn
 _COLORS = ('#ff40a0', '#00c8ff', '#39ff14', '#ffd600', '#be78ff')
@@ -47,9 +45,8 @@ def _closed(ring) -> list[list[float]]:
 
 
 def _closed_widths(spread) -> list[float | None]:
-    """The last number of each vertex, in the order of :func:`_closed`; None where it is not
-    known."""
-    widths = [None if np.isnan(value) else value for value in spread[::-1, -1].round(2).tolist()]
+    """The last number of each vertex, in the order of :func:`_closed`."""
+    widths = widths_of(spread[::-1, -1])
     return [*widths, widths[0]]
 
 
@@ -87,7 +84,7 @@ def to_svg(results: Sequence[Segmentation], exact: bool = False) -> str:
 def _circles(rings, spreads) -> list[str]:
     return [f'<circle cx="{number(x)}" cy="{number(y)}" r="{number(radius, 2)}"/>'
             for ring, spread in zip(rings, spreads)
-            for (x, y), radius in zip(ring, spread[:, -1])]
+            for (x, y), radius in zip(ring, widths_of(spread[:, -1])) if radius is not None]
 
 
 def _path(ring) -> str:
