@@ -392,7 +392,8 @@ class Order(ScriptedInferencer):
 
 
 def engine_runs(prompts, inferencer=None, **limits):
-    """Batches of texts, where (client, text) wait while the first is held."""
+    """Batches of texts, where (client, text), or with samples of its own, wait while the first is
+    held."""
     import anyio
 
     from simpleseg_mm.serving import Engine
@@ -405,8 +406,9 @@ def engine_runs(prompts, inferencer=None, **limits):
         jobs = [engine.submit(picture, Prompt(text='held'), 'first', False)]
         while not inferencer.asked:
             await anyio.sleep(0.01)
-        jobs += [engine.submit(picture, Prompt(text=text), client, False)
-                 for client, text in prompts]
+        jobs += [engine.submit(picture, Prompt(text=text), client, False,
+                               dict(consensus=samples[0]) if samples else {})
+                 for client, text, *samples in prompts]
         inferencer.gate.set()
         events = []
         for job in jobs:
@@ -430,6 +432,10 @@ def engine_runs(prompts, inferencer=None, **limits):
     ([('a', 'x' * 2000), ('a', 'y' * 2000), ('b', 'b1'), ('c', 'c1')], 8,
      [['x' * 2000], ['b1', 'c1'], ['y' * 2000]]),
     ([('a', 'x' * 600), ('a', 'y' * 700), ('a', 'z')], 8, [['x' * 600, 'y' * 700], ['z']]),
+    # those of a batch have as many samples voted
+    ([('a', 'a1'), ('a', 'a2', 4), ('b', 'b1')], 8, [['a1', 'b1'], ['a2']]),
+    ([('a', 'a1', 4), ('b', 'b1'), ('c', 'c1', 4)], 8, [['a1', 'c1'], ['b1']]),
+    ([('a', 'a1', 0), ('a', 'a2', 4), ('a', 'a3', 0)], 8, [['a1'], ['a2'], ['a3']]),
 ])
 def test_clients_take_turns(prompts, batch_size, batches):
     assert engine_runs(prompts, batch_size=batch_size) == batches
