@@ -1,4 +1,5 @@
-"""The web app: the page, the JSON API behind it, and Label Studio's protocol."""
+"""The web app: the page, the JSON API behind it, and the protocols of Label Studio and
+X-AnyLabeling."""
 import json
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
@@ -27,6 +28,7 @@ from .guard import Guard
 from .http import client_of, error_response, read_json, wait, while_there
 from .label_studio import LabelStudio
 from .pictures import Picture, Pictures, as_jpeg, from_base64, file_name, seconds_of
+from .xanylabeling import XAnyLabeling
 
 STATIC = Path(__file__).parent / 'static'
 _DECODERS = 2  # pictures that are decoded at a time, of the quick and of the slow ones each
@@ -150,6 +152,29 @@ class Api:
         return Picture('', file_name(name), await self.decoded(self.pictures.open, raw,
                                                                'the picture'))
 
+    async def answers(self, picture: Picture, asked: Sequence[tuple[Prompt, str]],
+                      request: Request) -> list[tuple[Segmentation, str]]:
+        """Answers to prompts, each with its name, in order; at most a batch is asked at a time.
+
+        Raises:
+            ValueError: a prompt does not fit the picture; none is answered then.
+        """
+        engine, answers = self.engine, []
+        step = min(engine.batch_size, engine.max_client)
+        for prompt, _ in asked:
+            engine.check(prompt, picture.pixels.shape[:2])
+        for start in range(0, len(asked), step):
+            jobs: list = []
+            try:
+                for prompt, name in asked[start:start + step]:
+                    jobs.append((engine.submit(picture.pixels, prompt, client_of(request), False),
+                                 name))
+                answers += [(await wait(job, request), name) for job, name in jobs]
+            finally:
+                for job, _ in jobs:
+                    job.cancelled = True
+        return answers
+
     # --- parts ---------------------------------------------------------------------------------
     def _options(self, body: dict) -> dict:
         """How the answer is to be made, where the request says."""
@@ -225,7 +250,7 @@ def create_app(engine: Engine, settings: Settings = Settings(), model_name: str 
         FileNotFoundError: ``settings.root`` is not there.
     """
     api = Api(engine, settings, model_name)
-    studio = LabelStudio(api)
+    tools = [*LabelStudio(api).routes, *XAnyLabeling(api).routes]
 
     async def page(request: Request) -> Response:
         return Response((STATIC / 'index.html').read_bytes(),
@@ -245,7 +270,7 @@ def create_app(engine: Engine, settings: Settings = Settings(), model_name: str 
             Route('/api/pictures/{key}', api.get_picture),
             Route('/api/segment', api.segment, methods=['POST']),
             Route('/api/export', api.export, methods=['POST']),
-            *studio.routes,
+            *tools,
             Mount('/static', StaticFiles(directory=STATIC))],
         middleware=[Middleware(Guard, hosts=settings.hosts,
                                max_bytes=int(settings.max_mb * 1e6),

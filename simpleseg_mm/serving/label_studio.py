@@ -12,7 +12,7 @@ from starlette.routing import Route
 
 from .. import __version__
 from ..structures import Prompt
-from .http import client_of, read_json, wait
+from .http import read_json
 from .pictures import Picture, from_base64
 from .studio_pictures import Fetcher
 from .studio_regions import (EXPRESSIONS, MAX_ASKED, Config, expressions_of, label_for,
@@ -95,7 +95,7 @@ class LabelStudio:
             labels = config.labels_of(data)
             asked = [(prompt, label_for(label or prompt.text, labels)) for prompt, label in asked]
         rows, scores = [], []
-        for result, name in await self._answers(picture, asked, request):
+        for result, name in await self.api.answers(picture, asked, request):
             for one in result.objects:
                 found = regions(one, config, name)
                 rows += found
@@ -103,24 +103,6 @@ class LabelStudio:
                     scores.append(one.confidence)
         return dict(model_version=self.version, result=rows,
                     score=sum(scores) / len(scores) if scores else 0.0)
-
-    async def _answers(self, picture: Picture, asked, request: Request) -> list:
-        """Answers in order, at most a batch at a time."""
-        engine, answers = self.api.engine, []
-        step = min(engine.batch_size, engine.max_client)
-        for prompt, _ in asked:  # all are checked before the first is answered
-            engine.check(prompt, picture.pixels.shape[:2])
-        for start in range(0, len(asked), step):
-            jobs: list = []
-            try:
-                for prompt, name in asked[start:start + step]:
-                    jobs.append((engine.submit(picture.pixels, prompt, client_of(request), False),
-                                 name))
-                answers += [(await wait(job, request), name) for job, name in jobs]
-            finally:
-                for job, _ in jobs:
-                    job.cancelled = True
-        return answers
 
     # --- pictures of tasks ---------------------------------------------------------------------
     async def _picture(self, place: str) -> Picture:
