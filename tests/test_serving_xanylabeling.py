@@ -92,7 +92,7 @@ def test_what_is_less_sure_than_asked_is_left_out(server):
 
 @pytest.mark.parametrize('body, status, message', [
     (request('square', model='yolo'), 404, 'simpleseg'), (request(), 400, 'nothing is asked for'),
-    (request(' . '), 400, '1 to 50'), (request('.'.join(map(str, range(60)))), 400, '1 to 50'),
+    (request(' . '), 400, '1 to 100'), (request('.'.join(map(str, range(160)))), 400, '1 to 100'),
     (request('square', image=3), 400, '`image`'), (request('square', image='@@'), 400, ''),
     (dict(request('square'), params=3), 400, 'nothing is asked for'),
     (request(marks=3), 400, 'marks of one request'), (request(marks=[3]), 400, 'a mark is'),

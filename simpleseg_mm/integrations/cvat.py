@@ -13,10 +13,11 @@ import cvat_sdk.auto_annotation as cvataa
 import numpy as np
 from cvat_sdk.masks import encode_mask
 
+from ..apis import SimpleSegInferencer
 from ..export.rings import keyhole
 from ..structures import Prompt, Segmentation
 
-SHAPES = ('polygon', 'mask')
+_SHAPES = ('polygon', 'mask')
 
 
 def create(labels: str | None = None, model: str | None = None, weights: str | None = None,
@@ -36,11 +37,10 @@ def create(labels: str | None = None, model: str | None = None, weights: str | N
     Raises:
         ValueError: an option does not fit, or the model cannot be asked so.
     """
-    if shapes not in SHAPES:
-        raise ValueError(f'shapes={shapes!r:.40}: give one of {SHAPES}')
+    if shapes not in _SHAPES:
+        raise ValueError(f'shapes={shapes!r:.40}: give one of {_SHAPES}')
     names = None if labels is None else _names_of(labels)
     if inferencer is None:
-        from ..apis import SimpleSegInferencer
         inferencer = SimpleSegInferencer(model, weights, device, show_progress=False,
                                          consensus=consensus)
     return Clicks(inferencer) if names is None else Labels(inferencer, names, shapes)

@@ -14,11 +14,11 @@ from ..export.rings import keyhole, plain
 from ..structures import Prompt, Segmentation
 from .http import read_json
 from .pictures import from_base64
+from .studio_regions import MAX_ASKED
 
 MODEL = 'simpleseg'  # the model's id
-MAX_ASKED = 50  # texts of one request
 #: label of what was asked by a box or a point; the tool then asks for a name
-UNNAMED = 'AUTOLABEL_OBJECT'
+_UNNAMED = 'AUTOLABEL_OBJECT'
 
 
 class XAnyLabeling:
@@ -49,7 +49,7 @@ class XAnyLabeling:
             return self._no_model(body.get('model'))
         params = body.get('params') if isinstance(body.get('params'), dict) else {}
         taught = self.api.engine.inferencer.taught
-        asked = asked_of(params, 'all' in taught.prompts)
+        asked = prompts_asked(params, 'all' in taught.prompts)
         if not isinstance(body.get('image'), str):
             raise ValueError('`image` is the picture in base64')
         raw = await self.api.quickly(from_base64, body['image'])
@@ -86,7 +86,7 @@ class XAnyLabeling:
             message=f'there is no model {name!r:.60}; this server has {MODEL!r}')), 404)
 
 
-def asked_of(params: dict, many: bool) -> list[tuple[Prompt, str]]:
+def prompts_asked(params: dict, many: bool) -> list[tuple[Prompt, str]]:
     """Prompts and labels of what a request's parameters ask for.
 
     Texts are told apart by '.' or, where there is none, by ',', as the tool's own servers do.
@@ -99,7 +99,7 @@ def asked_of(params: dict, many: bool) -> list[tuple[Prompt, str]]:
     """
     marks, text = params.get('marks'), params.get('text_prompt')
     if marks:
-        return [(_prompt_of(mark), UNNAMED) for mark in _few(marks, 'marks')]
+        return [(_prompt_of(mark), _UNNAMED) for mark in _few(marks, 'marks')]
     if not isinstance(text, str) or not text.strip():
         raise ValueError('nothing is asked for: write what is to be outlined, or draw a box')
     texts = [part.strip() for part in re.split(r'\.' if '.' in text else ',', text)]
