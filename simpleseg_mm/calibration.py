@@ -1,51 +1,84 @@
-"""From the confidence of a vote to how likely it is right: a curve that a validation set gives."""
+"""From the confidence of a vote to how likely it is right: what a validation set teaches."""
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from .files import load_json, replace_json
 
-#: an answer is right from this IoU on
-RIGHT_IOU = 0.7
+if TYPE_CHECKING:
+    from .polygon import Answer
+
+#: an answer about one object, or an instance of a list, is right from this IoU on
+RIGHT_IOU = dict(answer=0.7, instance=0.5)
+#: what is known of an answer; see :func:`evidence`
+FEATURES = ('confidence', 'area', 'fill', 'absent')
 #: bins of equal width of the expected calibration error
 BINS = 10
+#: the least confidence whose log-odds are told from those of 0, and likewise from 1
+_LEAST = 0.01
+
+
+def evidence(answer: 'Answer') -> list[float]:
+    """What tells whether a voted answer, or an instance of one, is right: a number for each of
+    ``FEATURES``. The log-odds of its confidence; the logarithm of the mask's share of the picture;
+    the share of its box that it covers; and whether there is no mask, which then has neither of
+    those (NaN). The same outline error costs a small or thin object more IoU."""
+    sure, spans = np.clip(answer.confidence, _LEAST, 1 - _LEAST), answer.spans
+    odds = float(np.log(sure / (1 - sure)))
+    if not spans.area:
+        return [odds, np.nan, np.nan, 1.0]
+    (x1, y1, x2, y2), (h, w) = spans.box, spans.size
+    return [odds, float(np.log(spans.area / (h * w))),
+            float(spans.area / ((x2 - x1) * (y2 - y1))), 0.0]
 
 
 @dataclass(frozen=True)
 class Calibration:
-    """A rising curve.
+    """A logistic regression (Platt) of :func:`evidence`.
 
     Attributes:
-        score, confidence: its points, both rising, 0..1; straight lines between them, and
-            beyond them the first and the last.
-        right: IoU from which on an answer counts as right.
-        settings: of the consensus that gave the scores, such as ``samples``.
+        weights, middle: a number for each of ``FEATURES``: the log-odds that an answer is right
+            are ``bias`` and each weight times how far the feature is from its middle; one that is
+            not there (NaN) adds nothing.
+        bias: log-odds of an answer in the middle.
+        right: IoU from which on one counts as right.
+        settings: of the consensus that gave the answers, such as ``samples``.
         figures: of the validation set, such as ``ece``.
+        of: whose confidence it is: an 'answer' about one object, or an 'instance' of a list.
     """
-    score: tuple[float, ...]
-    confidence: tuple[float, ...]
-    right: float = RIGHT_IOU
+    weights: dict[str, float]
+    middle: dict[str, float]
+    bias: float
+    right: float = RIGHT_IOU['answer']
     settings: dict = field(default_factory=dict)
     figures: dict = field(default_factory=dict)
+    of: str = 'answer'
 
     def __post_init__(self) -> None:
-        for name in ('score', 'confidence'):
-            values = np.asarray(getattr(self, name), np.float64)
-            if (values.ndim != 1 or not len(values) or not np.isfinite(values).all()
-                    or (np.diff(values) < 0).any() or values[0] < 0 or values[-1] > 1):
-                raise ValueError(f'{name} of a calibration is rising numbers in 0..1, got '
-                                 f'{str(getattr(self, name)):.80}')
-            object.__setattr__(self, name, tuple(values.tolist()))
-        if len(self.score) != len(self.confidence):
-            raise ValueError(f'a calibration has {len(self.score)} scores and '
-                             f'{len(self.confidence)} numbers of confidence; give one for each')
+        for name in ('weights', 'middle'):
+            found = getattr(self, name)
+            if not isinstance(found, dict) or sorted(found) != sorted(FEATURES):
+                raise ValueError(f'{name} of a calibration has a number for each of {FEATURES}, '
+                                 f'got {str(found):.80}')
+        numbers = [*self.weights.values(), *self.middle.values(), self.bias]
+        if not all(isinstance(x, int | float) and np.isfinite(x) for x in numbers):
+            raise ValueError(f'numbers of a calibration are finite, got {str(numbers):.120}')
+        if self.of not in RIGHT_IOU:
+            raise ValueError(f'of={self.of!r:.40}: a calibration is of {" or ".join(RIGHT_IOU)}')
 
-    def __call__(self, score):
-        """The calibrated confidence of a vote's, or of an array of them."""
-        found = np.interp(score, self.score, self.confidence)
-        return float(found) if np.ndim(found) == 0 else found
+    def __call__(self, answer: 'Answer') -> float:
+        """The probability that a voted answer, or an instance of one, is right."""
+        return float(self.probability([evidence(answer)])[0])
+
+    def probability(self, rows: Sequence[Sequence[float]]) -> np.ndarray:
+        """The same of ``(N, 4)`` :func:`evidence`: ``(N,) float64``."""
+        middle, weights = (np.array([found[name] for name in FEATURES])
+                           for found in (self.middle, self.weights))
+        apart = np.nan_to_num(np.asarray(rows, np.float64).reshape(-1, len(FEATURES)) - middle)
+        return 1 / (1 + np.exp(-np.clip(apart @ weights + self.bias, -500, 500)))
 
     def save(self, path: str | Path) -> None:
         """As JSON."""

@@ -174,15 +174,15 @@ def call(monkeypatch, capsys, tool, *args):
 
 
 def test_calibrate_and_test(config_file, tmp_path, monkeypatch, capsys):
-    curve = tmp_path / 'folder/curve.json'
+    fitted = tmp_path / 'folder/fit.json'
     said = call(monkeypatch, capsys, 'analysis_tools/calibrate.py', config_file, 'none', '--out',
-                curve, '--work-dir', tmp_path / 'logs')
-    kept = Calibration.load(curve)
-    assert said['file'] == str(curve) and said['answers'] == kept.figures['answers'] > 5
+                fitted, '--work-dir', tmp_path / 'logs')
+    kept = Calibration.load(fitted)
+    assert said['file'] == str(fitted) and said['answers'] == kept.figures['answers'] > 5
     assert kept.settings == Consensus.of(SETTINGS).drawn_by
     figures = call(monkeypatch, capsys, 'test.py', config_file, 'none', '--work-dir',
                    tmp_path / 'test', '--out', tmp_path / 'answers.jsonl', '--cfg-options',
-                   f'model.consensus.calibration={curve}')
+                   f'model.consensus.calibration={fitted}')
     rows = read_text_rows(tmp_path / 'answers.jsonl')
     assert all(row['answers'] == 4 and row['greedy_text'] for row in rows)
     for row in rows:

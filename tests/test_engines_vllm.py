@@ -21,10 +21,12 @@ from scipy.stats import chisquare
 
 from simpleseg_mm.datasets.refshapes import generate
 from simpleseg_mm.engine import launch
+from simpleseg_mm.engines.answers import EngineAnswers
 from simpleseg_mm.engines.weights import folder_weights
+from simpleseg_mm.models.consensus import Ballot, Consensus
 from simpleseg_mm.models.sampling import Sampling
 from simpleseg_mm.models.simpleseg import answer_form
-from simpleseg_mm.polygon import export_grammar, mask_iou, outside_grammar
+from simpleseg_mm.polygon import Spans, export_grammar, mask_iou, outside_grammar
 from simpleseg_mm.registry import DATASETS, MODELS
 
 pytest.importorskip('vllm')
@@ -34,7 +36,7 @@ from simpleseg_mm.engines.vllm_server import PACKS  # noqa: E402
 
 CONFIG = ROOT / 'configs/simpleseg/nano_sft_refshapes.py'
 #: of the engine's cache, so that several runs fit into a small machine
-SMALL = dict(max_model_len=1024, max_num_seqs=128, kv_cache_memory_bytes=1 << 28)
+SMALL = dict(max_model_len=1024, max_num_seqs=128, kv_cache_memory_bytes=1 << 28, block_size=32)
 
 pytestmark = pytest.mark.usefixtures('one_thread')
 
@@ -164,6 +166,46 @@ def test_sampled_tokens_are_as_frequent_as_in_process(model, engine, samples):
     for token in ours | theirs:
         a, b = ours[token] / totals[0], theirs[token] / totals[1]
         assert abs(a - b) < 0.004 + 0.1 * max(a, b), token
+
+
+@pytest.mark.parametrize('early_stop', [None, 0.75])
+def test_votes_are_those_in_process_but_for_what_is_drawn(model, engine, samples, monkeypatch,
+                                                          early_stop):
+    """And a prompt is read once: behind the first answer its tokens come from the cache."""
+    images, rows = samples[0][:96], samples[1][:96]
+    asked = [(image, row.prompt, None) for image, row in zip(images, rows)]
+    monkeypatch.setattr(model, 'consensus', Consensus(samples=8, early_stop=early_stop))
+    read, step = Counter(), engine.llm.llm_engine.step
+
+    def counted():
+        outputs = step()
+        for output in outputs:
+            if output.finished:
+                read['tokens'] += len(output.prompt_token_ids)
+                read['again'] += len(output.prompt_token_ids) - output.num_cached_tokens
+                read['answers'] += 1
+        return outputs
+
+    def voted(stream):
+        ballot = Ballot(model.consensus, rows.__getitem__)
+        return [ballot.vote(i, answers, 0.0)
+                for i, answers in enumerate(stream(asked, ballot.more, 32))]
+
+    monkeypatch.setattr(engine.llm.llm_engine, 'step', counted)
+    engine.llm.reset_prefix_cache()
+    ours = voted(model.group_stream)
+    theirs = voted(EngineAnswers(model, engine).groups)
+    print(dict(read))
+    same = sum(a.voters[0].text == b.voters[0].text for a, b in zip(ours, theirs))
+    figures = [[np.mean([answer.spans.iou(Spans.from_mask(row.gt_masks.masks[0]))
+                         for answer, row in zip(answers, rows)]),
+                np.mean([answer.agreement for answer in answers]),
+                np.mean([answer.confidence for answer in answers]),
+                np.mean([len(answer.voters) for answer in answers])] for answers in (ours, theirs)]
+    print(f'{same} greedy answers of {len(rows)} are equal; gIoU, agreement, confidence, answers: '
+          f'{np.round(figures, 3).tolist()}')
+    assert same >= 95 and read['answers'] == sum(len(answer.voters) for answer in theirs)
+    assert figures[1] == pytest.approx(figures[0], abs=0.02, rel=0.1)
 
 
 # --- what the config says ---------------------------------------------------------------------

@@ -28,11 +28,12 @@ class Consensus:
             are always drawn.
         first: of the samples, how many are drawn before that is looked at; ``None``: half.
         tokens: mean number of tokens of a voted polygon, as ``PolygonCodec`` takes it.
-        calibration: file of ``tools/analysis_tools/calibrate.py``: the confidence is then the
-            probability that the answer is right; ``None``: it is as :func:`vote` gives it.
+        calibration: file of ``tools/analysis_tools/calibrate.py``: the confidence of an answer
+            about one object, or the ``scores`` of a list, is then the probability that it is
+            right; ``None``: it is as :func:`vote` gives it.
 
     Raises:
-        ValueError: a number is out of its range.
+        FileNotFoundError, ValueError: a number is out of its range; there is no calibration there.
     """
     samples: int = 8
     temperature: float = 0.6
@@ -59,6 +60,7 @@ class Consensus:
                  'the path of a JSON file, or None')):
             if not fits:
                 raise ValueError(f'model.consensus.{name} is {value!r}; give {allowed}')
+        _ = self._calibration  # a file that cannot be read is told before any answer is drawn
 
     @classmethod
     def of(cls, settings: 'dict | Consensus | None') -> 'Consensus | None':
@@ -98,24 +100,39 @@ class Consensus:
         return Sampling(max_new_tokens=limit, temperature=self.temperature)
 
     @cached_property
-    def curve(self) -> Callable[[float], float]:
-        """From the confidence of a vote to the calibrated one."""
+    def _calibration(self) -> Calibration | None:
         if self.calibration is None:
-            return lambda score: score
-        curve = Calibration.load(self.calibration)
-        if curve.settings and curve.settings != self.drawn_by:
-            print_log(f'{self.calibration} was fitted to answers of {curve.settings}; these are '
-                      f'of {self.drawn_by}: their confidence is not calibrated', 'current',
-                      logging.WARNING)
-        return curve
+            return None
+        found = Calibration.load(self.calibration)
+        if found.settings and found.settings != self.drawn_by:
+            self._say(f'was fitted to answers of {found.settings}; these are of {self.drawn_by}')
+        return found
 
     def vote(self, answers: Sequence[Answer]) -> Answer:
         """One answer from several; see :func:`simpleseg_mm.polygon.vote`."""
-        voted = vote(answers, self.tokens)
-        if voted.agreement is None:
+        return self.calibrated(vote(answers, self.tokens))
+
+    def calibrated(self, voted: Answer) -> Answer:
+        """A vote with the confidence of the calibration, where there is one for such answers."""
+        fitted = self._calibration
+        if voted.agreement is None or fitted is None:
             return voted
-        return replace(voted, confidence=self.curve(voted.confidence),
-                       scores=tuple(map(self.curve, voted.scores)))
+        if voted.kind != dict(answer='rings', instance='masks')[fitted.of]:
+            _ = self._other_kind
+            return voted
+        if voted.many:
+            return replace(voted, scores=tuple(map(fitted, voted.instances)))
+        return replace(voted, confidence=fitted(voted))
+
+    @cached_property
+    def _other_kind(self) -> None:
+        """Said once."""
+        self._say('is of ' + dict(answer='masks of one object', instance='lists of masks')[
+            self._calibration.of] + '; there are other answers, too')
+
+    def _say(self, what: str) -> None:
+        print_log(f'{self.calibration} {what}: their confidence is not calibrated', 'current',
+                  logging.WARNING)
 
     def further(self, answers: Sequence[Answer]) -> int:
         """How many more answers are asked for, after those that there are: of none, the greedy one

@@ -152,7 +152,7 @@ def _plots(queries: list[dict]) -> list[tuple[str, str]]:
 
 def _reliability(queries: list[dict]) -> list[tuple[str, str]]:
     """Whether the confidence is the share of right answers, where it is known."""
-    known = [(q['confidence'], q['iou'] >= RIGHT_IOU) for q in queries
+    known = [(q['confidence'], q['iou'] >= RIGHT_IOU['answer']) for q in queries
              if q['confidence'] is not None and q['area']]
     if not known:
         return []
@@ -168,7 +168,7 @@ def _reliability(queries: list[dict]) -> list[tuple[str, str]]:
     title = f'ECE {100 * expected_error(confidence, right):.1f} %' + (
         '' if ranked is None else f', AUROC {ranked:.3f}')
     axes.set(title=f'Confidence: {title}', xlabel='confidence, mean of a bin',
-             ylabel=f'share of answers with IoU from {RIGHT_IOU}', xlim=(-0.03, 1.03),
+             ylabel=f'share of answers with IoU from {RIGHT_IOU["answer"]}', xlim=(-0.03, 1.03),
              ylim=(-0.03, 1.03))
     axes.grid(alpha=0.3)
     return [(f'Reliability of the confidence: {title}', _png(figure))]

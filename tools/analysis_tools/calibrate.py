@@ -5,8 +5,8 @@
         --cfg-options model.consensus.samples=16
 
 The whole validation set of the config is answered by ``model.consensus`` (8 samples unless told),
-and the curve written as JSON beside the checkpoint. ``model.consensus.calibration=FILE`` reads it.
-The last line is one JSON object.
+and what it teaches is written as JSON beside the checkpoint: ``model.consensus.calibration=FILE``
+reads it. Of lists it is about their instances. The last line is one JSON object.
 """
 import argparse
 import json
@@ -26,8 +26,8 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('checkpoint', help="checkpoint or run; 'none' for the weights that the "
                         'config names')
     parser.add_argument('--out', help='.json file (default: CHECKPOINT.calibration.json)')
-    parser.add_argument('--right', type=float, default=0.7, help='IoU from which on an answer is '
-                        'right (0.7)')
+    parser.add_argument('--right', type=float, help='IoU from which on an answer is right (0.7; '
+                        'an instance of a list: 0.5)')
     parser.add_argument('--work-dir', help='logs (default: work_dirs/CONFIG)')
     parser.add_argument('--cfg-options', nargs='+', action=DictAction,
                         help='override settings: key=value, a.b=value, list="[a,b]"')
@@ -36,14 +36,14 @@ def parse_args() -> argparse.Namespace:
     if args.out and not args.out.endswith('.json'):
         parser.error(f'--out {args.out}: give a .json file')
     if not args.out and args.checkpoint == 'none':
-        parser.error('--out FILE.json: there is no checkpoint to lay the curve beside')
-    if not 0 < args.right <= 1:
+        parser.error('--out FILE.json: there is no checkpoint to lay the file beside')
+    if args.right is not None and not 0 < args.right <= 1:
         parser.error(f'--right {args.right}: an IoU above 0 and up to 1')
     return args
 
 
 def load_config(args: argparse.Namespace) -> tuple[Config, str]:
-    """The config of a test of the validation set, and the path of the curve."""
+    """The config of a test of the validation set, and the path of the calibration."""
     from simpleseg_mm.config import read_config
     from simpleseg_mm.engine import launch  # takes seconds to load: not for --help
     from simpleseg_mm.models.consensus import Consensus
@@ -81,9 +81,9 @@ def main() -> None:
         processes.prepare_launcher(cfg, args.launcher)
         launch.build_runner(cfg, 'test').test()
         if is_main_process():
-            curve = Calibration.load(out)
+            found = Calibration.load(out)
             print(f'{out}: set model.consensus.calibration={out}')
-            print(json.dumps(dict(curve.figures, file=out)), flush=True)
+            print(json.dumps(dict(found.figures, file=out)), flush=True)
         processes.leave_processes()
 
 
