@@ -34,6 +34,7 @@ from simpleseg_mm.answers import read_answer
 from simpleseg_mm.apis.loading import load_weights
 from simpleseg_mm.calibration import RIGHT_IOU, auroc, evidence, expected_error
 from simpleseg_mm.evaluation import ConfidenceMetric, fit_calibration
+from simpleseg_mm.models import consensus as consensus_module
 from simpleseg_mm.models.consensus import Consensus
 from simpleseg_mm.models.simpleseg import answer_form
 from simpleseg_mm.polygon import Answer, Spans, mask_to_box, mask_to_rle, vote
@@ -46,7 +47,7 @@ BATCH = 32
 SAMPLES = (0, 1, 2, 4, 8, 16)
 CLOCKED = (0, 8)  # and all of them, with the answers that are kept
 #: share of the samples that a consensus which stops early may draw
-SHARE = 0.58
+SHARE = 0.57
 RIGHT = RIGHT_IOU['answer']
 
 
@@ -64,6 +65,19 @@ def draw(model, dataset, seed: int, samples: int, temperature: float = 0.6
                   confidence=one.confidence) for one in group] for group in groups], seconds
 
 
+def remember_agreements() -> None:
+    """The agreement of the same answers is asked for at many thresholds."""
+    known: dict = {}
+
+    def agreement(answers: Sequence[Answer]) -> float:
+        key = tuple(map(id, answers))
+        if key not in known:
+            known[key] = agreement_of(answers)
+        return known[key]
+
+    consensus_module.agreement_of = agreement
+
+
 class Query:
     """A query of a set, its truth, and its answers, each read once."""
 
@@ -79,16 +93,15 @@ class Query:
         return vote(self.answers[:1 + samples], tokens)
 
     @functools.cache
-    def agreement(self, samples: int) -> float:
-        return agreement_of(self.answers[:1 + samples])
-
-    @functools.cache
-    def stopped(self, consensus: Consensus) -> Answer:
-        """The vote that stops early."""
+    def drawn(self, consensus: Consensus) -> int:
+        """Samples that are drawn by one that stops early."""
         have: list[Answer] = []
         while count := consensus.further(have):
             have = self.answers[:len(have) + count]
-        return self.vote(len(have) - 1, consensus.tokens)
+        return len(have) - 1
+
+    def stopped(self, consensus: Consensus) -> Answer:
+        return self.vote(self.drawn(consensus), consensus.tokens)
 
     def iou(self, answer: Answer) -> float:
         return answer.spans.iou(self.truth)
@@ -183,12 +196,13 @@ def figures_of(queries: Sequence[Query], val: Sequence[Query], most: int, tokens
 
 
 def stop_of(val: Sequence[Query], samples: int) -> float:
-    """The agreement at which drawing ends, by the validation set: ``SHARE`` of its samples are
-    drawn."""
-    rule = Consensus(samples=samples, early_stop=1.0)
-    first = rule.further([]) - 1
-    agreements = [query.agreement(first) for query in val]
-    return round(float(np.quantile(agreements, (SHARE * samples - first) / (samples - first))), 3)
+    """Where drawing ends, by the validation set: ``SHARE`` of its samples are drawn."""
+    low, high = 0.0, 1.0
+    while high - low > 1e-4:  # the share falls as it rises
+        rule = Consensus(samples=samples, early_stop=(low + high) / 2)
+        share = np.mean([query.drawn(rule) for query in val]) / samples
+        low, high = (rule.early_stop, high) if share > SHARE else (low, rule.early_stop)
+    return round(high, 4)
 
 
 def figures_of_lists(queries: Sequence[Query], val: Sequence[Query], most: int, tokens: float,
@@ -198,7 +212,7 @@ def figures_of_lists(queries: Sequence[Query], val: Sequence[Query], most: int, 
     for samples in [samples for samples in SAMPLES if samples in (0, 4, 8, 16)
                     and samples <= most]:
         with tempfile.TemporaryDirectory() as folder:
-            path = f'{folder}/curve.json'
+            path = f'{folder}/fit.json'
             if samples:
                 judged(val, [query.vote(samples, tokens) for query in val],
                        [ConfidenceMetric(fit_to=path)])
@@ -208,7 +222,7 @@ def figures_of_lists(queries: Sequence[Query], val: Sequence[Query], most: int, 
                 rule = Consensus(samples=samples, tokens=tokens, calibration=path)
                 sure = [rule.calibrated(answer) for answer in answers]
                 row['ECE after calibration'] = judged(
-                    queries, sure, [ConfidenceMetric()])['confidence/instance_ECE']
+                    queries, sure, [ConfidenceMetric()]).get('confidence/instance_ECE')
         row['tokens'] = float(np.mean([answer.num_tokens for answer in answers]))
         found[f'K={samples}'] = row
     return found
@@ -228,9 +242,11 @@ def judged(queries: Sequence[Query], answers: Sequence[Answer], metrics: Sequenc
 
 
 def mean_of(rows: Sequence[dict], of=statistics.fmean) -> dict:
-    """Mean of each figure over the seeds; or its standard deviation."""
-    return {name: {key: round(float(of(row[name][key] for row in rows)), 4)
-                   for key in values} for name, values in rows[0].items()}
+    """Mean of each figure over the seeds; or its standard deviation. Without those that a few
+    queries do not give."""
+    return {name: {key: round(float(of(row[name][key] for row in rows)), 4) for key in values
+                   if all(row[name].get(key) is not None for row in rows)}
+            for name, values in rows[0].items()}
 
 
 def plot(report: dict, spread: dict, seconds: dict, queries: int, path: Path) -> None:
@@ -320,6 +336,7 @@ def main() -> None:
         drawn['val 0'], _ = draw(model, sets['val'], 0, args.samples)
         if args.keep:
             args.keep.write_text(json.dumps(dict(drawn=drawn, seconds=seconds)))
+    remember_agreements()
     tokens = Consensus().tokens
     read = {name: [Query(sets[name.split()[0]][i]['data_samples'], row)
                    for i, row in enumerate(rows)] for name, rows in drawn.items()}
@@ -333,7 +350,7 @@ def main() -> None:
     for name, row in report.items():
         print(f'{name:20}' + '  '.join(
             f'{key} {value:.4f} ±{spread[name][key]:.4f}' for key, value in row.items()))
-    if args.plot:
+    if args.plot and not lists:
         plot(report, spread, seconds, len(read['test 0']), args.plot)
     print(json.dumps(dict(figures=report, spread=spread, seconds=seconds)))
 

@@ -81,11 +81,13 @@ def test_ways_of_writing_without_a_greedy_answer(consensus, generation):
 
 @pytest.mark.parametrize('settings, parts', [
     (dict(samples=8), [9, 0]),
-    (dict(samples=8, early_stop=1.0), [5, 4, 0]), (dict(samples=7, early_stop=1.0), [5, 3, 0]),
-    (dict(samples=8, early_stop=1.0, first=3), [4, 5, 0]),
-    (dict(samples=2, early_stop=1.0, first=5), [3, 0]),
-    (dict(samples=1, early_stop=1.0), [2, 0]),
-    (dict(samples=8, early_stop=0.3), [5, 0])])
+    (dict(samples=16, early_stop=1e-9), [7, 2, 2, 2, 2, 2, 0]),
+    (dict(samples=8, early_stop=1e-9), [4, 1, 1, 1, 1, 1, 0]),
+    (dict(samples=20, early_stop=1e-9), [9, 2, 2, 2, 2, 2, 2, 0]),
+    (dict(samples=8, early_stop=1e-9, first=7), [8, 1, 0]),
+    (dict(samples=2, early_stop=1e-9, first=5), [3, 0]),
+    (dict(samples=1, early_stop=1e-9), [2, 0]),
+    (dict(samples=8, early_stop=0.3), [4, 0])])
 def test_parts(settings, parts):
     from simpleseg_mm.polygon import PolygonCodec
     codec = PolygonCodec('default', 'int100')
@@ -94,6 +96,20 @@ def test_parts(settings, parts):
         assert rule.further(have) == part
         have += [codec.decode(f'[[[10,10],[{30 + i},10],[20,{40 + i}]]]', (100, 100))
                  for i in range(len(have), len(have) + part)]
+
+
+def test_the_more_there_are_the_less_another_changes():
+    """Two answers of one mask and ever more of another, IoU 0.5."""
+    from simpleseg_mm.polygon import PolygonCodec
+    codec = PolygonCodec('default', 'int100')
+    half, whole = (codec.decode(f'[[[0,0],[0,50],[{x},50],[{x},0]]]', (100, 100))
+                   for x in (25, 50))
+    # disagreement an answer: 1/6 of 3, 1/4 of 4, 1/5 of 5, 1/6 of 6, 1/7 of 7
+    for stop, ends in ((0.06, 3), (0.05, 5), (0.03, 6), (0.021, 7), (0.02, 8)):
+        rule, have = Consensus(samples=9, early_stop=stop), [half, half, whole]
+        while count := rule.further(have):
+            have += [whole] * count
+        assert len(have) == ends, stop
 
 
 # --- the vote is that of the answers ----------------------------------------------------------
@@ -124,7 +140,7 @@ def test_answers_that_come_in_parts_are_the_same(consensus):
     """Where all are drawn, whatever the batch; prompts are not read again."""
     settings = dict(samples=6, temperature=0.8)
     expected = texts(predicted(consensus(**settings)))
-    model = consensus(**settings, early_stop=1.0, first=1)
+    model = consensus(**settings, early_stop=1e-9, first=1)
     drawn = None
     for size in (COUNT, 3, 1):
         found = texts(predicted(model, size))
@@ -138,13 +154,16 @@ def test_answers_that_come_in_parts_are_the_same(consensus):
 
 
 def test_answers_that_agree_end_the_drawing(consensus):
-    model = consensus(samples=8, temperature=0.01, early_stop=0.9)
+    model = consensus(samples=8, temperature=0.01, early_stop=0.02)
     found = predicted(model)
-    assert {one.pred_answers for one in found if one.pred_agreement >= 0.9} == {5}
-    assert any(one.pred_answers == 5 for one in found)
+    for one in found:
+        assert 4 <= one.pred_answers <= 9
+        agreed = 1 - one.pred_agreement <= 0.02 * one.pred_answers
+        assert agreed or one.pred_answers == 9
+    assert any(one.pred_answers == 4 for one in found)
 
 
-@pytest.mark.parametrize('early_stop', [None, 1.0])
+@pytest.mark.parametrize('early_stop', [None, 1e-9])
 def test_a_prompt_is_read_once(consensus, early_stop, monkeypatch):
     model = consensus(samples=6, temperature=0.8, early_stop=early_stop, first=1)
     read, prefill = [], model.mllm.writer.prefill
@@ -232,7 +251,7 @@ class Engine:
         return self.model.sample(list(images), prompts, group_size, seeds, sampling)
 
 
-@pytest.mark.parametrize('settings', [dict(samples=4), dict(samples=6, early_stop=0.95, first=1)])
+@pytest.mark.parametrize('settings', [dict(samples=4), dict(samples=6, early_stop=0.02, first=1)])
 def test_an_engine_writes_the_same_groups(consensus, monkeypatch, settings):
     monkeypatch.setattr('simpleseg_mm.engines.answers._GROUPS', 3)
     model = consensus(temperature=0.8, **settings)

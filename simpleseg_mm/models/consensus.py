@@ -24,9 +24,11 @@ class Consensus:
         samples: sampled answers a prompt; 0: the greedy one alone, without a vote.
         temperature: that they are drawn at.
         seed: of the drawing. What is drawn depends on it, the picture and the prompt alone.
-        early_stop: where the first answers agree at least so far, no more are drawn; ``None``: all
+        early_stop: no more are drawn where the answers' disagreement, 1 - agreement, over their
+            number is at most this, such as 0.02: so little does another one change. ``None``: all
             are always drawn.
-        first: of the samples, how many are drawn before that is looked at; ``None``: half.
+        first: of the samples, how many are drawn before that is looked at; ``None``: three
+            eighths. After them it is looked at each eighth.
         tokens: mean number of tokens of a voted polygon, as ``PolygonCodec`` takes it.
         calibration: file of ``tools/analysis_tools/calibrate.py``: the confidence of an answer
             about one object, or the ``scores`` of a list, is then the probability that it is
@@ -52,9 +54,9 @@ class Consensus:
                  'a whole number from 0 on'),
                 ('early_stop', self.early_stop, self.early_stop is None or
                  _above_0(self.early_stop) and self.early_stop <= 1,
-                 'an agreement above 0 and up to 1, or None to draw all'),
+                 'a disagreement an answer, above 0 and up to 1, or None to draw all'),
                 ('first', self.first, self.first is None or _whole(self.first) and self.first >= 1,
-                 'a whole number of samples from 1 on, or None for half of them'),
+                 'a whole number of samples from 1 on, or None for three eighths of them'),
                 ('tokens', self.tokens, _above_0(self.tokens), 'above 0'),
                 ('calibration', self.calibration, isinstance(self.calibration, str | None),
                  'the path of a JSON file, or None')):
@@ -93,7 +95,7 @@ class Consensus:
         """Samples that are drawn before anything is looked at."""
         if self.early_stop is None:
             return self.samples
-        return min(self.samples, -(-self.samples // 2) if self.first is None else self.first)
+        return min(self.samples, -(-3 * self.samples // 8) if self.first is None else self.first)
 
     def sampling(self, limit: int) -> Sampling:
         """How the samples are drawn."""
@@ -136,11 +138,13 @@ class Consensus:
 
     def further(self, answers: Sequence[Answer]) -> int:
         """How many more answers are asked for, after those that there are: of none, the greedy one
-        and the first samples; then the rest, unless these agree."""
+        and the first samples; then an eighth of all at a time, until they agree enough."""
         if not answers:
             return 1 + self._first
         left = self.group_size - len(answers)
-        return 0 if left <= 0 or agreement_of(answers) >= self.early_stop else left
+        if left <= 0 or 1 - agreement_of(answers) <= self.early_stop * len(answers):
+            return 0
+        return min(left, max(self.samples // 8, 1))
 
 
 class Ballot:
