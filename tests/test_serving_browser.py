@@ -222,7 +222,6 @@ def test_points_boxes_and_holes(page, server):
     assert all(abs(a - b) < 0.4 for a, b in zip(box, (10, 15, 80, 70)))
     page.tool('edit')
     page.outline('ring')
-    page.keep('page_objects')
     rings = page.exported()
     assert [len(one) for one in rings] == [1, 1, 2]
     page.drag((40, 40), (45, 45))  # a vertex of the hole
