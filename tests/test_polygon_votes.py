@@ -183,7 +183,11 @@ def listed(*texts) -> str:
 
 @pytest.mark.parametrize('texts, found, agreement, scores', [
     ([listed(A, B)] * 3, [A, B], 1, (1, 1)),
-    # an instance that one of three misses stays, one that two of three miss goes
+    # as many as most say: two; those that most hold
+    ([listed(A, B), listed(B, C), listed(A, B, C)], [A, B], (1 + .5 + 2 / 3) / 3, (2 / 3, 1)),
+    ([listed(A, B, C), listed(A, B), listed(B, C), listed(B)], [A, B],
+     (2 / 3 + 1 + .5 + .5) / 4, (.5, 1)),
+    # of one, two and three the first says
     ([listed(A, B), listed(B), listed(A, B, C)], [A, B], (1 + .5 + 2 / 3) / 3, (2 / 3, 1)),
     # whatever the order in which they are written
     ([listed(B, A), listed(A, B), listed(C, B, A)], [A, B], (1 + 1 + 2 / 3) / 3, (1, 1)),
@@ -192,7 +196,8 @@ def listed(*texts) -> str:
     ([listed(A, B), listed(A)], [A, B], (1 + .5) / 2, (1, .5)),
     (['[]', listed(A)], [], 1 / 2, ()),
     (['[]', '[]', listed(A)], [], 2 / 3, ()),
-    ([listed(A), listed(B), listed(C)], [], 0, ()),  # they disagree on all
+    ([listed(A), listed(B), listed(C)], [A], 1 / 3, (1 / 3, )),  # they disagree on which
+    ([listed(A, B), listed(C), listed(C)], [C], 2 / 3, (2 / 3, )),
     # what cannot be read has no vote, and agrees with none
     (['', listed(A, B), listed(A, B)], [A, B], 2 / 3, (2 / 3, 2 / 3)),
     (['x', '[[[', ''], None, 0, ()),

@@ -100,8 +100,9 @@ def vote(answers: Sequence[Answer], tokens: float = 150) -> Answer:
     the masks cover it. Of all shares between ``LEAST_SHARE`` and ``MOST_SHARE`` that one is taken
     whose mask has the largest mean IoU with the masks; it is written as a polygon again. Where an
     answer itself has a larger one, as where there are two, that is the answer. Of boxes, each side
-    is the median. Of lists, the instances are matched between the answers (Hungarian, IoU from
-    ``SAME``), and each that most of them hold is voted.
+    is the median. Of lists, there are as many instances as most answers say (even: as the first
+    of them says). They are matched between the answers (Hungarian, IoU from ``SAME``); so many of
+    those that most answers hold are voted.
 
     The agreement is the mean IoU of the mask that is answered with those of all answers; of an
     absent object, the share of answers that say so; of a list, the IoU of its instances over the
@@ -185,21 +186,21 @@ def _voted_one(answers: Sequence[Answer], tokens: float) -> tuple[Answer, float]
 
 
 def _voted_list(answers: Sequence[Answer], tokens: float) -> tuple[Answer, float]:
-    """The list of those instances that most answers hold, in the codec's order, and how far the
-    answers agree: of each the IoU with the instances of the list, over the larger number of
-    them."""
+    """The list of so many instances as most answers have, those that most hold, in the codec's
+    order, and how far the answers agree: of each the IoU with the instances of the list, over the
+    larger number of them."""
     held = [[one for one in answer.instances if _holds(one)] for answer in answers]
+    sizes = [len(ones) for ones in held]
+    size = max(sizes, key=sizes.count)  # of those as frequent the first
     chosen, overlap = [], np.zeros(len(answers))
-    for members in _matched(held):
-        twice = 2 * len(members)
-        if twice < len(answers) or twice == len(answers) and 0 not in members:
-            continue
+    by_number = sorted(_matched(held), key=lambda members: (-len(members), min(members)))
+    for members in by_number[:size]:
         ones = list(members.values())
         voted, agreement = (_voted_box if ones[0].kind == 'box' else _voted_mask)(ones, tokens)
         chosen.append((voted, agreement * len(members) / len(answers)))
         overlap[list(members)] += [_iou(one, voted) for one in ones]
-    counts = np.maximum([len(ones) for ones in held], len(chosen))
-    agreement = float(_ratio(overlap, counts.astype(np.float64)).mean())
+    counts = np.maximum(sizes, len(chosen)).astype(np.float64)
+    agreement = float(_ratio(overlap, counts).mean())
     chosen.sort(key=lambda one: _place(one[0]))
     first = answers[0]
     text = first.codec.grammar.format_list([one.text for one, _ in chosen])
