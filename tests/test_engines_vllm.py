@@ -36,7 +36,7 @@ from simpleseg_mm.engines.vllm_server import PACKS  # noqa: E402
 
 CONFIG = ROOT / 'configs/simpleseg/nano_sft_refshapes.py'
 #: of the engine's cache, so that several runs fit into a small machine
-SMALL = dict(max_model_len=1024, max_num_seqs=128, kv_cache_memory_bytes=1 << 28, block_size=32)
+SMALL = dict(max_model_len=1024, max_num_seqs=128, kv_cache_memory_bytes=1 << 28)
 
 pytestmark = pytest.mark.usefixtures('one_thread')
 
@@ -171,31 +171,17 @@ def test_sampled_tokens_are_as_frequent_as_in_process(model, engine, samples):
 @pytest.mark.parametrize('early_stop', [None, 0.02])
 def test_votes_are_those_in_process_but_for_what_is_drawn(model, engine, samples, monkeypatch,
                                                           early_stop):
-    """And a prompt is read once: behind the first answer its tokens come from the cache."""
     images, rows = samples[0][:96], samples[1][:96]
     asked = [(image, row.prompt, None) for image, row in zip(images, rows)]
     monkeypatch.setattr(model, 'consensus', Consensus(samples=8, early_stop=early_stop))
-    read, step = Counter(), engine.llm.llm_engine.step
-
-    def counted():
-        outputs = step()
-        for output in outputs:
-            if output.finished:
-                read['tokens'] += len(output.prompt_token_ids)
-                read['again'] += len(output.prompt_token_ids) - output.num_cached_tokens
-                read['answers'] += 1
-        return outputs
 
     def voted(stream):
         ballot = Ballot(model.consensus, rows.__getitem__)
         return [ballot.vote(i, answers, 0.0)
                 for i, answers in enumerate(stream(asked, ballot.more, 32))]
 
-    monkeypatch.setattr(engine.llm.llm_engine, 'step', counted)
-    engine.llm.reset_prefix_cache()
     ours = voted(model.group_stream)
     theirs = voted(EngineAnswers(model, engine).groups)
-    print(dict(read))
     same = sum(a.voters[0].text == b.voters[0].text for a, b in zip(ours, theirs))
     figures = [[np.mean([answer.spans.iou(Spans.from_mask(row.gt_masks.masks[0]))
                          for answer, row in zip(answers, rows)]),
@@ -204,8 +190,8 @@ def test_votes_are_those_in_process_but_for_what_is_drawn(model, engine, samples
                 np.mean([len(answer.voters) for answer in answers])] for answers in (ours, theirs)]
     print(f'{same} greedy answers of {len(rows)} are equal; gIoU, agreement, confidence, answers: '
           f'{np.round(figures, 3).tolist()}')
-    assert same >= 95 and read['answers'] == sum(len(answer.voters) for answer in theirs)
-    assert figures[1] == pytest.approx(figures[0], abs=0.02, rel=0.1)
+    assert same >= 95
+    assert figures[1] == pytest.approx(figures[0], rel=0.05)
 
 
 # --- what the config says ---------------------------------------------------------------------
