@@ -565,6 +565,15 @@ def test_bad_exports(alive, change, message):
     assert status == 400 and message in raw['error']
 
 
+def test_objects_times_pixels_are_bounded_before_anything_is_filled():
+    from simpleseg_mm.serving.edited import read_objects
+    thing = dict(label='x', polygons='not looked at')
+    with pytest.raises(ValueError, match='too many objects for so large a picture'):
+        read_objects('a.png', (3000, 4000), [thing] * 84)
+    with pytest.raises(ValueError, match='object 0: give dict'):
+        read_objects('a.png', (3000, 4000), [thing] * 83)
+
+
 def test_the_page_asks_the_network_for_nothing_of_others(server):
     import re
     status, headers, page = call(server[0], 'GET', '/')
