@@ -3,7 +3,7 @@ import warnings
 
 import numpy as np
 
-from .polygon import Answer, Task, codec_of
+from .polygon import Answer, CropAnswer, Task, codec_of
 
 #: of the masks of all instances of an answer together. Our choice.
 MAX_MASK_BYTES = 1 << 31
@@ -16,8 +16,8 @@ def read_answer(sample, text: str, kind: str | None = None, **facts) -> Answer:
         sample: a ``DetDataSample`` or its dict.
         text: anything.
         kind: one of ``ANSWER_KINDS``, instead of the task's.
-        facts: ``num_tokens, finished, seconds, confidence, agreement, scores`` and
-            ``agreements`` of :class:`Answer`.
+        facts: ``num_tokens, finished, seconds, confidence, agreement, scores, agreements`` and
+            ``looks`` of :class:`Answer`.
     """
     spec, task = sample.get('codec'), Task.find(sample.get('task'))
     return Answer(text, tuple(sample.get('ori_shape', ())[:2]),
@@ -38,12 +38,20 @@ def answer_of(sample) -> Answer | None:
                            confidence=sample.get('pred_confidence'),
                            agreement=sample.get('pred_agreement'),
                            scores=tuple(sample.get('pred_scores') or ()),
-                           agreements=tuple(sample.get('pred_agreements') or ()))
+                           agreements=tuple(sample.get('pred_agreements') or ()),
+                           looks=looks_of(sample.get('pred_looks')))
         if isinstance(sample, dict):
             sample['pred_answer'] = answer
         elif hasattr(sample, 'set_metainfo'):
             sample.set_metainfo(dict(pred_answer=answer))
     return answer
+
+
+def looks_of(listed) -> tuple[CropAnswer, ...]:
+    """Second looks as samples and files list them, None for none. Raises ValueError, one line."""
+    if listed is not None and not isinstance(listed, list | tuple):
+        raise ValueError(f'looks are a list, got {str(listed)[:100]!r}')
+    return tuple(map(CropAnswer.from_dict, listed or ()))
 
 
 def _spec(answer: Answer) -> str | None:

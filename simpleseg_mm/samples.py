@@ -4,7 +4,8 @@ A sample carries one :class:`simpleseg_mm.polygon.Answer` as ``pred_answer``. It
 ``pred_text, pred_num_tokens, pred_finished, pred_confidence, pred_seconds, pred_has_mask`` and
 ``pred_instances`` are that answer in the form that MMDetection, dumps and other tools read. Of a
 consensus also ``pred_agreement``, ``pred_answers`` (how many answers were voted),
-``pred_greedy_text`` and, of a list, ``pred_scores`` and ``pred_agreements``.
+``pred_greedy_text`` and, of a list, ``pred_scores`` and ``pred_agreements``; of second looks
+``pred_looks``, a list of dicts as ``CropAnswer.to_dict`` gives them.
 """
 import torch
 from mmengine.structures import InstanceData
@@ -33,6 +34,8 @@ def attach_answer(sample, answer: Answer) -> None:
     if answer.scores:
         sample.set_metainfo(dict(pred_scores=list(answer.scores),
                                  pred_agreements=list(answer.agreements)))
+    if answer.looks:
+        sample.set_metainfo(dict(pred_looks=[look.to_dict() for look in answer.looks]))
     if answer.voters:
         sample.set_metainfo(dict(pred_answers=len(answer.voters),
                                  pred_greedy_text=answer.voters[0].text))

@@ -9,7 +9,7 @@ from typing import ClassVar, Union
 import numpy as np
 
 from .files import is_blank, one_line, shown
-from .polygon import Answer, Part, Spans, Task, mask_to_rle, outline_spread
+from .polygon import Answer, CropAnswer, Part, Spans, Task, mask_to_rle, outline_spread
 
 
 @dataclass(frozen=True)
@@ -260,6 +260,8 @@ class Segmentation:
         spread: of each of ``parts`` its rings, (V, 2) float64 each: half of the answers' outlines
             pass within so many pixels of the vertex, and 90 %; NaN where that is not known, as of
             a vertex that was moved by hand; empty without a vote.
+        looks: second looks, accepted or not. Where one is accepted its outline stands in parts,
+            mask and box; ``text`` stays the first answer, which says the same more coarsely.
     """
     image: str
     size: tuple[int, int]
@@ -282,6 +284,7 @@ class Segmentation:
     answers: int = 1
     greedy_text: str | None = None
     spread: tuple[tuple[np.ndarray, ...], ...] = ()
+    looks: tuple[CropAnswer, ...] = ()
 
     @classmethod
     def of(cls, answer: Answer, image: str, prompt: Prompt, index: int = 0,
@@ -300,7 +303,7 @@ class Segmentation:
             agreement=answer.agreement, answers=max(len(voters), 1),
             greedy_text=voters[0].text if voters else None,
             spread=tuple(tuple(outline_spread(part.rings, outlines)) for part in answer.parts)
-            if voters else ())
+            if voters else (), looks=answer.looks)
 
     @property
     def objects(self) -> Iterator['Segmentation']:
@@ -314,7 +317,7 @@ class Segmentation:
             parts += len(one.parts)
             yield replace(self, parts=one.parts, mask=one.spans.mask, box=one.box, text=one.text,
                           valid=one.parsed.valid, instances=(), confidence=one.confidence,
-                          agreement=one.agreement, spread=spread)
+                          agreement=one.agreement, spread=spread, looks=one.looks)
 
     @property
     def label(self) -> str:
@@ -355,7 +358,8 @@ class Segmentation:
             finished=self.finished, says_nothing=self.says_nothing, num_tokens=self.num_tokens,
             seconds=self.seconds, codec=self.codec, warnings=list(self.warnings),
             agreement=self.agreement, answers=self.answers, greedy_text=self.greedy_text,
-            agreements=None if self.agreement is None else agreements)
+            agreements=None if self.agreement is None else agreements,
+            looks=[look.to_dict() for look in self.looks])
 
 
 def _doubts_of_list(answer: Answer) -> Iterator[str]:

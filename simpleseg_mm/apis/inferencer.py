@@ -2,7 +2,7 @@
 import copy
 import inspect
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from itertools import islice
 from uuid import uuid4
 
@@ -23,6 +23,7 @@ from ..models.consensus import Consensus
 from ..polygon import PolygonCodec
 from ..registry import INFERENCERS, MODELS, TRANSFORMS, VISUALIZERS, builds
 from ..samples import answer_of
+from ..second_look import look_of
 from ..structures import Segmentation
 from .loading import load_weights, query_of, resolve
 from .taught import taught_by
@@ -70,6 +71,9 @@ class SimpleSegInferencer(PromptedInferencer, BaseInferencer):
         consensus: samples that are voted with the greedy answer, such as 8, or a dict with keys of
             :class:`~simpleseg_mm.models.consensus.Consensus`; None: as ``model.consensus`` of the
             config says, by default none.
+        second_look: True or a dict with keys of :class:`~simpleseg_mm.second_look.SecondLook`:
+            asks again in a crop round each small outline; None: as ``model.second_look`` of the
+            config says, by default not; False: not.
         endpoint: address of an OpenAI-compatible server whose model answers instead. That gives an
             :class:`~simpleseg_mm.client.EndpointInferencer`, which takes its own arguments.
 
@@ -95,7 +99,7 @@ class SimpleSegInferencer(PromptedInferencer, BaseInferencer):
                  weights: str | None = None, device: str | None = None,
                  scope: str = 'simpleseg_mm', show_progress: bool = True,
                  cfg_options: dict | None = None, consensus: int | dict | None = None,
-                 endpoint: None = None) -> None:
+                 second_look: bool | dict | None = None, endpoint: None = None) -> None:
         self.device = usable_device(device)
         cfg, checkpoint = resolve(model, weights)
         cfg.merge_from_dict(cfg_options or {})
@@ -104,6 +108,9 @@ class SimpleSegInferencer(PromptedInferencer, BaseInferencer):
             Consensus.of(asked)  # before a model is built
             cfg.model.consensus = dict(cfg.model.get('consensus') or {}, **asked)
         self.taught = taught_by(cfg)
+        if second_look is not None:
+            look = look_of(second_look, self.taught)
+            cfg.model.second_look = None if look is None else asdict(look)
         init_default_scope(scope)
         self.scope, self.cfg, self.show_progress = scope, cfg, show_progress
         self.pipeline = self._init_pipeline(cfg)
@@ -194,9 +201,14 @@ class SimpleSegInferencer(PromptedInferencer, BaseInferencer):
             batch, = self.preprocess(queries, len(queries))
             samples = self.forward(batch, **options)
         return [(query, sample, Segmentation.of(
-            answer_of(sample), query.name, query.prompt, query.index,
-            self.taught.doubts(query.picture, query.prompt)))
+            answer_of(sample), query.name, query.prompt, query.index, self._doubts(query)))
             for query, sample in zip(queries, samples)]
+
+    def _doubts(self, query: PictureQuery) -> tuple[str, ...]:
+        """Why an answer may mean nothing, or is cruder than asked for."""
+        look = self.model.second_look
+        return (*self.taught.doubts(query.picture, query.prompt),
+                *(() if look is None else look.doubts(query.prompt.task)))
 
     # --- building ------------------------------------------------------------------------------
     def _init_pipeline(self, cfg: Config) -> Compose:

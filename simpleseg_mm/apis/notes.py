@@ -51,8 +51,8 @@ def check_stored(config: Mapping, where: str) -> None:
     model = config.get('model')
     check_settings(model, dict(
         type=one_of('SimpleSeg'), mllm=is_mapping, generation=or_none(is_mapping),
-        consensus=or_none(is_plain_mapping), loss_chunk=whole_number(1),
-        data_preprocessor=is_none, init_cfg=is_none),
+        consensus=or_none(is_plain_mapping), second_look=or_none(is_plain_mapping),
+        loss_chunk=whole_number(1), data_preprocessor=is_none, init_cfg=is_none),
         where, 'model', required=('type', 'mllm'))
     check_adapter(model['mllm'], _TRAINED, where, 'model.mllm', FAMILIES.module_dict)
     check_settings(model.get('generation') or {}, GENERATION, where, 'model.generation')

@@ -5,6 +5,7 @@ import re
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import CancelledError, Future
+from dataclasses import replace
 
 import numpy as np
 from PIL import Image
@@ -13,7 +14,8 @@ from tokenizers import Tokenizer
 from ..answers import instance_masks, read_answer
 from ..asking import PictureQuery, PromptedInferencer, PromptLike, Unanswered, queries_of
 from ..files import shown
-from ..polygon import PolygonCodec, export_grammar, outside_grammar
+from ..polygon import Answer, PolygonCodec, Task, export_grammar, outside_grammar
+from ..second_look import cut_out, look_of
 from ..structures import Segmentation
 from ..taught import Taught
 from ..templates import question_about
@@ -61,6 +63,8 @@ class EndpointInferencer(PromptedInferencer):
         constrain: hold answers to the grammar, in the way of 'vllm', 'sglang' or 'llama.cpp';
             'auto': as the server names itself.
         show_progress: whether to show a bar.
+        second_look: see :func:`simpleseg_mm.second_look.look_of`; crops are further requests. One
+            that fails leaves the first answer, with a warning.
 
     Attributes:
         notes: what the server does not take and was left out, a sentence each.
@@ -75,10 +79,11 @@ class EndpointInferencer(PromptedInferencer):
                  timeout: float = 120.0, retries: int = 3, wait: float = 1.0,
                  concurrency: int = 8, max_tokens: int | None = None,
                  max_pixels: int | None = None, constrain: str | None = None,
-                 show_progress: bool = True) -> None:
+                 show_progress: bool = True, second_look: bool | dict | None = None) -> None:
         if constrain is not None and constrain not in (*ENGINES, 'auto'):
             raise ValueError(f'constrain is {constrain!r}; choose from {["auto", *ENGINES]}')
         self.form = AskedForm.of(model, codec, max_tokens, max_pixels)
+        self.second_look = look_of(second_look, self.form.taught)
         key = os.environ.get('OPENAI_API_KEY') if api_key is None else api_key
         self.client = ChatClient(endpoint, key, timeout, retries, wait, concurrency)
         self.batch_size, self.show_progress = concurrency, show_progress
@@ -165,18 +170,22 @@ class EndpointInferencer(PromptedInferencer):
 
     # --- parts ---------------------------------------------------------------------------------
     def _start(self, query: PictureQuery, on_text=None) -> 'Future[Reply]':
-        form, picture = self.form, query.picture
         if found := self._special.search(query.prompt.text or ''):
             refused: Future[Reply] = Future()
             refused.set_exception(EndpointError(
                 f'the expression holds {found[0]!r}, which a server takes for a special token '
                 'and not for text: write it otherwise', 'special token'))
             return refused
+        return self._send(query.picture, self._question(query), query.prompt.task.kind, on_text)
+
+    def _send(self, picture: np.ndarray, question: str, kind: str, on_text=None
+              ) -> 'Future[Reply]':
+        form = self.form
         if form.bounds is not None:
             picture = form.bounds.resized(picture)
         url = data_url(Image.fromarray(picture), 'PNG', compress_level=1)
         content = [dict(type='image_url', image_url=dict(url=url)),
-                   dict(type='text', text=self._question(query))]
+                   dict(type='text', text=question)]
         messages = [dict(role='user', content=content)]
         if form.system_prompt is not None:
             messages.insert(0, dict(role='system', content=form.system_prompt))
@@ -184,15 +193,14 @@ class EndpointInferencer(PromptedInferencer):
                     max_tokens=form.max_tokens, stream=True,
                     stream_options=dict(include_usage=True), logprobs=True,
                     repetition_penalty=1.0)
-        body |= self._grammar_of(query)
+        body |= self._grammar_of(kind)
         if form.chat_template_kwargs:
             body['chat_template_kwargs'] = dict(form.chat_template_kwargs)
         return self.client.start(body, on_text)
 
-    def _grammar_of(self, query: PictureQuery) -> dict:
-        """What of a request holds its answer to the grammar."""
-        return {} if self._held is None else self._held(self.codec.grammar.name,
-                                                        query.prompt.task.kind)
+    def _grammar_of(self, kind: str) -> dict:
+        """What of a request holds its answer of that kind to the grammar."""
+        return {} if self._held is None else self._held(self.codec.grammar.name, kind)
 
     def _question(self, query: PictureQuery) -> str:
         prompt = query.prompt
@@ -205,7 +213,8 @@ class EndpointInferencer(PromptedInferencer):
         try:
             reply = future.result()
         except EndpointError as error:
-            key = next((key for key in self._grammar_of(query) if key in error.said), None)
+            held = self._grammar_of(query.prompt.task.kind)
+            key = next((key for key in held if key in error.said), None)
             if error.refused and key is not None:
                 error.args = (f'the server does not take {key}, which holds the grammar: leave '
                               f'--constrain out, or give another ({error})', )
@@ -216,22 +225,40 @@ class EndpointInferencer(PromptedInferencer):
         sample = dict(img_path=query.name, ori_shape=query.picture.shape[:2],
                       task=query.prompt.task.name, prompt=self._question(query),
                       codec=self.codec.spec)
-        logps = reply.token_logps
-        self._unsure |= bool(reply.text) and not logps
-        answer = read_answer(
-            sample, reply.text or '', num_tokens=reply.num_tokens,
-            finished=reply.broken is None and reply.finish_reason in ('stop', 'tool_calls'),
-            seconds=reply.seconds,
-            confidence=sum(math.exp(min(value, 0.0)) for value in logps) / len(logps)
-            if logps else None)
+        if query.prompt.kind == 'text':
+            sample.update(text=query.prompt.text)
+        self._unsure |= bool(reply.text) and not reply.token_logps
+        answer = _answer_of(sample, reply)
+        doubts = [*self.taught.doubts(query.picture, query.prompt),
+                  *self._doubts(reply, answer)]
+        if self.second_look is not None:
+            answer, failed = self._looked(query, sample, answer)
+            doubts += [*failed, *self.second_look.doubts(query.prompt.task)]
         sample.update(pred_answer=answer, pred_text=answer.text, pred_finished=answer.finished,
                       pred_num_tokens=answer.num_tokens,
                       pred_seconds=answer.seconds, pred_confidence=answer.confidence,
+                      pred_looks=[one.to_dict() for one in answer.looks],
                       pred_instances=dict(masks=instance_masks(answer)))
-        doubts = [*self.taught.doubts(query.picture, query.prompt),
-                  *self._doubts(reply, answer)]
         return sample, Segmentation.of(answer, query.name, query.prompt, query.index,
                                        tuple(doubts))
+
+    def _looked(self, query: PictureQuery, sample: dict, answer: Answer
+                ) -> tuple[Answer, list[str]]:
+        """An answer with its second looks, and what kept some from being answered."""
+        look, seen, failed = self.second_look, {}, []
+        sample.update(pred_answer=answer, pred_text=answer.text)
+        asked = [(ask, ask.sample(sample)) for ask in look.asks(sample)]
+        flight = [self._send(cut_out(query.picture, ask.window, look.side), ask.prompt,
+                             Task.find(crop['task']).kind) for ask, crop in asked]
+        for (ask, crop), future in zip(asked, flight):
+            try:
+                seen[ask.instance] = ask.window, _answer_of(crop, future.result())
+            except (EndpointError, CancelledError) as error:
+                failed.append(f'a second look was not answered, and the first outline stays: '
+                              f'{error or "the request was cancelled"}')
+        judged = look.judged(answer, seen)
+        seconds = answer.seconds + sum(second.seconds for _, second in seen.values())
+        return replace(judged, seconds=seconds), failed[:1]
 
     def _doubts(self, reply: Reply, answer) -> Iterator[str]:
         """What of an answer speaks against the server."""
@@ -305,6 +332,17 @@ class EndpointInferencer(PromptedInferencer):
                                  f'{list(ENGINES)}')
             engine = _OWNERS[owner]
         return ENGINES[engine]
+
+
+def _answer_of(sample: dict, reply: Reply) -> Answer:
+    """What a server wrote, as an answer to the query of a sample."""
+    logps = reply.token_logps
+    return read_answer(
+        sample, reply.text or '', num_tokens=reply.num_tokens,
+        finished=reply.broken is None and reply.finish_reason in ('stop', 'tool_calls'),
+        seconds=reply.seconds,
+        confidence=sum(math.exp(min(value, 0.0)) for value in logps) / len(logps)
+        if logps else None)
 
 
 def _told(on_text: Callable[[int, str], bool | None], number: int):

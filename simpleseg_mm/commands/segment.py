@@ -57,6 +57,9 @@ def add_model_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument('--consensus', type=int, metavar='N', help='samples that are voted with '
                         'the greedy answer, such as 8: better outlines and a confidence that '
                         'ranks them, at several times the cost (docs/inference.md)')
+    parser.add_argument('--second-look', action='store_true', help='ask again in a crop round '
+                        'each small outline, and take that where it agrees: finer outlines of '
+                        'small objects and in large pictures (docs/inference.md)')
     server = parser.add_argument_group(
         'a server', 'with --endpoint the model runs behind an OpenAI-compatible server (vLLM, '
         'SGLang, llama.cpp, ...); --model is then the exported folder that it serves, here')
@@ -73,6 +76,8 @@ def inferencer_of(args: argparse.Namespace, **options):
     """
     given = {name.lstrip('-').replace('-', '_'): name for name in SERVER_OPTIONS
              if getattr(args, name.lstrip('-').replace('-', '_')) is not None}
+    if args.second_look:
+        options['second_look'] = True
     if args.endpoint is None:
         if given:
             raise ValueError(f'{", ".join(given.values())} belong to a server: give its '
@@ -156,5 +161,8 @@ def _measured(result) -> str:
     holes = sum(len(part.holes) for part in result.parts)
     sure = '' if result.confidence is None else f', confidence {result.confidence:.2f}'
     sure += '' if result.answers == 1 else f' from {result.answers} answers'
+    if result.looks:
+        taken = sum(look.accepted for look in result.looks)
+        sure += f', second look: {taken} of {len(result.looks)} taken'
     return (f'{int(result.mask.sum())} pixels, {len(result.parts)} part(s), {holes} hole(s)'
             f'{sure}')

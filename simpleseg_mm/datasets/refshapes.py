@@ -76,8 +76,8 @@ def outlines(shape: str, rng: np.random.Generator) -> list[tuple[np.ndarray, int
 
 
 def draw_scene(rng: np.random.Generator, size: int = 224,
-               objects_range: tuple[int, int] = OBJECTS, like: bool = False
-               ) -> tuple[np.ndarray, list[Shape]]:
+               objects_range: tuple[int, int] = OBJECTS, like: bool = False,
+               object_size: tuple[int, int] | None = None) -> tuple[np.ndarray, list[Shape]]:
     """Draw one scene.
 
     Args:
@@ -85,6 +85,8 @@ def draw_scene(rng: np.random.Generator, size: int = 224,
         size: Side of the square image in pixels, at least 64.
         objects_range: Fewest and most objects; fewer than the most where they do not fit.
         like: Whether some objects, from one to all, are alike.
+        object_size: Least and greatest side of an object's box, in pixels before it is turned;
+            None: 'small' and 'large' are the shares of the image that ``SIZES`` says.
 
     Returns:
         (size, size, 3) uint8 RGB image and its objects, in drawing order.
@@ -93,6 +95,7 @@ def draw_scene(rng: np.random.Generator, size: int = 224,
     taken = np.zeros((size, size), np.uint8)
     margin = max(1, round(_GAP * size))
     kernel = np.ones((2 * margin + 1, 2 * margin + 1), np.uint8)
+    sizes = _sizes(object_size, size)
     fewest, most = objects_range
     kinds = _choose_like_kinds(rng, fewest, most) if like else None
     count = len(kinds) if like else int(rng.integers(fewest, most + 1))
@@ -101,7 +104,7 @@ def draw_scene(rng: np.random.Generator, size: int = 224,
         if kinds is None or objects:
             kinds = _choose_kinds(rng, count - len(objects), objects)
         for shape, colour, size_name in kinds:
-            diameter = int(round(rng.uniform(*SIZES[size_name]) * size))
+            diameter = int(round(rng.uniform(*sizes[size_name]) * size))
             alpha, solid = _paint(outlines(shape, rng), diameter)
             place = _find_place(rng, taken, solid, margin)
             if place is None:
@@ -129,7 +132,7 @@ def shape_of(annotation: dict) -> Shape:
 
 def make_scene(seed: int, split: str, index: int, size: int = 224, absent: float = 0.0,
                several: float = 0.0, objects_range: tuple[int, int] = OBJECTS,
-               like: float = 0.0) -> dict:
+               like: float = 0.0, object_size: tuple[int, int] | None = None) -> dict:
     """Image, annotations and references of one scene, in the native formats.
 
     Args:
@@ -146,6 +149,7 @@ def make_scene(seed: int, split: str, index: int, size: int = 224, absent: float
         like: Probability that it is a scene of like objects instead. Its references are to up to
             three groups of its objects, each of one to all, and with ``absent`` to nothing. All
             are named in the plural, so that no wording tells how many there are.
+        object_size: See :func:`draw_scene`.
 
     Returns:
         ``dict(pixels=(size, size, 3) uint8 RGB, image=..., annotations=[...], refs=[...])``, where
@@ -154,7 +158,7 @@ def make_scene(seed: int, split: str, index: int, size: int = 224, absent: float
     number = SPLITS.index(split)
     rng = np.random.default_rng([seed, number, index])
     is_like = like > 0 and rng.random() < like
-    pixels, objects = draw_scene(rng, size, objects_range, is_like)
+    pixels, objects = draw_scene(rng, size, objects_range, is_like, object_size)
     image_id = number * _IMAGE_ID_STRIDE + index
     name = f'{NAME}_{split}_{index:07d}'
     image = dict(id=image_id, file_name=f'{name}.jpg', height=size, width=size)
@@ -190,6 +194,7 @@ def make_scene(seed: int, split: str, index: int, size: int = 224, absent: float
 def generate(out_dir: str | Path, scenes: dict[str, int], seed: int = 0, size: int = 224,
              absent: float = 0.0, objects_range: tuple[int, int] = OBJECTS, workers: int = 1,
              several: float = 0.0, like: float = 0.0,
+             object_size: tuple[int, int] | None = None,
              progress: Callable[[Iterable, int], Iterable] = lambda items, total: items) -> dict:
     """Write a RefShapes set: ``images/`` and ``refshapes/`` with references and instances.
 
@@ -202,7 +207,7 @@ def generate(out_dir: str | Path, scenes: dict[str, int], seed: int = 0, size: i
         seed: Seed of the set. Equal arguments give byte-identical files (with the same OpenCV).
         size: Side of the images in pixels, at least 64.
         absent, several, like: See :func:`make_scene`.
-        objects_range: See :func:`draw_scene`.
+        objects_range, object_size: See :func:`draw_scene`.
         workers: Processes that draw; the files do not depend on it.
         progress: Wraps the scenes to come, given their number.
 
@@ -210,8 +215,8 @@ def generate(out_dir: str | Path, scenes: dict[str, int], seed: int = 0, size: i
         The card: seed, version and counts.
 
     Raises:
-        ValueError: For an unknown split, a negative count, a size below 64, a share outside 0..1
-            or an objects_range outside 1..6.
+        ValueError: For an unknown split, a negative count, a size below 64, a share outside 0..1,
+            an objects_range outside 1..6, or an object_size below 8 pixels or above half the side.
     """
     if unknown := set(scenes) - set(SPLITS):
         raise ValueError(f'unknown splits {sorted(unknown)}; choose from {SPLITS}')
@@ -224,13 +229,17 @@ def generate(out_dir: str | Path, scenes: dict[str, int], seed: int = 0, size: i
             raise ValueError(f'{share} must be in 0..1, got {value}')
     if not 1 <= objects_range[0] <= objects_range[1] <= 6:
         raise ValueError(f'objects_range must be (fewest, most) in 1..6, got {objects_range}')
+    if object_size is not None and not 8 <= object_size[0] < object_size[1] <= size / 2:
+        raise ValueError(f'object_size must be (least, greatest) in 8..{size // 2} pixels, half '
+                         f'the side of the images, least < greatest; got {object_size}')
     out_dir = Path(out_dir)
     for folder in (out_dir / 'images', out_dir / NAME):
         folder.mkdir(parents=True, exist_ok=True)
     (out_dir / NAME / 'card.json').unlink(missing_ok=True)  # until all is there
     todo = [(split, i) for split in SPLITS for i in range(scenes.get(split, 0))]
     draw = partial(_write_scene, out_dir / 'images', seed=seed, size=size, absent=absent,
-                   several=several, objects_range=objects_range, like=like)
+                   several=several, objects_range=objects_range, like=like,
+                   object_size=object_size)
     images, annotations, refs = [], [], []
     sent_id = 0
     with Pool(workers) if workers > 1 else nullcontext() as pool:
@@ -257,6 +266,8 @@ def generate(out_dir: str | Path, scenes: dict[str, int], seed: int = 0, size: i
                   for i, name in enumerate(SHAPES)]
     instances = dict(info=dict(description='RefShapes', version=str(VERSION)), images=images,
                      annotations=annotations, categories=categories)
+    if object_size:
+        card.update(object_size=list(object_size))
     if several:
         card.update(several=several)
     if like:
@@ -327,6 +338,16 @@ def _background(rng: np.random.Generator, size: int) -> np.ndarray:
     """A pale colour that changes slowly from corner to corner: (size, size, 3) float32."""
     corners = (rng.uniform(205, 250, 3) + rng.uniform(-14, 14, (2, 2, 3))).astype(np.float32)
     return cv2.resize(corners, (size, size), interpolation=cv2.INTER_LINEAR)
+
+
+def _sizes(object_size: tuple[int, int] | None, side: int) -> dict[str, tuple[float, float]]:
+    """``SIZES``, or the same two ranges between other ends (pixels), in shares of the side."""
+    if object_size is None:
+        return SIZES
+    least, greatest = SIZES['small'][0], SIZES['large'][1]
+    start, scale = object_size[0] / side, (object_size[1] - object_size[0]) / side
+    return {name: tuple(start + (end - least) / (greatest - least) * scale for end in ends)
+            for name, ends in SIZES.items()}
 
 
 def _choose_kinds(rng: np.random.Generator, count: int,

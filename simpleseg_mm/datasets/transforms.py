@@ -28,7 +28,8 @@ _MAX_TEXTS = 100_000  # texts of masks that a worker keeps, some 30 MB
 #: what a sample carries, as far as its set and its query give it
 META_KEYS = ('img_id', 'image_id', 'ref_id', 'sent_id', 'ann_id', 'img_path', 'ori_shape',
               'img_shape', 'text', 'task', 'prompt', 'answer', 'turns', 'codec', 'gt_masks',
-              'instances', 'source', 'split', 'answers', 'kind', 'gt_ignore', 'read_as')
+              'instances', 'source', 'split', 'answers', 'kind', 'gt_ignore', 'read_as',
+              'window')
 
 
 ORIENTATIONS = ('stored', 'upright')
@@ -239,8 +240,9 @@ class FormatQuery(BaseTransform):
             What ``transform`` adds, without an answer.
         """
         prompt = question_about(given, value, size, self.codec.grammar, wanted)
+        words = dict(text=value) if given == 'text' else {}
         return dict(task=Task(given, wanted).name, prompt=prompt, turns=[(prompt, None)],
-                    codec=self.codec.spec)
+                    codec=self.codec.spec, **words)
 
     def _write(self, info: dict, task: Task, rng: np.random.Generator,
                test_mode: bool) -> tuple[str, str]:

@@ -31,7 +31,9 @@ class OutputHealthMetric(QueryMetric):
       not outlined;
     - ``part_recall``: parts of targets with several parts of which at least half is predicted;
     - ``hole_recall``: holes of targets of which at least half lies in holes of the prediction.
-      Parts and holes below ``min_pixels`` are passed over. (Both definitions are ours.)
+      Parts and holes below ``min_pixels`` are passed over. (Both definitions are ours.);
+    - ``looked_again``, ``look_taken``: answers that got second looks (``model.second_look``), and
+      of these looks those whose outline was taken.
 
     Means: ``vertices`` an answer with rings; ``vertex_ratio``, predicted over true vertices in
     all (the N-ratio); ``tokens`` and ``seconds`` an answer, where the samples state them.
@@ -55,7 +57,9 @@ class OutputHealthMetric(QueryMetric):
             other_grammar=answer.codec.grammar.is_foreign(answer.text),
             truncated=answer.parsed.truncated or answer.finished is False,
             tokens=answer.num_tokens,
-            seconds=answer.seconds)
+            seconds=answer.seconds,
+            looks=len(answer.looks),
+            looks_taken=sum(look.accepted for look in answer.looks))
         result.update(self._rings(answer, query.meta.get('answer')))
         if query.truth.any():
             result.update(self._masks(query.prediction, query.truth))
@@ -83,6 +87,10 @@ class OutputHealthMetric(QueryMetric):
             true_count = sum(count or 0 for count in column(f'true_{name}s'))
             found = sum(count or 0 for count in column(f'found_{name}s'))
             figures[f'{name}_recall'] = 100 * found / true_count if true_count else None
+        looks = sum(column('looks'))
+        if looks:
+            figures['looked_again'] = percent([count > 0 for count in column('looks')])
+            figures['look_taken'] = 100 * sum(column('looks_taken')) / looks
         figures.update({name: mean(column(name)) for name in ('vertices', 'tokens', 'seconds')})
         true_vertices = sum(count or 0 for count in column('true_vertices'))
         if true_vertices:

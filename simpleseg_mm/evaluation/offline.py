@@ -7,6 +7,7 @@ from mmengine.evaluator import DumpResults, Evaluator
 from mmengine.registry import DefaultScope
 from mmengine.utils import track_iter_progress
 
+from ..answers import looks_of
 from ..registry import DATASETS
 from ..samples import attach_answer, read_answer
 from .base import check_metric_names
@@ -37,7 +38,8 @@ def attach_row(sample: DetDataSample, row: dict) -> None:
     attach_answer(sample, read_answer(
         sample, row['pred_text'], num_tokens=row.get('tokens'), finished=row.get('finished'),
         seconds=row.get('seconds'), confidence=row.get('confidence'),
-        agreement=row.get('agreement'), scores=tuple(row.get('scores') or ())))
+        agreement=row.get('agreement'), scores=tuple(row.get('scores') or ()),
+        looks=looks_of(row.get('looks'))))
 
 
 def score(config: Config, results: str, names: list[str] | None = None,

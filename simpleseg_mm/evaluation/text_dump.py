@@ -8,6 +8,7 @@ from typing import Any
 from mmengine.logging import print_log
 from mmengine.utils import mkdir_or_exist
 
+from ..answers import looks_of
 from ..files import read_text, replacing, shown
 from ..registry import METRICS
 from .base import QueryMetric, SampleQuery
@@ -18,7 +19,7 @@ _FIELDS = dict(
     pred_text='pred_text', tokens='pred_num_tokens', finished='pred_finished',
     confidence='pred_confidence', seconds='pred_seconds', codec='codec', ori_shape='ori_shape',
     agreement='pred_agreement', answers='pred_answers', greedy_text='pred_greedy_text',
-    scores='pred_scores')
+    scores='pred_scores', looks='pred_looks')
 """Field of a row: the sample's key."""
 
 
@@ -29,8 +30,8 @@ class TextDump(QueryMetric):
     A row holds ``img_id, image_id, ref_id, sent_id, source, split, text, task, prompt, answer``
     (the true one), ``pred_text, tokens, finished, confidence, seconds, codec, ori_shape``, and
     of a consensus ``agreement, answers`` (how many), ``greedy_text`` and, of a list, ``scores``;
-    null for what the sample does not state. ``tools/analysis_tools/eval_text.py`` scores such a
-    file.
+    of second looks ``looks``; null for what the sample does not state.
+    ``tools/analysis_tools/eval_text.py`` scores such a file.
 
     Args:
         out_file: Path ending in .jsonl; folders are made.
@@ -156,11 +157,19 @@ def _is_number(value) -> bool:
     return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
 
 
+def _are_looks(value) -> bool:
+    try:
+        return isinstance(value, list) and looks_of(value) is not None
+    except ValueError:
+        return False
+
+
 #: what a row may state beside its text
 _STATED = (('tokens', _is_number, 'a number'), ('seconds', _is_number, 'a number'),
            ('confidence', _is_number, 'a number'), ('agreement', _is_number, 'a number'),
            ('scores', lambda value: isinstance(value, list) and all(map(_is_number, value)),
             'a list of numbers'),
+           ('looks', _are_looks, 'a list of looks as a run writes them'),
            ('finished', lambda value: isinstance(value, bool), 'true or false'),
            ('codec', lambda value: isinstance(value, str), "a name such as 'int1000/default'"))
 

@@ -99,7 +99,8 @@ class ChatRows:
         self.turns = max(self.turns, len(sample.turns))
         return Conversation(
             picture=self.pictures.of(str(sample.img_path), str(values.get('image_id')),
-                                     item['inputs'].permute(1, 2, 0).numpy()),
+                                     item['inputs'].permute(1, 2, 0).numpy(),
+                                     values.get('window')),
             turns=sample.turns, system=self.mllm.get('system_prompt'),
             mask=None if masks is None else _target(masks.masks > 0, values.get('task')),
             codec=values.get('codec'), task=values.get('task'), facts=facts, pixels=self.pixels)

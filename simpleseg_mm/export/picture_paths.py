@@ -38,22 +38,24 @@ class PicturePaths:
         self._known: dict[Hashable, str] = {}
         self._refused: dict[Hashable, str] = {}
 
-    def of(self, path: str, image_id: Hashable, pixels: np.ndarray) -> str:
+    def of(self, path: str, image_id: Hashable, pixels: np.ndarray,
+           window: tuple[int, ...] | None = None) -> str:
         """The path of a picture for other tools.
 
         Args:
             path: of the file that holds it.
             image_id: tells it from others of one file.
             pixels: as this package reads it, (H, W, 3) uint8.
+            window: x1, y1, x2, y2 where they are a crop of that picture, else None.
 
         Raises:
             LeftOut: it must be copied, and is not to be.
         """
-        key = path, image_id
+        key = path, image_id, window
         if key in self._refused:
             raise LeftOut(self._refused[key], repr(path))
         if key not in self._known:
-            why = _why_not(path, pixels)
+            why = _why_not(path, pixels) or window and 'its query is about a crop of its picture'
             if why and self.copies == 'never':
                 self._refused[key] = why
                 raise LeftOut(why, repr(path))

@@ -1,20 +1,25 @@
 """SimpleSeg: a multimodal LLM, unmodified, that writes the outline of an object as text."""
+import logging
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing
+from dataclasses import replace
 from itertools import chain, islice
 from typing import Any
 
+import numpy as np
 import torch
 from mmengine.dist import all_reduce
 from mmengine.logging import print_log
 from mmengine.model import BaseDataPreprocessor, BaseModel
+from mmengine.structures import BaseDataElement
 from torch import Tensor
 
 from ..polygon import AnswerAutomaton, Task
 from ..registry import MODELS
-from ..samples import attach_answer, read_answer
+from ..samples import answer_of, attach_answer, read_answer
+from ..second_look import LISTS_UNSEEN, Asked, SecondLook, cut_out
 from ..structures import Generated
 from .consensus import Ballot, Consensus, Seeds
 from .decoding import Take
@@ -51,6 +56,9 @@ class SimpleSeg(BaseModel):
         consensus: keys of :class:`Consensus`, ``dict(samples=8, temperature=0.6)``: ``predict``
             writes so many sampled answers beside the greedy one and gives their vote. ``None``, or
             no samples: the greedy one.
+        second_look: keys of :class:`simpleseg_mm.second_look.SecondLook`, ``dict()`` for the
+            defaults: ``predict`` asks again in a crop round a small answer, and takes its outline
+            where it agrees with the first. ``None``: no look.
         loss_chunk: tokens of the vocabulary head computed at a time.
     """
 
@@ -58,7 +66,8 @@ class SimpleSeg(BaseModel):
     upcoming: tuple[Sequence, Iterator[list]] | None = None
 
     def __init__(self, mllm: dict, generation: dict | None = None,
-                 consensus: dict | None = None, loss_chunk: int = 512,
+                 consensus: dict | None = None, second_look: dict | None = None,
+                 loss_chunk: int = 512,
                  data_preprocessor: dict | None = None, init_cfg: dict | None = None):
         super().__init__(data_preprocessor=data_preprocessor or AsLoaded(), init_cfg=init_cfg)
         self.mllm = build_mllm(mllm)
@@ -66,6 +75,8 @@ class SimpleSeg(BaseModel):
                            **self._inherited(generation or {}), **(generation or {})}
         self.generation.pop('inherit', None)
         self.consensus = Consensus.of(consensus)
+        self.second_look = SecondLook.of(second_look)
+        self._said_lists = False
         self.loss_chunk = loss_chunk
 
     def _inherited(self, generation: dict) -> dict:
@@ -226,10 +237,61 @@ class SimpleSeg(BaseModel):
         others. ``pred_seconds`` is the wall time since the batch before, over the batch's size,
         without the time that ``batches`` took.
 
+        With a second look each batch is ended before the next is begun, since what is looked at
+        follows from its answers.
+
         Args:
             batches: of ``inputs`` and ``data_samples``, as :meth:`forward` takes them.
             options: of :meth:`answer_stream`.
         """
+        if self.second_look is None:
+            yield from self._answered(batches, **options)
+            return
+        for batch in batches:
+            samples, = self._answered([batch], **options)
+            self._look_again(batch['inputs'], samples, **options)
+            yield samples
+
+    def _look_again(self, images: list[Tensor], samples: list,
+                    on_tokens: Callable | None = None, **options) -> None:
+        """Takes second looks at the answers of samples, in place. They are asked as the first
+        ones, by :attr:`consensus` too; ``on_tokens`` is told of no ids while they are written, and
+        what it ends there is not taken."""
+        start = time.perf_counter()
+        asked = [(number, ask) for number, sample in enumerate(samples)
+                 for ask in self.second_look.asks(sample)]
+        parts = (asked[first:first + len(samples)]
+                 for first in range(0, len(asked), len(samples)))
+        crops = (dict(inputs=[self._crop(images[number], samples[number], ask)
+                              for number, ask in part],
+                      data_samples=[BaseDataElement(metainfo=ask.sample(samples[number]))
+                                    for number, ask in part]) for part in parts)
+        told = None if on_tokens is None else lambda row, _: on_tokens(asked[row][0], ())
+        seen: list[dict] = [{} for _ in samples]
+        for (number, ask), second in zip(asked, chain.from_iterable(
+                self._answered(crops, on_tokens=told, **options))):
+            seen[number][ask.instance] = ask.window, answer_of(second)
+        seconds = (time.perf_counter() - start) / len(samples)
+        for sample, found in zip(samples, seen):
+            answer = answer_of(sample)
+            if answer.many and not self.second_look.lists and not self._said_lists:
+                self._said_lists = True
+                print_log(LISTS_UNSEEN, 'current', logging.WARNING)
+            attach_answer(sample, replace(self.second_look.judged(answer, found),
+                                          seconds=answer.seconds + seconds))
+
+    def _crop(self, image: Tensor, sample, ask: Asked) -> Tensor:
+        """The crop that a look is about, (3, h, w) uint8, of a picture that may have been resized
+        since it was read."""
+        h, w = sample.ori_shape[:2]
+        picture = image.permute(1, 2, 0).cpu().numpy()
+        scale = np.array([picture.shape[1] / w, picture.shape[0] / h] * 2)
+        x1, y1, x2, y2 = (scale * ask.window).round().astype(int)
+        window = x1, y1, max(x2, x1 + 1), max(y2, y1 + 1)
+        return torch.from_numpy(cut_out(picture, window, self.second_look.side)).permute(2, 0, 1)
+
+    def _answered(self, batches: Iterable[dict], **options) -> Iterator[list]:
+        """:meth:`predict_stream` without second looks."""
         drawn: deque[list] = deque()  # those that are not answered
         waited = 0.0
 

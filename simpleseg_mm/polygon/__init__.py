@@ -1,6 +1,6 @@
 """The pure core: masks, rings and their text, by numpy, SciPy, OpenCV, pycocotools and shapely
 alone."""
-from .answer import Answer
+from .answer import Answer, CropAnswer
 from .automaton import AnswerAutomaton
 from .codec import PolygonCodec, codec_of
 from .contour import canonical_start, mask_to_rings, signed_area
@@ -15,19 +15,20 @@ from .simplify import arc_length, simplify_dp
 from .spans import Spans, count_crossings
 from .spread import SPREAD_QUANTILES, outline_spread
 from .task import MANY, TASKS, WANTED, Task
-from .text import (ANSWER_KINDS, LIST_KINDS, Grammar, ParsedAnswer, count_tokens, parse_answer,
-                   written_masks)
+from .text import (ANSWER_KINDS, LIST_KINDS, Grammar, ParsedAnswer, count_tokens, find_kind,
+                   parse_answer, written_masks)
 from .votes import vote
 from .written import WrittenRings
 
 __all__ = [
-    'ANSWER_KINDS', 'Answer', 'AnswerAutomaton', 'DIFFERENCES', 'ExportedAutomaton',
+    'ANSWER_KINDS', 'Answer', 'AnswerAutomaton', 'CropAnswer', 'DIFFERENCES', 'ExportedAutomaton',
     'GRAMMAR_FORMS', 'Grammar', 'LIST_KINDS', 'MANY', 'ParsedAnswer', 'Part', 'PolygonCodec',
     'SPREAD_QUANTILES', 'Spans', 'TASKS', 'Task', 'WANTED', 'WrittenRings', 'allowed_beyond',
     'arc_length', 'box_iou', 'canonical_start', 'check_parts', 'coco_fill', 'codec_of',
-    'count_crossings', 'count_tokens', 'export_grammar', 'exported_differences', 'fit_rings',
-    'group_rings', 'mask_iou', 'mask_to_box', 'mask_to_extreme', 'mask_to_parts', 'mask_to_point',
-    'mask_to_rings', 'mask_to_rle', 'outline_spread', 'outside_grammar', 'parse_answer', 'rate_of',
-    'rings_to_mask', 'rings_to_spans', 'rle_to_crop', 'rle_to_mask', 'segmentation_to_mask',
-    'segmentation_to_rle', 'signed_area', 'simplify_dp', 'thin_rings', 'vote', 'written_masks'
+    'count_crossings', 'count_tokens', 'export_grammar', 'exported_differences', 'find_kind',
+    'fit_rings', 'group_rings', 'mask_iou', 'mask_to_box', 'mask_to_extreme', 'mask_to_parts',
+    'mask_to_point', 'mask_to_rings', 'mask_to_rle', 'outline_spread', 'outside_grammar',
+    'parse_answer', 'rate_of', 'rings_to_mask', 'rings_to_spans', 'rle_to_crop', 'rle_to_mask',
+    'segmentation_to_mask', 'segmentation_to_rle', 'signed_area', 'simplify_dp', 'thin_rings',
+    'vote', 'written_masks'
 ]

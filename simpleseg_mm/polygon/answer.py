@@ -15,6 +15,48 @@ if TYPE_CHECKING:
     from .codec import PolygonCodec
 
 
+@dataclass(frozen=True)
+class CropAnswer:
+    """What was answered about a part of the picture, after the whole: a second look.
+
+    Attributes:
+        text: the answer; its coordinates are shares of the window.
+        window: x1, y1, x2, y2 of that part, in pixels of the picture.
+        instance: of an answer about every instance, which of them it outlines again, from 0.
+        agreement: how far its outline is that of the first answer, 0..1.
+        accepted: whether its outline is the answer's; False: the first stays.
+    """
+    text: str
+    window: tuple[float, float, float, float]
+    instance: int = 0
+    agreement: float = 0.0
+    accepted: bool = False
+
+    def to_dict(self) -> dict:
+        """Plain numbers and lists, ready for JSON."""
+        return dict(vars(self), window=list(self.window))
+
+    @classmethod
+    def from_dict(cls, value) -> 'CropAnswer':
+        """By what :meth:`to_dict` gives.
+
+        Raises:
+            ValueError: it is no such dict, in one line.
+        """
+        fits = isinstance(value, dict) and isinstance(value.get('text'), str) and isinstance(
+            window := value.get('window'), list | tuple) and len(window) == 4 and all(
+                isinstance(v, int | float) and not isinstance(v, bool) and abs(v) < 1e9
+                for v in window) and window[0] < window[2] and window[1] < window[3]
+        instance, agreement = (value.get('instance', 0), value.get('agreement', 0.0)) \
+            if fits else (0, 0.0)
+        if not (fits and type(instance) is int and type(agreement) in (int, float)
+                and isinstance(value.get('accepted', False), bool)):
+            raise ValueError('a look is dict(text, window=[x1, y1, x2, y2] in pixels, instance, '
+                             f'agreement, accepted), got {str(value)[:100]!r}')
+        return cls(value['text'], tuple(window), instance, float(agreement),
+                   value.get('accepted', False))
+
+
 @dataclass(frozen=True, eq=False)
 class Answer:
     """A text as an answer about a picture. It is read when something of it is first asked for,
@@ -35,6 +77,9 @@ class Answer:
         voters: these answers, the greedy one first; empty where they are not known.
         scores, agreements: of a voted list the confidence of each instance, and how far the
             answers agree about it; else empty.
+        looks: second looks at it. Where one is accepted, its outline is the answer's, in ``rings``
+            and in all that follows from them; ``text`` and what is parsed of it stay the first
+            answer's, which says the same more coarsely.
     """
     text: str
     size: tuple[int, int]
@@ -48,6 +93,7 @@ class Answer:
     voters: 'tuple[Answer, ...]' = ()
     scores: tuple[float, ...] = ()
     agreements: tuple[float, ...] = ()
+    looks: tuple[CropAnswer, ...] = ()
 
     @cached_property
     def parsed(self) -> ParsedAnswer:
@@ -106,12 +152,17 @@ class Answer:
         scores, agreements = (each if len(each) == count else (whole, ) * count
                               for each, whole in ((self.scores, self.confidence),
                                                   (self.agreements, self.agreement)))
-        return tuple(map(self._instance, parsed.instances, scores, agreements))
+        looks: dict[int, tuple[CropAnswer, ...]] = {}
+        for look in self.looks:
+            looks[look.instance] = (*looks.get(look.instance, ()), replace(look, instance=0))
+        return tuple(self._instance(one, scores[i], agreements[i], looks.get(i, ()))
+                     for i, one in enumerate(parsed.instances))
 
-    def _instance(self, parsed: ParsedAnswer, confidence: float | None,
-                  agreement: float | None) -> 'Answer':
+    def _instance(self, parsed: ParsedAnswer, confidence: float | None, agreement: float | None,
+                  looks: tuple[CropAnswer, ...]) -> 'Answer':
         other = Answer(self.text[slice(*parsed.span)], self.size, self.codec, parsed.kind,
-                       finished=self.finished, confidence=confidence, agreement=agreement)
+                       finished=self.finished, confidence=confidence, agreement=agreement,
+                       looks=looks)
         vars(other).update(parsed=parsed, _others={kind: ParsedAnswer() for kind in ANSWER_KINDS})
         return other
 
@@ -121,10 +172,19 @@ class Answer:
         was asked for and is not there, the rings that stand in its place."""
         if self.many:
             return [ring for one in self.instances for ring in one.rings]
+        for look in self.looks:
+            if look.accepted and (rings := self._seen(look)):
+                return rings
         if self.parsed.kind in ('rings', 'none'):
             scale = np.array(self.size[::-1], np.float64)
             return [ring * scale for ring in self.found('rings').rings]
         return []
+
+    def _seen(self, look: CropAnswer) -> list[np.ndarray]:
+        """The rings of a look, in pixels of the picture."""
+        x1, y1, x2, y2 = look.window
+        found = find_kind(look.text, self.codec.grammar, 'rings', self.codec.max_chars)
+        return [ring * (x2 - x1, y2 - y1) + (x1, y1) for ring in found.rings]
 
     @cached_property
     def mask(self) -> np.ndarray:
@@ -184,7 +244,11 @@ class Answer:
     def at(self, size: tuple[int, int]) -> 'Answer':
         """The same answer about the picture at another ``size`` (h, w); it is not read again."""
         size = tuple(size)
-        other = replace(self, size=size, voters=tuple(voter.at(size) for voter in self.voters))
+        scale = np.divide((*size[::-1], *size[::-1]), (*self.size[::-1], *self.size[::-1]))
+        other = replace(
+            self, size=size, voters=tuple(voter.at(size) for voter in self.voters),
+            looks=tuple(replace(look, window=tuple((scale * look.window).tolist()))
+                        for look in self.looks))
         if self.codec is not None:
             vars(other).update(parsed=self.parsed, _others=self._others)
         return other

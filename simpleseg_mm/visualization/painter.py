@@ -42,7 +42,7 @@ class QueryPainter:
         """The picture of one query.
 
         Args:
-            image: (H, W, 3) uint8, RGB, at the sample's ``ori_shape``.
+            image: (H, W, 3) uint8, RGB, at the sample's ``ori_shape`` or resized since.
             data_sample: As the dataset packs it, with predictions or not. What it lacks is not
                 drawn.
 
@@ -53,6 +53,7 @@ class QueryPainter:
         draw_gt = draw_gt and ('gt_masks' in sample or 'answer' in sample)
         draw_pred = draw_pred and ('pred_text' in sample or 'pred_instances' in sample)
         canvas, scale = draw.fit(image, self.side, self.largest)
+        scale *= image.shape[1] / sample.get('ori_shape', image.shape)[1]
         if self.layout == 'side_by_side' and draw_gt and draw_pred:
             panels = [draw.add_title(self._panel(canvas, scale, sample, *what), title, color)
                       for what, title, color in (((True, False), 'truth', draw.TRUTH),
@@ -222,6 +223,9 @@ def _score(sample: DrawnSample, both: bool) -> str:
         words.append(f'{sum(map(len, rings))} vertices{parts}')
     if sample.get('pred_num_tokens') is not None:
         words.append(f'{sample.get("pred_num_tokens")} tokens')
+    if looks := sample.get('pred_looks'):
+        taken = sum(look['accepted'] for look in looks)
+        words.append(f'second look: {taken} of {len(looks)} taken')
     if sample.get('pred_agreement') is not None:
         words.append(f'agreement {sample.get("pred_agreement"):.2f}')
     if sample.get('pred_finished') is False:

@@ -32,6 +32,8 @@ def parse_args() -> argparse.Namespace:
                              'of them')
     parser.add_argument('--objects', type=int, nargs=2, default=OBJECTS, metavar=('MIN', 'MAX'),
                         help='fewest and most objects of a scene (default: %(default)s)')
+    parser.add_argument('--object-size', type=int, nargs=2, metavar=('MIN', 'MAX'),
+                        help='sides of the objects in pixels (default: 44 to 110 of 224)')
     parser.add_argument('--workers', type=int, default=os.cpu_count(),
                         help='processes that draw (default: all cores, %(default)s)')
     return parser.parse_args()
@@ -44,6 +46,7 @@ def main() -> None:
         scenes = dict(train=args.scenes_train, val=args.scenes_val, test=args.scenes_test)
         card = generate(args.out, scenes, args.seed, args.size, args.absent, tuple(args.objects),
                         args.workers, args.several, args.like,
+                        args.object_size and tuple(args.object_size),
                         lambda items, total: tqdm(items, total=total, unit='scene'))
     except ValueError as error:
         raise SystemExit(f'generate_refshapes: {error}') from None
