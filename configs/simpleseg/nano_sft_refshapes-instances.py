@@ -11,7 +11,7 @@ model = dict(generation=dict(max_new_tokens=480))
 train_dataloader = dict(
     batch_size=8,
     dataset=dict(query=dict(turns=6, tasks=dict(text2masks=2.0, text2boxes=1.0))))
-train_cfg = dict(max_iters=2800, val_interval=1400)
+train_cfg = dict(max_iters=4500, val_interval=1500)
 default_hooks = dict(
     checkpoint=dict(interval=500, save_best='inst/mIoU', rule='greater'),
     samples=dict(interval=-1))
