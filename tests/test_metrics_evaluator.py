@@ -423,7 +423,7 @@ def test_text_dump(tmp_path):
         text='the thing', task='text2mask', prompt='Outline the thing.',
         answer=CODEC.encode(A[0]), pred_text='[[[é', tokens=10, finished=True, seconds=0.5,
         codec=CODEC.spec, ori_shape=[100, 100], agreement=None, answers=None, greedy_text=None,
-        scores=None)
+        scores=None, looks=None)
     assert len(rows) == 2
 
 
