@@ -18,6 +18,7 @@ SUBJECTS = {
             'the object in the box {given}'),
     'mask': ('the object with the polygon {given}',
              'the region outlined by {given}'),
+    'image': ('every object',),
 }
 # What is asked of a whole sentence, which is often a question (ReasonSeg). Our choice.
 REQUESTS = {
@@ -65,6 +66,10 @@ QUESTIONS = {
                'Where are all {subject} in the image?',
                'Point at all {subject}.',
                'Give the coordinates of one point inside every instance of {subject}.'),
+    'objects': ('Output the name and the polygon coordinates of {subject} in the image.',
+                'Outline {subject} in the image with its name.',
+                'What is {subject} in the image, and where is its contour?',
+                'Name {subject} in the image and give its polygon vertices.'),
     'text': ('Describe {subject} in the image with a short phrase.',
              'What is {subject}?',
              'Give a phrase that refers to {subject}.'),
@@ -86,13 +91,15 @@ def question_about(given: str, value, size: tuple[int, int], grammar: Grammar,
     """The evaluation's question about what a person gives.
 
     Args:
-        given: 'text', 'point' or 'box'.
-        value: the expression, or x, y or x1, y1, x2, y2 in pixels.
+        given: 'text', 'point' or 'box'; 'image' for all that it shows.
+        value: the expression, or x, y or x1, y1, x2, y2 in pixels; of an image nothing.
         size: (h, w) of the picture.
         grammar: writes the numbers.
-        wanted: what is asked for, 'masks' for every instance.
+        wanted: what is asked for, 'masks' for every instance, 'objects' of an image.
     """
-    if given != 'text':
+    if given == 'image':
+        value = ''
+    elif given != 'text':
         value = (grammar.format_point if given == 'point' else grammar.format_box)(value, size)
     subject = SUBJECTS[given][0].replace('{given}', value)
     return QUESTIONS[wanted][0].replace('{subject}', subject)

@@ -2,13 +2,17 @@
 import random
 from functools import lru_cache
 
-from simpleseg_mm.polygon import LIST_KINDS, AnswerAutomaton, Grammar
+from simpleseg_mm.polygon import LIST_KINDS, NAMED_KINDS, AnswerAutomaton, Grammar
 
 #: what is put in: what an answer is made of, and what a model adds
 CHARS = '0123456789[],. -+eE\n\t"x５é'
 #: what is put in or taken out as a whole
 PIECES = [',,', '[]', '[[', ']]', ', ', '],[', '00', '0.', '.0', '1001', '-1', '0.0000', 'NaN',
           '1e-05', ' ', '```', 'The dog: ', '<|im_end|>']
+#: names, and what is none
+NAMES = ['"cup"'] * 8 + [
+    '"dining table"', '"5\\" pipe"', '"a\\\\b"', '"tasse à café"', '"杯"', '"x"', '""', '" "',
+    'cup', "'cup'", '"a\\n"', f'"{100 * "n"}"', f'"{101 * "n"}"', '"], ["', '"1,2"']
 
 
 @lru_cache(maxsize=2)
@@ -47,6 +51,8 @@ def answer(grammar: Grammar, kind: str, rng: random.Random) -> str:
         return f'[{grammar.comma.join(map(grammar.number, steps))}]'
     if kind in LIST_KINDS:
         items = [answer(grammar, LIST_KINDS[kind], rng) for _ in range(rng.choice([1, 2, 2, 3]))]
+        if kind in NAMED_KINDS:
+            items = [f'[{rng.choice(NAMES)}{grammar.comma}{item}]' for item in items]
         return f'[{grammar.comma.join(items)}]'
     if kind != 'rings':
         steps = [step(grammar, rng) for _ in range(2 if kind == 'point' else 4)]

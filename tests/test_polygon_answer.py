@@ -26,7 +26,8 @@ def test_there_is_no_such_task(name):
 
 @pytest.mark.parametrize('pair', [('text', 'text'), ('point', 'rings'), ('extreme', 'mask'),
                                   ('question', 'box'), (None, 'mask'), ('box', 'masks'),
-                                  ('question', 'masks'), ('masks', 'text')])
+                                  ('question', 'masks'), ('masks', 'text'), ('text', 'objects'),
+                                  ('image', 'mask'), ('image', 'masks'), ('objects', 'text')])
 def test_what_is_no_task_cannot_be_made(pair):
     with pytest.raises(ValueError, match='there is no task from'):
         Task(*pair)
@@ -42,18 +43,21 @@ def test_what_is_no_task_cannot_be_made(pair):
     ('question', 'question', 'text', None, 'text2mask'),
     ('text2masks', 'text', 'masks', 'masks', 'text2masks'),
     ('text2points', 'text', 'points', 'points', 'text2points'),
+    ('image2objects', 'image', 'objects', 'objects', 'image2objects'),
 ])
 def test_tasks(name, given, wanted, kind, for_absent):
     task = Task.from_name(name)
     assert task == Task(given, wanted) == Task.find(name) and task.name == name
     assert (task.kind, task.for_absent.name) == (kind, for_absent)
-    assert task.single == (Task.from_name(name[:-1]) if task.many else task)
+    single = 'text2mask' if task.named else name[:-1]
+    assert task.single == (Task.from_name(single) if task.many else task)
+    assert task.named == (name == 'image2objects')
 
 
 def test_all_tasks_and_what_a_person_gives():
-    assert len(TASKS) == 19 and all(Task.from_name(name) is task for name, task in TASKS.items())
+    assert len(TASKS) == 20 and all(Task.from_name(name) is task for name, task in TASKS.items())
     assert [name for name, task in TASKS.items() if task.many] == [
-        'text2masks', 'text2boxes', 'text2points']
+        'text2masks', 'text2boxes', 'text2points', 'image2objects']
     assert all(Task(kind, 'mask').kind == 'rings' for kind in Prompt.KINDS)
 
 
@@ -62,7 +66,7 @@ def test_all_tasks_and_what_a_person_gives():
 def looks(monkeypatch):
     """Every look for something in a text: what, and the text."""
     seen = []
-    for name in ('_find_rings', '_find_numbers', '_find_list', '_find_empty'):
+    for name in ('find_rings', 'find_objects', '_find_numbers', '_find_list', '_find_empty'):
         def counted(text, *args, _name=name, _real=getattr(parser, name)):
             seen.append((_name, '' if _name == '_find_empty' else args[-1], text))
             return _real(text, *args)
@@ -86,14 +90,14 @@ def test_nothing_is_looked_for_twice(looks, text, kind):
     assert not looks  # not before it is asked for
     everything(answer)
     everything(answer.at((50, 50)))
-    assert len(looks) == len(set(looks)) and len(looks) <= 7
+    assert len(looks) == len(set(looks)) and len(looks) <= 8
 
 
 def test_one_look_reads_a_good_answer(looks):
     answer = CODEC.decode(SQUARE, SIZE)
     assert answer.mask.sum() == 100 * 60 == answer.spans.area
     assert answer.box.tolist() == [20, 20, 120, 80] and len(answer.parts) == 1
-    assert [name for name, *_ in looks] == ['_find_rings']
+    assert [name for name, *_ in looks] == ['find_rings']
 
 
 @pytest.mark.parametrize('text, kind, area, box, found', [

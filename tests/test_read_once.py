@@ -24,7 +24,7 @@ SHAPES = ('[[[{0},10],[60,10],[60,80],[10,80]]]', '[]', '[{0},20,60,80]', '[{0},
 def looks(monkeypatch):
     """Texts in which rings, a box, a point or nothing was looked for: (what, text)."""
     seen = []
-    for name in ('_find_rings', '_find_numbers', '_find_empty'):
+    for name in ('find_rings', '_find_numbers', '_find_empty'):
         def counted(text, *args, _name=name, _real=getattr(parser, name)):
             seen.append((_name + (args[-1] if _name == '_find_numbers' else ''), text))
             return _real(text, *args)
@@ -60,8 +60,8 @@ def test_the_command_reads_an_answer_once(says, looks, tmp_path):
     assert len(found) == len(set(found))
     for text in says[:1] + says[5:]:  # where there are rings, nothing else was looked for
         whats = [what for what, other in found if other == text]
-        assert whats == ['_find_rings'] or '60,80' not in text
-    assert sum(text == '[]' and what == '_find_rings' for what, text in looks) == 1
+        assert whats == ['find_rings'] or '60,80' not in text
+    assert sum(text == '[]' and what == 'find_rings' for what, text in looks) == 1
 
 
 def test_all_metrics_and_pictures_read_an_answer_once(config, says, looks, tmp_path):  # noqa: F811
@@ -90,6 +90,6 @@ def test_a_rollout_reads_an_answer_once(rl_config, looks, tmp_path, interval):  
                 **{'default_hooks.rollouts.interval': interval, 'train_cfg.rollout.sampled': 0})
     answers = [answer.text for group in run.train_loop.experience.answers for answer in group]
     assert len(answers) == 16
-    assert sorted(text for what, text in looks if what == '_find_rings') == sorted(answers)
+    assert sorted(text for what, text in looks if what == 'find_rings') == sorted(answers)
     assert not [text for what, text in looks if what == '_find_numbers' and text in answers
                 and interval < 0]

@@ -7,9 +7,10 @@ import numpy as np
 
 from .parts import Part
 from .raster import coco_fill, mask_to_box, rings_to_mask
+from .reading import ANSWER_KINDS, LIST_KINDS, NAMED_KINDS, ParsedAnswer
 from .spans import Spans, fill, wind
 from .spread import outline_spread
-from .text import ANSWER_KINDS, LIST_KINDS, ParsedAnswer, find_kind, parse_answer
+from .text import find_kind, parse_answer
 
 if TYPE_CHECKING:
     from .codec import PolygonCodec
@@ -80,6 +81,7 @@ class Answer:
         looks: second looks at it. Where one is accepted, its outline is the answer's, in ``rings``
             and in all that follows from them; ``text`` and what is parsed of it stay the first
             answer's, which says the same more coarsely.
+        name: of an instance, where names were asked for, as it was written; else None.
     """
     text: str
     size: tuple[int, int]
@@ -94,6 +96,7 @@ class Answer:
     scores: tuple[float, ...] = ()
     agreements: tuple[float, ...] = ()
     looks: tuple[CropAnswer, ...] = ()
+    name: str | None = None
 
     @cached_property
     def parsed(self) -> ParsedAnswer:
@@ -136,6 +139,11 @@ class Answer:
         """Whether every instance was asked for, in a list."""
         return self.kind in LIST_KINDS
 
+    @property
+    def named(self) -> bool:
+        """Whether names were asked for: each of ``instances`` has one, '' where none stands."""
+        return self.kind in NAMED_KINDS
+
     @cached_property
     def instances(self) -> tuple['Answer', ...]:
         """Of a list each instance as an answer of its own, in the order of the text, also where
@@ -160,9 +168,10 @@ class Answer:
 
     def _instance(self, parsed: ParsedAnswer, confidence: float | None, agreement: float | None,
                   looks: tuple[CropAnswer, ...]) -> 'Answer':
+        name = (parsed.name or '') if self.named else None
         other = Answer(self.text[slice(*parsed.span)], self.size, self.codec, parsed.kind,
                        finished=self.finished, confidence=confidence, agreement=agreement,
-                       looks=looks)
+                       looks=looks, name=name)
         vars(other).update(parsed=parsed, _others={kind: ParsedAnswer() for kind in ANSWER_KINDS})
         return other
 

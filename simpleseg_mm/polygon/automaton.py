@@ -2,19 +2,24 @@
 
 A path from ``start`` to a final state spells exactly what ``Grammar.format_*`` writes for a point,
 for a box with x1 < x2 and y1 < y2, for rings with at least 3 distinct vertices each, for a list of
-any of these, and '[]':
-the texts that ``parse_answer`` finds valid. There are no dead ends: every state can be finished.
+any of these, for a list of masks with their names, and '[]': the texts that ``parse_answer`` finds
+valid. There are no dead ends: every state can be finished.
 Numbers that Python's repr writes with an exponent (below 1e-4, decimal5 and decimal6) are left
 out: the parser does not take them as following the grammar.
 """
 import re
 from functools import lru_cache
 
-from .text import ANSWER_KINDS, LIST_KINDS, Grammar
+from .grammar import Grammar
+from .names import MAX_NAME, is_name_char
+from .reading import ANSWER_KINDS, LIST_KINDS, NAMED_KINDS
 
 #: (where, index or memory, ...): hashable, and the same for texts that can go on alike
 State = tuple
 _DIGITS = '0123456789'
+#: a name has room for as many more characters in states that are reduced to one
+LONGEST_PIECE = 24
+_LETTERS = 'abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ'
 
 
 class Numbers:
@@ -98,10 +103,11 @@ class AnswerAutomaton:
         kind: one of ``ANSWER_KINDS``.
 
     A state of rings remembers the distinct vertices of the ring up to the third, one of a box the
-    corner that the other must exceed; nothing else is remembered.
+    corner that the other must exceed, one of a name how long it is; nothing else is remembered.
     """
-    #: every character of an answer
-    alphabet = _DIGITS + '[], .'
+
+    #: characters of a name at most
+    longest_name = MAX_NAME
 
     def __init__(self, grammar: str | Grammar, kind: str = 'rings') -> None:
         if kind not in ANSWER_KINDS:
@@ -111,6 +117,9 @@ class AnswerAutomaton:
         #: what is listed, or the kind itself
         self.item = LIST_KINDS.get(kind, kind)
         self.many = kind in LIST_KINDS
+        self.named = kind in NAMED_KINDS
+        #: every character of an answer; of names, which hold others too, the common ones
+        self.alphabet = _DIGITS + '[], .' + ('"\\' + _LETTERS) * self.named
         self.numbers = Numbers(self.grammar)
         self.start: State = ('start', )
 
@@ -137,7 +146,7 @@ class AnswerAutomaton:
         return state
 
     def chars(self, state: State) -> str:
-        """The characters that may follow; '' in the final state."""
+        """The characters of ``alphabet`` that may follow; '' in the final state."""
         return ''.join(c for c in self.alphabet if self.step(state, c) is not None)
 
     # --- one method a place: (character, memory) -> state -------------------------------------
@@ -162,10 +171,34 @@ class AnswerAutomaton:
         return ('done', ) if char == ']' else None
 
     def _another_item(self, char: str):
-        return ('first', ) if char == '[' else None
+        return ('quote' if self.named else 'first', ) if char == '[' else None
 
     def _end(self) -> State:
-        return ('item', ) if self.many else ('done', )
+        return ('pair', ) if self.named else ('item', ) if self.many else ('done', )
+
+    # a name, of which ``count`` characters are written, and the mask after it
+    def _quote(self, char: str):
+        return ('name', 0, False) if char == '"' else None
+
+    def _name(self, char: str, count: int, escaped: bool):
+        if escaped:
+            return ('name', count + 1, False) if char in '"\\' else None
+        if char == '"':
+            return ('after_name', ) if count else None
+        if count == MAX_NAME or char == ' ' and not count:
+            return None
+        if char == '\\':
+            return ('name', count, True)
+        return ('name', count + 1, False) if is_name_char(char) else None
+
+    def _after_name(self, char: str):
+        return self._comma('mask', 1) if char == ',' else None
+
+    def _mask(self, char: str):
+        return ('first', ) if char == '[' else None
+
+    def _pair(self, char: str):
+        return ('item', ) if char == ']' else None
 
     def _done(self, char: str):
         return None
@@ -261,8 +294,12 @@ class AnswerAutomaton:
 
     def _piece(self, where: str, *rest) -> str:
         comma, top = self.grammar.comma[0], self.grammar.steps
-        if where in ('closed', 'item'):
+        if where in ('closed', 'item', 'pair'):
             return ']'
+        if where in ('quote', 'name'):
+            return '"' if where == 'quote' or rest[0] or rest[1] else 'a'
+        if where == 'after_name':
+            return comma
         if where == ('first' if self.many else 'open') and self.item != 'rings':
             where, rest = 'number', (0, '', ())
         if where == 'vertex':
@@ -299,14 +336,16 @@ class AnswerAutomaton:
         where, *rest = state
         if where in ('x', 'y'):
             text, seen = rest
-            return where, self._mask(text), seen is True or where == 'y' and len(seen) == 3
+            return where, self._digits(text), seen is True or where == 'y' and len(seen) == 3
         if where == 'number':
-            return where, rest[0], self._mask(rest[1])
+            return where, rest[0], self._digits(rest[1])
         if where == 'between':
             return where, *rest[:2]
+        if where == 'name':
+            return where, rest[0] > 0
         return where, rest == [True]
 
-    def _mask(self, text: str) -> str:
+    def _digits(self, text: str) -> str:
         head = 0 if self.grammar.style == 'int' else 2  # '0.' or '1.' stays
         return text[:head] + '#' * len(text[head:])
 
@@ -317,4 +356,6 @@ class AnswerAutomaton:
             whole = state[0] == 'y' and len(state[-1]) == 3 or state[0] == 'x' and len(
                 state[-1]) == 2
             return state if whole else (*state[:-1], False)
+        if state[0] == 'name' and 0 < state[1] < MAX_NAME - LONGEST_PIECE:
+            return 'name', 1, state[2]
         return state

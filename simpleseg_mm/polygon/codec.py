@@ -1,7 +1,7 @@
 """Mask to text and back: one object that holds every choice made on the way."""
 import hashlib
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import lru_cache
 
 import numpy as np
@@ -9,11 +9,12 @@ import numpy as np
 from .answer import Answer
 from .contour import check_mask, mask_to_rings, signed_area, trace_crop
 from .fit import fit_rings, rate_of, thin_rings
+from .grammar import MAX_CHARS, Grammar
 from .parts import Part, group_rings
 from .raster import (check_size, mask_to_box, rle_to_crop, rle_to_mask,
                      segmentation_to_rle)
 from .simplify import arc_length, simplify_dp
-from .text import MAX_CHARS, Grammar
+
 
 PRESETS = ('default', 'paper', 'paper-exact')
 RING_ORDERS = ('opencv', 'reversed', 'shuffled')
@@ -134,40 +135,53 @@ class PolygonCodec:
         Raises:
             ValueError: as :meth:`encode`, and for masks of several sizes.
         """
+        return self._encode_all(masks, lambda texts, _: self.grammar.format_list(texts))
+
+    def encode_objects(self, masks: Sequence, names: Sequence[str]) -> str:
+        """Text of the masks ``(H, W)`` of several objects with their names, in :meth:`order`;
+        '[]' where there are none. Names may occur several times.
+
+        Raises:
+            ValueError: as :meth:`encode_masks`; not one name a mask; or a name that cannot be
+                written, see :func:`quoted_name`.
+        """
+        if len(masks) != len(names):
+            raise ValueError(f'{len(masks)} masks have {len(names)} names; give one each')
+        return self._encode_all(masks, lambda texts, numbers: self.grammar.format_named(
+            [names[number] for number in numbers], texts))
+
+    def _encode_all(self, masks: Sequence, write: Callable[[list[str], list[int]], str]) -> str:
+        """The text that ``write`` makes of those of masks, and of their numbers."""
         masks = [check_mask(mask) for mask in masks]
         if len({mask.shape for mask in masks}) > 1:
             raise ValueError(f'masks have the sizes {sorted({mask.shape for mask in masks})}; '
                              'give those of one picture')
-        masks = [masks[number] for number in self.order(masks)]
-        texts = [self.encode(mask) for mask in masks]
-        if self._fit(texts):
-            return self.grammar.format_list(texts)
+        numbers = self.order(masks)
+        texts = {number: self.encode(masks[number]) for number in numbers}
+        text = write(list(texts.values()), numbers)
+        if len(text) <= self.max_chars:
+            return text
         if self.lossless:
             raise ValueError(_TOO_LONG)
         fault = f'{len(masks)} masks need more than {self.max_chars} characters, which is all ' \
                 'that decoding reads'
         if self.preset == 'default' and self.epsilon is None:
             for coarser in _COARSER:
-                texts = [self._text(self._steps(mask, coarser)) for mask in masks]
-                if self._fit(texts):
-                    warnings.warn(f'{fault}; they are written coarser', stacklevel=2)
-                    return self.grammar.format_list(texts)
-        kept = self._largest_of(masks, texts)
-        warnings.warn(f'{fault}; the largest {len(kept)} are written', stacklevel=2)
-        return self.grammar.format_list(kept)
-
-    def _fit(self, texts: Sequence[str]) -> bool:
-        return len(self.grammar.format_list(texts)) <= self.max_chars
-
-    def _largest_of(self, masks: list[np.ndarray], texts: list[str]) -> list[str]:
-        """The texts of the largest masks, as many as there is room for, in their order."""
-        room, kept = self.max_chars - 2, []
-        for i in sorted(range(len(masks)), key=lambda i: -np.count_nonzero(masks[i])):
-            room -= len(texts[i]) + len(self.grammar.comma)
+                texts = {number: self._text(self._steps(masks[number], coarser))
+                         for number in numbers}
+                text = write(list(texts.values()), numbers)
+                if len(text) <= self.max_chars:
+                    warnings.warn(f'{fault}; they are written coarser', stacklevel=3)
+                    return text
+        room, kept = self.max_chars - 2, []  # the largest, as many as there is room for
+        for number in sorted(numbers, key=lambda number: -np.count_nonzero(masks[number])):
+            room -= len(write([texts[number]], [number])) - 2 + len(self.grammar.comma)
             if room < 0:
                 break
-            kept.append(i)
-        return [texts[i] for i in sorted(kept)]
+            kept.append(number)
+        kept = [number for number in numbers if number in kept]
+        warnings.warn(f'{fault}; the largest {len(kept)} are written', stacklevel=3)
+        return write([texts[number] for number in kept], kept)
 
     def encode_rle(self, rle: dict) -> str:
         """Text of a COCO RLE: ``encode`` of its mask, which the paper's presets do not build.

@@ -9,11 +9,13 @@ import json
 import re
 
 from .automaton import AnswerAutomaton
-from .text import LIST_KINDS, Grammar
+from .grammar import Grammar
+from .names import MAX_NAME, NAME
+from .reading import LIST_KINDS, NAMED_KINDS
 
 #: 'regex': Python's ``re`` (whole match), xgrammar, llguidance, outlines, and so vLLM and SGLang.
 #: 'lark': llguidance, xgrammar and the package lark. 'ebnf': xgrammar. 'gbnf': llama.cpp.
-#: 'json-schema': whatever knows no other, with more differences.
+#: 'json-schema': whatever knows no other, with more differences; not for objects with names.
 GRAMMAR_FORMS = ('regex', 'lark', 'ebnf', 'gbnf', 'json-schema')
 #: what a form may allow beyond the automaton
 DIFFERENCES = {
@@ -28,6 +30,13 @@ DIFFERENCES = {
 # digit of a class with how often it stands there. An alternative never begins a later one's text,
 # so that a reader that takes the first one which fits is right, too.
 Piece = str | tuple[str, str, int, int]
+_STRING = re.compile(r'"(?:[^"\\]|\\.)*"')
+_NAME = re.compile(NAME)
+# A name in regular expressions, and its first and other characters in GBNF.
+_NAME_REGEX = (rf'"([^ "\\\x00-\x1f]|\\["\\])([^"\\\x00-\x1f]|\\["\\]){{0,{MAX_NAME - 1}}}"')
+_NAME_RULES = dict(
+    name=rf'"\"" head char{{0,{MAX_NAME - 1}}} "\""',
+    head=r'[^ "\\\x00-\x1F] | "\\" ["\\]', char=r'[^"\\\x00-\x1F] | "\\" ["\\]')
 _JSON_NUMBER = re.compile(r'(-?[0-9]+(?:\.[0-9]+)?(?:[eE][-+]?[0-9]+)?)', re.ASCII)
 
 
@@ -43,9 +52,9 @@ def export_grammar(grammar: str | Grammar, kind: str = 'rings', form: str = 'reg
     ``\[((1000|[1-9][0-9]{0,2}|0),(1000|[1-9][0-9]{0,2}|0))?\]``.
 
     Raises:
-        ValueError: no such grammar, kind or form.
+        ValueError: no such grammar, kind or form, or a schema of objects with names.
     """
-    _check_form(form)
+    _check_form(form, kind)
     grammar = AnswerAutomaton(grammar, kind).grammar  # checks both
     if form == 'json-schema':
         return json.dumps(_schema(grammar, kind))
@@ -58,7 +67,7 @@ def exported_differences(grammar: str | Grammar, kind: str = 'rings',
 
     Beside these texts both allow the same ones. Raises as :func:`export_grammar`.
     """
-    _check_form(form)
+    _check_form(form, kind)
     grammar = AnswerAutomaton(grammar, kind).grammar
     item = LIST_KINDS.get(kind, kind)
     names = ['distinct'] if item == 'rings' else []
@@ -86,6 +95,10 @@ def allowed_beyond(text: str, grammar: str | Grammar, kind: str = 'rings',
         return ()
     if not _fits(value, kind, grammar, form):
         return ()
+    if kind in NAMED_KINDS:
+        if not all(map(_NAME.fullmatch, _STRING.findall(text))):
+            return ()
+        text = _STRING.sub('[]', text)
     layout = _JSON_NUMBER.split(text)
     found = set(_memory(value, kind))
     if '0'.join(layout[::2]) != _written(value, grammar.comma):
@@ -135,9 +148,12 @@ def _bounds(grammar: Grammar, kind: str, index: int) -> tuple[int, int]:
     return (0, grammar.steps - 1) if index < 2 else (1, grammar.steps)
 
 
-def _check_form(form: str) -> None:
+def _check_form(form: str, kind: str) -> None:
     if form not in GRAMMAR_FORMS:
         raise ValueError(f'form is {form!r}; choose one of {GRAMMAR_FORMS}')
+    if form == 'json-schema' and kind in NAMED_KINDS:
+        raise ValueError('there is no json-schema of objects with names: engines read the schema '
+                         f'of a pair in two ways; choose one of {GRAMMAR_FORMS[:-1]}')
 
 
 # --- numbers ----------------------------------------------------------------------------------
@@ -198,6 +214,8 @@ def _regex(grammar: Grammar, kind: str) -> str:
         vertex = rf'\[{inner}\]'
         ring = rf'\[{vertex}({comma}{vertex}){{2,}}\]'
         inner = f'{ring}({comma}{ring})*'
+    if kind in NAMED_KINDS:
+        inner = rf'{_NAME_REGEX}{comma}\[{inner}\]'
     if kind in LIST_KINDS:
         inner = rf'\[{inner}\]({comma}\[{inner}\])*'
     return rf'\[({inner})?\]'
@@ -217,6 +235,8 @@ def _regex_class(first: str, last: str, least: int, most: int) -> str:
 def _lark(grammar: Grammar, kind: str) -> str:
     terminals = {name.upper(): '|'.join(map(_regex_of, numbers))
                  for name, numbers in _number_rules(grammar, kind).items()}
+    if kind in NAMED_KINDS:
+        terminals['NAME'] = _NAME_REGEX
     return '\n'.join([f'{name}: {rule}' for name, rule in _rules(
         grammar, kind, 'start', str.upper).items()] + [
             f'{name}: /{pattern}/' for name, pattern in terminals.items()])
@@ -229,6 +249,7 @@ def _bnf(grammar: Grammar, kind: str) -> str:
     for name, numbers in _number_rules(grammar, kind).items():
         rules[name] = ' | '.join(' '.join(filter(None, map(_bnf_of, number)))
                                  for number in numbers)
+    rules.update(_NAME_RULES if kind in NAMED_KINDS else {})
     return '\n'.join(f'{name} ::= {rule}' for name, rule in rules.items())
 
 
@@ -259,6 +280,9 @@ def _rules(grammar: Grammar, kind: str, start: str, named) -> dict[str, str]:
     if kind in LIST_KINDS:
         rules = {'item': f'"[" {inner} "]"', **rules}
         inner = f'item ({more}item)*'
+    if kind in NAMED_KINDS:
+        rules = {'pair': f'"[" {named("name")}{comma}item "]"', **rules}
+        inner = f'pair ({more}pair)*'
     return {start: f'"[" ({inner})? "]"', **rules}
 
 
@@ -281,6 +305,10 @@ def _fits(value, kind: str, grammar: Grammar, form: str) -> bool:
     """Whether a value of JSON has the shape and range of an answer."""
     if not isinstance(value, list):
         return False
+    if kind in NAMED_KINDS:
+        return all(isinstance(pair, list) and len(pair) == 2 and isinstance(pair[0], str)
+                   and pair[1] != [] and _fits(pair[1], LIST_KINDS[kind], grammar, form)
+                   for pair in value)
     if kind in LIST_KINDS:
         return all(item != [] and _fits(item, LIST_KINDS[kind], grammar, form) for item in value)
     if kind == 'rings':
@@ -305,7 +333,8 @@ def _fits_row(row, kind: str, grammar: Grammar, bounded: bool = True) -> bool:
 def _memory(value: list, kind: str) -> list[str]:
     """What an answer of the right shape has that only a memory could forbid."""
     if kind in LIST_KINDS:
-        return [name for item in value for name in _memory(item, LIST_KINDS[kind])]
+        items = [item[1] for item in value] if kind in NAMED_KINDS else value
+        return [name for item in items for name in _memory(item, LIST_KINDS[kind])]
     if kind == 'rings':
         return ['distinct'] * any(len(set(map(tuple, ring))) < 3 for ring in value)
     if kind == 'box' and value:
@@ -320,7 +349,9 @@ def _is_spelled(word: str, grammar: Grammar) -> bool:
 
 
 def _written(value, comma: str) -> str:
-    """Lists as the grammar writes them, with 0 for every number."""
+    """Lists as the grammar writes them, with 0 for every number and [] for every name."""
+    if isinstance(value, str):
+        return '[]'
     if not isinstance(value, list):
         return '0'
     return f'[{comma.join(_written(item, comma) for item in value)}]'

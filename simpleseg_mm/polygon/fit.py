@@ -28,7 +28,7 @@ import numpy as np
 from .contour import canonical_start, check_mask, crop_of, signed_area, trace_crop
 from .simplify import PIECE, arc_length, simplify_dp
 from .spans import TIE
-from .text import Grammar
+from .grammar import Grammar
 
 # All numbers here are our choice, tried out on COCO objects.
 TOLERANCE = 0.3         # of the candidates, pixels

@@ -13,13 +13,15 @@ from scipy.optimize import linear_sum_assignment
 
 from .answer import Answer
 from .codec import PolygonCodec
+from .names import name_key, writable_name
 from .raster import box_iou
+from .reading import LIST_KINDS
 from .spans import Spans
 
 #: Share of the masks that must cover a pixel: every number of masks between these is tried.
 LEAST_SHARE, MOST_SHARE = 0.2, 0.6
 #: Kinds of answers that can be voted.
-VOTED_KINDS = ('rings', 'box', 'masks', 'boxes')
+VOTED_KINDS = ('rings', 'box', 'masks', 'boxes', 'objects')
 #: Instances of two answers are one from this IoU on.
 SAME = 0.5
 #: Runs of pixels that are worked on at a time.
@@ -101,8 +103,8 @@ def vote(answers: Sequence[Answer], tokens: float = 150) -> Answer:
     whose mask has the largest mean IoU with the masks; it is written as a polygon again. Where an
     answer itself has a larger one, as where there are two, that is the answer. Of boxes, each side
     is the median. Of lists, there are as many instances as most answers say (even: as the first
-    of them says). They are matched between the answers (Hungarian, IoU from ``SAME``); so many of
-    those that most answers hold are voted.
+    of them says). They are matched between the answers (Hungarian, IoU from ``SAME``, of objects
+    those of one name); so many of those that most answers hold are voted.
 
     The agreement is the mean IoU of the mask that is answered with those of all answers; of an
     absent object, the share of answers that say so; of a list, the IoU of its instances over the
@@ -171,8 +173,14 @@ def _is_absent(ballots: Sequence[Answer]) -> bool:
 def _holds(answer: Answer) -> bool:
     """Whether an answer holds what was asked for."""
     if answer.many:
-        return any(map(_holds, answer.instances))
+        return bool(_held(answer))
     return answer.parsed.box is not None if answer.kind == 'box' else answer.spans.area > 0
+
+
+def _held(answer: Answer) -> list[Answer]:
+    """The instances of a list that hold what was asked for: a box is no mask."""
+    return [one for one in answer.instances
+            if one.kind == LIST_KINDS[answer.kind] and _holds(one)]
 
 
 def _voted_one(answers: Sequence[Answer], tokens: float) -> tuple[Answer, float]:
@@ -189,7 +197,7 @@ def _voted_list(answers: Sequence[Answer], tokens: float) -> tuple[Answer, float
     """The list of so many instances as most answers have, those that most hold, in the codec's
     order, and how far the answers agree: of each the IoU with the instances of the list, over the
     larger number of them."""
-    held = [[one for one in answer.instances if _holds(one)] for answer in answers]
+    held = list(map(_held, answers))
     sizes = [len(ones) for ones in held]
     size = max(sizes, key=sizes.count)  # of those as frequent the first
     chosen, overlap = [], np.zeros(len(answers))
@@ -203,12 +211,22 @@ def _voted_list(answers: Sequence[Answer], tokens: float) -> tuple[Answer, float
     agreement = float(_ratio(overlap, counts).mean())
     chosen.sort(key=lambda one: _place(one[0]))
     first = answers[0]
-    text = first.codec.grammar.format_list([one.text for one, _ in chosen])
+    text = _list_of([one for one, _ in chosen], first)
     agreements = tuple(agreement for _, agreement in chosen)
     if len(text) > first.codec.max_chars:  # the largest are written, or all of them coarser
-        masks = [one.spans.mask for one, _ in chosen]
-        text, agreements = _writer(first, tokens).encode_masks(masks), ()
+        masks, writer = [one.spans.mask for one, _ in chosen], _writer(first, tokens)
+        text = writer.encode_objects(masks, [writable_name(one.name) for one, _ in chosen]) \
+            if first.named else writer.encode_masks(masks)
+        agreements = ()
     return replace(first, text=text, finished=True, agreements=agreements), agreement
+
+
+def _list_of(ones: Sequence[Answer], first: Answer) -> str:
+    """The text of the instances of a list, which ``first`` is one of."""
+    texts = [one.text for one in ones]
+    if first.named:
+        return first.codec.grammar.format_named([writable_name(one.name) for one in ones], texts)
+    return first.codec.grammar.format_list(texts)
 
 
 def _matched(held: Sequence[Sequence[Answer]]) -> list[dict[int, Answer]]:
@@ -231,7 +249,9 @@ def _matched(held: Sequence[Sequence[Answer]]) -> list[dict[int, Answer]]:
 
 
 def _iou(one: Answer, other: Answer) -> float:
-    """Of boxes or masks."""
+    """Of boxes or masks; 0 where their names differ."""
+    if name_key(one.name) != name_key(other.name):
+        return 0.0
     if one.kind == 'box':
         return box_iou(one.parsed.box, other.parsed.box)
     (x1, y1, x2, y2), (u1, v1, u2, v2) = one.spans.box, other.spans.box

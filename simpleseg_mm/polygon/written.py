@@ -1,7 +1,8 @@
 """Outlines while a model is writing them."""
 import numpy as np
 
-from .text import MAX_CHARS, Grammar, written_masks
+from .grammar import MAX_CHARS, Grammar
+from .text import written_masks
 
 
 class WrittenRings:

@@ -210,7 +210,7 @@ class Engine:
 
     def _work(self, jobs: list[Job]) -> None:
         for job in jobs:
-            job.written = WrittenRings(self.inferencer.codec.grammar, job.prompt.all)
+            job.written = WrittenRings(self.inferencer.codec.grammar, job.prompt.many)
             job.set_aside = False
             job.tell(event='started')
         try:
