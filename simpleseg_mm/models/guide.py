@@ -3,6 +3,8 @@
 The tokens that an answer is spelt with are few whatever the vocabulary: those of nothing but
 digits, brackets, commas, points and spaces. They stand in a trie, which is walked together with
 the automaton of the characters; what is found is kept by the automaton's reduced state.
+Names of objects are free text: there the trie also holds the tokens with a quotation mark or a
+backslash, and all others that spell whole characters stand in one list, by their length.
 """
 import re
 from collections import Counter, defaultdict
@@ -11,7 +13,9 @@ from functools import lru_cache
 
 import numpy as np
 
-from ..polygon import LIST_KINDS, AnswerAutomaton, Grammar
+from ..polygon import LIST_KINDS, NAMED_KINDS, AnswerAutomaton, Grammar
+from ..polygon.automaton import LONGEST_PIECE
+from ..polygon.names import is_name_char
 
 # A draft is made where one token follows in at least so many of the texts that teach it.
 LIKELY = 0.5
@@ -21,6 +25,8 @@ _TEXTS, _STATES = 100, 200_000
 NEAR = 128
 _SPELLS_SPACE = str.maketrans({'Ġ': ' ', '▁': ' '})  # byte-level and SentencePiece vocabularies
 _ANSWER = re.compile(r'[0-9\[\], .]+')
+_QUOTED = re.compile(r'[ -~]*["\\][ -~]*')
+_NAMES = ('cup', 'red car', 'person', 'tv', 'dining table', 'blue star', 'potted plant', 'dog')
 
 
 class Spelling:
@@ -29,17 +35,25 @@ class Spelling:
     Args:
         tokenizer: of transformers.
         size: tokens that the network's head knows.
+        names: whether answers hold names, too.
     """
 
-    def __init__(self, tokenizer, size: int) -> None:
+    def __init__(self, tokenizer, size: int, names: bool = False) -> None:
         special = set(tokenizer.all_special_ids)
         #: id -> text
         self.texts: dict[int, str] = {}
+        others = []
         for name, token in tokenizer.get_vocab().items():
             text = name.translate(_SPELLS_SPACE)
-            if _ANSWER.fullmatch(text) and token not in special and token < size:
+            if token in special or token >= size or names and len(text) > LONGEST_PIECE:
+                continue
+            if _ANSWER.fullmatch(text) or names and _QUOTED.fullmatch(text):
                 self.texts[token] = text
+            elif names:
+                others.append(token)
         self._drop_what_reads_otherwise(tokenizer)
+        self.names = names
+        self._learn_words(tokenizer, others)
         self.trie: dict = {}
         for token, text in sorted(self.texts.items()):
             node = self.trie
@@ -48,6 +62,7 @@ class Spelling:
             node.setdefault('', []).append(token)
         #: whether one token can hold the end of a number and what follows its vertex
         self.mixes = any(re.search('[0-9][^0-9]*]', text) for text in self.texts.values())
+        self.texts.update(zip(self.words.tolist(), self._spelt))
         self.size = size
 
     def _drop_what_reads_otherwise(self, tokenizer) -> None:
@@ -58,6 +73,30 @@ class Spelling:
             token: text for token, text in self.texts.items()
             if tokenizer.decode([*before, token], clean_up_tokenization_spaces=False)
             == head + text}
+
+    def _learn_words(self, tokenizer, tokens: list[int]) -> None:
+        """Of tokens those that spell nothing but whole characters of a name."""
+        before = tokenizer.encode('"', add_special_tokens=False)
+        head = tokenizer.decode(before)
+        spelt = {}
+        for token in sorted(tokens):
+            text = tokenizer.decode([*before, token], clean_up_tokenization_spaces=False)
+            piece = text[len(head):]
+            fits = text.startswith(head) and 0 < len(piece) <= LONGEST_PIECE
+            if fits and '\ufffd' not in piece and all(map(is_name_char, piece)):
+                spelt[token] = piece
+        #: ids (W,) of the tokens that names alone are spelt with, and their characters
+        self.words = np.array(list(spelt), np.int64)
+        self.lengths = np.array([len(piece) for piece in spelt.values()], np.int64)
+        self._spelt = list(spelt.values())
+        self._blank = np.array([piece[0] == ' ' for piece in self._spelt], bool)
+
+    def words_of(self, automaton: AnswerAutomaton, state) -> np.ndarray:
+        """Ids of the tokens that names alone are spelt with and that may follow a state."""
+        if state[0] != 'name' or state[2] or not self.names:
+            return self.words[:0]
+        fit = self.lengths <= automaton.longest_name - state[1]
+        return self.words[fit & ~self._blank if not state[1] else fit]
 
     def fewest(self, text: str) -> int:
         """The least number of tokens that spell a text of the grammar's characters."""
@@ -119,6 +158,7 @@ class Guide:
         """Every character must be there by itself: then no state is a dead end."""
         numbers = self.automaton.numbers
         needed = set(numbers.chars + '[],' + self.automaton.grammar.comma)
+        needed |= {'"', 'a'} if self.automaton.named else set()
         missing = sorted(needed - {text for text in self.spelling.texts.values()})
         if missing:
             raise ValueError(
@@ -156,7 +196,9 @@ class Guide:
                 self._allowed.clear()
             ids = tuple(self.stops if self.automaton.is_final(state)
                         else sorted(self.spelling.walk(self.automaton, state)))
-            self._allowed[key] = self._arrays.setdefault(ids, np.array(ids))
+            words = self.spelling.words_of(self.automaton, state)
+            self._allowed[key] = np.union1d(ids, words).astype(np.int64) if len(words) else \
+                self._arrays.setdefault(ids, np.array(ids))
         return self._allowed[key]
 
     # --- the limit ----------------------------------------------------------------------------
@@ -169,7 +211,9 @@ class Guide:
         if self.automaton.is_final(state) or self._cost(self.step(state, token)) <= room:
             return None
         empty = state[0] in ('start', 'open')
-        return [other for other in self.allowed(state).tolist()
+        others = self.allowed(state).tolist() if state[0] != 'name' else sorted(
+            self.spelling.walk(self.automaton, state))  # a name is ended rather than gone on with
+        return [other for other in others
                 for after in [self.step(state, other)]
                 if self._cost(after) <= room
                 and not (empty and self.automaton.is_final(after))] or None
@@ -228,5 +272,9 @@ def _written(name: str, kind: str) -> list[str]:
             for _ in range(rng.choice(3, p=[.8, .15, .05]) + 1)])
     if kind == item:
         return [written() for _ in range(_TEXTS)]
+    if kind in NAMED_KINDS:
+        return [grammar.format_named(*zip(*((rng.choice(_NAMES), written())
+                                            for _ in range(rng.integers(1, 4)))))
+                for _ in range(_TEXTS)]
     return [grammar.format_list([written() for _ in range(rng.integers(1, 4))])
             for _ in range(_TEXTS)]

@@ -3,7 +3,6 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
-from functools import cached_property
 from typing import Any
 
 from torch import Tensor
@@ -29,6 +28,7 @@ class Writer:
     def __init__(self, network: Network, encoder: Encoder) -> None:
         self.network, self.encoder = network, encoder
         self._guides: dict[AnswerAutomaton, Guide] = {}
+        self._spellings: dict[bool, Spelling] = {}
 
     @property
     def banned_tokens(self) -> list[int]:
@@ -96,16 +96,18 @@ class Writer:
         """
         for form in set(forms) - {None, *self._guides}:
             try:
-                self._guides[form] = Guide(form, self._spelling, self.encoder.ids_of_text,
-                                           self.stop_tokens)
+                self._guides[form] = Guide(form, self._spelling(form.named),
+                                           self.encoder.ids_of_text, self.stop_tokens)
             except ValueError:
                 if constrain:
                     raise
         return [self._guides.get(form) for form in forms]
 
-    @cached_property
-    def _spelling(self) -> Spelling:
-        return Spelling(self.encoder.tokenizer, self.network.head_weight.shape[0])
+    def _spelling(self, names: bool) -> Spelling:
+        if names not in self._spellings:
+            self._spellings[names] = Spelling(self.encoder.tokenizer,
+                                              self.network.head_weight.shape[0], names)
+        return self._spellings[names]
 
     # --- answers ------------------------------------------------------------------------------
     def sample(self, take: Take, group_size: int, seeds: Sequence[Sequence[int]],
