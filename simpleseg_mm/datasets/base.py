@@ -105,6 +105,10 @@ class QueryDataset(BaseDataset):
         FileNotFoundError, ValueError: One line: what is missing or wrong, and what to do.
     """
     METAINFO = dict(classes=('object',), palette=[(220, 20, 60)])
+    #: whether its objects have names, and it asks for all of a picture and nothing else
+    of_pictures = False
+    #: the names that these can have, by label; known once it is loaded
+    classes: tuple[str, ...] = ()
     #: how the set is known where its config does not name it
     set_name: str | None = None
     #: (width, height) of a picture in pixels to plan with, and how that is known
@@ -130,8 +134,10 @@ class QueryDataset(BaseDataset):
         self.seed = int(seed)
         self.read = 0
         self.skipped: Counter[str] = Counter()
+        tasks = asked_tasks(query)
         #: whether a task asks for objects one by one; a crowd is none then
-        self.one_by_one = any(task.many for task in asked_tasks(query))
+        self.one_by_one = any(task.many for task in tasks)
+        self._check_named([task for task in tasks if task.named != self.of_pictures])
         query = dict(type='FormatQuery') | dict(query or {})
         pack = dict(type='PackQuery', meta_keys=META_KEYS, required_keys=tuple(meta_keys))
         self._needs_siblings = query.get('turns', 1) > 1 and not test_mode
@@ -139,6 +145,19 @@ class QueryDataset(BaseDataset):
                       for step in (*pipeline, query, pack)]
         super().__init__(ann_file='', data_root=str(data_root), test_mode=test_mode,
                          pipeline=transforms, indices=indices, **kwargs)
+
+    def _check_named(self, others: Sequence[Task]) -> None:
+        """Refuse tasks that are about all objects of a picture where the set is not, and the
+        reverse."""
+        names = [task.name for task in others]
+        if names and self.of_pictures:
+            raise ValueError(f"targets='picture' with the tasks {names}: a sample is about all "
+                             'objects of a picture; take query=dict(tasks=dict(image2objects=1.0))'
+                             ', and a set of its own for other tasks')
+        if names:
+            raise ValueError(f'{type(self).__name__} with the tasks {names}: its samples are not '
+                             'about all objects of a picture; take CocoQueryDataset or '
+                             "RefShapesDataset with targets='picture'")
 
     # What a set says of itself
 
@@ -254,6 +273,12 @@ class QueryDataset(BaseDataset):
         self.skipped[fault.reason] += samples
 
     @property
+    def metainfo(self) -> dict:
+        """As MMEngine has it; of a set of pictures with the names of their objects."""
+        named = dict(classes=self.classes, palette='random') if self.of_pictures else {}
+        return super().metainfo | named
+
+    @property
     def orientation(self) -> str:
         """How pictures with an orientation tag are read, see :class:`LoadImage`."""
         return next((step.orientation for step in self.pipeline.transforms
@@ -366,6 +391,8 @@ class QueryDataset(BaseDataset):
             raise IndexError(f'index {index} is out of range')
         info = self.get_data_info(number)
         info['test_mode'] = self.test_mode
+        if self.of_pictures:
+            info['classes'] = self.classes
         info['rng'] = np.random.default_rng([self.seed, info['img_id'], visit])
         if self._needs_siblings:
             first, last = self._groups[number]

@@ -7,14 +7,16 @@ import numpy as np
 
 from simpleseg_mm.files import coco, is_blank, one_line, shown
 from simpleseg_mm.files.coco import CocoAnnotation, CocoImage
+from simpleseg_mm.polygon import quoted_name
 from simpleseg_mm.registry import DATASETS
+from simpleseg_mm.templates import SUBJECTS
 
 from . import native
 from .annotation_files import AnnotationFiles, check_image
 from .base import UNTOLD_CROWD, BadSample, QueryDataset, RawRecord, asked_tasks, set_instances
 from .leakage import EvalImages
 
-TARGETS = ('object', 'category', 'instances', 'phrase')
+TARGETS = ('object', 'category', 'instances', 'phrase', 'picture')
 _CROWD_ALONE = 'crowd alone, which is no object'
 
 
@@ -32,7 +34,12 @@ class CocoQueryDataset(QueryDataset):
     - 'instances': the same, one answer an object: for the tasks text2masks, text2boxes and
       text2points. See below for crowds;
     - 'phrase': all annotations of an image that name the same phrase (``phrase``: a text or a list
-      of texts). An image may list what it does not show in ``absent_phrases``.
+      of texts). An image may list what it does not show in ``absent_phrases``;
+    - 'picture': all annotations of an image, each named by its category: for the task
+      image2objects. It is right where a set is annotated throughout. The set's classes are the
+      file's categories, and ``bbox_label`` is an object's place among them. Images of LVIS
+      (``neg_category_ids``, ``not_exhaustive_category_ids``), of which only some categories are
+      annotated, are not asked about.
 
     Where objects are asked for one by one (by one of these tasks, whatever the targets), a crowd
     stands for an unknown number of them. Such a query is no whole truth and is not asked in
@@ -75,10 +82,12 @@ class CocoQueryDataset(QueryDataset):
         if targets not in TARGETS:
             raise ValueError(f'targets must be one of {TARGETS}, got {targets!r}')
         self.by_category = targets in ('category', 'instances')
+        self.of_pictures = targets == 'picture'
         if absent < 0 or (absent and not self.by_category):
             raise ValueError(f"absent={absent} with targets={targets!r}: a number of categories "
                              "from 0, and only with targets='category' or 'instances'")
-        tasks = [task for task in asked_tasks(query) if task.given == 'text']
+        tasks = [task for task in asked_tasks(query) if task.given == 'text'
+                 and not self.of_pictures]
         if tasks and targets == 'object':
             raise ValueError(f"targets='object' with the tasks {[task.name for task in tasks]}: a "
                              'category does not tell one object from another; take tasks that '
@@ -102,6 +111,8 @@ class CocoQueryDataset(QueryDataset):
             raise FileNotFoundError(f'there is no {path}; name the annotations in ann_file')
         file = files.instances(path, categories=self.targets != 'phrase')
         self._check_whole(file)
+        if self.of_pictures:
+            self.classes = self._classes(file)
         self.image_folder(self.img_dir, self.name)
         queries, removed = evaluated.part(list(self._queries(file)), self.name, self.split,
                                           f'{self.name} {self.split}')
@@ -125,6 +136,9 @@ class CocoQueryDataset(QueryDataset):
             if one.area is not None:
                 instance['area'] = one.area
             instance['ignore_flag'] = int(one.crowd and self.one_by_one)
+            if self.of_pictures:
+                name = file.categories[one.category_id]
+                instance.update(name=name, bbox_label=self.classes.index(name))
         record = dict(
             img_path=str(path), image_id=image.id, ref_id=query['number'], sent_id=0,
             ann_id=[one.id for one in found] or [-1], text=query['text'], height=image.height,
@@ -175,6 +189,9 @@ class CocoQueryDataset(QueryDataset):
                 else:
                     yield dict(image_id=image.id, found=[one], **self._category(one, file))
             return
+        if self.of_pictures:
+            yield from self._of_picture(file, image, found)
+            return
         groups: dict[str, list[CocoAnnotation]] = {}
         untold = None  # what is said of an annotation whose texts are not known
         for one in found:
@@ -211,6 +228,40 @@ class CocoQueryDataset(QueryDataset):
             elif text in alike:
                 fault = None, 'text that another object of the image has in other capitals'
             yield dict(image_id=image.id, text=text, found=ones, fault=fault)
+
+    @staticmethod
+    def _classes(file: native.Instances) -> tuple[str, ...]:
+        """The names of the file's categories, in its order. ValueError for one that cannot be
+        written in an answer, and for two that differ in capitals alone."""
+        names = tuple(dict.fromkeys(file.categories.values()))
+        for name in names:
+            try:
+                quoted_name(name)
+            except ValueError as error:
+                raise ValueError(f'{file.path}: {error}. Rename the category') from None
+        alike = sorted(in_other_capitals({name: [name] for name in names}))
+        if alike:
+            raise ValueError(f'{file.path}: the categories {alike[:2]} differ in capitals alone, '
+                             'so that an answer does not tell them apart. Rename one')
+        return names
+
+    def _of_picture(self, file: native.Instances, image: CocoImage,
+                    found: list[CocoAnnotation]) -> Iterator[dict]:
+        """The query for all objects of an image, or why it is not known which they are."""
+        untold = None
+        for one in found:
+            if (fault := self._category(one, file)['fault']) is not None:
+                untold = untold or fault
+                yield _unasked(image.id, *fault)
+        fault = None
+        if untold is not None:
+            fault = untold[0], 'query of an image with an annotation that may belong to it'
+        elif {'neg_category_ids', 'not_exhaustive_category_ids'} & set(image.record):
+            fault = None, 'picture of which only some categories are annotated'
+        elif any(one.crowd for one in found) and (
+                not self.test_mode or all(one.crowd for one in found)):
+            fault = None, _CROWD_ALONE if all(one.crowd for one in found) else UNTOLD_CROWD
+        yield dict(image_id=image.id, text=SUBJECTS['image'][0], found=found, fault=fault)
 
     def _texts(self, annotation: CocoAnnotation, file: native.Instances
                ) -> tuple[Sequence[str], tuple[str, str] | None]:

@@ -30,7 +30,8 @@ class JoinedDataset(ConcatDataset):
                                         and all(weight > 0 for weight in weights)):
             raise ValueError(f'weights must be {len(datasets)} numbers above 0, one a dataset, '
                              f'got {list(weights)}')
-        super().__init__([DATASETS.build(dataset) for dataset in datasets])
+        super().__init__([DATASETS.build(dataset) for dataset in datasets],
+                         ignore_keys=['classes', 'palette'])  # of sets of pictures
         sizes = [len(dataset) for dataset in self.datasets]
         shares = sizes if weights is None else weights
         self.counts = [max(1, round(share * sum(sizes) / sum(shares))) for share in shares]

@@ -7,11 +7,14 @@ from typing import NamedTuple
 from mmengine.logging import print_log
 
 from simpleseg_mm.registry import DATASETS
+from simpleseg_mm.scenes import COLOURS
+from simpleseg_mm.templates import SUBJECTS
 
 from . import native
 from .annotation_files import AnnotationFiles, check_image
 from .base import UNTOLD_CROWD, BadSample, QueryDataset, RawRecord
 from .leakage import EvalImages
+from .shape_phrases import SHAPES
 
 
 class _Reference(NamedTuple):
@@ -122,14 +125,65 @@ class RefShapesDataset(RefCOCODataset):
     Args:
         data_root: Folder that ``tools/dataset_converters/generate_refshapes.py`` wrote.
         split: 'train' or 'val'.
+        targets: 'references', one sample a sentence; or 'picture', one a scene, about all of its
+            objects, each named by colour and shape ('red circle'): for the task image2objects.
         **kwargs: See :class:`RefCOCODataset`.
     """
 
     set_name = 'refshapes'
     typical_picture = (224, 224), "the generator's default"
 
-    def __init__(self, data_root: str, split: str = 'train', **kwargs) -> None:
+    def __init__(self, data_root: str, split: str = 'train', targets: str = 'references',
+                 **kwargs) -> None:
+        if targets not in ('references', 'picture'):
+            raise ValueError(f"targets must be 'references' or 'picture', got {targets!r}")
+        self.of_pictures = targets == 'picture'
+        self._objects: dict[int, list] | None = None
+        if self.of_pictures:
+            self.classes = tuple(f'{colour} {shape}' for colour in COLOURS for shape in SHAPES)
         super().__init__(data_root, [dict(name=self.set_name, split=split)], **kwargs)
+
+    def _read_split(self, source: dict, split: str, files: AnnotationFiles,
+                    evaluated: EvalImages) -> Iterator[RawRecord]:
+        """Of pictures, the first reference of each; one without any is not asked about."""
+        known: set = set()
+        for record in super()._read_split(source, split, files, evaluated):
+            image_id = record.content.ref['image_id']
+            if not self.of_pictures:
+                yield record
+            elif image_id not in known:
+                known.add(image_id)
+                yield record._replace(samples=1)
+
+    def parse_data_info(self, raw: RawRecord) -> list[dict]:
+        if not self.of_pictures:
+            return super().parse_data_info(raw)
+        ref, source, split, file, files = raw.content
+        image = file.images.get(ref['image_id'])
+        if image is None:
+            raise BadSample(f'image_id {ref["image_id"]} is not in {file.path}',
+                            'image not in instances.json')
+        check_image(image, file)
+        path = self.find_picture(image.file_name, source['img_dir'])
+        found = self._members(file).get(image.id, [])
+        instances = files.targets(found, image, file)
+        for instance, one in zip(instances, found):
+            name = f'{one.record.get("colour")} {SHAPES[one.category_id - 1]}'
+            if name not in self.classes:
+                raise BadSample(f'{file.path}, {one.name}: {name!r} is no shape of RefShapes')
+            instance.update(name=name, bbox_label=self.classes.index(name))
+        return [dict(img_path=str(path), image_id=image.id, ref_id=ref['ref_id'], sent_id=0,
+                     ann_id=[one.id for one in found] or [-1], text=SUBJECTS['image'][0],
+                     height=image.height, width=image.width, split=split,
+                     source=source['name'], instances=instances)]
+
+    def _members(self, file: native.Instances) -> dict[int, list]:
+        """The objects of each image."""
+        if self._objects is None:
+            self._objects = {}
+            for one in file.rows:
+                self._objects.setdefault(one.image_id, []).append(one)
+        return self._objects
 
 
 def _parse_source(source: dict) -> dict:

@@ -28,8 +28,8 @@ _MAX_TEXTS = 100_000  # texts of masks that a worker keeps, some 30 MB
 #: what a sample carries, as far as its set and its query give it
 META_KEYS = ('img_id', 'image_id', 'ref_id', 'sent_id', 'ann_id', 'img_path', 'ori_shape',
               'img_shape', 'text', 'task', 'prompt', 'answer', 'turns', 'codec', 'gt_masks',
-              'instances', 'source', 'split', 'answers', 'kind', 'gt_ignore', 'read_as',
-              'window')
+              'instances', 'source', 'split', 'answers', 'kind', 'gt_ignore', 'read_as', 'window',
+              'names', 'classes')
 
 
 ORIENTATIONS = ('stored', 'upright')
@@ -136,14 +136,16 @@ class FormatQuery(BaseTransform):
     """Write what the user asks and what the model should answer.
 
     A task ``<given>2<wanted>`` recombines two of text, point, box and mask, or asks for an extreme
-    point, or for every instance (``simpleseg_mm.polygon.TASKS`` has all nineteen). It is drawn by
+    point, or for every instance (``simpleseg_mm.polygon.TASKS`` has all twenty). It is drawn by
     weight, and so are prompts, from ``results['rng']``. With ``results['test_mode']`` the first
     template is taken, a given point is the mask's innermost and an extreme point the topmost.
 
     A task of every instance, 'text2masks', lists one answer an instance in the order of
     ``PolygonCodec.order``. It needs a set whose samples have all instances of what they name; of
     one with a single instance the answer is a list of one. Where ``gt_masks`` were loaded, they
-    become ``BitmapMasks`` (N, H, W), one an instance in the set's order.
+    become ``BitmapMasks`` (N, H, W), one an instance in the set's order. 'image2objects' lists all
+    objects of an image with their names, which the set's ``instances`` hold; the sample has them
+    as ``names``, in the order of ``gt_masks``.
 
     Points and boxes are pixels of the target; boxes come from the annotation. A task that starts
     from a point, box or mask falls back to its text form where the target is absent; an absent
@@ -198,6 +200,8 @@ class FormatQuery(BaseTransform):
         if task.many and 'gt_masks' in results:
             masks = target_masks(results)
             results['gt_masks'] = BitmapMasks(masks.astype(np.uint8), *masks.shape[1:])
+        if task.named:
+            results['names'] = _names_of(results)
         results.update(task=task.name, prompt=prompt, answer=answer, turns=turns,
                        codec=self.codec.spec)
         return results
@@ -231,10 +235,10 @@ class FormatQuery(BaseTransform):
         """The evaluation's question about what a person gives.
 
         Args:
-            given: 'text', 'point' or 'box'.
-            value: The expression, or x, y or x1, y1, x2, y2 in pixels.
+            given: 'text', 'point' or 'box'; 'image' for all that it shows.
+            value: The expression, or x, y or x1, y1, x2, y2 in pixels; of an image nothing.
             size: (H, W) of the image.
-            wanted: What is asked for, 'masks' for every instance.
+            wanted: What is asked for, 'masks' for every instance, 'objects' of an image.
 
         Returns:
             What ``transform`` adds, without an answer.
@@ -257,8 +261,9 @@ class FormatQuery(BaseTransform):
         if given == 'text' and info.get('is_sentence'):
             prompt = pick(REQUESTS[wanted]).replace('{given}', info['text'])
         else:
-            subject = pick(SUBJECTS[given]).replace(
-                '{given}', self._express(given, info, rng, asked=True, test_mode=test_mode))
+            said = '' if given == 'image' else self._express(given, info, rng, asked=True,
+                                                             test_mode=test_mode)
+            subject = pick(SUBJECTS[given]).replace('{given}', said)
             prompt = pick(QUESTIONS[wanted]).replace('{subject}', subject)
         if wanted == 'extreme':
             names = tuple(DIRECTIONS)
@@ -300,6 +305,10 @@ class FormatQuery(BaseTransform):
         masks, grammar = target_masks(info), self.codec.grammar
         if kind == 'masks':
             return self._encode(masks, self.codec.encode_masks)
+        if kind == 'objects':
+            names = _names_of(info)
+            return self._encode(masks, lambda masks: self.codec.encode_objects(masks, names),
+                                names)
         order = self.codec.order(masks)
         if kind == 'boxes':
             return grammar.format_boxes([info['instances'][i]['bbox'] for i in order], size)
@@ -313,11 +322,12 @@ class FormatQuery(BaseTransform):
         point = mask_to_extreme(_mask_of(info), DIRECTIONS[direction])
         return self.codec.grammar.format_point(point, (info['height'], info['width']))
 
-    def _encode(self, mask: np.ndarray, encode: Callable[[np.ndarray], str]) -> str:
-        """Text of a mask (H, W), or of masks (N, H, W), written once: sentences share targets, and
-        epochs repeat them."""
+    def _encode(self, mask: np.ndarray, encode: Callable[[np.ndarray], str],
+                names: Sequence[str] = ()) -> str:
+        """Text of a mask (H, W), or of masks (N, H, W) and their names, written once: sentences
+        share targets, and epochs repeat them."""
         content = hashlib.blake2b(np.packbits(mask), digest_size=16).digest()
-        key = content + str(mask.shape).encode()
+        key = content + str((mask.shape, *names)).encode()
         if key not in self._texts:
             if len(self._texts) >= _MAX_TEXTS:
                 self._texts.clear()
@@ -367,6 +377,16 @@ def target_masks(info: dict) -> np.ndarray:
     for mask, rle in zip(masks, rles):
         mask[:] = rle_to_mask(rle)
     return masks
+
+
+def _names_of(info: dict) -> list[str]:
+    """The name of each instance of a sample, in its order."""
+    names = [instance.get('name') for instance in info['instances']]
+    if None in names:
+        raise ValueError(f'{_record(info)}: its objects have no names; image2objects needs a set '
+                         "that gives them: CocoQueryDataset or RefShapesDataset with "
+                         "targets='picture'")
+    return names
 
 
 def target_mask(info: dict) -> np.ndarray:

@@ -94,7 +94,8 @@ class ChatRows:
             raise ValueError(f'samples of {type(self.dataset).__name__} have no turns or no '
                              'img_path; give a config whose set is a QueryDataset')
         values = dict(sample.all_items())
-        facts = facts_of(values, sorted(set(values) - set(self.known_keys)))
+        columns = set(values) - set(self.known_keys) | {'names'} & set(values)  # of objects
+        facts = facts_of(values, sorted(columns))
         masks = values.get('gt_masks')
         self.turns = max(self.turns, len(sample.turns))
         return Conversation(
