@@ -1,9 +1,12 @@
 """The answer of a sample: read by the codec and for the task that the sample names, once."""
 import warnings
 
+from collections.abc import Sequence
+from functools import lru_cache
+
 import numpy as np
 
-from .polygon import Answer, CropAnswer, Task, codec_of
+from .polygon import Answer, CropAnswer, Task, codec_of, name_key
 
 #: of the masks of all instances of an answer together. Our choice.
 MAX_MASK_BYTES = 1 << 31
@@ -56,6 +59,21 @@ def looks_of(listed) -> tuple[CropAnswer, ...]:
 
 def _spec(answer: Answer) -> str | None:
     return None if answer.codec is None else answer.codec.spec
+
+
+def class_of(name: str, classes: Sequence[str]) -> int | None:
+    """The place of a name among those of a set, blanks and capitals aside; None where it is none
+    of them.
+
+    >>> class_of('Red  circle', ['blue star', 'red circle'])
+    1
+    """
+    return _places(tuple(classes)).get(name_key(name))
+
+
+@lru_cache(maxsize=16)
+def _places(classes: tuple[str, ...]) -> dict[str, int]:
+    return {name_key(name): place for place, name in reversed(list(enumerate(classes)))}
 
 
 def instance_masks(answer: Answer) -> np.ndarray:

@@ -4,7 +4,18 @@ from collections.abc import Sequence
 import numpy as np
 from scipy.optimize import linear_sum_assignment
 
-from .polygon import Spans
+from .polygon import Spans, name_key
+
+
+def same_names(predicted: Sequence[str], true: Sequence[str]) -> np.ndarray:
+    """Whether each predicted name is each true one, blanks and capitals aside: (M, N) bool.
+
+    >>> same_names(['Cup', 'plate'], ['cup']).tolist()
+    [[True], [False]]
+    """
+    keys = [list(map(name_key, names)) for names in (predicted, true)]
+    return np.array([[one == other for other in keys[1]] for one in keys[0]], bool).reshape(
+        len(predicted), len(true))
 
 
 def mask_ious(predicted: Sequence[Spans], true: Sequence[Spans]) -> np.ndarray:

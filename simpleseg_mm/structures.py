@@ -14,13 +14,14 @@ from .polygon import Answer, CropAnswer, Part, Spans, Task, mask_to_rle, outline
 
 @dataclass(frozen=True)
 class Prompt:
-    """What a query asks about: exactly one of three, text, point and box.
+    """What a query asks about: exactly one of text, point, box and everything.
 
     Attributes:
         text: an expression, such as 'the man in red'.
         point: x, y on the object, pixels of the upright picture.
         box: x1, y1, x2, y2 around it, pixels, right and bottom exclusive.
         all: whether every instance of what the text says is asked for, an outline each.
+        everything: whether all objects of the picture are asked for, each with its name.
 
     Raises:
         ValueError: none or several are given, all instances of a point or box, an expression that
@@ -30,17 +31,23 @@ class Prompt:
     point: tuple[float, float] | None = None
     box: tuple[float, float, float, float] | None = None
     all: bool = False
+    everything: bool = False
     KINDS: ClassVar[tuple[str, ...]] = ('text', 'point', 'box')
 
     def __post_init__(self) -> None:
+        for name in ('all', 'everything'):
+            if not isinstance(getattr(self, name), bool):
+                raise ValueError(f'{name} is {shown(getattr(self, name), 80)}; say True or False')
         given = [kind for kind in self.KINDS if getattr(self, kind) is not None]
+        given += ['everything'] * self.everything
         if len(given) != 1:
-            raise ValueError(f'a prompt is one of text, point and box; got {given or "none"}')
-        if not isinstance(self.all, bool):
-            raise ValueError(f'all is {shown(self.all, 80)}; say True or False')
+            raise ValueError('a prompt is one of text, point, box and everything; got '
+                             f'{given or "none"}')
         if self.all and self.kind != 'text':
             raise ValueError(f'all instances are asked for in words, not by a {self.kind}: give '
                              "a text, such as dict(text='the cups', all=True)")
+        if self.everything:
+            return
         if self.kind == 'text':
             if not isinstance(self.text, str) or is_blank(self.text):
                 raise ValueError(f'the expression is {shown(self.text)}; say in words which '
@@ -59,38 +66,53 @@ class Prompt:
 
     @property
     def kind(self) -> str:
-        """'text', 'point' or 'box'."""
-        return next(kind for kind in self.KINDS if getattr(self, kind) is not None)
+        """'text', 'point' or 'box'; 'image' where everything is asked for."""
+        return 'image' if self.everything else next(
+            kind for kind in self.KINDS if getattr(self, kind) is not None)
 
     @property
     def value(self):
-        """The expression, the point or the box."""
-        return getattr(self, self.kind)
+        """The expression, the point or the box; None where everything is asked for."""
+        return None if self.everything else getattr(self, self.kind)
+
+    @property
+    def many(self) -> bool:
+        """Whether several objects are asked for, an outline each."""
+        return self.all or self.everything
 
     @property
     def task(self) -> Task:
         """Of the query that is asked."""
-        return Task(self.kind, 'masks' if self.all else 'mask')
+        wanted = 'objects' if self.everything else 'masks' if self.all else 'mask'
+        return Task(self.kind, wanted)
+
+    def __str__(self) -> str:
+        """In a few words."""
+        return 'everything' if self.everything else str(
+            self.text if self.kind == 'text' else list(self.value))
 
     def to_dict(self) -> dict:
         """Its kind and value, as :meth:`of` takes it, ready for JSON; ``all`` where it is asked
         for."""
+        if self.everything:
+            return dict(everything=True)
         value = {self.kind: self.text if self.kind == 'text' else list(self.value)}
         return dict(value, all=True) if self.all else value
 
     @classmethod
     def of(cls, value: Union['Prompt', str, dict]) -> 'Prompt':
         """A Prompt as it is, an expression, or ``dict(text=...)``, with ``all=True`` for every
-        instance, ``dict(point=(x, y))`` or ``dict(box=(x1, y1, x2, y2))``. Raises ValueError for
-        anything else."""
+        instance, ``dict(point=(x, y))``, ``dict(box=(x1, y1, x2, y2))``, or
+        ``dict(everything=True)`` for all objects with their names. Raises ValueError for anything
+        else."""
         if isinstance(value, cls):
             return value
         if isinstance(value, str):
             return cls(text=value)
-        if isinstance(value, dict) and set(value) <= {*cls.KINDS, 'all'}:
+        if isinstance(value, dict) and set(value) <= {*cls.KINDS, 'all', 'everything'}:
             return cls(**value)
-        raise ValueError(f'a prompt is an expression, dict(point=(x, y)) or dict(box=(x1, y1, x2, '
-                         f'y2)); got {shown(value, 80)}')
+        raise ValueError('a prompt is an expression, dict(point=(x, y)), dict(box=(x1, y1, x2, '
+                         f'y2)) or dict(everything=True); got {shown(value, 80)}')
 
     def within(self, size: tuple[int, int]) -> 'Prompt':
         """The prompt for a picture of ``size`` (h, w), a box cut to it.
@@ -210,7 +232,22 @@ class AnsweredQuery:
     @property
     def asks_mask(self) -> bool:
         """Whether a mask was asked for, or several; so it is where the task is not known."""
-        return self.task is None or self.task.wanted in ('mask', 'masks')
+        return self.task is None or self.task.wanted in ('mask', 'masks', 'objects')
+
+    @property
+    def names(self) -> tuple[str, ...] | None:
+        """Of each of ``targets`` its name, where names were asked for; else None.
+
+        Raises:
+            ValueError: the sample does not say them.
+        """
+        if self.task is None or not self.task.named:
+            return None
+        names = tuple(self.meta.get('names') or ())
+        if len(names) != len(self.targets):
+            raise ValueError(f'{len(self.targets)} objects have {len(names)} names; a sample of '
+                             'image2objects has `names`, one an object, in the order of its masks')
+        return names
 
     @cached_property
     def says_absent_rightly(self) -> bool | None:
@@ -262,6 +299,7 @@ class Segmentation:
             a vertex that was moved by hand; empty without a vote.
         looks: second looks, accepted or not. Where one is accepted its outline stands in parts,
             mask and box; ``text`` stays the first answer, which says the same more coarsely.
+        name: of one of ``objects``, as it was written; None where names were not asked for.
     """
     image: str
     size: tuple[int, int]
@@ -285,6 +323,7 @@ class Segmentation:
     greedy_text: str | None = None
     spread: tuple[tuple[np.ndarray, ...], ...] = ()
     looks: tuple[CropAnswer, ...] = ()
+    name: str | None = None
 
     @classmethod
     def of(cls, answer: Answer, image: str, prompt: Prompt, index: int = 0,
@@ -317,13 +356,14 @@ class Segmentation:
             parts += len(one.parts)
             yield replace(self, parts=one.parts, mask=one.spans.mask, box=one.box, text=one.text,
                           valid=one.parsed.valid, instances=(), confidence=one.confidence,
-                          agreement=one.agreement, spread=spread, looks=one.looks)
+                          agreement=one.agreement, spread=spread, looks=one.looks,
+                          name=one.name)
 
     @property
     def label(self) -> str:
-        """A class name for annotation files, in one line: the expression; 'object' for a point or
-        a box."""
-        text = one_line(self.prompt.text) if self.prompt.kind == 'text' else ''
+        """A class name for annotation files, in one line: the expression, or where everything was
+        asked for the object's name; 'object' for a point, a box, or an object without a name."""
+        text = one_line((self.prompt.text if self.name is None else self.name) or '')
         return text.strip() or 'object'
 
     def to_dict(self) -> dict:
@@ -333,12 +373,15 @@ class Segmentation:
         them: label 0, the confidence (1 where it is not known), xyxy pixels, COCO's RLE; empty
         lists where nothing was found. Where every instance was asked for they have one entry an
         instance, and each of the ``polygons`` says by ``instance`` which of them it is of, from 0.
-        Of a vote the ``polygons`` have ``spread``, a list a ring, and ``agreements`` is a list as
-        ``scores``, else None.
+        Where everything was asked for, ``classes`` are the names that were written, ``labels``
+        places among them, and each polygon has its ``name``. Of a vote the ``polygons`` have
+        ``spread``, a list a ring, and ``agreements`` is a list as ``scores``, else None.
         """
-        boxes, masks, polygons, scores, agreements = [], [], [], [], []
+        boxes, masks, polygons, scores, agreements, names = [], [], [], [], [], []
         for one in self.objects:
-            number = dict(instance=len(boxes)) if self.prompt.all else {}
+            number = dict(instance=len(boxes)) if self.prompt.many else {}
+            if one.name is not None:
+                number['name'] = one.name
             spread = [dict(spread=[ring.round(2).tolist() for ring in rings])
                       for rings in one.spread] or [{}] * len(one.parts)
             polygons += [dict(outer=part.outer.tolist(),
@@ -350,8 +393,11 @@ class Segmentation:
                 masks.append(mask_to_rle(one.mask))
                 scores.append(1.0 if one.confidence is None else one.confidence)
                 agreements.append(one.agreement)
+                names.append(one.name)
+        classes = list(dict.fromkeys(names))
         return dict(
-            labels=[0] * len(boxes), scores=scores, bboxes=boxes, masks=masks,
+            labels=list(map(classes.index, names)), scores=scores, bboxes=boxes, masks=masks,
+            **(dict(classes=classes) if self.prompt.everything else {}),
             image=self.image, size=list(self.size),
             prompt=self.prompt.to_dict(), polygons=polygons,
             text=self.text, confidence=self.confidence, valid=self.valid,
@@ -377,7 +423,7 @@ def _doubts_of_list(answer: Answer) -> Iterator[str]:
     if unread:
         yield (f'{unread} of {len(found)} instances hold no pixel: their outline cannot be read '
                'or is too small')
-    same = len(found) - unread - len({(*one.box.tolist(), one.spans.borders.tobytes())
+    same = len(found) - unread - len({(*one.box.tolist(), one.spans.borders.tobytes(), one.name)
                                       for one in found if one.box is not None})
     if same:
         yield f'{same} of {len(found)} instances are the same as another one'

@@ -64,6 +64,17 @@ class SampleQuery(AnsweredQuery):
         return masks[masks.any(axis=(1, 2))]
 
     @cached_property
+    def labels(self) -> tuple[np.ndarray, np.ndarray] | None:
+        """The labels of ``predictions`` and of ``truths``, (m,) and (n,) int64, where names were
+        asked for; else None."""
+        if self.task is None or not self.task.named:
+            return None
+        found = np.asarray(self.meta['pred_instances']['labels'], np.int64).reshape(-1)
+        true = np.array([one['bbox_label'] for one in self.objects], np.int64)
+        return tuple(labels[(masks != 0).any(axis=(1, 2))] for labels, masks in (
+            (found, self._predicted_masks), (true, self._true_masks)))
+
+    @cached_property
     def target(self) -> Spans:
         return Spans.from_mask(self.truth)
 

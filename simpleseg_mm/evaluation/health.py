@@ -105,7 +105,7 @@ class OutputHealthMetric(QueryMetric):
         if isinstance(true_text, str):
             result['true_vertices'] = _vertices(
                 parse_answer(true_text, answer.codec.grammar, answer.kind, max_chars=None))
-        if parsed.kind in ('rings', 'masks'):
+        if parsed.kind in ('rings', 'masks', 'objects'):
             result.update(
                 vertices=_vertices(parsed),
                 few_vertices=parsed.short_rings > 0,

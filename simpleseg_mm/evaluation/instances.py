@@ -1,4 +1,7 @@
 """Objects one by one: are all found, each once, and how well does each outline fit?"""
+import math
+from collections import Counter
+
 import numpy as np
 from pycocotools import mask as coco_mask
 
@@ -27,6 +30,15 @@ class InstanceMetric(QueryMetric):
     - ``N-acc``, ``T-acc``: absent targets answered with nothing (``[]``), present ones with
       something.
 
+    Where names were asked for (image2objects), two objects are a pair only where the predicted
+    label is the true one; a predicted object whose name is no class has no pair, and counts. There
+    are three more figures then:
+
+    - ``PQ_classes``: the mean of PQ over the classes that have an object, true or predicted, as
+      panopticapi reports it (``PQ`` takes all as one class);
+    - ``name_acc``: objects found whatever their name (IoU above 0.5) whose name is right;
+    - ``no_class``: predicted objects whose name is none of the set's classes.
+
     Crowds (``ignore_flag=1``): a predicted object without a match of which more than half lies in
     the crowds of its query is passed over, as panopticapi does. How many objects such a query has
     is not known, so it has no part in the counts.
@@ -37,20 +49,33 @@ class InstanceMetric(QueryMetric):
 
     def measure(self, query: SampleQuery) -> dict:
         predicted, true = _encoded(query.predictions), _encoded(query.truths)
-        iou = _iou(predicted, true, crowd=False)
+        any_iou = iou = _iou(predicted, true, crowd=False)
+        labels = query.labels
+        strange = len(query.meta.get('pred_no_class', ()))
+        if labels is not None:
+            iou = iou * (labels[0][:, None] == labels[1])
         pairs = best_pairs(iou, _LEAST)
         scored = list(range(len(predicted)))
         if query.scored is not None:  # there are crowds
             inside = _iou(predicted, _encoded(~query.scored[None]), crowd=True)
             found = {m for m, _ in pairs}
             scored = [m for m in scored if m in found or inside[m] <= 0.5]
-        nothing = not predicted and (not query.has_text or (
+        nothing = not predicted and not strange and (not query.has_text or (
             query.answer.says_nothing and query.answer.parsed.valid))
-        return dict(
-            true=len(true), predicted=len(scored), nothing=nothing,
+        result = dict(
+            true=len(true), predicted=len(scored) + strange, nothing=nothing,
             known=query.scored is None,
             matched=[float(iou[pair]) for pair in pairs],
-            mIoU=matched_iou(iou[scored]) if true else float(nothing))
+            mIoU=matched_iou(np.pad(iou[scored], ((0, strange), (0, 0)))) if true
+            else float(nothing))
+        if labels is not None:
+            result.update(
+                strange=strange,
+                labels=([int(labels[0][m]) for m in scored], labels[1].tolist(),
+                        [int(labels[1][n]) for _, n in pairs]),
+                right=[bool(labels[0][m] == labels[1][n])
+                       for m, n in best_pairs(any_iou, _LEAST)])
+        return result
 
     def summarize(self, results: list[dict]) -> dict:
         known = [result for result in results if result['known']]
@@ -66,10 +91,31 @@ class InstanceMetric(QueryMetric):
         if objects:
             figures['RQ'] = 100 * 2 * len(matched) / objects
             figures['PQ'] = figures['RQ'] * (mean(matched) or 0.0)
+        named = [result for result in results if 'labels' in result]
+        if named:
+            figures.update(
+                PQ_classes=_classwise(named),
+                name_acc=percent(right for r in named for right in r['right']),
+                no_class=100 * sum(r['strange'] for r in named)
+                / max(sum(r['predicted'] for r in named), 1))
         if absent:
             figures['N-acc'] = percent(result['nothing'] for result in absent)
             figures['T-acc'] = percent(not r['nothing'] for r in results if r['true'])
         return stated(figures)
+
+
+def _classwise(results: list[dict]) -> float | None:
+    """Mean PQ of the classes, in percent: of each the sum of the IoU of its pairs over half of its
+    predicted and true objects."""
+    objects, quality = Counter(), {}
+    for result in results:
+        *lists, matched = result['labels']
+        for labels in lists:
+            objects.update(labels)
+        for label, iou in zip(matched, result['matched']):
+            quality.setdefault(label, []).append(iou)
+    return percent(2 * math.fsum(quality.get(label, ())) / count
+                   for label, count in sorted(objects.items()))
 
 
 def _exact(result: dict) -> bool:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
-from ..matching import matched_iou, mask_ious
+from ..matching import mask_ious, matched_iou, same_names
 from ..polygon import Spans, Task, codec_of, count_tokens, rle_to_mask
 from ..polygon.metrics import boundary_iou
 from ..structures import AnsweredQuery
@@ -38,14 +38,22 @@ def boundary_iou_reward(query: AnsweredQuery) -> float | None:
 
 def instance_iou_reward(query: AnsweredQuery) -> float | None:
     """Matched IoU of the objects, 0..1: the sum of the best one-to-one pairs over the larger
-    count, so that a miss and an invention cost alike (ours). An absent target: 1 for '[]', else 0.
-    None where masks of objects one by one were not asked for."""
-    if query.task is None or query.task.wanted != 'masks':
+    count, so that a miss and an invention cost alike (ours). Where names were asked for, only
+    objects of one name are a pair. An absent target: 1 for '[]', else 0. None where masks of
+    objects one by one were not asked for.
+
+    Raises:
+        ValueError: the sample does not say the names of its objects.
+    """
+    if query.task is None or query.task.wanted not in ('masks', 'objects'):
         return None
     if query.says_absent_rightly is not None:
         return float(query.says_absent_rightly)
-    answered = [one.spans for one in query.answer.instances]
-    return matched_iou(mask_ious(answered, query.targets))
+    answered = query.answer.instances
+    iou = mask_ious([one.spans for one in answered], query.targets)
+    if query.names is not None:
+        iou *= same_names([one.name for one in answered], query.names)
+    return matched_iou(iou)
 
 
 def centroid_reward(query: AnsweredQuery) -> float | None:
