@@ -138,7 +138,7 @@ def is_taught(value: Any) -> bool:
             and is_flag(value.get('outlines', True))
             and all(isinstance(names, (list, tuple)) and all(map(is_text, names))
                     for key, names in value.items() if key != 'outlines')
-            and set(value.get('prompts', ())) <= {*Prompt.KINDS, 'all'})
+            and set(value.get('prompts', ())) <= {*Prompt.KINDS, 'all', 'everything'})
 
 
 def is_mapping(value: Any) -> bool:

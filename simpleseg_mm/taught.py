@@ -12,7 +12,8 @@ from .structures import Prompt
 INSTEAD = ('For photos give a network that has learnt them: --model sthui/SimpleSeg-Qwen2.5-VL (a '
            'GPU of 24 GB), or one that you train; docs/inference.md says how')
 #: ways to ask, as ``Taught.prompts`` names them, in words
-ASKED = dict(text='expressions', point='points', box='boxes', all='questions for all instances')
+ASKED = dict(text='expressions', point='points', box='boxes', all='questions for all instances',
+             everything='questions for all objects with their names')
 
 
 @dataclass(frozen=True)
@@ -21,8 +22,8 @@ class Taught:
 
     Attributes:
         sets: names of the datasets; empty where it is not known.
-        prompts: of 'text', 'point', 'box' and 'all' (every instance of a text), those that it was
-            asked by; empty where it is not known.
+        prompts: of 'text', 'point', 'box', 'all' (every instance of a text) and 'everything' (all
+            objects with their names), those that it was asked by; empty where it is not known.
         outlines: False where nothing says that it has seen any.
     """
     sets: tuple[str, ...] = ()
@@ -59,7 +60,7 @@ class Taught:
             found.append('this model has learnt the generated scenes of RefShapes and nothing '
                          'else, and this picture is none: the outline is a guess, whatever its '
                          f'confidence. {INSTEAD}')
-        asked = 'all' if prompt.all else prompt.kind
+        asked = 'everything' if prompt.everything else 'all' if prompt.all else prompt.kind
         if not self.knows(asked):
             found.append(f'this model was taught to answer {_listed(self.prompts)}, not '
                          f'{ASKED[asked]}: the outline is a guess')

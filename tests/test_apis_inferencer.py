@@ -17,14 +17,17 @@ from simpleseg_mm import cli
 from simpleseg_mm.apis import ImageError, SimpleSegInferencer, loading
 from simpleseg_mm.apis.taught import taught_by
 from simpleseg_mm.asking import prompts_by_picture
+from simpleseg_mm.commands.segment import lines_of
 from simpleseg_mm.datasets.refshapes import generate
 from simpleseg_mm.datasets.transforms import LoadImage
 from simpleseg_mm.export import export
+from simpleseg_mm.export.prepare import prepared
+from simpleseg_mm.export.sets import to_coco
 from simpleseg_mm.files import replace_json
 from simpleseg_mm.structures import Generated
 from simpleseg_mm.polygon import PolygonCodec, segmentation_to_mask
 from simpleseg_mm.registry import DATASETS, INFERENCERS, TRANSFORMS
-from simpleseg_mm.structures import Prompt
+from simpleseg_mm.structures import Prompt, Segmentation
 
 ROOT = Path(__file__).resolve().parent.parent
 CONFIG = str(ROOT / 'configs/simpleseg/nano_sft_refshapes.py')
@@ -59,7 +62,7 @@ def saying(inferencer, monkeypatch):
     ('', "the expression is ''; say in words"),
     (' \n', 'say in words'), ('\u200b', 'say in words'),
     (dict(text=3), 'the expression is 3'),
-    (dict(), 'one of text, point and box; got none'),
+    (dict(), 'one of text, point, box and everything; got none'),
     (dict(text='a', point=(1, 2)), r"got \['text', 'point'\]"),
     (dict(mask=[1]), 'a prompt is an expression'),
     ((3, 4), 'a prompt is an expression'),
@@ -71,7 +74,7 @@ def saying(inferencer, monkeypatch):
     (dict(box=(1, 2, 3)), 'a box is 4 numbers'),
     (dict(box=(30, 10, 20, 40)), r'the box \[30.0, 10.0, 20.0, 40.0\] has no or a negative size'),
     (dict(box=(10, 10, 10, 40)), 'no or a negative size'),
-    (dict(all=True), 'one of text, point and box; got none'),
+    (dict(all=True), 'one of text, point, box and everything; got none'),
     (dict(point=(1, 2), all=True), 'asked for in words, not by a point: give a text'),
     (dict(text='cups', all='yes'), "all is 'yes'; say True or False"),
     (dict(text='cups', all=1), 'all is 1; say True or False'),
@@ -99,6 +102,42 @@ def test_prompts_for_all():
     assert prompt.to_dict() == dict(text='cups', all=True) and Prompt.of(
         prompt.to_dict()) == prompt
     assert one.to_dict() == dict(text='cups') and one.task.name == 'text2mask'
+
+
+def test_prompts_for_everything():
+    prompt = Prompt.of(dict(everything=True))
+    assert prompt.task.name == 'image2objects' and prompt.within((5, 5)) == prompt
+    assert (prompt.kind, prompt.value, prompt.many, str(prompt)) == ('image', None, True,
+                                                                     'everything')
+    assert prompt.to_dict() == dict(everything=True) == Prompt.of(prompt.to_dict()).to_dict()
+    assert str(Prompt('cups')) == 'cups' and not Prompt('cups').many
+    assert str(Prompt(point=(1, 2))) == '[1.0, 2.0]'
+
+
+def test_everything_that_was_found_has_its_name(tmp_path):
+    square, other = '[[[10,10],[50,10],[50,50],[10,50]]]', '[[[60,60],[90,60],[90,90],[60,90]]]'
+    text = f'[["cup",{square}],["the\\n plate",{other}],["cup",[[[1,2]]]],["",{other}]]'
+    answer = PolygonCodec(grammar='int100').decode(text, (60, 80), 'objects', num_tokens=9,
+                                                   seconds=0.1, finished=True, confidence=0.5)
+    result = Segmentation.of(answer, 'a.png', Prompt(everything=True))
+    found = result.to_dict()
+    assert found['classes'] == ['cup', 'the\n plate', ''] and found['labels'] == [0, 1, 2]
+    assert [(one['instance'], one['name']) for one in found['polygons']] == [
+        (0, 'cup'), (1, 'the\n plate'), (2, '')]
+    assert [one.label for one in result.objects] == ['cup', 'the plate', 'cup', 'object']
+    assert found['prompt'] == dict(everything=True) and json.dumps(found)
+    coco = to_coco(prepared([result]))
+    names = {one['id']: one['name'] for one in coco['categories']}
+    assert [names[one['category_id']] for one in coco['annotations']] == ['cup', 'the plate',
+                                                                          'object']
+    first, *lines = lines_of(result)
+    assert first.startswith('a.png  everything: 3 instances: ')
+    assert [line.partition(': ')[2].partition(': ')[0] for line in lines] == [
+        'cup', 'the plate', 'without a name']
+    none = Segmentation.of(answer.codec.decode('[]', (60, 80), 'objects', num_tokens=1,
+                                               seconds=0.1, finished=True), 'a.png',
+                           Prompt(everything=True))
+    assert none.to_dict()['classes'] == none.to_dict()['labels'] == []
 
 
 def test_a_box_is_cut_to_the_picture():

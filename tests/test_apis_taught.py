@@ -69,9 +69,10 @@ def test_joined_sets_and_the_packaged_folder():
         dict(type='CocoQueryDataset', name='mine',
              query=dict(tasks=dict(text2mask=1, box2mask=0))),
         dict(type='RefShapesDataset', query=dict(
-            tasks=dict(point2mask=1, text2box=1, text2masks=1)))])
+            tasks=dict(point2mask=1, text2box=1, text2masks=1))),
+        dict(type='RefShapesDataset', targets='picture', query=dict(tasks=dict(image2objects=1)))])
     assert taught_by(dict(train_dataloader=dict(dataset=joined))) == Taught(
-        ('mine', 'refshapes'), ('all', 'point', 'text'))
+        ('mine', 'refshapes'), ('all', 'everything', 'point', 'text'))
     assert taught_by(loading.resolve(None, None)[0]) == Taught(
         ('refshapes', ), ('box', 'point', 'text'))
 
@@ -86,6 +87,9 @@ def test_joined_sets_and_the_packaged_folder():
     (Taught(('refcoco', ), ('text', )), SCENE, dict(text='a', all=True),
      ['expressions, not questions for all instances']),
     (Taught(('refcoco', ), ('all', 'text')), SCENE, dict(text='a', all=True), []),
+    (Taught(('refcoco', ), ('everything', )), SCENE, dict(everything=True), []),
+    (Taught(('refcoco', ), ('text', )), SCENE, dict(everything=True),
+     ['expressions, not questions for all objects with their names']),
     (Taught(('refcoco', ), ('all', )), SCENE, dict(text='a'),
      ['questions for all instances, not expressions']),
     (Taught(('refshapes', ), ('text', 'point')), OTHERS[2], dict(box=(0, 0, 1, 1)),

@@ -534,7 +534,7 @@ def test_samples_of_the_command_are_checked_before_a_model_is_loaded(arguments, 
 
 
 @pytest.mark.parametrize('prompts, asked', [
-    ((), ['text', 'point', 'box', 'all']), (('text', ), ['text']),
+    ((), ['text', 'point', 'box', 'all', 'everything']), (('text', ), ['text']),
     (('all', 'text'), ['text', 'all'])])
 def test_what_the_model_was_taught_is_told(prompts, asked):
     with serving(ScriptedInferencer(taught=Taught(prompts=prompts))) as (url, _):

@@ -262,6 +262,17 @@ def test_every_instance_is_drawn(visualizer, wanted):
         assert not drawn[:, 44:47].any()
 
 
+def test_names_are_drawn(visualizer):
+    objects = CODEC.encode_objects([TRUTH, WRONG], ['cup', 'a very long name of a plate' * 3])
+    masks = CODEC.encode_masks([TRUTH, WRONG])
+    named, plain = (visualizer.draw_query(
+        GREY, make_sample(text, TRUTH | WRONG, task), draw_gt=False)
+        for text, task in ((objects, 'image2objects'), (masks, 'text2masks')))
+    height = 60 * named.shape[1] // 80  # of the picture, above the caption
+    changed = (named[:height] != plain[:height]).any(-1)
+    assert changed[:height // 2].any() and changed[height // 2:].any()
+
+
 def test_it_is_said_how_many_instances_were_found(visualizer, monkeypatch):
     said = []
     monkeypatch.setattr(draw, 'add_caption', lambda picture, lines: said.extend(lines) or picture)

@@ -50,5 +50,9 @@ def _look(dataset, sets: dict, prompts: dict) -> None:
     tasks = tasks if isinstance(tasks, Mapping) else {'text2mask': 1.0}
     for name, weight in tasks.items():
         task = Task.find(name)
-        if weight and task and task.single.wanted == 'mask' and task.given in Prompt.KINDS:
+        if not (weight and task and task.single.wanted == 'mask'):
+            continue
+        if task.named:
+            prompts['everything'] = None
+        elif task.given in Prompt.KINDS:
             prompts['all' if task.many else task.given] = None

@@ -2,6 +2,7 @@
 
     simpleseg segment photo.jpg "the man in red" "the dog" --out-dir outputs
     simpleseg segment photos/ "cups" --all
+    simpleseg segment photos/ --everything
     simpleseg segment photos/ --box 10 20 200 300 --model CONFIG --weights CHECKPOINT
     simpleseg segment photos/ "the dog" --endpoint http://localhost:8000/v1 --model FOLDER
 """
@@ -10,8 +11,8 @@ import sys
 from pathlib import Path
 
 from ..export import FORMATS
-from ..files import check_picture, is_url, list_images
-from ..structures import Prompt
+from ..files import check_picture, is_url, list_images, one_line
+from ..structures import Prompt, Segmentation
 
 #: options of --endpoint: how argparse reads them, and what they mean
 SERVER_OPTIONS = {
@@ -34,6 +35,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument('texts', nargs='*', metavar='TEXT', help='what to segment, in words')
     parser.add_argument('--all', action='store_true', help='every instance of each TEXT, an '
                         'outline each, instead of one')
+    parser.add_argument('--everything', action='store_true', help='all objects, an outline and a '
+                        'name each')
     parser.add_argument('--point', nargs=2, type=float, action='append', default=[],
                         metavar=('X', 'Y'), help='a point on the object, pixels')
     parser.add_argument('--box', nargs=4, type=float, action='append', default=[],
@@ -102,9 +105,11 @@ def main(args: argparse.Namespace) -> int:
         raise ValueError('--all is about words: say of what every instance is meant')
     prompts = [*(dict(text=text, all=args.all) for text in args.texts),
                *(dict(point=point) for point in args.point),
-               *(dict(box=box) for box in args.box)]
+               *(dict(box=box) for box in args.box),
+               *[dict(everything=True)] * args.everything]
     if not prompts:
-        raise ValueError('say what to segment: words, --point X Y or --box X1 Y1 X2 Y2')
+        raise ValueError('say what to segment: words, --point X Y, --box X1 Y1 X2 Y2 or '
+                         '--everything')
     prompts = [Prompt.of(prompt) for prompt in prompts]
     several = Path(args.image).is_dir()
     if several:  # said before a model is loaded
@@ -119,7 +124,7 @@ def main(args: argparse.Namespace) -> int:
     files = [path for name in args.formats
              for path in export(results, args.out_dir, name, exact=args.exact)]
     for result in results:
-        print('\n'.join(_lines(result)))
+        print('\n'.join(lines_of(result)))
     for message, images in _warnings(results).items():
         what = images[0] if len(images) == 1 else f'{images[0]} and {len(images) - 1} more'
         print(f'warning: {what}: {message}', file=sys.stderr)
@@ -143,21 +148,28 @@ def _warnings(results) -> dict:
     return {message: list(images) for message, images in found.items()}
 
 
-def _lines(result) -> list[str]:
-    """An answer in a line; where every instance was asked for a line each of them, too."""
-    what = f'{result.image}  {next(iter(result.prompt.to_dict().values()))}'
+def lines_of(result: Segmentation) -> list[str]:
+    """An answer in a line; where several objects were asked for a line each of them, too."""
+    what = f'{result.image}  {result.prompt}'
     if not result.mask.any():
         reason = ('no such object' if result.says_nothing else
                   'the answer was cut off' if not result.finished else 'no outline')
         return [f'{what}: {reason}; it wrote {result.text[:80]}']
-    if not result.prompt.all:
+    if not result.prompt.many:
         return [f'{what}: {_measured(result)}']
     found = [one for one in result.objects if one.box is not None]
     return [f'{what}: {len(found)} instances: {_measured(result)}',
-            *(f'  {number}: {_measured(one)}' for number, one in enumerate(found, 1))]
+            *(f'  {number}: {_named(one)}{_measured(one)}' for number, one in enumerate(found, 1))]
 
 
-def _measured(result) -> str:
+def _named(one: Segmentation) -> str:
+    """The name of an object, where names were asked for."""
+    if one.name is None:
+        return ''
+    return f'{one_line(one.name).strip() or "without a name"}: '
+
+
+def _measured(result: Segmentation) -> str:
     holes = sum(len(part.holes) for part in result.parts)
     sure = '' if result.confidence is None else f', confidence {result.confidence:.2f}'
     sure += '' if result.answers == 1 else f' from {result.answers} answers'

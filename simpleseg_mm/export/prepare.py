@@ -30,8 +30,9 @@ def notes_of(results: Sequence[Segmentation], format: str) -> list[str]:
                if one.parts or one.mask.any()]
     empty = sum(not result.mask.any() for result in objects)
     cut = sum(result.mask.any() and not _inside(result) for result in objects)
-    labels = sorted({result.prompt.text for result in objects if result.prompt.kind == 'text'
-                     and result.label != result.prompt.text.strip()})
+    said = [(result.prompt.text if result.name is None else result.name, result.label)
+            for result in objects]
+    labels = sorted({text for text, label in said if text and label != text.strip()})
     notes = []
     if empty:
         notes.append(f'{empty} of {len(objects)} objects have no pixel in the picture and are '

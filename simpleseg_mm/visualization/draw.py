@@ -116,6 +116,20 @@ def number_vertices(canvas: np.ndarray, ring: np.ndarray, first: int = 1, size: 
     canvas[:] = np.asarray(picture)
 
 
+def draw_labels(canvas: np.ndarray, points: Sequence[np.ndarray], texts: Sequence[str],
+                size: int = 13) -> None:
+    """Writes texts in the middle of points (2,) x, y of the canvas, in place; of each at most as
+    much as the canvas is wide."""
+    picture = Image.fromarray(canvas)
+    write = ImageDraw.Draw(picture)
+    room = max(canvas.shape[1] // (size * 2 // 3), 1)
+    for point, text in zip(points, texts):
+        x, y = np.clip(point, size, np.maximum(np.array(canvas.shape[1::-1]) - size, size))
+        write.text((x, y), text if len(text) <= room else f'{text[:room]}…', fill=INK,
+                   font=_font(size), anchor='mm', stroke_width=2, stroke_fill=PAPER)
+    canvas[:] = np.asarray(picture)
+
+
 def draw_box(canvas: np.ndarray, box: np.ndarray, color: Color, width: int = 2,
              dash: tuple[int, int] | None = None) -> None:
     """Draws a box (4,) x1, y1, x2, y2 in pixels of the canvas, in place."""

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Union
 import numpy as np
 
 from ..answers import answer_of, read_answer
+from ..files import one_line
 from ..polygon import Answer, Task, box_iou, mask_iou, mask_to_rings
 from . import draw
 
@@ -151,11 +152,15 @@ def _draw_prediction(canvas: np.ndarray, scale: float, sample: DrawnSample) -> N
             _draw_mark(canvas, scale, mark, draw.PREDICTION)
         return
     mask = _predicted_mask(sample)
-    if mask is None:
-        return
-    draw.tint(canvas, mask, draw.PREDICTION)
-    for ring in _predicted_rings(sample) or mask_to_rings(mask, 'edges'):
-        draw.draw_ring(canvas, ring * scale, draw.PREDICTION)
+    if mask is not None:
+        draw.tint(canvas, mask, draw.PREDICTION)
+        for ring in _predicted_rings(sample) or mask_to_rings(mask, 'edges'):
+            draw.draw_ring(canvas, ring * scale, draw.PREDICTION)
+    answer = _answer(sample)
+    if task.named and answer is not None:
+        named = [one for one in answer.instances if one.box is not None]
+        draw.draw_labels(canvas, [(one.box[:2] + one.box[2:]) / 2 * scale for one in named],
+                         [one_line(one.name) for one in named])
 
 
 def _draw_truth(canvas: np.ndarray, scale: float, sample: DrawnSample) -> None:
@@ -213,6 +218,8 @@ def _score(sample: DrawnSample, both: bool) -> str:
     if task.many and answer is not None:
         of = '' if truth is None else f' of {len(_truths(sample))}'
         words.append(f'{len(answer.instances)}{of} instances')
+        if strange := sample.get('pred_no_class'):
+            words.append(f'{len(strange)} of a name that is no class')
     if task.wanted == 'box':
         boxes = [_mark(answer, 'box') for answer in (_answer(sample), _true_answer(sample))]
         if all(box is not None for box in boxes):
