@@ -10,7 +10,7 @@ import re
 
 from .automaton import AnswerAutomaton
 from .grammar import Grammar
-from .names import MAX_NAME, NAME
+from .names import MAX_NAME, NAME_PATTERN
 from .reading import LIST_KINDS, NAMED_KINDS
 
 #: 'regex': Python's ``re`` (whole match), xgrammar, llguidance, outlines, and so vLLM and SGLang.
@@ -31,7 +31,7 @@ DIFFERENCES = {
 # so that a reader that takes the first one which fits is right, too.
 Piece = str | tuple[str, str, int, int]
 _STRING = re.compile(r'"(?:[^"\\]|\\.)*"')
-_NAME = re.compile(NAME)
+_NAME = re.compile(NAME_PATTERN)
 # A name in regular expressions, and its first and other characters in GBNF.
 _NAME_REGEX = (rf'"([^ "\\\x00-\x1f]|\\["\\])([^"\\\x00-\x1f]|\\["\\]){{0,{MAX_NAME - 1}}}"')
 _NAME_RULES = dict(

@@ -6,8 +6,8 @@ import re
 MAX_NAME = 100
 # Two escapes are written, of a quotation mark and of a backslash; a name begins with no blank.
 _PLAIN = r'"\\\x00-\x1f\ud800-\udfff'
-NAME = rf'"(?:[^ {_PLAIN}]|\\["\\])(?:[^{_PLAIN}]|\\["\\]){{0,{MAX_NAME - 1}}}"'
-_NAME = re.compile(NAME)
+NAME_PATTERN = rf'"(?:[^ {_PLAIN}]|\\["\\])(?:[^{_PLAIN}]|\\["\\]){{0,{MAX_NAME - 1}}}"'
+_NAME = re.compile(NAME_PATTERN)
 _CHAR = re.compile(rf'[^{_PLAIN}]')
 
 

@@ -6,11 +6,11 @@ from dataclasses import replace
 import numpy as np
 
 from .grammar import Grammar
-from .names import NAME, read_name
+from .names import NAME_PATTERN, read_name
 from .outlines import FoundMask, masks_answer, recover, split_rings
 from .reading import MASK, NESTED, NUMBER, TAIL, ParsedAnswer, is_bare, opening, shares_of
 
-_HEAD = rf'\[\s*({NAME})\s*,\s*'
+_HEAD = rf'\[\s*({NAME_PATTERN})\s*,\s*'
 _HEADS = re.compile(_HEAD)
 _OBJECT = rf'{_HEAD}({MASK})\s*\]'
 _OBJECT_OF = re.compile(_OBJECT)
@@ -20,7 +20,7 @@ _OBJECTS = re.compile(rf'\[\s*{_OBJECT}(?:\s*,\s*{_OBJECT})*\s*\]')
 _NAMED = re.compile(
     r'''(?:\A|[\[{,])\s*("(?:[^"\\]|\\.)*"|'(?:[^'\\]|\\.)*'|(?<=[\[{])[^\W\d_][\w '-]{0,99})'''
     r'\s*(?:[,:]\s*)?(?=\[)', re.DOTALL)
-_WRITTEN = re.compile(rf'\[\s*{NAME}\s*,\s*\[\s*\[')
+_WRITTEN = re.compile(rf'\[\s*{NAME_PATTERN}\s*,\s*\[\s*\[')
 _BOX = re.compile(rf'\[\s*({NUMBER})' + rf'\s*,\s*({NUMBER})' * 3 + r'\s*\]')
 #: what may stand between two objects
 _JOIN = re.compile(r'[\s\[\]{},]*')

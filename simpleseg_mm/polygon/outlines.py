@@ -46,7 +46,7 @@ def find_rings(text: str, grammar: Grammar, cut: bool, kind: str) -> ParsedAnswe
     return masks_answer(masks, False, 0, strict.span(), grammar, kind, True)
 
 
-def written(text: str, grammar: Grammar, many: bool) -> list[tuple[int, list[np.ndarray]]]:
+def begun_masks(text: str, grammar: Grammar, many: bool) -> list[tuple[int, list[np.ndarray]]]:
     """See :func:`simpleseg_mm.polygon.written_masks`."""
     nested = NESTED.search(text)
     if nested is None:

@@ -5,7 +5,7 @@ import numpy as np
 
 from .grammar import MAX_CHARS, Grammar
 from .objects import find_objects, holds_objects, named_parts, without_names
-from .outlines import find_rings, written
+from .outlines import begun_masks, find_rings
 from .reading import (ANSWER_KINDS, BRACKETS, INNER, LIST_KINDS, MAX_DROPPED, NAMED_KINDS, NUMBER,
                       PAIRS, PLAIN, RING, TAIL, ParsedAnswer, ending, follows_grammar, is_bare,
                       is_near, opening, shares_of)
@@ -98,7 +98,7 @@ def written_masks(text: str, grammar: str | Grammar = 'int1000', many: bool = Fa
     text = text[:MAX_CHARS]
     found = []
     for begins, part in named_parts(text) if many else [(0, text)]:
-        found += [(begins + start, rings) for start, rings in written(part, grammar, many)]
+        found += [(begins + start, rings) for start, rings in begun_masks(part, grammar, many)]
     return found
 
 
