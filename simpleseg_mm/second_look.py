@@ -21,6 +21,7 @@ Window = tuple[int, int, int, int]
 LISTS_UNSEEN = ('no second look is taken at the instances of a list: nothing says that the model '
                 'was taught to outline one object by words. second_look=dict(lists=True) takes it '
                 'all the same')
+NAMES_UNSEEN = 'no second look is taken at objects that were asked for with their names'
 
 
 @dataclass(frozen=True)
@@ -76,6 +77,8 @@ class SecondLook:
 
     def doubts(self, task: Task) -> tuple[str, ...]:
         """What is said where no look is taken at the answers to a task, a sentence each."""
+        if task.named:
+            return (NAMES_UNSEEN, )
         return (LISTS_UNSEEN, ) if task.many and not self.lists else ()
 
     def asks(self, sample) -> Iterator['Asked']:

@@ -19,11 +19,12 @@ from simpleseg_mm.datasets.transforms import META_KEYS, FormatQuery
 from simpleseg_mm.evaluation import InstanceMetric
 from simpleseg_mm.export.chat_rows import ChatRows
 from simpleseg_mm.export.picture_paths import PicturePaths
-from simpleseg_mm.polygon import PolygonCodec, codec_of
+from simpleseg_mm.polygon import PolygonCodec, Task, codec_of
 from simpleseg_mm.registry import METRICS
 from simpleseg_mm.rl import PolygonReward
 from simpleseg_mm.samples import attach_answer, read_answer
 from simpleseg_mm.scenes import COLOURS
+from simpleseg_mm.second_look import NAMES_UNSEEN, SecondLook
 
 OBJECTS = dict(tasks=dict(image2objects=1.0), codec=dict(grammar='int1000', tokens=None))
 
@@ -204,6 +205,13 @@ def test_without_classes_nothing_is_left_out():
 def test_a_class_is_found_whatever_its_capitals():
     assert class_of(' Dining  TABLE ', ['cup', 'dining table']) == 1
     assert class_of('', ['cup']) is None and class_of('cups', ['cup']) is None
+
+
+def test_a_second_look_passes_over_names_and_says_so():
+    look = SecondLook(lists=True)
+    assert look.doubts(Task('image', 'objects')) == (NAMES_UNSEEN, )
+    assert look.doubts(Task('text', 'masks')) == ()
+    assert not list(look.asks(answered(('cup', 'a'))))
 
 
 # --- metrics -------------------------------------------------------------------------------------
