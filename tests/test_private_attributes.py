@@ -114,8 +114,10 @@ def names_of(cls: type) -> set[str]:
 def touched(path: Path) -> set[tuple[str, str]]:
     tree = ast.parse(path.read_text())
     name = path.relative_to(PACKAGE).as_posix()
-    module = importlib.import_module('.'.join(
-        ('simpleseg_mm', *Path(name).with_suffix('').parts)).removesuffix('.__init__'))
+    module = None  # of no class that is derived nothing is inherited: optional packages may lack
+    if any(isinstance(node, ast.ClassDef) and node.bases for node in ast.walk(tree)):
+        module = importlib.import_module('.'.join(
+            ('simpleseg_mm', *Path(name).with_suffix('').parts)).removesuffix('.__init__'))
     return {(name, one) for one in (*imported(tree), *foreign(tree), *inherited(tree, module))}
 
 
