@@ -330,7 +330,6 @@ class Segmentation:
            warnings: tuple[str, ...] = ()) -> 'Segmentation':
         """An answer with what was asked; see the attributes."""
         voters = answer.voters
-        outlines = [voter.rings for voter in voters]
         return cls(
             image=image, size=answer.size, prompt=prompt, parts=answer.parts, mask=answer.mask,
             box=answer.box, text=answer.text, confidence=answer.confidence,
@@ -341,8 +340,9 @@ class Segmentation:
             instances=answer.instances if answer.many else (),
             agreement=answer.agreement, answers=max(len(voters), 1),
             greedy_text=voters[0].text if voters else None,
-            spread=tuple(tuple(outline_spread(part.rings, outlines)) for part in answer.parts)
-            if voters else (), looks=answer.looks)
+            spread=tuple(tuple(outline_spread(part.rings, answer.outlines_of(one)))
+                         for one in answer.instances for part in one.parts) if voters else (),
+            looks=answer.looks)
 
     @property
     def objects(self) -> Iterator['Segmentation']:

@@ -1,5 +1,6 @@
 """Votes of several answers: tiny masks whose vote is known."""
 import pickle
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -8,6 +9,7 @@ from hypothesis import strategies as st
 
 from simpleseg_mm.polygon import PolygonCodec, Spans, mask_iou, outline_spread, vote
 from simpleseg_mm.polygon.votes import Tally, agreement_of
+from simpleseg_mm.structures import Prompt, Segmentation
 
 CODEC = PolygonCodec('default', 'int100', tokens=None)
 SIZE = (100, 100)
@@ -287,3 +289,20 @@ def test_votes_are_records():
     voted = vote(answers(SQUARE, SQUARE, SQUARE))
     copy = pickle.loads(pickle.dumps(voted))
     assert (copy.text, copy.agreement, len(copy.voters)) == (SQUARE, 1.0, 3)
+
+
+def test_vertices_of_a_list_are_held_against_their_own_instance():
+    """Two squares that touch: where one ends differs, though the other's outline is there."""
+    other = box_text(30, 10, 50, 30)
+    voters = tuple(answers(*[f'[{box_text(10, 10, right, 30)},{other}]' for right in (30, 26, 26)],
+                           f'[{other}]', kind='masks', num_tokens=1, seconds=1.0))
+    answer = replace(voters[0], voters=voters)
+    first, second = answer.spread
+    by_place = {tuple(place): widths.tolist() for place, widths in zip(
+        answer.instances[0].rings[0].round().astype(int).tolist(), first)}
+    assert by_place[30, 10] == pytest.approx([4, 4]) and by_place[10, 10] == pytest.approx([0, 0])
+    assert np.all(second == 0)
+    result = Segmentation.of(answer, 'a', Prompt(
+        text='squares', all=True))
+    assert [len(rings) for rings in result.spread] == [1, 1]
+    assert np.nanmax(result.spread[0][0]) == pytest.approx(4) and not result.spread[1][0].any()

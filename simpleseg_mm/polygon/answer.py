@@ -15,6 +15,9 @@ from .text import find_kind, parse_answer
 if TYPE_CHECKING:
     from .codec import PolygonCodec
 
+#: instances of two answers are one from this IoU on
+SAME = 0.5
+
 
 @dataclass(frozen=True)
 class CropAnswer:
@@ -248,7 +251,21 @@ class Answer:
         pixels of it, and 90 %; see :func:`outline_spread`. None where there are no voters."""
         if not self.voters:
             return None
-        return outline_spread(self.rings, [voter.rings for voter in self.voters])
+        return [widths for one in self.instances
+                for widths in outline_spread(one.rings, self.outlines_of(one))]
+
+    def outlines_of(self, one: 'Answer') -> list[list[np.ndarray]]:
+        """The voters' outlines of one of the instances, their rings each. Of a voter that is a
+        list it is that of the instance which overlaps most, from an IoU of ``SAME`` on."""
+        if not self.many:
+            return [voter.rings for voter in self.voters]
+        found = []
+        for voter in self.voters:
+            iou, other = max(((other.spans.iou(one.spans), other) for other in voter.instances
+                              if other.rings), key=lambda pair: pair[0], default=(0, None))
+            if iou >= SAME:
+                found.append(other.rings)
+        return found
 
     def at(self, size: tuple[int, int]) -> 'Answer':
         """The same answer about the picture at another ``size`` (h, w); it is not read again."""

@@ -11,7 +11,7 @@ from functools import cached_property
 import numpy as np
 from scipy.optimize import linear_sum_assignment
 
-from .answer import Answer
+from .answer import SAME, Answer
 from .codec import PolygonCodec
 from .names import name_key, writable_name
 from .raster import box_iou
@@ -22,8 +22,6 @@ from .spans import Spans
 LEAST_SHARE, MOST_SHARE = 0.2, 0.6
 #: Kinds of answers that can be voted.
 VOTED_KINDS = ('rings', 'box', 'masks', 'boxes', 'objects')
-#: Instances of two answers are one from this IoU on.
-SAME = 0.5
 #: Runs of pixels that are worked on at a time.
 _CHUNK = 1 << 16
 
