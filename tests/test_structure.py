@@ -14,6 +14,7 @@ OPTIONAL = {'bitsandbytes', 'deepspeed', 'peft', 'pyarrow', 'ray', 'resource', '
 #: heavy libraries that a stage of the data engine loads in the process that runs it alone, and
 #: a command when it runs, not for its --help
 LATE = {'simpleseg_mm.annotation': {'torch', 'transformers'},
+        'simpleseg_mm.annotation.own_model': {'simpleseg_mm'},  # loads torch
         'simpleseg_mm.commands': {'simpleseg_mm'},
         'simpleseg_mm.config_keys': {'simpleseg_mm'},  # reads options without a model
         'simpleseg_mm.models.mllm': {'simpleseg_mm'},  # acceleration is optional

@@ -7,6 +7,7 @@ from .filters import FilterDuplicates, FilterImage
 from .local_engine import LocalEngine
 from .masks import CleanMasks, WritePolygons
 from .oracle import OracleDetect, OracleSegment
+from .own_model import SimpleSegSegment
 from .pipeline import Plan, annotate
 from .readers import ReadFolder, ReadParquet, ReadTars
 from .sample import Chunk, Sample
@@ -16,6 +17,6 @@ from .stage import Stage
 __all__ = [
     'Chunk', 'CleanMasks', 'DescribeByChat', 'DescribeByEndpoint', 'FilterDuplicates',
     'FilterImage', 'GroundingDetect', 'LocalEngine', 'OracleDetect', 'OracleSegment', 'Plan',
-    'ReadFolder', 'ReadParquet', 'ReadTars', 'SamSegment', 'Sample', 'SelectBoxes', 'Stage',
-    'VerifyDescriptions', 'WritePolygons', 'annotate'
+    'ReadFolder', 'ReadParquet', 'ReadTars', 'SamSegment', 'Sample', 'SelectBoxes',
+    'SimpleSegSegment', 'Stage', 'VerifyDescriptions', 'WritePolygons', 'annotate'
 ]
