@@ -103,8 +103,8 @@ def test_the_page_s_events():
         with serving(inferencer) as (page, _):
             *_, before, done = found = events_of(page, png(), 'a ring')
             assert [event['event'] for event in found[:2]] == ['queued', 'started']
-            assert before == dict(event='outline', rings=[[[20, 20], [20, 60], [60, 60],
-                                                           [60, 20]]])
+            assert before == dict(event='outline', instance=0, rings=[
+                [[20, 20], [20, 60], [60, 60], [60, 20]]])
             assert sum(event['event'] == 'outline' for event in found) == 4
             assert done['result']['text'] == SQUARE
             standin.faults = [breaks_after(20)]

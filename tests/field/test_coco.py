@@ -400,12 +400,14 @@ def test_a_second_run_does_not_find_what_the_first_has_written(tmp_path):
         assert areas(samples) == CARS
 
 
-@pytest.mark.parametrize('raw', [
-    b'<annotations/>', b'PK\3\4\0\0', b'[{"annotations": [], "data": {"image": "a.png"}}]',
-    b'{"a.png12": {"filename": "a.png", "regions": []}}'])
-def test_other_exports_are_told_what_to_export(tmp_path, raw):
+@pytest.mark.parametrize('raw, message', [
+    (b'<annotations/>', "Label Studio's 'JSON'"), (b'PK\3\4\0\0', "Label Studio's 'JSON'"),
+    (b'[{"image": "a.png", "label": []}]', "Label Studio's 'JSON'"),  # its JSON-MIN
+    (b'[{"annotations": [], "data": {"image": "a.png"}}]', 'task without an annotation'),
+    (b'{"a.png12": {"filename": "a.png", "regions": []}}', "Label Studio's 'JSON'")])
+def test_other_exports_are_told_what_to_export(tmp_path, raw, message):
     (tmp_path / 'a.json').write_bytes(raw)
-    with pytest.raises(ValueError, match="^[^\n]*Label Studio: 'COCO'[^\n]*$"):
+    with pytest.raises(ValueError, match=f'^[^\n]*{message}[^\n]*$'):
         own(tmp_path / 'a.json', tmp_path / 'out')
 
 
