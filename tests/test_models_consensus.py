@@ -14,6 +14,11 @@ pytestmark = pytest.mark.usefixtures('one_thread')
 COUNT = len(PROMPTS)
 
 
+#: for tests that take seconds: without measures they are slow ones
+BOTH = pytest.mark.parametrize('nano', [pytest.param([], marks=pytest.mark.slow, id='plain'),
+                                          pytest.param('auto', id='auto')], indirect=True)
+
+
 @pytest.fixture(scope='module', params=[[], 'auto'], ids=['plain', 'auto'])
 def nano(request):
     return MODELS.build(dict(type='SimpleSeg', generation=dict(max_new_tokens=60), mllm=dict(
@@ -123,6 +128,7 @@ def test_without_samples_it_is_the_greedy_answer(consensus, nano):
     assert [one.pred_greedy_text for one in voted] == [one.pred_text for one in greedy]
 
 
+@BOTH
 def test_no_vote_depends_on_what_it_is_written_beside(consensus):
     model = consensus(samples=4, temperature=0.8, seed=3)
     expected = texts(predicted(model))
@@ -136,6 +142,7 @@ def test_no_vote_depends_on_what_it_is_written_beside(consensus):
     assert [voters for _, _, voters in fewer] == [voters[:3] for _, _, voters in expected]
 
 
+@BOTH
 def test_answers_that_come_in_parts_are_the_same(consensus):
     """Where all are drawn, whatever the batch; prompts are not read again."""
     settings = dict(samples=6, temperature=0.8)
@@ -251,6 +258,7 @@ class Engine:
         return self.model.sample(list(images), prompts, group_size, seeds, sampling)
 
 
+@BOTH
 @pytest.mark.parametrize('settings', [dict(samples=4), dict(samples=6, early_stop=0.02, first=1)])
 def test_an_engine_writes_the_same_groups(consensus, monkeypatch, settings):
     monkeypatch.setattr('simpleseg_mm.engines.answers._GROUPS', 3)
