@@ -372,6 +372,7 @@ def test_pictures_are_repeated_where_they_cannot_be_shared(family):
     torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.slow
 def test_nothing_reads_the_measures_before_a_network_is_built():
     """What measures touch is read when a network is first built."""
     code = ('import sys, simpleseg_mm.models, simpleseg_mm.engine, simpleseg_mm.analysis\n'

@@ -361,6 +361,7 @@ def alive(pid):
 
 
 @pytest.mark.skipif(not Path('/proc').is_dir(), reason='looks at processes in /proc')
+@pytest.mark.slow
 def test_workers_leave_with_a_killed_trainer(toy, tmp_path):
     """Busy ones as well, which wait for a pipe that nobody reads."""
     process = subprocess.Popen([sys.executable, 'tools/train.py', *map(str, arguments(

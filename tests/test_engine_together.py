@@ -63,6 +63,7 @@ def told(config, tmp_path_factory):  # noqa: F811
 
 
 @pytest.mark.parametrize('name', CASES)
+@pytest.mark.slow
 def test_both_stop_by_the_message_of_one(told, name):
     _, _, kind, message = CASES[name]
     (first, said), (second, own) = told[0][name], told[1][name]
