@@ -12,6 +12,7 @@ import numpy as np
 
 from .answers import answer_of
 from .polygon import Answer, CropAnswer, Task, find_kind
+from .settings import check_fields, is_within, is_whole_within, settings_of
 from .taught import Taught
 from .templates import question_about
 
@@ -48,17 +49,13 @@ class SecondLook:
     lists: bool = False
 
     def __post_init__(self) -> None:
-        for name, fits, allowed in (
-                ('zoom', _within(self.zoom, 1, 1e6) and self.zoom > 1, 'a number above 1'),
-                ('margin', _within(self.margin, 0, 100), '0 to 100 lengths of the answer'),
-                ('agreement', _within(self.agreement, 0, 1) and self.agreement > 0,
-                 'an agreement above 0 and up to 1'),
-                ('side', _within(self.side, 1, 8192) and isinstance(self.side, int),
-                 'a whole number of pixels, 1 to 8192'),
-                ('lists', isinstance(self.lists, bool), 'True or False')):
-            if not fits:
-                raise ValueError(f'model.second_look.{name} is {getattr(self, name)!r}; give '
-                                 f'{allowed}')
+        check_fields(self, 'model.second_look', (
+            ('zoom', is_within(self.zoom, 1, 1e6) and self.zoom > 1, 'a number above 1'),
+            ('margin', is_within(self.margin, 0, 100), '0 to 100 lengths of the answer'),
+            ('agreement', is_within(self.agreement, 0, 1) and self.agreement > 0,
+             'an agreement above 0 and up to 1'),
+            ('side', is_whole_within(self.side, 1, 8192), 'a whole number of pixels, 1 to 8192'),
+            ('lists', isinstance(self.lists, bool), 'True or False')))
 
     @classmethod
     def of(cls, settings: 'dict | SecondLook | None') -> 'SecondLook | None':
@@ -67,13 +64,8 @@ class SecondLook:
         Raises:
             ValueError: a key is unknown, or a value does not fit.
         """
-        if settings is not None and not isinstance(settings, cls):
-            known = list(cls.__dataclass_fields__)
-            if not isinstance(settings, Mapping) or set(settings) - set(known):
-                raise ValueError(f'model.second_look is {settings!r}; give a dict with keys of '
-                                 f'{known}, or None for no look')
-            settings = cls(**settings)
-        return settings
+        return None if settings is None else settings_of(
+            cls, settings, 'model.second_look', ', or None for no look')
 
     def doubts(self, task: Task) -> tuple[str, ...]:
         """What is said where no look is taken at the answers to a task, a sentence each."""
@@ -274,8 +266,3 @@ def _question(sample, answer: Answer, window: Window) -> str | None:
     write: Callable = grammar.format_point if task.given == 'point' else grammar.format_box
     start, end = given.span
     return prompt[:start] + write(inside.ravel(), size) + prompt[end:]
-
-
-def _within(value, least: float, most: float) -> bool:
-    return (isinstance(value, int | float) and not isinstance(value, bool)
-            and least <= value <= most)

@@ -7,10 +7,9 @@ from mmdet.structures import DetDataSample
 from mmdet.structures.mask import BitmapMasks
 from mmengine.evaluator import Evaluator
 from mmengine.registry import DefaultScope
-from pycocotools import mask as coco_mask
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
-from test_datasets_instances import asked, coco, load, photos  # noqa: F401
+from test_datasets_instances import asked, coco, load, photos, predicted_rows  # noqa: F401
 from test_metrics_evaluator import run
 
 from simpleseg_mm.answers import class_of
@@ -287,11 +286,7 @@ def test_average_precision_of_an_oracle_is_that_of_pycocotools(photos, spoil, tm
         text = json.dumps(objects, separators=(',', ':'))
         attach_answer(sample, read_answer(sample, text))
         samples.append(sample)
-        predicted = sample.pred_instances
-        found += [dict(image_id=sample.image_id, category_id=ids[name], score=float(score),
-                       segmentation=coco_mask.encode(np.asfortranarray(mask.numpy(), np.uint8)))
-                  for mask, score, name in zip(predicted.masks, predicted.scores,
-                                               predicted.names)]
+        found += predicted_rows(sample, [ids[name] for name in sample.pred_instances.names])
     with DefaultScope.overwrite_default_scope('simpleseg_mm'):
         evaluator = Evaluator([METRICS.build(dict(type='mmdet.CocoMetric', metric='segm')),
                                InstanceMetric()])

@@ -1,5 +1,4 @@
 """COCO files of any tool as pictures with objects; see :func:`.own_files.read_own`."""
-import os
 from collections import Counter
 from pathlib import Path
 
@@ -8,8 +7,8 @@ import numpy as np
 from simpleseg_mm.files import PictureFinder, coco, shown
 
 from .own_account import Account
-from .own_formats import (BOX_ALONE, EXPORT, OwnObject, OwnPicture, OwnSet, Reading,
-                          missing_picture, read_expressions, texts_of)
+from .own_formats import (BOX_ALONE, EXPORT, OwnObject, OwnPicture, OwnSet, Reading, finder_near,
+                          missing_picture, read_expressions, tell_guesses, texts_of)
 from .sample import clean_text
 
 #: where an annotation may hold its expressions, each a text, or a list of texts or of records
@@ -33,8 +32,7 @@ def read_coco_set(path: Path, content, reading: Reading, account: Account) -> Ow
             account.leave('annotation', fault.kind, str(fault))
         elif fault.kind in (coco.CATEGORY, coco.CATEGORY_TWICE):
             account.decide(fault.kind, str(fault))
-    finder = PictureFinder([reading.images] if reading.images else folders_near(path),
-                           reading.passed_over)
+    finder = finder_near(path, reading)
     pictures = _pictures(path, tables, finder, account)
     names = _names(content.get('categories'), tables.categories)
     objects: dict = {}
@@ -65,25 +63,12 @@ def read_coco_set(path: Path, content, reading: Reading, account: Account) -> Ow
         account.decide('annotation without an id of its own, used all the same: ids are for '
                        '--expressions alone', f'{path}, annotation ids {list(repeated)[:5]}',
                        sum(map(len, repeated.values())))
-    for how, count in finder.guessed.items():
-        account.decide(f'picture not where its record says, found {how}', str(path), count)
+    tell_guesses(finder, path, account)
     every = list(pictures.values())
     if not reading.images and every and not any(picture.path for picture in every):
         account.decide('picture that is not where tools put them; --images names their folder',
                        str(path), len(every))
     return OwnSet(every, 'stored')
-
-
-def folders_near(path: Path) -> list[Path]:
-    """Where the pictures of a file of annotations are, as tools lay them out."""
-    here = Path(os.path.abspath(path)).parent
-    above = here.parent
-    subset = path.stem.split('_', 1)[-1]  # instances_val2017, instances_default (CVAT)
-    folders = [here / 'images' / subset, above / 'images' / subset, above / subset,
-               here / 'images', above / 'images']
-    folders = [folder for folder in folders if folder.is_dir()]
-    inner = here.name.lower() in ('annotations', 'annotation', 'labels', 'json')
-    return [*folders, here, *([above] if inner else [])]
 
 
 def _pictures(path: Path, tables: coco.CocoTables, finder: PictureFinder,

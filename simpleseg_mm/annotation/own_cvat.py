@@ -8,14 +8,13 @@ from xml.etree import ElementTree
 
 import numpy as np
 
-from simpleseg_mm.files import PictureFinder, read_text
+from simpleseg_mm.files import read_text
 from simpleseg_mm.files.coco import read_whole
-from simpleseg_mm.files.pictures import MAX_PIXELS
 from simpleseg_mm.polygon import mask_to_rle
 
 from .own_account import Account
-from .own_coco import folders_near
-from .own_formats import OwnPicture, OwnSet, Reading, missing_picture, texts_of
+from .own_formats import (OwnPicture, OwnSet, Reading, finder_near, missing_picture, stated_size,
+                          tell_guesses, texts_of)
 from .own_shapes import DrawnShape, add_shapes, corners, ellipse, flat, numbers, turned_by
 from .sample import clean_text
 
@@ -45,17 +44,15 @@ def read_cvat(path: Path, reading: Reading, account: Account) -> OwnSet:
         what = "CVAT's XML for video, with tracks" if root.tag == 'annotations' else \
             f'<{clean_text(root.tag, 30)}>'
         raise ValueError(f"{path} is {what}; give CVAT's export 'CVAT for images 1.1'")
-    finder = PictureFinder([reading.images] if reading.images else folders_near(path),
-                           reading.passed_over)
+    finder = finder_near(path, reading)
     pictures = []
     for image in root.iter('image'):
         account.read['picture'] += 1
         name = image.get('name') or ''
         place, how = finder.look(name)
         where = f'{path}, image {clean_text(name, 100)}'
-        size = tuple(read_whole(image.get(key)) for key in ('height', 'width'))
-        sensible = None not in size and min(size) > 0 and size[0] * size[1] <= MAX_PIXELS
-        picture = OwnPicture(str(place or where), place, size if sensible else None,
+        size = stated_size(image.get('height'), image.get('width'))
+        picture = OwnPicture(str(place or where), place, size,
                              fault='' if place else missing_picture(how))
         shapes = []
         for number, tag in enumerate(image):
@@ -66,8 +63,7 @@ def read_cvat(path: Path, reading: Reading, account: Account) -> OwnSet:
                 shapes.append(_shape(tag, f'{where}, shape {number}', picture.size, account))
         add_shapes(picture, shapes, reading.boxes == 'take', account)
         pictures.append(picture)
-    for how, count in finder.guessed.items():
-        account.decide(f'picture not where its record says, found {how}', str(path), count)
+    tell_guesses(finder, path, account)
     return OwnSet(pictures, 'upright')
 
 

@@ -3,12 +3,15 @@
 Nothing here looks at a picture's pixels or decodes a mask. Records that cannot be used are counted
 by reason; one bad file never refuses a folder.
 """
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from simpleseg_mm.files import load_json, shown
+from simpleseg_mm.files import PictureFinder, load_json, shown
+from simpleseg_mm.files.coco import read_whole
 from simpleseg_mm.files.pickles import load_pickle
+from simpleseg_mm.files.pictures import MAX_PIXELS
 
 from .own_account import Account
 from .sample import clean_text
@@ -129,6 +132,37 @@ class Reading:
 def missing_picture(how: str) -> str:
     """The fault of a picture that :meth:`~simpleseg_mm.files.PictureFinder.look` has not found."""
     return 'picture missing' if how == 'missing' else f'picture missing: {how}'
+
+
+def finder_near(path: Path, reading: Reading) -> PictureFinder:
+    """Looks for the pictures of a file of annotations: in the folder that is given, or near it."""
+    return PictureFinder([reading.images] if reading.images else _folders(path),
+                         reading.passed_over)
+
+
+def tell_guesses(finder: PictureFinder, where: Path, account: Account) -> None:
+    """Count the pictures that were found otherwise than as they were written."""
+    for how, count in finder.guessed.items():
+        account.decide(f'picture not where its record says, found {how}', str(where), count)
+
+
+def stated_size(height, width) -> tuple[int, int] | None:
+    """(h, w) of a picture as its annotations state it; None where that is no size."""
+    size = read_whole(height), read_whole(width)
+    sensible = None not in size and min(size) > 0 and size[0] * size[1] <= MAX_PIXELS
+    return size if sensible else None
+
+
+def _folders(path: Path) -> list[Path]:
+    """Where the pictures of a file of annotations are, as tools lay them out."""
+    here = Path(os.path.abspath(path)).parent
+    above = here.parent
+    subset = path.stem.split('_', 1)[-1]  # instances_val2017, instances_default (CVAT)
+    folders = [here / 'images' / subset, above / 'images' / subset, above / subset,
+               here / 'images', above / 'images']
+    folders = [folder for folder in folders if folder.is_dir()]
+    inner = here.name.lower() in ('annotations', 'annotation', 'labels', 'json')
+    return [*folders, here, *([above] if inner else [])]
 
 
 # --- expressions -------------------------------------------------------------------------------

@@ -9,11 +9,10 @@ from pathlib import Path
 import numpy as np
 
 from simpleseg_mm.files import PictureFinder
-from simpleseg_mm.files.coco import read_whole
-from simpleseg_mm.files.pictures import MAX_PIXELS
 
 from .own_account import Account
-from .own_formats import OwnPicture, OwnSet, Reading, missing_picture, texts_of
+from .own_formats import (OwnPicture, OwnSet, Reading, missing_picture, stated_size, tell_guesses,
+                          texts_of)
 from .own_outlines import Crop
 from .own_shapes import DrawnShape, add_shapes, corners, ellipse, flat
 from .sample import clean_text
@@ -39,9 +38,8 @@ def read_labelme(contents: Iterable[tuple[Path, dict]], folder: Path, reading: R
         account.read['picture'] += 1
         account.read['annotation'] += len(content['shapes'])
         path, fault = _path(file, content, finder, reading, account)
-        size = tuple(read_whole(content.get(key)) for key in ('imageHeight', 'imageWidth'))
-        sensible = None not in size and min(size) > 0 and size[0] * size[1] <= MAX_PIXELS
-        picture = OwnPicture(str(path or file), path, size if sensible else None, fault=fault)
+        size = stated_size(content.get('imageHeight'), content.get('imageWidth'))
+        picture = OwnPicture(str(path or file), path, size, fault=fault)
         if path is None and isinstance(content.get('imageData'), str) and content['imageData']:
             try:
                 picture.raw = base64.b64decode(content['imageData'].rpartition(',')[2])
@@ -50,8 +48,7 @@ def read_labelme(contents: Iterable[tuple[Path, dict]], folder: Path, reading: R
                 picture.fault = 'picture missing, and the embedded one cannot be read'
         _add_objects(picture, file, content['shapes'], reading, account)
         pictures.append(picture)
-    for how, count in finder.guessed.items():
-        account.decide(f'picture not where its record says, found {how}', str(folder), count)
+    tell_guesses(finder, folder, account)
     return OwnSet(pictures, 'upright')
 
 

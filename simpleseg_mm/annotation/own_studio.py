@@ -7,15 +7,14 @@ from pathlib import Path
 
 import numpy as np
 
-from simpleseg_mm.files import PictureFinder
 from simpleseg_mm.files.brush import read_brush
 from simpleseg_mm.files.coco import read_whole
 from simpleseg_mm.files.pictures import SUFFIXES
 from simpleseg_mm.polygon import mask_to_rle
 
 from .own_account import Account
-from .own_coco import folders_near
-from .own_formats import OwnPicture, OwnSet, Reading, missing_picture, texts_of
+from .own_formats import (OwnPicture, OwnSet, Reading, finder_near, missing_picture, tell_guesses,
+                          texts_of)
 from .own_outlines import Relative
 from .own_shapes import DrawnShape, add_shapes, corners, ellipse, numbers, turned_by
 from .sample import clean_text
@@ -38,8 +37,7 @@ def read_studio(path: Path, tasks: list[dict], reading: Reading, account: Accoun
     one that was not skipped. Tasks without one are left out: nobody has looked at them. A region's
     text area holds its expressions.
     """
-    finder = PictureFinder([reading.images] if reading.images else folders_near(path),
-                           reading.passed_over)
+    finder = finder_near(path, reading)
     pictures = []
     for number, task in enumerate(tasks):
         account.read['picture'] += 1
@@ -55,8 +53,7 @@ def read_studio(path: Path, tasks: list[dict], reading: Reading, account: Accoun
                              fault='' if place else missing_picture(how))
         add_shapes(picture, _shapes(regions, where, account), reading.boxes == 'take', account)
         pictures.append(picture)
-    for how, count in finder.guessed.items():
-        account.decide(f'picture not where its record says, found {how}', str(path), count)
+    tell_guesses(finder, path, account)
     return OwnSet(pictures, 'upright')
 
 
@@ -132,7 +129,7 @@ def _shape(entry: dict, labels: list[str], texts: list[str], where: str) -> Draw
         except (KeyError, TypeError, ValueError) as error:
             where, fault = f'{where}: {error}', f'broken {kind}'
     return DrawnShape(where, label, part, fault, box=kind == 'rectangle' and part is not None,
-                 areal=kind in _AREAS, phrases=texts)
+                      areal=kind in _AREAS, phrases=texts)
 
 
 def _part(value: dict, kind: str, size: tuple):

@@ -11,7 +11,7 @@ from simpleseg_mm.files import ImageError, PictureFinder, open_picture, read_lin
 from simpleseg_mm.polygon import mask_to_rle
 
 from .own_account import Account
-from .own_formats import OwnObject, OwnPicture, OwnSet, Reading, missing_picture
+from .own_formats import OwnObject, OwnPicture, OwnSet, Reading, missing_picture, tell_guesses
 from .sample import clean_text
 
 OBJECTS, CLASSES = 'SegmentationObject', 'SegmentationClass'
@@ -53,8 +53,7 @@ def read_voc(folder: Path, reading: Reading, account: Account) -> OwnSet:
         except (OSError, ImageError):
             picture.fault = picture.fault or 'mask that cannot be read'
         pictures.append(picture)
-    for how, count in finder.guessed.items():
-        account.decide(f'picture not where its record says, found {how}', str(folder), count)
+    tell_guesses(finder, folder, account)
     return OwnSet(pictures, 'stored')
 
 

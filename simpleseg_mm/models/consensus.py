@@ -12,6 +12,7 @@ from ..answers import read_answer
 from ..calibration import Calibration
 from ..polygon import Answer, vote
 from ..polygon.votes import VOTED_KINDS, agreement_of
+from ..settings import check_fields, is_within, is_whole_within, settings_of
 from ..structures import Generated
 from .sampling import Sampling
 
@@ -46,22 +47,19 @@ class Consensus:
     calibration: str | None = None
 
     def __post_init__(self) -> None:
-        for name, value, fits, allowed in (
-                ('samples', self.samples, _whole(self.samples) and 0 <= self.samples <= 1000,
-                 'a whole number of sampled answers, 0 to 1000'),
-                ('temperature', self.temperature, _above_0(self.temperature), 'above 0'),
-                ('seed', self.seed, _whole(self.seed) and self.seed >= 0,
-                 'a whole number from 0 on'),
-                ('early_stop', self.early_stop, self.early_stop is None or
-                 _above_0(self.early_stop) and self.early_stop <= 1,
-                 'a disagreement an answer, above 0 and up to 1, or None to draw all'),
-                ('first', self.first, self.first is None or _whole(self.first) and self.first >= 1,
-                 'a whole number of samples from 1 on, or None for three eighths of them'),
-                ('tokens', self.tokens, _above_0(self.tokens), 'above 0'),
-                ('calibration', self.calibration, isinstance(self.calibration, str | None),
-                 'the path of a JSON file, or None')):
-            if not fits:
-                raise ValueError(f'model.consensus.{name} is {value!r}; give {allowed}')
+        check_fields(self, 'model.consensus', (
+            ('samples', is_whole_within(self.samples, 0, 1000),
+             'a whole number of sampled answers, 0 to 1000'),
+            ('temperature', _above_0(self.temperature), 'above 0'),
+            ('seed', is_whole_within(self.seed, 0), 'a whole number from 0 on'),
+            ('early_stop', self.early_stop is None or
+             _above_0(self.early_stop) and self.early_stop <= 1,
+             'a disagreement an answer, above 0 and up to 1, or None to draw all'),
+            ('first', self.first is None or is_whole_within(self.first, 1),
+             'a whole number of samples from 1 on, or None for three eighths of them'),
+            ('tokens', _above_0(self.tokens), 'above 0'),
+            ('calibration', isinstance(self.calibration, str | None),
+             'the path of a JSON file, or None')))
         _ = self._calibration  # a file that cannot be read is told before any answer is drawn
 
     @classmethod
@@ -71,13 +69,10 @@ class Consensus:
         Raises:
             ValueError: a key is unknown, or a value does not fit.
         """
-        if settings is not None and not isinstance(settings, cls):
-            known = set(cls.__dataclass_fields__)
-            if not isinstance(settings, dict) or set(settings) - known:
-                raise ValueError(f'model.consensus is {settings!r}; give a dict with keys of '
-                                 f'{sorted(known)}')
-            settings = cls(**settings)
-        return settings if settings is not None and settings.samples else None
+        if settings is None:
+            return None
+        settings = settings_of(cls, settings, 'model.consensus')
+        return settings if settings.samples else None
 
     @property
     def group_size(self) -> int:
@@ -215,9 +210,5 @@ class Seeds:
         return self.seed, self._digests[number], place
 
 
-def _whole(value) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool)
-
-
 def _above_0(value) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and 0 < value < 1e9
+    return is_within(value) and 0 < value < 1e9
