@@ -72,10 +72,13 @@ class Page:
     def at(self, x: float, y: float) -> ActionChains:
         """The pointer over a point of the picture."""
         self.driver.execute_script('scrollTo(0, 0)')
-        image = self.id('picture')
-        width, height = image.size['width'], image.size['height']
-        return ActionChains(self.driver, duration=20).move_to_element_with_offset(
-            image, round((x / 100 - .5) * width), round((y / 100 - .5) * height))
+        left, top, width, height = self.driver.execute_script(
+            "const r = document.getElementById('picture').getBoundingClientRect();"
+            'return [r.x, r.y, r.width, r.height]')
+        actions = ActionChains(self.driver, duration=20)
+        actions.w3c_actions.pointer_action.move_to_location(
+            round(left + x / 100 * width), round(top + y / 100 * height))
+        return actions
 
     def drag(self, start, end) -> None:
         self.at(*start).click_and_hold().perform()

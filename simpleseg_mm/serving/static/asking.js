@@ -1,0 +1,186 @@
+/* Questions to the model, and what comes of them. A question belongs to its document: it goes on
+   while another one is shown. */
+import * as api from './api.js';
+import {$, say} from './dom.js';
+import {countVertices, ringsOf} from './geometry.js';
+import {serverId} from './pictures.js';
+import {commit, emit, makeObject, on, state} from './store.js';
+
+export const ASKED = {text: 'one object by words', point: 'points', box: 'boxes',
+  all: 'all objects at once'};
+const COLORS = ['#e6194b', '#0a84ff', '#2aa84a', '#f58231', '#911eb4', '#008080', '#c79a00'];
+
+/** Whether the model was taught a kind of question. */
+export const taught = (kind) => !state.info || state.info.asked.includes(kind);
+
+/** Ask one prompt about a document; `label` is what is asked for, in words. Another question about
+    it is stopped. */
+export async function ask(key, prompt, label) {
+  state.running.get(key)?.control.abort();
+  const running = {control: new AbortController(), draft: [], asking: prompt};
+  state.running.set(key, running);
+  emit('running', key);
+  tell(key, `Looking for ${label} …`, 'busy');
+  try {
+    const body = {prompt};
+    if ($('consensus').value) body.consensus = Number($('consensus').value);
+    await asked(key, body, running, label);
+  } catch (error) {
+    if (error.name === 'AbortError') tell(key, 'Stopped.');
+    else tell(key, error.message, 'bad');
+  } finally {
+    if (state.running.get(key) === running) {
+      state.running.delete(key);
+      emit('running', key);
+    }
+  }
+}
+
+/** One question; a picture that the server has forgotten is sent again, once. */
+async function asked(key, body, running, label) {
+  for (let again = false; ; again = true) {
+    try {
+      const picture = await serverId(key, again);
+      for await (const event of api.segment({...body, picture}, running.control.signal)) {
+        if (running.control.signal.aborted) return;
+        take(key, event, running, label);
+      }
+      return;
+    } catch (error) {
+      if (again || error.status !== 404) throw error;
+    }
+  }
+}
+
+function take(key, event, running, label) {
+  if (event.event === 'queued' && event.waiting > 1) {
+    tell(key, `${event.waiting} requests are waiting …`, 'busy');
+  } else if (event.event === 'started') {
+    running.draft = [];
+    tell(key, `Looking for ${label} …`, 'busy');
+  } else if (event.event === 'outline') {
+    running.draft[event.instance] = event.rings;
+    const objects = running.draft.length > 1 ? `${running.draft.length} objects, ` : '';
+    tell(key, `${label}: ${objects}${counted(running.draft.flat())} …`, 'busy');
+    emit('running', key);
+  } else if (event.event === 'done') {
+    finish(key, event.result, label);
+  } else if (event.event === 'error') {
+    throw new api.ServerError(event.message, 500);
+  }
+}
+
+function finish(key, result, label) {
+  const found = objectsOf(key, result, result.label === 'object' ? label : result.label);
+  const doubt = result.warnings.map((text) => ` Warning: ${text}.`).join('');
+  if (!found.length) {
+    tell(key, (result.says_nothing ? `None found: the model sees no ${label}.`
+      : `No outline came of ${label}; the model wrote: ${result.text.slice(0, 120)}`)
+      + doubt, 'bad');
+    return;
+  }
+  commit(key, {objects: [...state.documents.get(key).objects, ...found], selected: found[0].id});
+  const objects = result.prompt.all
+    ? `${found.length} ${found.length === 1 ? 'object' : 'objects'}, ` : '';
+  const several = result.answers > 1 ? ` of ${result.answers} answers` : '';
+  const sure = result.confidence === null ? ''
+    : `, confidence ${result.confidence.toFixed(2)}${several}`;
+  tell(key, `${label}: ${objects}${counted(found.flatMap(({polygons}) => ringsOf(polygons)))} in `
+    + `${result.seconds.toFixed(1)} s${sure}.${doubt}`, doubt ? 'bad' : undefined);
+}
+
+/** The objects of an answer: one, or where several were asked for one an instance. */
+function objectsOf(key, result, label) {
+  const found = new Map();
+  for (const {outer, holes, spread = [], instance = 0} of result.polygons) {
+    const [first, ...rest] = [outer, ...holes].map((ring, k) => ring.map(
+      ([x, y], i) => (spread[k] ? [x, y, spread[k][i]] : [x, y])));
+    found.set(instance, [...found.get(instance) || [], {outer: first, holes: rest}]);
+  }
+  const taken = new Set(state.documents.get(key).objects.map(({color}) => color));
+  const {text, point, box, all, everything} = result.prompt;
+  const prompt = JSON.parse(JSON.stringify({text, point, box, all, everything}));
+  return [...found].map(([instance, polygons]) => {
+    const score = result.confidence === null ? null : result.scores[instance] ?? null;
+    const object = makeObject({label, polygons, score, color: freshColor(taken),
+      agreement: result.agreements?.[instance] ?? null,
+      origin: {prompt, polygons, score, model: state.info?.model ?? null}});
+    taken.add(object.color);
+    return object;
+  });
+}
+
+/** A colour that no object has: of the list, and then hues that lie far apart. */
+export function freshColor(taken) {
+  for (let k = 0; ; k += 1) {
+    const color = COLORS[k] || `hsl(${(k * 137.508 % 360).toFixed(1)} 75% 40%)`;
+    if (!taken.has(color)) return color;
+  }
+}
+
+const counted = (rings) => `${countVertices(rings)} `
+  + `${countVertices(rings) === 1 ? 'vertex' : 'vertices'}`;
+
+function tell(key, text, kind) {
+  if (key === state.current) say(text, kind);
+}
+
+// --- the form -----------------------------------------------------------------------------------
+function askWords(event) {
+  event.preventDefault();
+  const text = $('expression').value.trim();
+  if (text) ask(state.current, $('all').checked ? {text, all: true} : {text}, text);
+  else say('Say in words what to outline.', 'bad');
+}
+
+function askNumbers() {
+  const numbers = $('numbers').value.split(/[\s,;]+/).filter(Boolean).map(Number);
+  if (![2, 4].includes(numbers.length) || numbers.some(Number.isNaN)) {
+    say('Give two numbers (a point) or four (a box).', 'bad');
+    return;
+  }
+  const kind = numbers.length === 2 ? 'point' : 'box';
+  if (!taught(kind)) {
+    say(`This model was not taught ${ASKED[kind]}.`, 'bad');
+    return;
+  }
+  ask(state.current, {[kind]: numbers},
+    kind === 'point' ? 'the object at the point' : 'the object in the box');
+}
+
+/** What the model was not taught is off, and said. */
+function limit() {
+  const missing = Object.keys(ASKED).filter((kind) => !taught(kind));
+  for (const kind of missing) {
+    if (kind === 'text') Object.assign($('all'), {checked: taught('all'), disabled: true});
+    else document.querySelector(`input[value=${kind}]`).disabled = true;
+  }
+  $('untaught').hidden = !missing.length;
+  $('untaught').textContent = 'Off, since this model was not taught it: '
+    + `${missing.map((kind) => ASKED[kind]).join(', ')}.`;
+}
+
+/** How many samples may be voted; no choice where the server votes none. */
+function offerConsensus({consensus, max_consensus: most}) {
+  $('vote').hidden = !most;
+  const counts = [0, 4, 8, 16, 32, consensus, most].filter((count) => count <= most);
+  if (most) $('consensus').replaceChildren(...[...new Set(counts)].sort((a, b) => a - b).map(
+    (count) => new Option(count ? `Vote of ${count + 1} answers` : 'One answer', count, false,
+      count === consensus)));
+}
+
+function render() {
+  const ready = state.current !== null;
+  $('tools').disabled = $('how').disabled = $('ask-numbers').disabled = !ready;
+  $('expression').disabled = $('go').disabled = !ready || !(taught('text') || taught('all'));
+  $('stop').hidden = !state.running.has(state.current);
+}
+
+export function connect() {
+  $('ask').onsubmit = askWords;
+  $('ask-numbers').onclick = askNumbers;
+  $('stop').onclick = () => state.running.get(state.current)?.control.abort();
+  for (const event of ['current', 'running']) on(event, render);
+  on('info', () => { limit(); offerConsensus(state.info); render(); });
+  render();
+}
