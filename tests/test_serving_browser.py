@@ -1,132 +1,27 @@
-"""The page in a real browser: type, click, drag, undo, export. Debian: chromium, chromium-driver.
+"""The page in a real browser: type, click, drag, undo, export.
 
-SIMPLESEG_SCREENSHOTS=FOLDER keeps pictures of the page; those of docs/ are made so.
+Debian: chromium, chromium-driver.
 """
-import json
 import os
-import shutil
 import time
-from pathlib import Path
 
 import pytest
+from browser_page import By, Keys, Page, Select, WebDriverWait, chromium, close
 from PIL import Image
-from serving_standin import ScriptedInferencer
+from serving_standin import ScriptedInferencer, serving
 
 from simpleseg_mm.taught import Taught
-
-pytest.importorskip('starlette', reason="pip install 'simpleseg-mm[serve]'")
-pytest.importorskip('uvicorn', reason="pip install 'simpleseg-mm[serve]'")
-pytest.importorskip('selenium', reason='pip install --no-deps -r requirements/lock-test.txt')
-
-from selenium import webdriver  # noqa: E402
-from selenium.webdriver.common.action_chains import ActionChains  # noqa: E402
-from selenium.webdriver.common.by import By  # noqa: E402
-from selenium.webdriver.common.keys import Keys  # noqa: E402
-from selenium.webdriver.support.ui import Select, WebDriverWait  # noqa: E402
-from serving_standin import serving  # noqa: E402
 
 pytestmark = pytest.mark.slow
 HTML = '<img src=x onerror="window.hurt=1">'
 SQUARE = [[20, 20], [60, 20], [60, 70], [20, 70]]  # of 100 x 100
 
 
-class Page:
-    """The page as a user handles it. Points are pixels of the picture, 100 x 100."""
-
-    def __init__(self, driver, url: str, downloads: Path, picture: Path) -> None:
-        self.driver, self.downloads = driver, downloads
-        driver.get(url)
-        self.open(picture)
-
-    def open(self, picture: Path) -> None:
-        self.id('file').send_keys(str(picture))
-        self.until(lambda: 'pixels. Say' in self.status)
-
-    def id(self, name: str):
-        return self.driver.find_element(By.ID, name)
-
-    def all(self, selector: str) -> list:
-        return self.driver.find_elements(By.CSS_SELECTOR, selector)
-
-    def until(self, condition) -> None:
-        WebDriverWait(self.driver, 120, 0.05).until(lambda _: condition())
-
-    @property
-    def status(self) -> str:
-        return self.id('status').text
-
-    def ask(self, text: str) -> None:
-        box = self.id('expression')
-        box.clear()
-        box.send_keys(text, Keys.ENTER)
-
-    def outline(self, text: str, objects: int = 1) -> None:
-        count = len(self.all('#objects li'))
-        self.ask(text)
-        self.until(lambda: len(self.all('#objects li')) == count + objects and 'busy' not in
-                   self.id('status').get_attribute('class'))
-
-    def tool(self, name: str) -> None:
-        self.driver.find_element(By.CSS_SELECTOR, f'input[value={name}]').click()
-
-    def at(self, x: float, y: float) -> ActionChains:
-        """The pointer over a point of the picture."""
-        self.driver.execute_script('scrollTo(0, 0)')
-        left, top, width, height = self.driver.execute_script(
-            "const r = document.getElementById('picture').getBoundingClientRect();"
-            'return [r.x, r.y, r.width, r.height]')
-        actions = ActionChains(self.driver, duration=20)
-        actions.w3c_actions.pointer_action.move_to_location(
-            round(left + x / 100 * width), round(top + y / 100 * height))
-        return actions
-
-    def drag(self, start, end) -> None:
-        self.at(*start).click_and_hold().perform()
-        self.at(*end).release().perform()
-
-    def exported(self) -> list:
-        """Rings of the exported file, without the closing point."""
-        return [[ring[:-1] for ring in feature['geometry']['coordinates']]
-                for feature in self.export('geojson')['features']]
-
-    def export(self, form: str) -> dict:
-        """The exported file."""
-        Select(self.id('format')).select_by_value(form)
-        before = set(self.downloads.iterdir())
-        self.id('export').click()
-        self.until(lambda: {path for path in set(self.downloads.iterdir()) - before
-                            if path.suffix != '.crdownload' and path.stat().st_size})
-        path, = set(self.downloads.iterdir()) - before
-        content = json.loads(path.read_text())
-        path.unlink()
-        return content
-
-    def keep(self, name: str) -> None:
-        """A picture of the page for the docs, where they are asked for."""
-        if folder := os.environ.get('SIMPLESEG_SCREENSHOTS'):
-            path = Path(folder, f'{name}.png')
-            self.driver.save_screenshot(str(path))
-            with Image.open(path) as image:
-                image.convert('P', palette=Image.Palette.ADAPTIVE, colors=128).save(
-                    path, optimize=True)
-
-
 @pytest.fixture(scope='module')
 def browser(tmp_path_factory):
-    chromium, chromedriver = (shutil.which(name) for name in ('chromium', 'chromedriver'))
-    if not chromium or not chromedriver:
-        pytest.skip('no chromium and chromedriver: apt-get install -y chromium chromium-driver')
     downloads = tmp_path_factory.mktemp('downloads')
-    options = webdriver.ChromeOptions()
-    options.binary_location = chromium
-    for flag in ('--headless=new', '--no-sandbox', '--disable-dev-shm-usage', '--disable-gpu',
-                 '--window-size=1240,900', '--force-color-profile=srgb'):
-        options.add_argument(flag)
-    options.add_experimental_option('prefs', {'download.default_directory': str(downloads)})
-    options.set_capability('goog:loggingPrefs', {'browser': 'ALL'})
-    driver = webdriver.Chrome(options, webdriver.ChromeService(chromedriver))
-    yield driver, downloads
-    driver.quit()
+    with chromium(downloads) as driver:
+        yield driver, downloads
 
 
 @pytest.fixture(scope='module')
@@ -145,14 +40,6 @@ def page(browser, server, tmp_path):
     errors = [row['message'] for row in page.driver.get_log('browser')
               if row['level'] == 'SEVERE' and 'favicon' not in row['message']]
     assert errors == []  # the content policy would be among them
-
-
-def close(ring, expected, tolerance=0.35) -> bool:
-    """Whether rings agree, wherever they begin and whichever way they run."""
-    rolled = [ring[k:] + ring[:k] for k in range(len(ring))]
-    return any(len(one) == len(expected) and all(
-        abs(a - b) <= tolerance for p, q in zip(one, expected) for a, b in zip(p, q))
-        for one in rolled + [list(reversed(one)) for one in rolled])
 
 
 def test_type_watch_drag_add_delete_undo_export(page):
