@@ -1,5 +1,8 @@
 """Answers as annotation files: COCO, LabelMe, CVAT, YOLO, GeoJSON, SVG. No torch, no framework."""
+from .corrections import (CORRECTIONS_FILE, CorrectedObject, CorrectedPicture, Rejected,
+                          to_corrections)
 from .formats import FORMATS, Format, export
 from .prepare import notes_of
 
-__all__ = ['FORMATS', 'Format', 'export', 'notes_of']
+__all__ = ['CORRECTIONS_FILE', 'CorrectedObject', 'CorrectedPicture', 'FORMATS', 'Format',
+           'Rejected', 'export', 'notes_of', 'to_corrections']

@@ -1,0 +1,109 @@
+"""Documents of the page as corrected pictures, checked."""
+from collections.abc import Mapping
+
+import numpy as np
+
+from ..export.corrections import ACTIONS, CorrectedObject, CorrectedPicture, Rejected
+from ..polygon.raster import MAX_COORDINATE
+from ..structures import Prompt
+from .edited import read_objects
+
+_MAX_COUNT = 1_000_000  # of one kind of action
+_MAX_NAME = 1000  # characters of an id, or a model's name
+
+
+def read_corrected(document: Mapping) -> CorrectedPicture:
+    """One document, as docs/serving.md describes it, as :func:`..export.to_corrections` takes it.
+
+    Args:
+        document: ``name``, ``width``, ``height``, ``objects``, ``done`` and ``rejected``; an
+            object has ``origin`` (the question and the model's outline), ``edited`` and
+            ``actions`` besides ``label`` and ``polygons``. What it does not have is not known.
+
+    Raises:
+        ValueError: it is of another form, in one line.
+    """
+    size = document.get('height'), document.get('width')
+    if not all(type(side) is int and side > 0 for side in size):
+        raise ValueError('a document has `width` and `height` of its picture, whole pixels')
+    name = _text(document.get('name'), 'name')
+    if not name:
+        raise ValueError("a document has `name`, that of its picture's file")
+    items, rejected = document.get('objects', []), document.get('rejected')
+    done = document.get('done', False)
+    if not isinstance(done, bool):
+        raise ValueError('`done` is true or false')
+    rejected = [] if rejected is None else rejected
+    if not isinstance(rejected, list) or not all(isinstance(one, dict) for one in rejected):
+        raise ValueError('`rejected` is a list of answers, dict(prompt, polygons, label)')
+    answers = read_objects(name, size, items)
+    objects = tuple(_object(number, item, answer)
+                    for number, (item, answer) in enumerate(zip(items, answers)))
+    deleted = read_objects(name, size, [
+        dict(label=one.get('label'), polygons=_fillable(_polygons(
+            one.get('polygons'), f'rejected answer {number}')))
+        for number, one in enumerate(rejected)])
+    return CorrectedPicture(name, size, done, objects, tuple(
+        Rejected(_prompt(one.get('prompt'), f'rejected answer {number}'), answer, one)
+        for number, (one, answer) in enumerate(zip(rejected, deleted))))
+
+
+def _object(number: int, item: dict, answer) -> CorrectedObject:
+    where = f'object {number}'
+    origin, actions = ({} if item.get(key) is None else item[key] for key in ('origin', 'actions'))
+    if not isinstance(origin, dict):
+        raise ValueError(f'{where}: `origin` is dict(prompt, polygons, score, model), or null')
+    if not isinstance(actions, dict) or not all(
+            type(actions.get(name, 0)) is int and 0 <= actions.get(name, 0) <= _MAX_COUNT
+            for name in ACTIONS):
+        raise ValueError(f'{where}: `actions` has numbers of {", ".join(ACTIONS)}')
+    edited = item.get('edited', False)
+    if not isinstance(edited, bool):
+        raise ValueError(f'{where}: `edited` is true or false')
+    score = origin.get('score')
+    if score is not None and (type(score) not in (int, float) or not 0 <= score <= 1):
+        raise ValueError(f"{where}: the origin's `score` is a number from 0 to 1, or null")
+    return CorrectedObject(
+        answer, _prompt(origin.get('prompt'), where), _polygons(origin.get('polygons'), where),
+        score, _text(origin.get('model'), f"{where}: the origin's `model`") or None, edited,
+        {name: actions.get(name, 0) for name in ACTIONS},
+        _text(item.get('id'), f'{where}: `id`'))
+
+
+def _prompt(value, where: str) -> Prompt | None:
+    try:
+        return None if value is None else Prompt.of(value)
+    except ValueError as error:
+        raise ValueError(f'{where}: {error}') from None
+
+
+def _text(value, what: str) -> str:
+    if value is None:
+        return ''
+    if not isinstance(value, str) or len(value) > _MAX_NAME:
+        raise ValueError(f'{what} is a text of at most {_MAX_NAME} characters')
+    return value
+
+
+def _polygons(value, where: str) -> list[dict]:
+    """Outlines as they were written, which need not be whole: a ring may have one point."""
+    if value is None:
+        return []
+    try:
+        return [dict(outer=_ring(one['outer']),
+                     holes=[_ring(hole) for hole in one.get('holes', [])]) for one in value]
+    except (TypeError, KeyError, ValueError, AttributeError, OverflowError):
+        raise ValueError(f"{where}: the model's polygons are dict(outer, holes) of rings [x, y], "
+                         f'none beyond {MAX_COORDINATE:g}') from None
+
+
+def _fillable(polygons: list[dict]) -> list[dict]:
+    return [dict(outer=one['outer'], holes=[hole for hole in one['holes'] if len(hole) > 2])
+            for one in polygons if len(one['outer']) > 2]
+
+
+def _ring(points) -> list[list[float]]:
+    ring = np.array(points, np.float64).reshape(-1, 2)
+    if len(ring) != len(points) or not (np.abs(ring) <= MAX_COORDINATE).all():
+        raise ValueError
+    return ring.tolist()
