@@ -10,12 +10,13 @@ import numpy as np
 
 from simpleseg_mm.files import read_text
 from simpleseg_mm.files.coco import read_whole
+from simpleseg_mm.files.shapes import corners, ellipse, flat, numbers, turned_by
 from simpleseg_mm.polygon import mask_to_rle
 
 from .own_account import Account
 from .own_formats import (OwnPicture, OwnSet, Reading, finder_near, missing_picture, stated_size,
                           tell_guesses, texts_of)
-from .own_shapes import DrawnShape, add_shapes, corners, ellipse, flat, numbers, turned_by
+from .own_shapes import DrawnShape, add_shapes
 from .sample import clean_text
 
 #: attributes of a shape that hold its expressions

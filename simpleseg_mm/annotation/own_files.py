@@ -3,6 +3,7 @@ import os
 from pathlib import Path
 
 from simpleseg_mm.files import load_json
+from simpleseg_mm.files.labelme import is_labelme
 from simpleseg_mm.files.texts import is_guessed
 
 from .own_account import Account
@@ -43,7 +44,7 @@ def read_own(path: Path, reading: Reading, account: Account, split: str = 'train
             content = _load(path, account)
         except ValueError as error:
             raise ValueError(f'{error}. {EXPORT}') from None
-    own = path.is_dir() or content is None or is_studio(content) or _is_labelme(content)
+    own = path.is_dir() or content is None or is_studio(content) or is_labelme(content)
     if own and reading.expressions is not None:
         raise ValueError('a file of expressions goes with COCO annotations. Other tools hold them '
                          "in their own files: LabelMe in a shape's description, CVAT in an "
@@ -133,7 +134,7 @@ def _files_of(folder: Path, passed_over: Path | None, account: Account) -> tuple
                 others.append((file, content))
                 continue
             account.read['file'] += 1
-            if not _is_labelme(content):
+            if not is_labelme(content):
                 account.leave('file', "file that is not LabelMe's", str(file))
             else:
                 found.append((file, content))
@@ -146,7 +147,3 @@ def _load(file: Path, account: Account):
         account.decide('file that is not in UTF-8, read as Windows-1252: names in other letters '
                        'than those of Western Europe are wrong', str(file), guessed=True)
     return content
-
-
-def _is_labelme(content) -> bool:
-    return isinstance(content, dict) and isinstance(content.get('shapes'), list)

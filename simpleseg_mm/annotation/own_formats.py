@@ -33,7 +33,7 @@ class OwnObject:
 
     Attributes:
         where: names the record in messages.
-        parts: its outline: flat polygons, RLE dicts, or :class:`~.own_outlines.Crop` or
+        parts: its outline: flat polygons, RLE dicts, :class:`simpleseg_mm.files.labelme.Crop` or
             :class:`~.own_outlines.Relative`.
         category: its name; None where it is not known, so that it may be of any; '' where it is of
             one that is never asked for.

@@ -6,20 +6,16 @@ import os
 from collections.abc import Iterable
 from pathlib import Path
 
-import numpy as np
-
 from simpleseg_mm.files import PictureFinder
+from simpleseg_mm.files.labelme import RECTANGLES, outline_of, shape_type_of
 
 from .own_account import Account
 from .own_formats import (OwnPicture, OwnSet, Reading, missing_picture, stated_size, tell_guesses,
                           texts_of)
-from .own_outlines import Crop
-from .own_shapes import DrawnShape, add_shapes, corners, ellipse, flat
+from .own_shapes import DrawnShape, add_shapes
 from .sample import clean_text
 
 IGNORED, BACKGROUND = '__ignore__', '_background_'  # labels that LabelMe's converters reserve
-_CORNERS = ('polygon', 'rotation', 'quadrilateral', 'oriented_rectangle')
-_BOXES = ('rectangle', 'rotation', 'oriented_rectangle')
 _NO_AREA = ('point', 'points', 'line', 'linestrip')
 
 
@@ -85,7 +81,7 @@ def _add_objects(picture: OwnPicture, file: Path, shapes: list, reading: Reading
             fault = f'region labelled {IGNORED}' if label else 'shape without a label'
             found.append(DrawnShape(where, '', fault=fault))
             continue
-        part, fault = _part(shape)
+        part, fault = outline_of(shape)
         if label == BACKGROUND:
             if fault:
                 found.append(DrawnShape(where, '', fault=fault))
@@ -95,10 +91,10 @@ def _add_objects(picture: OwnPicture, file: Path, shapes: list, reading: Reading
                 account.decide(f'shape labelled {BACKGROUND}: what is drawn before it ends there',
                                where)
             continue
-        group, kind = shape.get('group_id'), _kind(shape)
+        group, kind = shape.get('group_id'), shape_type_of(shape)
         found.append(DrawnShape(where, label, part, fault,
                                 None if group in (None, '') else str(group),
-                                box=kind in _BOXES and part is not None,
+                                box=kind in RECTANGLES and part is not None,
                                 areal=kind not in _NO_AREA,
                                 phrases=_lines(shape, where, account)))
     add_shapes(picture, found, reading.boxes != 'leave', account, cuts)
@@ -109,50 +105,9 @@ def _label(shape) -> str:
     return clean_text(label) if isinstance(label, str | int | float) else ''
 
 
-def _kind(shape: dict) -> str:
-    return str(shape.get('shape_type') or 'polygon')
-
-
 def _lines(shape: dict, where: str, account: Account) -> list[str]:
     text = shape.get('description')
     if not isinstance(text, str):
         return []
     lines = [line for line in text.splitlines() if line.strip()]
     return texts_of(lines, where, account) if lines else []
-
-
-def _part(shape: dict) -> tuple:
-    """A flat polygon or a :class:`Crop` of one shape, or None and why there is none."""
-    kind = _kind(shape)
-    if kind not in (*_CORNERS, 'rectangle', 'circle', 'mask'):
-        return None, f'shape of type {clean_text(kind, 30)}, which has no area'
-    try:
-        points = np.asarray(shape['points'], float)
-    except (KeyError, TypeError, ValueError, OverflowError):
-        points = np.zeros((0, 2))
-    if points.ndim == 1 and len(points) % 2 == 0:
-        points = points.reshape(-1, 2)
-    enough = points.ndim == 2 and points.shape[1] == 2 and np.isfinite(points).all()
-    if not enough or len(points) < (3 if kind in _CORNERS else 2):
-        return None, f'{kind} without enough points'
-    if kind in _CORNERS:
-        return flat(points), ''
-    if kind == 'rectangle':
-        return _rectangle(points)
-    (x1, y1), (x2, y2) = points[:2]
-    if kind == 'circle':
-        return flat(ellipse(points[0], [np.hypot(x2 - x1, y2 - y1)] * 2)), ''
-    if not isinstance(shape.get('mask'), str) or max(abs(x1), abs(y1), abs(x2), abs(y2)) > 1e5:
-        return None, 'mask that is no PNG in base64, or larger than the picture'
-    return Crop(shape['mask'], round(min(x1, x2)), round(min(y1, y2))), ''
-
-
-def _rectangle(points: np.ndarray) -> tuple:
-    """LabelMe writes two opposite corners, X-AnyLabeling all four, turned ones too."""
-    if len(points) not in (2, 4):
-        return None, f'rectangle of {len(points)} points; two opposite corners, or all four'
-    low, high = points.min(axis=0), points.max(axis=0)
-    upright = np.isclose(points, low) | np.isclose(points, high)
-    if len(points) == 4 and not upright.all():
-        return flat(points), ''
-    return flat(corners(*low, *high)), ''

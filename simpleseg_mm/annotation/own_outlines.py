@@ -1,43 +1,12 @@
 """Outlines of one's own objects, as they are drawn, and what they cover on the picture."""
-import base64
-import io
 from dataclasses import dataclass
 
 import numpy as np
-from PIL import Image
 from pycocotools import mask as coco_mask
 
+from simpleseg_mm.files.labelme import Crop
 from simpleseg_mm.polygon import (mask_to_rle, rle_to_crop, segmentation_to_mask,
                                   segmentation_to_rle)
-
-
-@dataclass
-class Crop:
-    """A mask of a part of the picture, as LabelMe holds it.
-
-    Attributes:
-        png: PNG file in base64; what is not black is in the mask.
-        x, y: of its top left pixel in the picture.
-    """
-    png: str
-    x: int
-    y: int
-
-    def place(self, size: tuple[int, int]) -> np.ndarray:
-        """The mask on a picture of ``size`` (h, w), (h, w) bool. ValueError: what is wrong."""
-        try:
-            with Image.open(io.BytesIO(base64.b64decode(self.png)), formats=('PNG', )) as png:
-                if png.width * png.height > size[0] * size[1]:
-                    raise ValueError('larger than the picture')
-                box = np.asarray(png.convert('L')) > 0
-        except Exception:  # decoders raise whatever broken bytes lead to
-            raise ValueError('mask that is no PNG in base64, or larger than the picture') from None
-        whole = np.zeros(size, bool)
-        if not (0 <= self.x < size[1] and 0 <= self.y < size[0]):
-            raise ValueError('mask that begins outside the picture')
-        place = whole[self.y:self.y + box.shape[0], self.x:self.x + box.shape[1]]
-        place |= box[:place.shape[0], :place.shape[1]]
-        return whole
 
 
 @dataclass(frozen=True)
@@ -89,23 +58,6 @@ def settle(parts: list, cuts: list, size: tuple[int, int]) -> tuple:
     crop, (x, y) = rle_to_crop(rle)
     box = [float(x), float(y), float(x + crop.shape[1]), float(y + crop.shape[0])]
     return rle, box, int(np.count_nonzero(crop))
-
-
-def extent(part) -> tuple[float, float] | None:
-    """Largest x and y of a part; the size (w, h) of an RLE's picture; None where it is
-    unreadable, or relative to the picture."""
-    if isinstance(part, Relative):
-        return None
-    try:
-        if isinstance(part, dict):
-            height, width = part['size']
-            return float(width), float(height)
-        if isinstance(part, Crop):
-            return float(part.x), float(part.y)
-        points = np.asarray(part, float).reshape(-1, 2)
-        return (float(points[:, 0].max()), float(points[:, 1].max())) if len(points) else None
-    except (KeyError, TypeError, ValueError, OverflowError):
-        return None
 
 
 def _mask(part, size: tuple[int, int]) -> np.ndarray:

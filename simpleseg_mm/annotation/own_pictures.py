@@ -9,15 +9,16 @@ import numpy as np
 from PIL import Image
 
 from simpleseg_mm.files import ImageError, load_image, open_picture, orientation_of, replacing
+from simpleseg_mm.files.labelme import Crop
+from simpleseg_mm.files.orientation import slack_of, way_of_outlines, way_of_size
 from simpleseg_mm.files.pictures import brightest_of, stored_size, turned
 
 from .own_account import Account
 from .own_formats import BOX_ALONE, BOX_BESIDE, OwnPicture, OwnSet
-from .own_outlines import Crop, extent, placed, settle
+from .own_outlines import placed, settle
 
 EXIF = ('auto', 'stored', 'upright')
 _BITS = range(8, 17)
-_BEYOND = 0.01  # of the longer side that an outline may reach beyond its picture, at least 2 px
 _SAME_BOX = 2.0  # pixels by which a side of a box may differ from its outline's. Our choice
 _WAYS = {'stored': 'as they are stored', 'upright': 'as viewers show them'}
 
@@ -91,8 +92,9 @@ def choose_orientation(own: OwnSet, looks: Sequence[Look | None], asked: str, wh
         account.decide(f'turned picture (EXIF) read {_WAYS[asked]}, as --exif says', where,
                        len(pairs))
         return asked
-    drawn = [_by_outlines(picture, look) for picture, look in pairs]
-    sized = [_by_size(picture, look) for picture, look in pairs]
+    drawn = [way_of_outlines([part for one in picture.objects for part in one.parts],
+                             look.size, look.tag) for picture, look in pairs]
+    sized = [way_of_size(picture.size, look.size, look.tag) for picture, look in pairs]
     votes, said = Counter(filter(None, drawn)), Counter(filter(None, sized))
     rule, why = own.exif, 'for want of evidence'
     for counts, name in ((votes, 'by outlines that fit this way alone'),
@@ -112,42 +114,10 @@ def choose_orientation(own: OwnSet, looks: Sequence[Look | None], asked: str, wh
     return rule
 
 
-def _by_size(picture: OwnPicture, look: Look) -> str | None:
-    """The way that the stated size means; None where both have it, or neither."""
-    other = turned(look.size, look.tag)
-    if other == look.size or picture.size not in (look.size, other):
-        return None
-    return 'stored' if picture.size == look.size else 'upright'
-
-
-def _by_outlines(picture: OwnPicture, look: Look) -> str | None:
-    """The way that most outlines need which fit only one; None where none does, or as many."""
-    other = turned(look.size, look.tag)
-    if other == look.size:
-        return None
-    slack = max(2.0, _BEYOND * max(look.size))
-    votes: Counter[str] = Counter()
-    for one in picture.objects:
-        for part in one.parts:
-            reach = extent(part)
-            if reach is None:
-                continue
-            if isinstance(part, dict):  # an RLE is of one size exactly
-                fits = [reach == size[::-1] for size in (look.size, other)]
-            else:
-                fits = [reach[0] <= size[1] + slack and reach[1] <= size[0] + slack
-                        for size in (look.size, other)]
-            if fits[0] != fits[1]:
-                votes['stored' if fits[0] else 'upright'] += 1
-    if votes['stored'] == votes['upright']:
-        return None
-    return max(votes, key=votes.get)
-
-
 def _reaches_beyond(part, size: tuple[int, int]) -> bool:
     if not isinstance(part, list):
         return False
-    slack = max(2.0, _BEYOND * max(size))
+    slack = slack_of(size)
     points = np.asarray(part, float).reshape(-1, 2)
     return bool((points < -slack).any() or (points > np.array(size[::-1]) + slack).any())
 

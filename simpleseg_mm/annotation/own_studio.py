@@ -10,13 +10,14 @@ import numpy as np
 from simpleseg_mm.files.brush import read_brush
 from simpleseg_mm.files.coco import read_whole
 from simpleseg_mm.files.pictures import SUFFIXES
+from simpleseg_mm.files.shapes import corners, ellipse, numbers, turned_by
 from simpleseg_mm.polygon import mask_to_rle
 
 from .own_account import Account
 from .own_formats import (OwnPicture, OwnSet, Reading, finder_near, missing_picture, tell_guesses,
                           texts_of)
 from .own_outlines import Relative
-from .own_shapes import DrawnShape, add_shapes, corners, ellipse, numbers, turned_by
+from .own_shapes import DrawnShape, add_shapes
 from .sample import clean_text
 
 _AREAS = ('polygon', 'rectangle', 'brush', 'ellipse')

@@ -12,11 +12,12 @@ import yaml
 
 from simpleseg_mm.files import PictureFinder, read_lines, read_text, shown
 from simpleseg_mm.files.pictures import SUFFIXES
+from simpleseg_mm.files.shapes import corners, numbers
 
 from .own_account import Account
 from .own_formats import OwnPicture, OwnSet, Reading
 from .own_outlines import Relative
-from .own_shapes import DrawnShape, add_shapes, corners, numbers
+from .own_shapes import DrawnShape, add_shapes
 from .sample import clean_text
 
 _SLACK = 0.01  # share of a side that an outline may lie outside its picture, for rounding

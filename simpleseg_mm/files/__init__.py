@@ -2,7 +2,7 @@
 
 Standard library, NumPy and Pillow only.
 """
-from .paths import PictureFinder
+from .paths import PictureFinder, spelled, spellings
 from .pictures import (ImageError, ImageTooLarge, check_picture, check_picture_size, is_url,
                        list_images, load_image, open_picture, orientation_of)
 from .texts import is_blank, load_json, one_line, read_lines, read_text, shown
@@ -14,5 +14,5 @@ __all__ = [
     'check_picture', 'check_picture_size', 'check_whole', 'from_folder', 'is_blank', 'is_url',
     'list_images', 'load_image', 'load_json', 'one_line', 'open_picture', 'orientation_of',
     'read_lines', 'read_text', 'replace_bytes', 'replace_json', 'replace_text', 'replacing',
-    'shown'
+    'shown', 'spelled', 'spellings'
 ]

@@ -17,7 +17,23 @@ BARE_NAME = 'by its bare name, which is there once'
 CAPITALS = 'by its bare name in other capitals, which is there once'
 UPLOADED = "by its name without the prefix of Label Studio's uploads"
 _PREFIX = re.compile(r'[0-9a-f]{8}-(?=.)')
+_ESCAPED = re.compile(r'\\x([89a-f][0-9a-f])')  # a byte that is no UTF-8
 _FOLDERS = 100_000  # that are looked through for bare names. Our choice
+
+
+def spelled(path: str | os.PathLike) -> str:
+    """A path as a text that every program takes: bytes that are no UTF-8 as ``\\xff``.
+
+    >>> spelled('a\\udcff.jpg')
+    'a\\\\xff.jpg'
+    """
+    return os.fsencode(path).decode('utf-8', 'backslashreplace')
+
+
+def spellings(text: str) -> list[str]:
+    """The paths that :func:`spelled` may have written as ``text``, the likelier one first."""
+    raw = _ESCAPED.sub(lambda found: os.fsdecode(bytes.fromhex(found[1])), text)
+    return list(dict.fromkeys((text, raw)))
 
 
 class PictureFinder:

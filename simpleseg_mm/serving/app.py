@@ -24,6 +24,7 @@ from ..structures import Prompt, Segmentation
 from ..taught import ASKED
 from .engine import Busy, Engine, Job
 from .exporter import Exporter
+from .folder import Folder
 from .guard import Guard
 from .http import client_of, error_response, read_json, wait, while_there
 from .label_studio import LabelStudio
@@ -43,7 +44,9 @@ class Settings:
         max_mb: megabytes of a request.
         max_megapixels: of a picture.
         picture_mb: decoded pictures that are kept, in megabytes; the oldest go first.
-        root: folder whose files a request may name by path; None: none.
+        root: folder whose files a request may name by path, and whose pictures the page
+            annotates; None: none.
+        annotations: format of the annotations in that folder, 'labelme' or 'coco'.
         hosts: names by which the server may be called, besides localhost and numeric addresses.
         held_mb: megabytes of all requests that are not answered yet.
         body_seconds: in which a request is to come, longer by what a slow line needs for its size.
@@ -59,6 +62,7 @@ class Settings:
     max_megapixels: float = 25.0
     picture_mb: float = 500.0
     root: str | None = None
+    annotations: str = 'labelme'
     hosts: Sequence[str] = ()
     held_mb: float = 200.0
     body_seconds: float = 20.0
@@ -81,6 +85,8 @@ class Api:
         self.max_samples = max(self.samples, settings.max_consensus or 0)
         self.pictures = Pictures(int(settings.max_megapixels * 1e6),
                                  int(settings.picture_mb * 1e6), settings.root)
+        self.folder = None if settings.root is None else Folder(settings.root,
+                                                                settings.annotations)
         self._quick, self._slow = (anyio.CapacityLimiter(_DECODERS) for _ in range(2))
         self.exporter = Exporter(settings.export_seconds, int(settings.export_mb * 1e6))
 
@@ -92,17 +98,27 @@ class Api:
             consensus=self.samples, max_consensus=self.max_samples,
             waiting=self.engine.waiting, max_queue=self.engine.max_queue,
             max_client=self.engine.max_client, max_mb=self.settings.max_mb,
-            max_megapixels=self.settings.max_megapixels, paths=self.pictures.root is not None))
+            max_megapixels=self.settings.max_megapixels, paths=self.pictures.root is not None,
+            folder=self.folder and self.folder.about()))
 
     async def add_picture(self, request: Request) -> Response:
-        """Upload: the body is the picture's file."""
-        raw = await request.body()
+        """Upload: the body is the picture's file, or ``path`` names one of the allowed folder."""
+        raw, name = await request.body(), request.query_params.get('name', '')
+        path = request.query_params.get('path')
+        if path is not None and raw:
+            raise ValueError('give `path` or a body, not both')
+        if path is not None:
+            raw, name = await self.quickly(self.pictures.read, path)
         if not raw:
             raise ValueError('the picture is empty: send its bytes as the body')
-        picture = await self.decoded(self.pictures.add, raw, request.query_params.get('name', ''))
+        picture = await self.decoded(self.pictures.add, raw, name)
         height, width = picture.pixels.shape[:2]
         return JSONResponse(dict(picture=picture.id, name=picture.name, width=width,
-                                 height=height), 201)
+                                 height=height, digest=picture.digest), 201)
+
+    async def list_folder(self, request: Request) -> Response:
+        """The pictures of the allowed folder."""
+        return JSONResponse(await self.quickly(self._folder().list))
 
     async def get_picture(self, request: Request) -> Response:
         """An uploaded picture, upright, as JPEG."""
@@ -200,6 +216,11 @@ class Api:
             return await self.picture_of(await self.quickly(from_base64, value), name)
         return await self.picture_of(*await self.quickly(self.pictures.read, value))
 
+    def _folder(self) -> Folder:
+        if self.folder is None:
+            raise PermissionError('this server has no folder: start it with --root FOLDER')
+        return self.folder
+
     def _kept(self, key: str) -> Picture:
         try:
             return self.pictures.get(key)
@@ -268,6 +289,7 @@ def create_app(engine: Engine, settings: Settings = Settings(), model_name: str 
             Route('/', page), Route('/api/info', api.info),
             Route('/api/pictures', api.add_picture, methods=['POST']),
             Route('/api/pictures/{key}', api.get_picture),
+            Route('/api/folder', api.list_folder),
             Route('/api/segment', api.segment, methods=['POST']),
             Route('/api/export', api.export, methods=['POST']),
             *tools,

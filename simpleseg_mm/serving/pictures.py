@@ -1,6 +1,7 @@
 """Pictures that users sent, in memory for a while; and files of a folder that is allowed."""
 import base64
 import binascii
+import hashlib
 import io
 import re
 import secrets
@@ -13,8 +14,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from ..files import ImageError, ImageTooLarge, load_image, open_picture
-
+from ..files import (ImageError, ImageTooLarge, load_image, open_picture, spelled,
+                     spellings)
 
 MAX_ROOT_BYTES = 100_000_000  # of a file of the allowed folder
 
@@ -27,10 +28,12 @@ class Picture:
         id: by which it is asked about.
         name: of its file, for exports; no folder in it.
         pixels: (H, W, 3) uint8, RGB, upright.
+        digest: of the file's bytes, see :func:`digest_of`.
     """
     id: str
     name: str
     pixels: np.ndarray
+    digest: str = ''
 
 
 class Pictures:
@@ -51,7 +54,7 @@ class Pictures:
     def add(self, raw: bytes, name: str = '') -> Picture:
         """Decode and keep. Raises ImageError."""
         name = file_name(name)
-        picture = Picture(secrets.token_urlsafe(12), name, self.open(raw, name))
+        picture = Picture(secrets.token_urlsafe(12), name, self.open(raw, name), digest_of(raw))
         with self._lock:
             self._kept[picture.id] = picture
             while len(self._kept) > 1 and sum(
@@ -82,13 +85,13 @@ class Pictures:
         if self.root is None:
             raise PermissionError('this server reads no paths: send the picture, or start it with '
                                   '--root FOLDER')
-        places = [self._inside(path) for path in paths]
+        places = [self._inside(text) for path in paths for text in spellings(path)]
         place = next((place for place in places if place is not None and place.is_file()), None)
         try:
             if place is not None and place.stat().st_size > MAX_ROOT_BYTES:
                 raise ImageTooLarge(f'the picture has more than {MAX_ROOT_BYTES:,} bytes')
             if place is not None:
-                return place.read_bytes(), place.name
+                return place.read_bytes(), spelled(place.name)
         except OSError:
             pass
         raise ImageError(f'there is no picture {paths[0][:200]!r} in the folder of this server')
@@ -102,6 +105,11 @@ class Pictures:
         if not place.is_relative_to(self.root):
             raise PermissionError('the path is outside the folder that this server may read')
         return place
+
+
+def digest_of(raw: bytes) -> str:
+    """By which a file's content is known again: 32 hex digits of its SHA-256."""
+    return hashlib.sha256(raw).hexdigest()[:32]
 
 
 def file_name(name: str) -> str:
