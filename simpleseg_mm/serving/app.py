@@ -152,6 +152,12 @@ class Api:
             headers['x-notes'] = quote(json.dumps(made.notes, ensure_ascii=False))
         return Response(made.content, media_type=made.kind, headers=headers)
 
+    async def refine(self, request: Request) -> Response:
+        """Outlines with others added or cut away."""
+        content = await while_there(request, self.exporter.refine(await request.body(),
+                                                                  client_of(request)))
+        return Response(content, media_type='application/json')
+
     async def quickly(self, function, *args):
         """Run what takes a second at most in a thread."""
         return await anyio.to_thread.run_sync(partial(function, *args), limiter=self._quick)
@@ -292,6 +298,7 @@ def create_app(engine: Engine, settings: Settings = Settings(), model_name: str 
             Route('/api/folder', api.list_folder),
             Route('/api/segment', api.segment, methods=['POST']),
             Route('/api/export', api.export, methods=['POST']),
+            Route('/api/refine', api.refine, methods=['POST']),
             *tools,
             Mount('/static', StaticFiles(directory=STATIC))],
         middleware=[Middleware(Guard, hosts=settings.hosts,

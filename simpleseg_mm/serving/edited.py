@@ -22,6 +22,9 @@ MAX_EDITED_PIXELS = 1_000_000_000
 MAX_CROSSINGS = 20_000_000
 # What telling holes apart costs: holes of an object times vertices of its outer rings, summed.
 MAX_PAIRS = 50_000_000
+# Twice an area below which a ring has none: coordinates have two decimals. The page has the same
+# number, so that it fills what an export fills (static/geometry.js).
+_FLAT = 5e-5
 _TYPES = {'.json': 'application/json', '.geojson': 'application/geo+json',
           '.svg': 'image/svg+xml', '.xml': 'application/xml', '.txt': 'text/plain; charset=utf-8'}
 
@@ -59,8 +62,8 @@ def read_objects(name: str, size: tuple[int, int], objects) -> list[Segmentation
             rings = [_ring(ring, number) for ring in (polygon.get('outer'),
                                                       *polygon.get('holes', []))]
             spread |= _spread(polygon.get('spread'), rings, number)
-            outers.append(_turned(rings[0], -1))
-            inner = [_turned(ring, 1) for ring in rings[1:]]
+            outers.append(turned(rings[0], -1))
+            inner = [turned(ring, 1) for ring in rings[1:]]
             holes += inner
             order += [outers[-1], *inner]
         vertices += sum(map(len, order))
@@ -125,11 +128,15 @@ def _ring(points, number: int) -> np.ndarray:
     return ring
 
 
-def _turned(ring: np.ndarray, sign: int) -> np.ndarray:
-    """The ring with a shoelace area of this sign."""
-    x, y = ring.T
-    area = float((x * np.roll(y, -1) - np.roll(x, -1) * y).sum())
-    return ring[::-1] if area * sign < 0 else ring
+def shoelace(ring: np.ndarray) -> float:
+    """Twice the area of a ring, positive where it runs clockwise on the screen."""
+    x, y = (ring - ring[0]).T  # from its first vertex: numbers stay small
+    return float((x * np.roll(y, -1) - np.roll(x, -1) * y).sum())
+
+
+def turned(ring: np.ndarray, sign: int) -> np.ndarray:
+    """The ring with an area of this sign; one that crosses itself to an area of 0 as it is."""
+    return ring[::-1] if shoelace(ring) * sign < -_FLAT else ring
 
 
 def _answer(name: str, size: tuple[int, int], label: str, rings: list[np.ndarray],

@@ -1,15 +1,19 @@
-"""Exports in processes of their own, which can be stopped: their time and memory are bounded.
+"""Exports and refined outlines in processes of their own, which can be stopped: their time and
+memory are bounded.
 
     python -m simpleseg_mm.serving.exporter     # such a process; requests come by its input
 
-A request is a line of JSON (``size``, ``name``, ``length``) and a body of ``length`` bytes; an
-answer a line (``length``, and ``file``, ``kind``, ``notes``, or ``error``) and the file's bytes.
+A request is a line of JSON (``task``, what it needs, ``seconds`` and ``length``) and a body of
+``length`` bytes; an answer a line (``length``, and what the task gives, or ``error``) and so many
+bytes.
 """
 import json
 import os
 import signal
 import sys
 from collections import Counter
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from typing import NamedTuple
 
 import anyio
@@ -17,7 +21,7 @@ from anyio.abc import Process
 from anyio.streams.buffered import BufferedByteReceiveStream
 
 from ..export import notes_of
-from . import edited
+from . import edited, refine
 from .engine import Busy
 from .http import parse_json
 
@@ -63,6 +67,19 @@ class Exporter:
             ValueError: the request is wrong, or takes too much time or memory.
             Busy: too many exports are waiting.
         """
+        async with self._turn(client):
+            row, content = await self._work(dict(task='export', size=list(size), name=name), body)
+        return Exported(content=content, **row)
+
+    async def refine(self, body: bytes, client: str) -> bytes:
+        """The answer, JSON, to a request's body; see :func:`.refine.refine`. Raises as
+        :meth:`export`."""
+        async with self._turn(client):
+            return (await self._work(dict(task='refine'), body))[1]
+
+    @asynccontextmanager
+    async def _turn(self, client: str) -> AsyncIterator[None]:
+        """A place among the workers. Raises Busy."""
         if self._clients[client] >= MAX_CLIENT:
             raise Busy(429, f'{MAX_CLIENT} of your exports are waiting already')
         if sum(self._clients.values()) >= MAX_WAITING:
@@ -70,7 +87,7 @@ class Exporter:
         self._clients[client] += 1
         try:
             async with self._workers:
-                return await self._work(body, size, name)
+                yield
         finally:
             self._clients[client] -= 1
 
@@ -81,34 +98,33 @@ class Exporter:
             await process.wait()
         self._idle.clear()
 
-    async def _work(self, body: bytes, size: tuple[int, int], name: str) -> Exported:
+    async def _work(self, head: dict, body: bytes) -> tuple[dict, bytes]:
+        """What a process answers to a request."""
+        seconds = self.seconds
         process = await self._process()
-        answer: Exported | None = None
-        head = json.dumps(dict(size=list(size), name=name, length=len(body),
-                               seconds=self.seconds)).encode()
+        answer: tuple[dict, bytes] | None = None
+        line = json.dumps(dict(head, length=len(body), seconds=seconds)).encode()
         try:
-            with anyio.fail_after(self.seconds):
-                await process.stdin.send(head + b'\n' + body)
+            with anyio.fail_after(seconds):
+                await process.stdin.send(line + b'\n' + body)
                 stream = BufferedByteReceiveStream(process.stdout)
                 row = json.loads(await stream.receive_until(b'\n', _LINE))
-                content = await stream.receive_exactly(row.pop('length'))
-            if 'error' not in row:
-                answer = Exported(content=content, **row)
+                answer = row, await stream.receive_exactly(row.pop('length'))
             self._idle.append(process)
             process = None
         except TimeoutError:
-            raise ValueError(f'the export takes more than {self.seconds:g} s; send fewer objects '
-                             'or vertices, or the objects in parts') from None
+            raise ValueError(f'the work takes more than {seconds:g} s; send fewer objects or '
+                             'vertices, or the objects in parts') from None
         except (anyio.IncompleteRead, anyio.EndOfStream, anyio.BrokenResourceError):
-            raise ValueError('the export takes too much memory; send fewer objects or vertices, '
+            raise ValueError('the work takes too much memory; send fewer objects or vertices, '
                              'or the objects in parts') from None
         finally:
             if process is not None:
                 process.kill()
                 with anyio.CancelScope(shield=True):
                     await process.wait()
-        if answer is None:
-            raise ValueError(row['error'])
+        if 'error' in answer[0]:
+            raise ValueError(answer[0]['error'])
         return answer
 
     async def _process(self) -> Process:
@@ -142,8 +158,7 @@ def main() -> int:
         request = json.loads(line)
         if limits:  # where the server has gone, nobody else ends it
             signal.setitimer(signal.ITIMER_REAL, 2 * request['seconds'] + 5)
-        row, content = _answer(source.read(request['length']), tuple(request['size']),
-                               request['name'])
+        row, content = _answer(request, source.read(request['length']))
         if limits:
             signal.setitimer(signal.ITIMER_REAL, 0)
         out.write(json.dumps(dict(row, length=len(content))).encode() + b'\n' + content)
@@ -151,17 +166,28 @@ def main() -> int:
     return 0
 
 
-def _answer(body: bytes, size: tuple[int, int], name: str) -> tuple[dict, bytes]:
+def _answer(request: dict, body: bytes) -> tuple[dict, bytes]:
     try:
-        row = parse_json(body)
-        results = edited.read_objects(name, size, row.get('objects'))
-        file, kind, content = edited.write(results, row.get('format'), row.get('exact') is True)
-        return dict(file=file, kind=kind, notes=notes_of(results, row['format'])), content
+        return _TASKS[request['task']](request, body)
     except (ValueError, RecursionError) as error:
         return dict(error=str(error)), b''
     except MemoryError:
-        return dict(error='the export takes too much memory; send fewer objects or vertices, or '
+        return dict(error='the work takes too much memory; send fewer objects or vertices, or '
                           'the objects in parts'), b''
+
+
+def _export(request: dict, body: bytes) -> tuple[dict, bytes]:
+    row = parse_json(body)
+    results = edited.read_objects(request['name'], tuple(request['size']), row.get('objects'))
+    file, kind, content = edited.write(results, row.get('format'), row.get('exact') is True)
+    return dict(file=file, kind=kind, notes=notes_of(results, row['format'])), content
+
+
+def _refine(request: dict, body: bytes) -> tuple[dict, bytes]:
+    return {}, json.dumps(refine.refine(parse_json(body))).encode()
+
+
+_TASKS = dict(export=_export, refine=_refine)
 
 
 if __name__ == '__main__':

@@ -4,7 +4,6 @@ From the requests that label-studio-ml documents. Positions are in percent of th
 """
 import re
 import urllib.parse
-from datetime import datetime, timezone
 
 import anyio
 from starlette.requests import Request
@@ -51,9 +50,7 @@ class LabelStudio:
             Route('/versions', self.versions), Route('/metrics', self.metrics)]
 
     async def health(self, request: Request) -> Response:
-        """For X-AnyLabeling, too, whose servers say how many models they have."""
-        return JSONResponse(dict(status='UP', model_class='SimpleSeg', v2=True, models_loaded=1,
-                                 timestamp=datetime.now(timezone.utc).isoformat()))
+        return JSONResponse(dict(status='UP', model_class='SimpleSeg', v2=True))
 
     async def setup(self, request: Request) -> Response:
         """Called when a project connects: its config must be one that answers fit."""

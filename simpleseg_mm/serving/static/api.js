@@ -56,6 +56,9 @@ export async function* segment(body, signal) {
   }
 }
 
+/** Polygons with others added or cut away: {polygons, left_out}. */
+export const refined = async (body) => (await request('/api/refine', json(body))).json();
+
 /** A file of an annotation format: {name, blob, notes}. */
 export async function exported(body) {
   const answer = await request('/api/export', json(body));

@@ -7,17 +7,18 @@ import {serverId} from './pictures.js';
 import {commit, emit, makeObject, on, state} from './store.js';
 
 export const ASKED = {text: 'one object by words', point: 'points', box: 'boxes',
-  all: 'all objects at once'};
+  all: 'all objects at once', everything: 'everything with names'};
 const COLORS = ['#e6194b', '#0a84ff', '#2aa84a', '#f58231', '#911eb4', '#008080', '#c79a00'];
 
 /** Whether the model was taught a kind of question. */
 export const taught = (kind) => !state.info || state.info.asked.includes(kind);
 
 /** Ask one prompt about a document; `label` is what is asked for, in words. Another question about
-    it is stopped. */
-export async function ask(key, prompt, label) {
+    it is stopped. The answer becomes objects, or is given to `use(polygons)`, whose promise gives
+    what to tell the user. */
+export async function ask(key, prompt, label, use = null) {
   state.running.get(key)?.control.abort();
-  const running = {control: new AbortController(), draft: [], asking: prompt};
+  const running = {control: new AbortController(), draft: [], asking: prompt, use};
   state.running.set(key, running);
   emit('running', key);
   tell(key, `Looking for ${label} …`, 'busy');
@@ -43,7 +44,7 @@ async function asked(key, body, running, label) {
       const picture = await serverId(key, again);
       for await (const event of api.segment({...body, picture}, running.control.signal)) {
         if (running.control.signal.aborted) return;
-        take(key, event, running, label);
+        await take(key, event, running, label);
       }
       return;
     } catch (error) {
@@ -52,7 +53,7 @@ async function asked(key, body, running, label) {
   }
 }
 
-function take(key, event, running, label) {
+async function take(key, event, running, label) {
   if (event.event === 'queued' && event.waiting > 1) {
     tell(key, `${event.waiting} requests are waiting …`, 'busy');
   } else if (event.event === 'started') {
@@ -64,13 +65,13 @@ function take(key, event, running, label) {
     tell(key, `${label}: ${objects}${counted(running.draft.flat())} …`, 'busy');
     emit('running', key);
   } else if (event.event === 'done') {
-    finish(key, event.result, label);
+    await finish(key, event.result, label, running);
   } else if (event.event === 'error') {
     throw new api.ServerError(event.message, 500);
   }
 }
 
-function finish(key, result, label) {
+async function finish(key, result, label, {use}) {
   const found = objectsOf(key, result, result.label === 'object' ? label : result.label);
   const doubt = result.warnings.map((text) => ` Warning: ${text}.`).join('');
   if (!found.length) {
@@ -79,8 +80,12 @@ function finish(key, result, label) {
       + doubt, 'bad');
     return;
   }
+  if (use) {
+    tell(key, (await use(found.flatMap(({polygons}) => polygons))) + doubt, doubt ? 'bad' : '');
+    return;
+  }
   commit(key, {objects: [...state.documents.get(key).objects, ...found], selected: found[0].id});
-  const objects = result.prompt.all
+  const objects = result.prompt.all || result.prompt.everything
     ? `${found.length} ${found.length === 1 ? 'object' : 'objects'}, ` : '';
   const several = result.answers > 1 ? ` of ${result.answers} answers` : '';
   const sure = result.confidence === null ? ''
@@ -91,18 +96,22 @@ function finish(key, result, label) {
 
 /** The objects of an answer: one, or where several were asked for one an instance. */
 function objectsOf(key, result, label) {
-  const found = new Map();
-  for (const {outer, holes, spread = [], instance = 0} of result.polygons) {
+  const found = new Map(), names = new Map();
+  for (const {outer, holes, spread = [], instance = 0, name} of result.polygons) {
+    names.set(instance, name ?? label);  // of everything each has its own
     const [first, ...rest] = [outer, ...holes].map((ring, k) => ring.map(
       ([x, y], i) => (spread[k] ? [x, y, spread[k][i]] : [x, y])));
     found.set(instance, [...found.get(instance) || [], {outer: first, holes: rest}]);
   }
   const taken = new Set(state.documents.get(key).objects.map(({color}) => color));
   const {text, point, box, all, everything} = result.prompt;
+  const clicks = point || box ? 1 : 0;
   const prompt = JSON.parse(JSON.stringify({text, point, box, all, everything}));
   return [...found].map(([instance, polygons]) => {
     const score = result.confidence === null ? null : result.scores[instance] ?? null;
-    const object = makeObject({label, polygons, score, color: freshColor(taken),
+    const object = makeObject({polygons, score, color: freshColor(taken),
+      label: clicks && state.settings.next || names.get(instance),
+      actions: {clicks, moved: 0, added: 0, removed: 0, drawn: 0},
       agreement: result.agreements?.[instance] ?? null,
       origin: {prompt, polygons, score, model: state.info?.model ?? null}});
     taken.add(object.color);
@@ -133,31 +142,25 @@ function askWords(event) {
   else say('Say in words what to outline.', 'bad');
 }
 
-function askNumbers() {
-  const numbers = $('numbers').value.split(/[\s,;]+/).filter(Boolean).map(Number);
-  if (![2, 4].includes(numbers.length) || numbers.some(Number.isNaN)) {
-    say('Give two numbers (a point) or four (a box).', 'bad');
-    return;
-  }
-  const kind = numbers.length === 2 ? 'point' : 'box';
-  if (!taught(kind)) {
-    say(`This model was not taught ${ASKED[kind]}.`, 'bad');
-    return;
-  }
-  ask(state.current, {[kind]: numbers},
-    kind === 'point' ? 'the object at the point' : 'the object in the box');
-}
+const CONTROLS = {point: ['point', 'add', 'cut'], box: ['box'], all: ['all']};
 
 /** What the model was not taught is off, and said. */
 function limit() {
   const missing = Object.keys(ASKED).filter((kind) => !taught(kind));
   for (const kind of missing) {
     if (kind === 'text') Object.assign($('all'), {checked: taught('all'), disabled: true});
-    else document.querySelector(`input[value=${kind}]`).disabled = true;
+    for (const value of CONTROLS[kind] || []) {
+      const control = document.querySelector(`input[value=${value}]`);
+      control.disabled = true;
+      control.parentElement.title = `Off: this model was not taught ${ASKED[kind]}`;
+    }
   }
   $('untaught').hidden = !missing.length;
+  const pointer = missing.some((kind) => kind === 'point' || kind === 'box');
   $('untaught').textContent = 'Off, since this model was not taught it: '
-    + `${missing.map((kind) => ASKED[kind]).join(', ')}.`;
+    + `${missing.map((kind) => ASKED[kind]).join(', ')}.`
+    + (pointer ? ' The packaged model knows points and boxes, of generated scenes: simpleseg '
+      + 'serve, without --weights and --model.' : '');
 }
 
 /** How many samples may be voted; no choice where the server votes none. */
@@ -172,13 +175,14 @@ function offerConsensus({consensus, max_consensus: most}) {
 function render() {
   const ready = state.current !== null;
   $('tools').disabled = $('how').disabled = $('ask-numbers').disabled = !ready;
+  $('everything').disabled = !taught('everything');
   $('expression').disabled = $('go').disabled = !ready || !(taught('text') || taught('all'));
   $('stop').hidden = !state.running.has(state.current);
 }
 
 export function connect() {
   $('ask').onsubmit = askWords;
-  $('ask-numbers').onclick = askNumbers;
+  $('everything').onclick = () => ask(state.current, {everything: true}, 'everything');
   $('stop').onclick = () => state.running.get(state.current)?.control.abort();
   for (const event of ['current', 'running']) on(event, render);
   on('info', () => { limit(); offerConsensus(state.info); render(); });

@@ -3,10 +3,16 @@
 import {$, svg} from './dom.js';
 import {countVertices, pathOf, ringPath, ringsOf} from './geometry.js';
 import {on, selectedObject, shown, state} from './store.js';
-import {unit, view} from './view.js';
+import {seen, unit, view} from './view.js';
 
-const drawn = new Map();  // id -> {object, selected, path}
+const FEW = 400;  // vertices that all have handles; of more, those that are seen and lie apart
+const APART = 9, MIDDLE = 26;  // screen pixels between handles; of an edge with a middle one
+const drawn = new Map();  // id -> {object, selected, polygons, path}
+const handles = {middle: new Map(), vertex: new Map(), spread: new Map()};  // key -> element
+const layers = [];  // functions that draw into groups of their own
 let edited = null;  // polygons of the selected object while they are being dragged
+let pinned = null;  // [ring, index] of a vertex that has a handle wherever it is
+let owner = null;  // id of the object that the handles are of
 let soon = 0;
 
 /** Draw what has changed before the next frame. */
@@ -20,19 +26,36 @@ export function preview(polygons) {
   renderSoon();
 }
 
-/** The handle of a vertex, [ring, index]; null where there is none. */
-export const handleOf = (place) => $('handles').querySelector(`[data-place="${place}"]`);
+/** The handle of a vertex, [ring, index] or as a text; null where there is none. */
+export const handleOf = (place) => handles.vertex.get(String(place)) || null;
+
+/** Give a vertex a handle, and the focus. */
+export function focusVertex(place) {
+  pinned = place;
+  render();
+  handleOf(place)?.focus({preventScroll: true});
+}
+
+/** Call `layer()` whenever the page is drawn. */
+export const addLayer = (layer) => layers.push(layer);
 
 export function render() {
   soon = 0;
   const document = shown();
   $('overlay').toggleAttribute('hidden', !document);
   if (!document) return;
-  $('world').setAttribute('transform',
-    `translate(${view.x} ${view.y}) scale(${view.scale})`);
+  change($('world'), {transform: `translate(${view.x} ${view.y}) scale(${view.scale})`});
   renderShapes(document);
   renderHandles();
   renderDraft();
+  for (const layer of layers) layer();
+}
+
+/** Set attributes that are others than before. */
+function change(element, attributes) {
+  for (const [name, value] of Object.entries(attributes)) {
+    if (element.getAttribute(name) !== String(value)) element.setAttribute(name, value);
+  }
 }
 
 function renderShapes(document) {
@@ -43,17 +66,18 @@ function renderShapes(document) {
     path.remove();
     drawn.delete(id);
   }
+  let next = $('shapes').firstChild;
   for (const object of visible) {
+    const was = drawn.get(object.id), path = was?.path || svg('path', {'data-object': object.id});
+    if (path === next) next = next.nextSibling;
+    else $('shapes').insertBefore(path, next);  // in the order of the list
     const selected = object.id === state.selected;
     const polygons = selected && edited ? edited : object.polygons;
-    const was = drawn.get(object.id);
     if (was && was.object === object && was.selected === selected && was.polygons === polygons) {
       continue;
     }
-    const path = was?.path || svg('path', {'data-object': object.id}, $('shapes'));
-    const fields = {class: `shape${selected ? ' selected' : ''}`, fill: object.color,
-      stroke: object.color};
-    for (const [name, value] of Object.entries(fields)) path.setAttribute(name, value);
+    change(path, {fill: object.color, stroke: object.color,
+      class: `shape${selected ? ' selected' : ''}${object.locked ? ' locked' : ''}`});
     if (was?.polygons !== polygons) path.setAttribute('d', pathOf(polygons));
     if (was?.object.label !== object.label) {
       path.replaceChildren(svg('title', {}));
@@ -63,37 +87,71 @@ function renderShapes(document) {
   }
 }
 
+// --- handles ------------------------------------------------------------------------------------
 function renderHandles() {
-  const held = document.activeElement?.dataset?.place;
-  const object = selectedObject(), handles = $('handles');
-  handles.replaceChildren();
-  if (!object || object.hidden || object.locked || state.running.has(state.current)) return;
+  const selected = selectedObject();
+  const object = selected && !selected.hidden && !selected.locked
+    && !state.running.has(state.current) && state.tool === 'edit' ? selected : null;
+  if (owner !== (object?.id ?? null)) {
+    owner = object?.id ?? null;
+    pinned = null;
+    for (const kind of Object.keys(handles)) fill(kind, []);
+  }
+  if (!object) return;
   const size = unit(), rings = ringsOf(edited || object.polygons), total = countVertices(rings);
+  const apart = total > FEW ? APART * size : 0, long = MIDDLE * size;
+  const [x1, y1, x2, y2] = seen(), more = 30 * size;
+  const isSeen = (x, y) => x > x1 - more && x < x2 + more && y > y1 - more && y < y2 + more;
+  const found = {middle: [], vertex: [], spread: []};
   let number = 0;
   rings.forEach((ring, ringIndex) => {
-    for (const [x, y, spread] of ring) {
-      if (spread) svg('circle', {class: 'spread', cx: x, cy: y, r: spread[1],
-        'aria-hidden': 'true'}, handles);
-    }
-    ring.forEach(([x, y], index) => {
-      const [nx, ny] = ring[(index + 1) % ring.length];
-      svg('circle', {class: 'middle', cx: (x + nx) / 2, cy: (y + ny) / 2, r: 3.5 * size,
-        stroke: object.color, 'aria-hidden': 'true', 'data-after': `${ringIndex},${index}`},
-      handles);
-    });
-    ring.forEach(([x, y], index) => {
+    let before = null;
+    ring.forEach(([x, y, spread], index) => {
       number += 1;
-      svg('circle', {class: 'vertex', cx: x, cy: y, r: 6 * size, fill: object.color, tabindex: 0,
-        role: 'button', 'data-place': `${ringIndex},${index}`,
-        'aria-label': `Vertex ${number} of ${total} at ${x.toFixed(0)}, ${y.toFixed(0)}`},
-      handles);
+      const place = `${ringIndex},${index}`;
+      const held = pinned && pinned[0] === ringIndex && pinned[1] === index;
+      if (!held && total > FEW && (!isSeen(x, y)
+          || (before && Math.hypot(x - before[0], y - before[1]) < apart))) return;
+      before = [x, y];
+      found.vertex.push([place, {cx: x, cy: y, r: 6 * size, fill: object.color,
+        'aria-label': `Vertex ${number} of ${total} at ${x.toFixed(0)}, ${y.toFixed(0)}`}]);
+      if (spread) found.spread.push([place, {cx: x, cy: y, r: spread[1]}]);
+      const [nx, ny] = ring[(index + 1) % ring.length], mx = (x + nx) / 2, my = (y + ny) / 2;
+      if (isSeen(mx, my) && Math.hypot(nx - x, ny - y) > long) {
+        found.middle.push([place, {cx: mx, cy: my, r: 3.5 * size, stroke: object.color}]);
+      }
     });
   });
-  if (held) handleOf(held)?.focus();
+  for (const [kind, wanted] of Object.entries(found)) fill(kind, wanted);
 }
 
+const ALWAYS = {spread: (place) => ({class: 'spread', 'aria-hidden': 'true', 'data-of': place}),
+  middle: (place) => ({class: 'middle', 'aria-hidden': 'true', 'data-after': place}),
+  vertex: (place) => ({class: 'vertex', tabindex: 0, role: 'button', 'data-place': place})};
+
+/** Give a layer of handles these elements, [place, attributes] each; those that are there stay. */
+function fill(kind, wanted) {
+  const layer = $(`${kind}-handles`), pool = handles[kind];
+  let next = layer.firstChild;
+  for (const [place, attributes] of wanted) {
+    let element = pool.get(place);
+    if (!element) pool.set(place, element = svg('circle', ALWAYS[kind](place)));
+    if (element === next) next = next.nextSibling;
+    else layer.insertBefore(element, next);
+    change(element, attributes);
+  }
+  while (next) {
+    const gone = next;
+    next = next.nextSibling;
+    pool.delete(gone.dataset.place ?? gone.dataset.after ?? gone.dataset.of);
+    gone.remove();
+  }
+}
+
+// --- what is being written or asked -------------------------------------------------------------
 function renderDraft() {
   const running = state.running.get(state.current), layer = $('draft');
+  if (!running && !layer.firstChild) return;
   layer.replaceChildren();
   if (!running) return;
   const {draft, asking} = running;
@@ -116,7 +174,7 @@ export function renderAsking({point, box}) {
 }
 
 export function connect() {
-  for (const event of ['document', 'selection', 'running', 'view']) on(event, renderSoon);
+  for (const event of ['document', 'selection', 'running', 'view', 'tool']) on(event, renderSoon);
   on('current', () => {
     for (const {path} of drawn.values()) path.remove();
     drawn.clear();

@@ -68,7 +68,6 @@ export function connect() {
   $('browse').onclick = $('other').onclick = () => $('file').click();
   $('example').onclick = example;
   $('file').onchange = () => { open([...$('file').files]); $('file').value = ''; };
-  addEventListener('resize', fit);
   const stage = $('stage');
   for (const name of ['dragover', 'dragleave', 'drop']) {
     stage.addEventListener(name, (event) => {

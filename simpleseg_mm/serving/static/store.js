@@ -13,6 +13,7 @@ export const state = {
   selected: null,        // id of the selected object
   tool: 'edit',
   info: null,            // what /api/info says; null until it is known
+  settings: {classes: [], next: null},  // names that were typed; the class of what is drawn next
   running: new Map(),    // key -> {control: AbortController, draft: rings by instance, asking}
 };
 const histories = new Map();  // key -> {past, future}
@@ -20,7 +21,7 @@ const listeners = new Map();
 
 // --- events -------------------------------------------------------------------------------------
 /** Call `listener(detail)` at an event: 'document' (one has changed: its key), 'current' (another
-    one is shown), 'selection', 'list' (documents came or went), 'running' (key), 'tool', 'info'. */
+    one is shown), 'selection', 'list' (documents came or went), 'running' (key), 'tool', 'info', 'settings' (they are kept). */
 export function on(event, listener) {
   if (!listeners.has(event)) listeners.set(event, []);
   listeners.get(event).push(listener);
@@ -51,6 +52,11 @@ export function makeObject(fields) {
   hidden: false, locked: false, color: '#e6194b', origin: null,
   actions: {clicks: 0, moved: 0, added: 0, removed: 0, drawn: 0}, ...fields};
 }
+
+/** The fields of an object that was changed by hand; `done` counts what the user did. */
+export const changed = (object, polygons, done = {}) => ({polygons, score: null, agreement: null,
+  edited: true, actions: {...object.actions, ...Object.fromEntries(
+    Object.entries(done).map(([name, count]) => [name, (object.actions[name] || 0) + count]))}});
 
 /** Put a document into the list, behind the others; one of this key is replaced. */
 export function addDocument(document) {
@@ -94,6 +100,18 @@ export function commitObject(id, edit) {
   const document = shown();
   commit(state.current, {objects: document.objects.map(
     (object) => (object.id === id ? {...object, ...edit(object)} : object))});
+}
+
+/** Change what is not of a document. */
+export function setSettings(patch) {
+  state.settings = {...state.settings, ...patch};
+  emit('settings');
+}
+
+export function setTool(tool) {
+  if (state.tool === tool) return;
+  state.tool = tool;
+  emit('tool');
 }
 
 export function select(id) {
