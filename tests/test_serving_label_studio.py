@@ -5,7 +5,9 @@ import json
 import threading
 import time
 from contextlib import contextmanager
+from xml.sax.saxutils import escape
 
+import cv2
 import numpy as np
 import pytest
 from PIL import Image
@@ -16,6 +18,10 @@ pytest.importorskip('uvicorn', reason="pip install 'simpleseg-mm[serve]'")
 from serving_standin import ScriptedInferencer, serving  # noqa: E402
 from test_serving import call, png  # noqa: E402
 
+from simpleseg_mm.polygon import PolygonCodec  # noqa: E402
+from simpleseg_mm.serving.studio_regions import (read_context, read_label_config,  # noqa: E402
+                                                 regions)
+from simpleseg_mm.structures import Prompt, Segmentation  # noqa: E402
 from simpleseg_mm.taught import Taught  # noqa: E402
 
 CONFIG = '''<View>
@@ -280,6 +286,81 @@ def test_a_label_means_all_its_objects_where_the_model_knows_lists(control, read
         assert not inferencer.seen[-1][1].all and row['results'][0]['result']
 
 
+def corners_of(value: dict, size: tuple[int, int]) -> np.ndarray:
+    """Of a rectangle of Label Studio, turned about its first corner: (4, 2) pixels."""
+    w, h = np.multiply((value['width'], value['height']), size[::-1]) / 100
+    turn = np.deg2rad(value['rotation'])
+    across, down = np.array([np.cos(turn), np.sin(turn)]), np.array([-np.sin(turn), np.cos(turn)])
+    first = np.multiply((value['x'], value['y']), size[::-1]) / 100
+    return np.array([first, first + w * across, first + w * across + h * down, first + h * down])
+
+
+@pytest.mark.parametrize('corners, turned, sides', [
+    ([(40, 5), (75, 40), (60, 48), (25, 15)], True, None),  # a bar across the picture
+    ([(20, 10), (60, 10), (60, 30), (20, 30)], True, (20, 40)),
+    ([(0, 0), (100, 0), (100, 50), (0, 50)], True, (50, 100)),
+    # a band from corner to corner, whose turned rectangle has all corners outside
+    ([(0, 40), (90, 0), (100, 0), (100, 10), (10, 50), (0, 50)], True, (50, 100)),
+    ([(40, 5), (75, 40), (60, 48), (25, 15)], False, None)])
+def test_rectangles_are_turned_where_the_config_says_so(corners, turned, sides):
+    text = '[[' + ','.join(f'[{x},{y * 2}]' for x, y in corners) + ']]'
+    answer = PolygonCodec(grammar='int100').decode(text, (50, 100), num_tokens=1, finished=True,
+                                                   seconds=0, confidence=0.5)
+    found = Segmentation.of(answer, 'a', Prompt(text='ring'))
+    config = read_label_config(
+        '<View><Image name="image" value="$image"/><RectangleLabels name="r" toName="image" '
+        f'canRotate="{str(turned).lower()}"><Label value="ring"/></RectangleLabels></View>')
+    row, = regions(found, config, 'ring')
+    value = row['value']
+    assert 0 <= min(value['x'], value['y']) and max(value['x'], value['y']) <= 100
+    box = corners_of(value, (50, 100)).astype(np.float32)
+    rows, columns = np.nonzero(found.mask)
+    distance = min(cv2.pointPolygonTest(box, (float(x) + 0.5, float(y) + 0.5), True)
+                   for x, y in zip(columns, rows))
+    assert distance > 0.49  # every pixel is inside
+    area = value['width'] * value['height'] / 2
+    if value['rotation']:
+        assert turned and area < np.prod(found.box[2:] - found.box[:2]) - 1
+    else:
+        assert area == pytest.approx(np.prod(found.box[2:] - found.box[:2]), abs=0.1)
+    if sides:
+        assert sorted(np.ptp(box, axis=0)) == pytest.approx(sides, abs=0.1)
+    # read again, as a box that was drawn, it is asked as the box around it
+    (prompt, label), = read_context(dict(result=[dict(row, type='rectanglelabels')]), (50, 100))
+    assert label == 'ring'
+    assert prompt.box == pytest.approx([*box.min(axis=0), *box.max(axis=0)], abs=0.01)
+
+
+ODD = 'a "cup", <é>;=\N{GRINNING FACE}'
+
+
+@pytest.mark.parametrize('control, more', [
+    ('PolygonLabels', ''), ('BrushLabels', ''), ('RectangleLabels', ''),
+    ('RectangleLabels', ' canRotate="true"'), ('PolygonLabels', ' value="$classes"')])
+def test_label_studios_own_code_takes_the_predictions(control, more):
+    """Of the package label-studio-sdk: its validator, and the type of an answer."""
+    sdk = pytest.importorskip('label_studio_sdk.label_interface')
+    from label_studio_sdk.label_interface.objects import PredictionValue
+    labels = '' if '$' in more else ''.join(
+        f'<Label value="{escape(name, {chr(34): "&quot;"})}"/>' for name in ('two', 'ring', ODD))
+    config = (f'<View><Image name="image" value="$image"/><{control} name="label" toName="image"'
+              f'{more}>{labels}</{control}></View>')
+    with serving(ScriptedInferencer(taught=Taught(prompts=('text', 'all')))) as (url, _):
+        status, _, row = call(url, 'POST', '/predict', request(
+            config=config, classes=[dict(value=name) for name in ('two', 'ring', ODD)]))
+    assert status == 200
+    prediction, = row['results']
+    assert len(prediction['result']) == 4
+    checked = {key: prediction[key] for key in ('model_version', 'score', 'result')}
+    assert PredictionValue(**checked).model_version == row['model_version']
+    interface = sdk.LabelInterface(config)
+    if '$' in more:  # the validator sees no labels of a task
+        interface = sdk.LabelInterface(config.replace(' value="$classes"', '').replace(
+            '></Poly', '>' + ''.join(f'<Label value="{escape(name, {chr(34): "&quot;"})}"/>'
+                                     for name in ('two', 'ring', ODD)) + '</Poly'))
+    assert interface.validate_prediction(checked, return_errors=True) == []
+
+
 @pytest.mark.parametrize('prompts', [(), ('text', 'point', 'box')])
 def test_a_label_means_one_object_where_lists_are_not_known(prompts):
     inferencer = ScriptedInferencer(taught=Taught(prompts=prompts))
@@ -392,7 +473,15 @@ def jwt(**claims) -> str:
     return f'{part(dict(alg="HS256", typ="JWT"))}.{part(claims)}.c2ln'
 
 
-PERSONAL = jwt(token_type='refresh')
+PERSONAL = jwt(token_type='refresh', exp=time.time() + 9e6)
+
+
+def test_a_personal_token_that_has_ended_is_told_at_the_start():
+    with pytest.raises(ValueError, match='has expired: make a new one') as found:
+        fetcher('http://studio', jwt(token_type='refresh', exp=time.time() - 1))
+    assert '\n' not in str(found.value)
+    for claims in ({}, dict(exp='x'), dict(exp=None)):  # Label Studio says whether it is good
+        fetcher('http://studio', jwt(**claims))
 
 
 @pytest.mark.parametrize('slash', ['/', ''])

@@ -77,6 +77,8 @@ class Connection(H11Protocol):
 
     def connection_made(self, transport) -> None:
         super().connection_made(transport)
+        send = self.conn.send
+        self.conn.send = lambda event: send(_with_reason(event))
         self.address = self.client[0] if self.client else ''
         self._timer: asyncio.TimerHandle | None = None
         if not self.connections_of_server.add(self):
@@ -137,6 +139,16 @@ class Connection(H11Protocol):
             self.transport.close()
         else:
             self.transport.abort()
+
+
+def _with_reason(event):
+    """An answer whose status has what ``x-error`` says for its reason: clients that raise for the
+    status, as those of annotation tools, show nothing else of it."""
+    if not isinstance(event, h11.Response):
+        return event
+    said = next((value for key, value in event.headers if key == b'x-error'), event.reason)
+    return h11.Response(status_code=event.status_code, reason=said, headers=[
+        (key, value) for key, value in event.headers if key != b'x-error'])
 
 
 def make_server(app, settings, host: str, port: int, **options) -> uvicorn.Server:

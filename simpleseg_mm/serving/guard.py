@@ -13,6 +13,8 @@ from urllib.parse import urlsplit
 import anyio
 from starlette.exceptions import HTTPException
 
+from .http import as_reason
+
 _DRAIN, _DRAIN_SECONDS = 10, 10  # of a refused body: times the limit, seconds
 _RATE = 50_000  # bytes a second that a body comes in at least, after the first seconds
 _CLOSE = {'connection': 'close'}
@@ -199,5 +201,5 @@ async def _refuse(send, status: int, message: str) -> None:
     body = json.dumps(dict(error=message)).encode()
     await send(dict(type='http.response.start', status=status, headers=[
         (b'content-type', b'application/json'), (b'content-length', str(len(body)).encode()),
-        (b'connection', b'close'), *_HEADERS]))
+        (b'x-error', as_reason(message).encode()), (b'connection', b'close'), *_HEADERS]))
     await send(dict(type='http.response.body', body=body))

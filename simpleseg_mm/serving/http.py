@@ -1,5 +1,6 @@
 """Requests and answers: bodies of JSON, whose request it is, waiting, errors in one line."""
 import json
+import re
 from collections.abc import Coroutine
 from typing import Any, TypeVar
 
@@ -88,9 +89,15 @@ async def while_there(request: Request, work: Coroutine[Any, Any, T]) -> T:
 
 def error_response(request: Request, error: Exception) -> Response:
     """An error as ``{"error": "one line"}`` with its status."""
+    status, headers, message = fault_of(error)
+    return JSONResponse(dict(error=message), status, headers)
+
+
+def fault_of(error: Exception) -> tuple[int, dict[str, str], str]:
+    """Status, headers and message, in one line, of an error."""
     status, headers, message = 500, {}, str(error)
     if isinstance(error, HTTPException):
-        status, headers, message = error.status_code, error.headers, str(error.detail)
+        status, headers, message = error.status_code, error.headers or {}, str(error.detail)
     elif isinstance(error, Busy):
         status, headers = error.status, {'retry-after': '2'}
     elif isinstance(error, PermissionError):
@@ -106,4 +113,9 @@ def error_response(request: Request, error: Exception) -> Response:
     message = ' '.join(message.encode('utf-8', 'replace').decode().split())
     if len(message) > _MAX_MESSAGE:
         message = message[:_MAX_MESSAGE] + ' ...'
-    return JSONResponse(dict(error=message), status, headers)
+    return status, {**headers, 'x-error': as_reason(message)}, message
+
+
+def as_reason(message: str) -> str:
+    """A message as a header takes it, in ASCII."""
+    return re.sub(r'[^ -~]', '?', message)

@@ -4,6 +4,7 @@ From the requests that label-studio-ml documents. Positions are in percent of th
 """
 import re
 import urllib.parse
+from datetime import datetime, timezone
 
 import anyio
 from starlette.requests import Request
@@ -50,7 +51,9 @@ class LabelStudio:
             Route('/versions', self.versions), Route('/metrics', self.metrics)]
 
     async def health(self, request: Request) -> Response:
-        return JSONResponse(dict(status='UP', model_class='SimpleSeg', v2=True))
+        """For X-AnyLabeling, too, whose servers say how many models they have."""
+        return JSONResponse(dict(status='UP', model_class='SimpleSeg', v2=True, models_loaded=1,
+                                 timestamp=datetime.now(timezone.utc).isoformat()))
 
     async def setup(self, request: Request) -> Response:
         """Called when a project connects: its config must be one that answers fit."""

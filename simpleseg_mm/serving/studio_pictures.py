@@ -28,7 +28,7 @@ class Fetcher:
         max_bytes: of a picture.
 
     Raises:
-        ValueError: ``base`` is no http(s) address, or ``key`` no token.
+        ValueError: ``base`` is no http(s) address, or ``key`` no token or one that has ended.
     """
 
     def __init__(self, base: str, key: str | None, max_bytes: int) -> None:
@@ -40,6 +40,10 @@ class Fetcher:
         if self.key and not re.fullmatch(r'[\x21-\x7e]+', self.key):
             raise ValueError('LABEL_STUDIO_API_KEY holds blanks or letters that no token has; '
                              'copy it anew from Label Studio (Account & Settings)')
+        ends = _end_of(self.key) if _is_jwt(self.key) else None
+        if ends is not None and ends < time.time():
+            raise ValueError('the personal access token in LABEL_STUDIO_API_KEY has expired: make '
+                             'a new one in Label Studio (Account & Settings)')
         self._access: tuple[str, float] = ('', 0.0)  # token and until when, monotonic
         self._lock = threading.Lock()
 
@@ -158,12 +162,17 @@ def _is_jwt(key: str | None) -> bool:
 
 def _seconds_left(access: str) -> float:
     """How long to use a token: to half a minute before it ends."""
+    ends = _end_of(access)
+    return _ACCESS_SECONDS if ends is None else max(0.0, min(ends - time.time() - 30, 3600.0))
+
+
+def _end_of(token: str) -> float | None:
+    """When a JWT ends, seconds since 1970; None where it does not say."""
     try:
-        part = access.split('.')[1]
-        claims = json.loads(base64.urlsafe_b64decode(part + '=' * (-len(part) % 4)))
-        return max(0.0, min(float(claims['exp']) - time.time() - 30, 3600.0))
+        part = token.split('.')[1]
+        return float(json.loads(base64.urlsafe_b64decode(part + '=' * (-len(part) % 4)))['exp'])
     except (IndexError, ValueError, KeyError, TypeError, OverflowError):
-        return _ACCESS_SECONDS
+        return None
 
 
 def _site(url: str) -> tuple[str, str, int] | None:

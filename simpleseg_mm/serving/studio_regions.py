@@ -4,10 +4,12 @@ import uuid
 from dataclasses import dataclass
 from xml.etree import ElementTree
 
+import cv2
 import numpy as np
 
 from ..export.rings import keyhole
 from ..files.brush import write_brush
+from ..polygon import mask_to_parts
 from ..structures import Prompt, Segmentation
 
 MAX_LABEL_CONFIG = 200_000  # characters of a labelling config
@@ -42,6 +44,7 @@ class Config:
         image: the picture's address, with ``$keys`` of the task's data.
         labels: that stand in the config.
         dynamic: ``$key`` of the task's data that holds more labels; '': none.
+        turned: whether rectangles may be turned, as ``canRotate="true"`` says.
     """
     from_name: str
     to_name: str
@@ -49,6 +52,7 @@ class Config:
     image: str
     labels: tuple[Label, ...]
     dynamic: str = ''
+    turned: bool = False
 
     def picture_of(self, data: dict) -> str:
         """The address of a task's picture. Raises ValueError."""
@@ -92,7 +96,8 @@ def read_label_config(text) -> Config:
                 dynamic = tag.get('value', '')
                 return Config(tag.get('name'), tag.get('toName'), kind, place,
                               tuple(label for label in labels if label.text),
-                              dynamic if dynamic.startswith('$') else '')
+                              dynamic if dynamic.startswith('$') else '',
+                              tag.get('canRotate', '').lower() == 'true')
     raise ValueError('label_config needs <Image name="image" value="$image"/> and <PolygonLabels '
                      'name="label" toName="image">, or BrushLabels or RectangleLabels instead: '
                      'key points and other controls hold no outline')
@@ -219,8 +224,7 @@ def regions(result: Segmentation, config: Config, name: str) -> list[dict]:
     elif config.kind == 'brushlabels':
         values = [dict(format='rle', rle=write_brush(result.mask))]
     else:
-        (x1, y1), (x2, y2) = _percent(np.reshape(result.box, (2, 2)), result.size)
-        values = [dict(x=x1, y=y1, width=x2 - x1, height=y2 - y1, rotation=0)]
+        values = [config.turned and _turned(result) or _upright(result)]
     rows = []
     for value in values:
         row = dict(id=uuid.uuid4().hex[:10], from_name=config.from_name, to_name=config.to_name,
@@ -230,6 +234,33 @@ def regions(result: Segmentation, config: Config, name: str) -> list[dict]:
             row['score'] = result.confidence
         rows.append(row)
     return rows
+
+
+def _upright(result: Segmentation) -> dict:
+    """The box of an object, in percent."""
+    (x1, y1), (x2, y2) = _percent(np.reshape(result.box, (2, 2)), result.size)
+    return dict(x=x1, y=y1, width=round(x2 - x1, 4), height=round(y2 - y1, 4), rotation=0)
+
+
+def _turned(result: Segmentation) -> dict | None:
+    """The smallest rectangle around an object: its first corner and sides in percent, turned about
+    that corner by ``rotation`` degrees (clockwise). None where no corner lies in the picture, for
+    Label Studio takes no other."""
+    edges = np.concatenate([part.outer for part in mask_to_parts(result.mask)]).astype(np.float32)
+    centre, sides, angle = cv2.minAreaRect(edges)
+    scale = 100 / np.array(result.size[::-1])
+    for quarter in sorted(range(-2, 2), key=lambda turns: abs(angle + 90 * turns)):
+        turn = np.deg2rad(angle + 90 * quarter)
+        width, height = sides if quarter % 2 == 0 else sides[::-1]
+        across, down = np.array([[np.cos(turn), np.sin(turn)], [-np.sin(turn), np.cos(turn)]])
+        corner = (centre - across * width / 2 - down * height / 2) * scale
+        if (-_BORDER <= corner).all() and (corner <= 100 + _BORDER).all():
+            x, y = corner.clip(0, 100).round(4).tolist()
+            width, height = np.round([width * scale[0], height * scale[1]], 4).tolist()
+            if max(width, height) <= 100:
+                return dict(x=x, y=y, width=width, height=height,
+                            rotation=round(angle + 90 * quarter, 4) % 360)
+    return None
 
 
 def _percent(points: np.ndarray, size: tuple[int, int]) -> list[list[float]]:

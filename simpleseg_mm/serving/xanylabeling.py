@@ -6,13 +6,16 @@ of the upright picture.
 import re
 
 import numpy as np
+from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from ..export.rings import keyhole, plain
+from ..files import ImageError
 from ..structures import Prompt, Segmentation
-from .http import read_json
+from .engine import Busy
+from .http import as_reason, fault_of, read_json
 from .pictures import from_base64
 from .studio_regions import MAX_ASKED
 
@@ -32,7 +35,7 @@ class XAnyLabeling:
         self.api = api
         self.routes = [Route('/v1/models', self.models),
                        Route('/v1/models/{model}/info', self.info),
-                       Route('/v1/predict', self.predict, methods=['POST'])]
+                       Route('/v1/predict', self.answer, methods=['POST'])]
 
     async def models(self, request: Request) -> Response:
         return JSONResponse(dict(success=True, data={MODEL: self._described()}))
@@ -42,14 +45,29 @@ class XAnyLabeling:
             return self._no_model(request.path_params['model'])
         return JSONResponse(dict(success=True, data=dict(self._described(), model_id=MODEL)))
 
+    async def answer(self, request: Request) -> Response:
+        """:meth:`predict`, whose errors are as the tool's own servers tell them."""
+        try:
+            return await self.predict(request)
+        except (HTTPException, Busy, PermissionError, ValueError, RecursionError) as error:
+            status, headers, message = fault_of(error)
+            code = 'INVALID_IMAGE' if isinstance(error, ImageError) else 'INFERENCE_ERROR'
+            return JSONResponse(dict(success=False, error=dict(code=code, message=message)),
+                                status, headers)
+
     async def predict(self, request: Request) -> Response:
-        """Shapes of what a text, several texts or marks ask for."""
+        """Shapes of what a text, several texts or marks ask for; none where nothing is asked for,
+        as when the tool's marks are cleared."""
         body = await read_json(request)
         if body.get('model') != MODEL:
             return self._no_model(body.get('model'))
-        params = body.get('params') if isinstance(body.get('params'), dict) else {}
+        params = body.get('params') or {}
+        if not isinstance(params, dict):
+            raise ValueError('`params` is an object, such as {"text_prompt": "cup"}')
         taught = self.api.engine.inferencer.taught
         asked = prompts_asked(params, 'all' in taught.prompts)
+        if not asked:
+            return self._shapes([], False)
         if not isinstance(body.get('image'), str):
             raise ValueError('`image` is the picture in base64')
         raw = await self.api.quickly(from_base64, body['image'])
@@ -63,45 +81,56 @@ class XAnyLabeling:
                 if one.confidence is None or one.confidence >= least:
                     group += 1
                     shapes += shapes_of(one, label, group)
-        return JSONResponse(dict(success=True, data=dict(shapes=shapes, description='')))
+        # what is drawn round one object does not replace the others, whatever the tool's switch
+        return self._shapes(shapes, None if asked[0][0].kind == 'text' else False)
+
+    def _shapes(self, shapes: list[dict], replace: bool | None) -> Response:
+        return JSONResponse(dict(success=True, data=dict(shapes=shapes, description='',
+                                                         replace=replace)))
 
     def _described(self) -> dict:
         """The model, with the controls that the tool is to show: those of ways to ask that the
         model was taught."""
         taught = self.api.engine.inferencer.taught
-        names = []
-        if taught.knows('text') or taught.knows('all'):
-            names += ['edit_text', 'button_send']
-        if taught.knows('box'):
-            names += ['add_pos_rect', 'button_run_rect', 'button_clear', 'button_finish_object']
+        text, point, box = (taught.knows('text') or taught.knows('all'), taught.knows('point'),
+                            taught.knows('box'))
+        names = ['edit_text', 'button_send'] * text + ['button_add_point'] * point
+        names += ['add_pos_rect', 'button_run_rect'] * box
+        names += ['button_clear', 'button_finish_object'] * (point or box)
         widgets = [dict(name=name, value=None) for name in [*names, 'input_conf']]
         widgets += [dict(name='edit_conf', value=0.0),
                     dict(name='toggle_preserve_existing_annotations', value=True)]
         return dict(display_name=f'SimpleSeg ({self.api.model_name})', widgets=widgets, params={},
-                    batch_processing_mode='text_prompt')
+                    batch_processing_mode='text_prompt' if text else None)
 
     def _no_model(self, name) -> Response:
+        message = f'there is no model {name!r:.60}; this server has {MODEL!r}'
         return JSONResponse(dict(success=False, error=dict(
-            code='MODEL_NOT_FOUND',
-            message=f'there is no model {name!r:.60}; this server has {MODEL!r}')), 404)
+            code='MODEL_NOT_FOUND', message=message)), 404, {'x-error': as_reason(message)})
 
 
 def prompts_asked(params: dict, many: bool) -> list[tuple[Prompt, str]]:
-    """Prompts and labels of what a request's parameters ask for.
+    """Prompts and labels of what a request's parameters ask for; empty: nothing.
 
-    Texts are told apart by '.' or, where there is none, by ',', as the tool's own servers do.
+    A text is there only where the tool has just sent it, so that marks which are still drawn do
+    not count then. Texts are told apart by '.' or, where there is none, by ',', as the tool's own
+    servers do. Each box is an object; of points, which stay until an object is finished, the last
+    counts.
 
     Args:
         many: whether every object of a text is asked for.
 
     Raises:
-        ValueError: nothing is asked for, or what the model cannot be asked.
+        ValueError: what is asked for is not what the model can be asked.
     """
     marks, text = params.get('marks'), params.get('text_prompt')
-    if marks:
-        return [(_prompt_of(mark), _UNNAMED) for mark in _few(marks, 'marks')]
-    if not isinstance(text, str) or not text.strip():
-        raise ValueError('nothing is asked for: write what is to be outlined, or draw a box')
+    if text is not None and not isinstance(text, str):
+        raise ValueError(f'`text_prompt` is a text, got {text!r:.60}')
+    if not (text or '').strip():
+        prompts = [_prompt_of(mark) for mark in _few(marks, 'marks')] if marks else []
+        boxes, points = ([prompt for prompt in prompts if prompt.kind == kind]
+                         for kind in ('box', 'point'))
+        return [(prompt, _UNNAMED) for prompt in [*boxes, *points[-1:]]]
     texts = [part.strip() for part in re.split(r'\.' if '.' in text else ',', text)]
     texts = list(dict.fromkeys(part for part in texts if part))
     return [(Prompt(text=part, all=many), part) for part in _few(texts, 'texts')]
