@@ -98,6 +98,7 @@ def test_a_config_may_ask_for_them(folder):
     assert rollouts(everything) == rollouts(build(folder))
 
 
+@pytest.mark.slow
 def test_the_figures_of_a_test_are_those_without_the_file(tmp_path, run):
     """With a penalty on repetition nano loses IoU: outlines repeat digits by nature."""
     run('dataset_converters/generate_refshapes.py', tmp_path / 'scenes', '--scenes-train', 1,

@@ -109,6 +109,7 @@ def retention(monkeypatch, *args):
     module.main()
 
 
+@pytest.mark.slow
 def test_the_tool_finds_what_nano_knows_and_what_is_lost(questions, tmp_path, monkeypatch,
                                                           capsys):
     config = ROOT / 'configs/simpleseg/nano_sft_refshapes.py'
