@@ -41,7 +41,7 @@ MEASURES = Registry('measure of acceleration', scope=_SCOPE,
                     locations=[f'{_SCOPE}.acceleration'])
 REWARDS = Registry('reward', scope=_SCOPE, locations=[f'{_SCOPE}.engine'])
 ROLLOUTS = Registry('rollout engine', scope=_SCOPE, locations=[f'{_SCOPE}.engine'])
-STAGES = Registry('annotation stage', scope=_SCOPE, locations=[f'{_SCOPE}.annotation'])
+STAGES = Registry('annotation stage', scope=_SCOPE, locations=[f'{_SCOPE}.annotation.stages'])
 
 
 def builds(registry: Registry, node: Mapping | None, *classes: type) -> bool:

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from simpleseg_mm.annotation import LocalEngine, ReadTars, Stage, annotate
+from simpleseg_mm.annotation.stages import LocalEngine, ReadTars, Stage, annotate
 from simpleseg_mm.polygon import mask_to_rle
 from simpleseg_mm.registry import STAGES
 

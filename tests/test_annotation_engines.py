@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from annotation_standin import folder_of, jpeg, photos, run, shards, simple
 
-from simpleseg_mm.annotation import annotate
+from simpleseg_mm.annotation.stages import annotate
 from simpleseg_mm.annotation.stage import Journal
 from simpleseg_mm.annotation.tar import pack
 

@@ -16,7 +16,7 @@ import pytest
 from annotation_standin import config, folder_of, jpeg, run, simple
 from PIL import Image, PngImagePlugin
 
-from simpleseg_mm.annotation import FilterImage, ReadTars, Sample
+from simpleseg_mm.annotation.stages import FilterImage, ReadTars, Sample
 from simpleseg_mm.annotation.describe import PROMPT, text_fault
 from simpleseg_mm.annotation.filters import find_duplicates, perceptual_hash
 from simpleseg_mm.annotation.sample import clean_text

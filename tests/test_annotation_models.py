@@ -11,7 +11,7 @@ from annotation_standin import FAST, config, folder_of, jpeg, photos, run
 from mmengine.config import Config
 from PIL import Image
 
-from simpleseg_mm.annotation import (DescribeByChat, GroundingDetect, Sample, SamSegment,
+from simpleseg_mm.annotation.stages import (DescribeByChat, GroundingDetect, Sample, SamSegment,
                                      SelectBoxes, VerifyDescriptions)
 from simpleseg_mm.annotation.grounding import get_grounder
 from simpleseg_mm.annotation.pipeline import Plan

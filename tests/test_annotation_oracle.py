@@ -303,7 +303,7 @@ def test_records_are_found_by_their_whole_name(tmp_path):
     (dict(annotations=RECORDS['annotations'] * 2), 'and 1 more'),
     (dict(categories=None), 'categories is None'), (dict(images=3), 'no COCO file')])
 def test_a_coco_file_with_two_meanings_is_refused(tmp_path, change, message):
-    from simpleseg_mm.annotation import OracleDetect
+    from simpleseg_mm.annotation.stages import OracleDetect
     (tmp_path / 'coco.json').write_text(json.dumps({**RECORDS, **change}))
     with pytest.raises(ValueError, match=message) as error:
         OracleDetect(str(tmp_path / 'coco.json'))

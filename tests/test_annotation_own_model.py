@@ -7,7 +7,7 @@ import pytest
 from annotation_standin import FAST, config, jpeg, run
 
 from simpleseg_mm import apis
-from simpleseg_mm.annotation import Sample, SimpleSegSegment
+from simpleseg_mm.annotation.stages import Sample, SimpleSegSegment
 from simpleseg_mm.annotation.export import annotations_of
 from simpleseg_mm.datasets.refshapes import generate
 from simpleseg_mm.polygon import PolygonCodec, mask_iou, rle_to_mask

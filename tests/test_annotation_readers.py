@@ -13,8 +13,9 @@ import pytest
 from annotation_standin import config, jpeg, run, simple
 from PIL import Image
 
-from simpleseg_mm.annotation import ReadFolder, ReadParquet, ReadTars, readers
+from simpleseg_mm.annotation import readers
 from simpleseg_mm.annotation import tar as tar_module
+from simpleseg_mm.annotation.stages import ReadFolder, ReadParquet, ReadTars
 from simpleseg_mm.annotation.tar import TarCut, members
 from simpleseg_mm.files import pictures
 
@@ -304,7 +305,7 @@ def test_postscript_is_run_nowhere(tmp_path, monkeypatch):
         images = counts['counts']['images']
         assert found == {} and images['dropped'] == {
             'image: unreadable image': images['entered']}
-    from simpleseg_mm.annotation import Sample
+    from simpleseg_mm.annotation.stages import Sample
     with pytest.raises(pictures.ImageError):
         Sample('a', EPS).image
     assert not canary.exists()

@@ -259,7 +259,7 @@ def objects(*polygons) -> list:
 
 @pytest.mark.parametrize('size, polygons, message', [
     ((16384, 1500), [(zigzag(8000, 16384), )], 'cross more than 20000000 rows'),
-    ((10, 10), [(zigzag(100_001, 9), )], 'more than 100000 vertices'),
+    ((10, 10), [(zigzag(200_001, 9), )], 'more than 200000 vertices'),
     ((10, 10), [(zigzag(50_000, 9), *[zigzag(3, 1)] * 1500)], 'more than 50000000 pairs'),
 ])
 def test_edited_outlines_that_are_too_much(size, polygons, message, monkeypatch):

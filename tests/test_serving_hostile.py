@@ -51,6 +51,9 @@ BODIES = [
         dict(label='x', polygons=[dict(outer=TRIANGLE, holes=[TRIANGLE])])])),
     ('/api/export', dict(format='yolo', picture='?', objects=[
         dict(label='x', polygons=[dict(outer=TRIANGLE)])])),
+    ('/api/sets', dict(format='coco', exact=False)),
+    ('/api/read', dict(files=[dict(path='a.json', text='{}'), dict(path='b.xml', base64='QQ==')],
+                       pictures=[dict(path='a.png', width=20, height=20)])),
     ('/setup', dict(project='1', schema=CONFIG, hostname='h', access_token='t')),
     ('/webhook', dict(action='ANNOTATION_CREATED', project=dict(id=3))),
     ('/predict', request(config=CONTROLS_CONFIG, classes=[dict(value='ring', alias='r')])),

@@ -35,7 +35,7 @@ def parse_args() -> argparse.Namespace:
 
 def build_engine(args: argparse.Namespace):
     if args.engine == 'local':
-        from simpleseg_mm.annotation import LocalEngine
+        from simpleseg_mm.annotation.stages import LocalEngine
         return LocalEngine(args.workers)
     from simpleseg_mm.annotation.ray_engine import RayEngine
     return RayEngine(args.ray_address)
@@ -45,7 +45,7 @@ def main() -> int:
     args = parse_args()
     from mmengine.registry import init_default_scope  # heavy: not for --help or in every worker
 
-    from simpleseg_mm.annotation import annotate
+    from simpleseg_mm.annotation.stages import annotate
     from simpleseg_mm.annotation.export import write_coco, write_annotation_report
     from simpleseg_mm.config import read_config
     from simpleseg_mm.config_keys import READ_BY_ANNOTATE

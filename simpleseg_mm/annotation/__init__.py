@@ -1,22 +1,3 @@
-"""The data engine: images in, annotated training shards out, as stages from a config."""
-from .boxes import SelectBoxes
-from .describe import DescribeByEndpoint
-from .describe_chat import DescribeByChat
-from .detect import GroundingDetect, VerifyDescriptions
-from .filters import FilterDuplicates, FilterImage
-from .local_engine import LocalEngine
-from .masks import CleanMasks, WritePolygons
-from .oracle import OracleDetect, OracleSegment
-from .own_model import SimpleSegSegment
-from .pipeline import Plan, annotate
-from .readers import ReadFolder, ReadParquet, ReadTars
-from .sample import Chunk, Sample
-from .segment import SamSegment
-from .stage import Stage
-
-__all__ = [
-    'Chunk', 'CleanMasks', 'DescribeByChat', 'DescribeByEndpoint', 'FilterDuplicates',
-    'FilterImage', 'GroundingDetect', 'LocalEngine', 'OracleDetect', 'OracleSegment', 'Plan',
-    'ReadFolder', 'ReadParquet', 'ReadTars', 'SamSegment', 'Sample', 'SelectBoxes',
-    'SimpleSegSegment', 'Stage', 'VerifyDescriptions', 'WritePolygons', 'annotate'
-]
+"""The data engine: images in, annotated training shards out, as stages from a config
+(:mod:`.stages`); and readers of one's own annotations (:mod:`.own_files`), which load no
+framework."""

@@ -160,10 +160,11 @@ def _take_box(one: OwnObject, row: coco.CocoAnnotation, reading: Reading,
               account: Account) -> None:
     if row.bbox is None or not (row.bbox[2] > 0 and row.bbox[3] > 0):
         one.lost = 'object without an outline or a box'
-    elif reading.boxes != 'take':
+        return
+    one.parts = [_turned_box(row)]
+    if reading.boxes != 'take':
         one.lost = BOX_ALONE
     else:
-        one.parts = [_turned_box(row)]
         account.decide('box read as the outline of its object', one.where)
 
 

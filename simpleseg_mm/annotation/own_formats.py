@@ -4,7 +4,7 @@ Nothing here looks at a picture's pixels or decodes a mask. Records that cannot 
 by reason; one bad file never refuses a folder.
 """
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -121,12 +121,16 @@ class Reading:
         crowds: 'groups': ``iscrowd`` 1 is a group of objects, as in COCO; 'objects': one object,
             as CVAT writes brush masks. 'auto': groups.
         passed_over: folder whose files are no annotations: the new set, below the old one.
+        further: a folder of pictures that is looked into after those near the annotations.
+        predictions: whether Label Studio's predictions are read where nobody has annotated a task.
     """
     images: Path | None = None
     expressions: Path | None = None
     boxes: str = 'auto'
     crowds: str = 'auto'
     passed_over: Path | None = None
+    further: Path | None = None
+    predictions: bool = False
 
 
 def missing_picture(how: str) -> str:
@@ -136,7 +140,12 @@ def missing_picture(how: str) -> str:
 
 def finder_near(path: Path, reading: Reading) -> PictureFinder:
     """Looks for the pictures of a file of annotations: in the folder that is given, or near it."""
-    return PictureFinder([reading.images] if reading.images else _folders(path),
+    return finder_in([reading.images] if reading.images else _folders(path), reading)
+
+
+def finder_in(folders: Sequence[str | os.PathLike], reading: Reading) -> PictureFinder:
+    """Looks for pictures in these folders, and in what else is to be looked into."""
+    return PictureFinder([*folders, *([reading.further] if reading.further else [])],
                          reading.passed_over)
 
 

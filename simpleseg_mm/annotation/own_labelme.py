@@ -10,8 +10,8 @@ from simpleseg_mm.files import PictureFinder
 from simpleseg_mm.files.labelme import RECTANGLES, outline_of, shape_type_of
 
 from .own_account import Account
-from .own_formats import (OwnPicture, OwnSet, Reading, missing_picture, stated_size, tell_guesses,
-                          texts_of)
+from .own_formats import (OwnPicture, OwnSet, Reading, finder_in, missing_picture, stated_size,
+                          tell_guesses, texts_of)
 from .own_shapes import DrawnShape, add_shapes
 from .sample import clean_text
 
@@ -28,7 +28,7 @@ def read_labelme(contents: Iterable[tuple[Path, dict]], folder: Path, reading: R
     the hole and back, a shape of type 'mask', or a later shape that is labelled ``_background_``
     says them. ``__ignore__`` marks a region of which nothing is known.
     """
-    finder = PictureFinder([reading.images or os.path.abspath(folder)], reading.passed_over)
+    finder = finder_in([reading.images or os.path.abspath(folder)], reading)
     pictures = []
     for file, content in contents:
         account.read['picture'] += 1

@@ -14,7 +14,7 @@ from simpleseg_mm.files.orientation import slack_of, way_of_outlines, way_of_siz
 from simpleseg_mm.files.pictures import brightest_of, stored_size, turned
 
 from .own_account import Account
-from .own_formats import BOX_ALONE, BOX_BESIDE, OwnPicture, OwnSet
+from .own_formats import BOX_ALONE, BOX_BESIDE, OwnObject, OwnPicture, OwnSet
 from .own_outlines import placed, settle
 
 EXIF = ('auto', 'stored', 'upright')
@@ -162,9 +162,7 @@ class Checker:
             self.account.leave('annotation', 'object of a picture that is left out', where,
                                records)
             return None
-        for one in picture.objects:
-            self._settle(one, picture.size)
-        self._give_boxes(picture)
+        settle_objects(picture, self.account)
         return digest
 
     def _load(self, picture: OwnPicture, look: Look, rule: str, white: int) -> str:
@@ -195,39 +193,50 @@ class Checker:
         self.written.append(folder / name)
         return folder / name
 
-    def _settle(self, one, size: tuple[int, int]) -> None:
-        if one.lost:
-            return
-        one.parts = placed(one.parts, size)
-        try:
-            one.segmentation, one.box, one.area = settle(one.parts, one.cuts, size)
-        except ValueError as error:
-            drawn = not any(isinstance(part, Crop) for part in (*one.parts, *one.cuts))
-            one.lost = 'broken segmentation' if drawn else str(error)
-            one.where += f': {error}'
+
+def settle_objects(picture: OwnPicture, account: Account) -> None:
+    """Set what each object covers of its picture, whose size is known; boxes that a tool wrote
+    beside outlines go to their object. Objects that cannot be used are marked as lost."""
+    for one in picture.objects:
+        _settle(one, picture.size, account)
+    _give_boxes(picture, account)
+
+
+def _settle(one: OwnObject, size: tuple[int, int], account: Account) -> None:
+    if one.lost:
+        return
+    one.parts = placed(one.parts, size)
+    try:
+        one.segmentation, one.box, one.area = settle(one.parts, one.cuts, size)
+    except ValueError as error:
+        drawn = not any(isinstance(part, Crop) for part in (*one.parts, *one.cuts))
+        one.lost = 'broken segmentation' if drawn else str(error)
+        one.where += f': {error}'
+    else:
+        if not one.area:
+            one.lost = 'empty mask: nothing of it is inside the picture'
+        elif any(_reaches_beyond(part, size) for part in one.parts):
+            account.change('outline that reaches beyond its picture, cut at its border', one.where)
+    one.parts, one.cuts = [], []
+
+
+def _give_boxes(picture: OwnPicture, account: Account) -> None:
+    """Tools write the box of an outline as a shape of its own: it goes to that object."""
+    free = [one for one in picture.objects if not one.lost and not one.crowd]
+    for box in [one for one in picture.objects if one.lost == BOX_ALONE and one.parts]:
+        outline = placed(box.parts, picture.size)[0]
+        corners = np.reshape(outline, (-1, 2))
+        around = [*corners.min(axis=0), *corners.max(axis=0)]
+        one = next((one for one in free if one.category == box.category
+                    and np.abs(np.subtract(around, one.box)).max() <= _SAME_BOX), None)
+        box.parts = []
+        if one is not None:
+            free.remove(one)
+            picture.objects.remove(box)
+            one.records += box.records
+            account.change(BOX_BESIDE, box.where, box.records)
         else:
-            if not one.area:
-                one.lost = 'empty mask: nothing of it is inside the picture'
-            elif any(_reaches_beyond(part, size) for part in one.parts):
-                self.account.change('outline that reaches beyond its picture, cut at its border',
-                                    one.where)
-        one.parts, one.cuts = [], []
-
-
-    def _give_boxes(self, picture: OwnPicture) -> None:
-        """Tools write the box of an outline as a shape of its own: it goes to that object."""
-        free = [one for one in picture.objects if not one.lost and not one.crowd]
-        for box in [one for one in picture.objects if one.lost == BOX_ALONE and one.parts]:
-            corners = np.reshape(placed(box.parts, picture.size)[0], (-1, 2))
-            around = [*corners.min(axis=0), *corners.max(axis=0)]
-            one = next((one for one in free if one.category == box.category
-                        and np.abs(np.subtract(around, one.box)).max() <= _SAME_BOX), None)
-            box.parts = []
-            if one is not None:
-                free.remove(one)
-                picture.objects.remove(box)
-                one.records += box.records
-                self.account.change(BOX_BESIDE, box.where, box.records)
+            box.segmentation = [outline]
 
 
 def _trained_alike(raw: bytes, pixels: np.ndarray) -> bool:

@@ -43,7 +43,7 @@ def read_studio(path: Path, tasks: list[dict], reading: Reading, account: Accoun
     for number, task in enumerate(tasks):
         account.read['picture'] += 1
         where = f'{path}, task {clean_text(task.get("id", number), 30)}'
-        regions = _chosen(task, where, account)
+        regions = _chosen(task, where, reading.predictions, account)
         name = _picture_of(task['data'])
         if regions is None or name is None:
             account.leave('picture', 'task without an annotation' if regions is None else
@@ -67,12 +67,19 @@ def _picture_of(data: dict) -> str | None:
                  if any(suffix in value.lower() for suffix in SUFFIXES)), None)
 
 
-def _chosen(task: dict, where: str, account: Account) -> list | None:
-    """Regions of the annotation that is read; None: there is none."""
+def _chosen(task: dict, where: str, predictions: bool, account: Account) -> list | None:
+    """Regions of the annotation that is read, or else of the last prediction; None: there is
+    none."""
     given = task.get('annotations', task.get('completions'))
     given = [one for one in given if isinstance(one, dict)] if isinstance(given, list) else []
     made = [one for one in given if not one.get('was_cancelled')
             and isinstance(one.get('result'), list)]
+    if not made and predictions and isinstance(task.get('predictions'), list):
+        guessed = [one['result'] for one in task['predictions']
+                   if isinstance(one, dict) and isinstance(one.get('result'), list)]
+        account.decide('task without an annotation: its prediction is read', where,
+                       bool(guessed))
+        return guessed[-1] if guessed else None
     if not made:
         return None
     made.sort(key=lambda one: (bool(one.get('ground_truth')),

@@ -7,11 +7,12 @@ from pathlib import Path
 
 import numpy as np
 
-from simpleseg_mm.files import ImageError, PictureFinder, open_picture, read_lines
+from simpleseg_mm.files import ImageError, open_picture, read_lines
 from simpleseg_mm.polygon import mask_to_rle
 
 from .own_account import Account
-from .own_formats import OwnObject, OwnPicture, OwnSet, Reading, missing_picture, tell_guesses
+from .own_formats import (OwnObject, OwnPicture, OwnSet, Reading, finder_in, missing_picture,
+                          tell_guesses)
 from .sample import clean_text
 
 OBJECTS, CLASSES = 'SegmentationObject', 'SegmentationClass'
@@ -36,9 +37,9 @@ def read_voc(folder: Path, reading: Reading, account: Account) -> OwnSet:
         ValueError: ``labelmap.txt`` cannot be read.
     """
     names = _names_of(folder)
-    finder = PictureFinder([reading.images or next(
+    finder = finder_in([reading.images or next(
         (folder / name for name in ('JPEGImages', 'images') if (folder / name).is_dir()),
-        folder.parent)], reading.passed_over)
+        folder.parent)], reading)
     masks = sorted((folder / CLASSES).glob('*.png'))
     if not masks:
         raise FileNotFoundError(f'{folder / CLASSES} holds no masks (.png)')

@@ -49,6 +49,7 @@ class YoloSet:
             raise ValueError(f'{path} is of key points (kpt_shape), not of outlines: give a set '
                              'for segmentation')
         self.path, self.reading, self.content = path, reading, content
+        self._elsewhere: dict[str, list[Path]] | None = None
         self.names = {str(key): clean_text(name) for key, name in names.items()}
         here = Path(os.path.abspath(path)).parent
         root = content.get('path')
@@ -89,7 +90,7 @@ class YoloSet:
         pictures = []
         for path in self._pictures(split):
             account.read['picture'] += 1
-            labels = self._labels_of(path)
+            labels = self._labels_of(path) or self._by_name(path, account)
             if labels is None:
                 account.leave('picture', 'picture without a file of labels (an empty file says '
                               'that nothing is on it)', str(path))
@@ -136,6 +137,20 @@ class YoloSet:
         return next((name.with_suffix('.txt') for name in names
                      if name.with_suffix('.txt').is_file()), None)
 
+    def _by_name(self, path: Path, account: Account) -> Path | None:
+        """A file of labels elsewhere below data.yaml that has the picture's name, and of several
+        that one whose folders are most alike."""
+        if self._elsewhere is None:
+            self._elsewhere = {}
+            for file in sorted(self.path.parent.rglob('*.txt')):
+                self._elsewhere.setdefault(file.stem, []).append(file)
+        found = sorted((_same_folders(path, file), file)
+                       for file in self._elsewhere.get(path.stem, []))
+        if not found or len(found) > 1 and found[-1][0] == found[-2][0]:
+            return None
+        account.decide('file of labels found by its name', str(path))
+        return found[-1][1]
+
     def _shape(self, row: str, where: str) -> DrawnShape:
         number, *values = row.split()
         label = self.names.get(number.removesuffix('.0'), '')
@@ -156,3 +171,9 @@ class YoloSet:
         except ValueError:
             fault = fault or 'row that is no numbers'
         return DrawnShape(where, label, part, fault, box=len(values) == 4 and part is not None)
+
+
+def _same_folders(one: Path, other: Path) -> int:
+    """How many of the innermost folders of two files have the same names."""
+    pairs = zip(one.parent.parts[::-1], other.parent.parts[::-1])
+    return next((count for count, (a, b) in enumerate(pairs) if a != b), len(one.parts))

@@ -10,7 +10,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from ..export import FORMATS
+from ..export import FORMATS, SETS, check_set, export, export_set, notes_of
 from ..files import check_picture, is_url, list_images, one_line
 from ..structures import Prompt, Segmentation
 
@@ -44,6 +44,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument('--out-dir', default='outputs', help='folder to write (outputs)')
     parser.add_argument('--formats', nargs='*', choices=sorted(FORMATS),
                         default=['svg', 'geojson'], help='annotation files (svg geojson)')
+    parser.add_argument('--sets', nargs='+', choices=sorted(SETS), default=[], metavar='FORMAT',
+                        help='complete data sets with the pictures, each in a folder of its own, '
+                        f'OUT_DIR/FORMAT: {", ".join(sorted(SETS))}')
     parser.add_argument('--exact', action='store_true', help='pixel-exact outlines in these '
                         "files instead of the model's vertices")
     add_model_arguments(parser)
@@ -116,7 +119,7 @@ def main(args: argparse.Namespace) -> int:
         list_images(args.image)
     elif not is_url(args.image):
         check_picture(args.image)
-    from ..export import export, notes_of
+    sets = {name: check_set(Path(args.out_dir, name), name) for name in dict.fromkeys(args.sets)}
     inferencer = inferencer_of(args)
     alone = not several and (args.endpoint is None or len(prompts) == 1)
     results = inferencer.write(args.image, prompts, args.out_dir, batch_size=args.batch_size,
@@ -128,7 +131,11 @@ def main(args: argparse.Namespace) -> int:
     for message, images in _warnings(results).items():
         what = images[0] if len(images) == 1 else f'{images[0]} and {len(images) - 1} more'
         print(f'warning: {what}: {message}', file=sys.stderr)
-    for note in dict.fromkeys(note for name in args.formats for note in notes_of(results, name)):
+    notes = [note for name in args.formats for note in notes_of(results, name)]
+    for name, folder in sets.items():
+        notes += export_set(results, folder, name, exact=args.exact)
+        files.append(folder)
+    for note in dict.fromkeys(notes):
         print(f'exports: {note}', file=sys.stderr)
     for note in inferencer.notes:
         print(f'note: {note}', file=sys.stderr)

@@ -7,8 +7,8 @@ from pathlib import Path
 
 from ..files import replace_text
 from ..structures import FileNames, Segmentation
-from .prepare import picture_from, prepared
-from .sets import to_coco, to_cvat, to_labelme, to_yolo
+from .prepare import by_picture, picture_from, prepared
+from .sets import YoloLabels, to_coco, to_cvat, to_labelme
 from .vectors import to_geojson, to_svg
 
 
@@ -28,13 +28,14 @@ class Format:
 
 
 FORMATS: dict[str, Format] = {
-    'coco': Format('.json', False, lambda results, exact, _: _json(to_coco(results, exact))),
+    'coco': Format('.json', False, lambda results, exact, _: json_text(to_coco(results, exact))),
     'cvat': Format('.xml', False, lambda results, exact, _: to_cvat(results, exact)),
-    'labelme': Format('.json', True, lambda results, exact, folder: _json(
-        to_labelme(results, exact, folder))),
-    'geojson': Format('.geojson', True, lambda results, exact, _: _json(
+    'labelme': Format('.json', True, lambda results, exact, folder: json_text(
+        to_labelme(picture_from(folder, results[0].image), results[0].size, results, exact))),
+    'geojson': Format('.geojson', True, lambda results, exact, _: json_text(
         to_geojson(results, exact))),
-    'svg': Format('.svg', True, lambda results, exact, _: to_svg(results, exact)),
+    'svg': Format('.svg', True, lambda results, exact, _: to_svg(
+        results, results[0].size, exact)),
     'yolo': Format('.txt', True, None),
 }
 #: stems that a picture's own file may not have: those of files for all pictures
@@ -64,20 +65,23 @@ def export(results: Iterable[Segmentation], out_dir: str | os.PathLike, format: 
     """
     if format not in FORMATS:
         raise ValueError(f'unknown format {format!r:.40}; choose from {sorted(FORMATS)}')
-    kind, results, out_dir = FORMATS[format], prepared(results), Path(out_dir)
+    kind, results, out_dir = FORMATS[format], list(prepared(results)), Path(out_dir)
     out_dir.mkdir(parents=True, exist_ok=True)
     if not kind.per_image:
         return [_written(out_dir / f'{format}{kind.suffix}', kind.write(results, exact, out_dir))]
-    pictures: dict[int, list[Segmentation]] = {}
-    for result in results:
-        pictures.setdefault(result.index, []).append(result)
+    pictures = by_picture(results)
     taken = FileNames(_RESERVED.get(kind.suffix, ()))
     names = [taken.of(group[0].image, group[0].index) for group in pictures.values()]
     if format == 'yolo':
-        texts, classes = to_yolo(list(pictures.values()), exact)
+        labels = YoloLabels(exact)
+        texts = [labels.of(group) for group in pictures.values()]
+        classes = list(labels.classes)
         places = [picture_from(out_dir, group[0].image) for group in pictures.values()]
         files = [_written(out_dir / 'classes.txt', '\n'.join(classes) + '\n'),
-                 _written(out_dir / 'data.yaml', _data_yaml(classes, places))]
+                 _written(out_dir / 'data.yaml', data_yaml(
+                     classes, _folder_of(places), "Ultralytics looks for a picture's labels "
+                     'beside it; where it lies in a folder images, in\n# the folder labels beside '
+                     'that: put these .txt files there.'))]
     else:
         texts = [kind.write(group, exact, out_dir) for group in pictures.values()]
         files = []
@@ -85,19 +89,28 @@ def export(results: Iterable[Segmentation], out_dir: str | os.PathLike, format: 
                     for name, text in zip(names, texts)]
 
 
-def _data_yaml(classes: list[str], places: list[str]) -> str:
-    """Ultralytics' description of a set: where its pictures lie and what its classes are called.
-    A text in JSON's quotes is one in YAML, too."""
-    folder = json.dumps(os.path.commonpath([os.path.dirname(place) or '.' for place in places])
-                        if len({os.path.isabs(place) for place in places}) == 1 else '.')
+def data_yaml(classes: list[str], folder: str, note: str) -> str:
+    """Ultralytics' description of a set: the folder of its pictures, and what its classes are
+    called. A text in JSON's quotes is one in YAML, too.
+
+    Args:
+        note: a line of comment.
+    """
     names = [f'  {number}: {json.dumps(name, ensure_ascii=False)}\n'
              for number, name in enumerate(classes)]
-    return ("# Ultralytics looks for a picture's labels beside it; where it lies in a folder "
-            'images, in\n# the folder labels beside that: put these .txt files there.\n'
-            f'train: {folder}\nval: {folder}\nnames:{"" if names else " {}"}\n{"".join(names)}')
+    folder = json.dumps(folder)
+    return (f'# {note}\ntrain: {folder}\nval: {folder}\n'
+            f'names:{"" if names else " {}"}\n{"".join(names)}')
 
 
-def _json(content: dict) -> str:
+def _folder_of(places: list[str]) -> str:
+    """The folder that holds all these files; where there is none, this one."""
+    return (os.path.commonpath([os.path.dirname(place) or '.' for place in places])
+            if len({os.path.isabs(place) for place in places}) == 1 else '.')
+
+
+def json_text(content) -> str:
+    """A text of JSON that can be written, whatever names are in it."""
     text = json.dumps(content, ensure_ascii=False) + '\n'
     try:
         text.encode()

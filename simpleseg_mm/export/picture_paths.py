@@ -1,4 +1,5 @@
-"""Where other tools find pictures that they then read as this package does."""
+"""Pictures for other tools, which are to read them as this package does."""
+import io
 import os
 import shutil
 from collections.abc import Hashable
@@ -7,7 +8,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from ..files import ImageError, open_picture, orientation_of, replacing
+from ..files import ImageError, load_image, open_picture, orientation_of, replacing
+from ..files.pictures import picture_bytes
 from ..structures import FileNames
 from .chat import LeftOut, is_utf8
 
@@ -97,3 +99,50 @@ def _why_not(path: str, pixels: np.ndarray) -> str | None:
         return 'its picture is inside another file, such as a shard'
     return None if same else ('its picture has transparency or more than 8 bits, which tools '
                               'read otherwise')
+
+
+#: formats that all tools read, and suffixes by which they look for them; the first is given
+_READ = {'JPEG': ('.jpg', '.jpeg'), 'MPO': ('.jpg', '.jpeg'), 'PNG': ('.png', ),
+         'BMP': ('.bmp', ), 'WEBP': ('.webp', )}
+
+
+def picture_file(source: str | os.PathLike | bytes, name: str, size: tuple[int, int]
+                 ) -> tuple[bytes, str, bool]:
+    """A picture's file for another tool, its suffix, and whether it was written anew.
+
+    It is the file itself where tools read it in one way. Else it is written anew as this package
+    reads it: with an orientation tag, transparency, more than 8 bits, colours for print, several
+    frames, or of a format that not all tools read. It is a JPEG of quality 95 where it was a JPEG,
+    else a PNG.
+
+    Args:
+        source: path, http(s) address, or the bytes of a file.
+        name: of the picture, for messages and its suffix.
+        size: (h, w) of the upright picture, as its outlines are for.
+
+    Raises:
+        ImageError: it cannot be read, or is of another size.
+    """
+    raw = picture_bytes(source, name)
+    with open_picture(raw, name) as image:
+        format, found = image.format, image.size[::-1]
+        if format in ('JPEG', 'MPO'):
+            same = image.mode in ('L', 'RGB') and orientation_of(image) == 1
+        else:
+            several = getattr(image, 'is_animated', False)
+            same = format in _READ and not several and orientation_of(image) == 1 and \
+                np.array_equal(np.asarray(image.convert('RGB')), load_image(raw, name))
+    if not same:
+        pixels = load_image(raw, name)
+        found = pixels.shape[:2]
+    if tuple(found) != tuple(size):
+        raise ImageError(f'{name} is {found[1]} x {found[0]} pixels, and its outlines are for '
+                         f'{size[1]} x {size[0]}: it has changed since')
+    if same:
+        suffix = os.path.splitext(name)[1]
+        return raw, suffix if suffix.lower() in _READ[format] else _READ[format][0], False
+    kind, options = ('JPEG', dict(quality=95, subsampling=0)) if format in (
+        'JPEG', 'MPO') else ('PNG', {})
+    out = io.BytesIO()
+    Image.fromarray(pixels).save(out, kind, **options)
+    return out.getvalue(), _READ[kind][0], True

@@ -2,7 +2,7 @@
 import os
 import urllib.parse
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,42 +14,81 @@ from ..polygon import Part, mask_to_parts, rings_to_mask, signed_area
 from ..structures import Segmentation
 
 
-def prepared(results: Iterable[Segmentation]) -> list[Segmentation]:
+def prepared(results: Iterable[Segmentation]) -> Iterator[Segmentation]:
     """Answers, one an object, whose outlines lie in the picture: what leaves it is cut off at its
     border, an outline without a pixel in it has no parts. The pixels are the same; how sure the
     vertices were is not known of the new ones and left out."""
-    return [one if _inside(one) and (one.mask.any() or not one.parts) else
-            replace(one, parts=_cut(one), spread=())
-            for result in results for one in result.objects]
+    for result in results:
+        for one in result.objects:
+            fits = _inside(one) and (one.mask.any() or not one.parts)
+            yield one if fits else replace(one, parts=_cut(one), spread=())
+
+
+def by_picture(results: Iterable[Segmentation]) -> dict[int, list[Segmentation]]:
+    """Answers of each picture by its number, in the order of their first."""
+    pictures: dict[int, list[Segmentation]] = {}
+    for result in results:
+        pictures.setdefault(result.index, []).append(result)
+    return pictures
+
+
+class ObjectNotes:
+    """Counts what an export leaves out of answers or changes in them."""
+
+    def __init__(self) -> None:
+        self.objects = self.empty = self.cut = 0
+        self.voted = False
+        self.labels: set[str] = set()
+
+    def see(self, result: Segmentation) -> None:
+        """Count an answer, object by object; what was not found is no object."""
+        for one in result.objects:
+            filled = bool(one.mask.any())
+            if not filled and not one.parts:
+                continue
+            cut = filled and not _inside(one)
+            self.objects += 1
+            self.empty += not filled
+            self.cut += cut
+            self.voted |= cut and bool(one.spread)
+            text = one.prompt.text if one.name is None else one.name
+            if text and one.label != text.strip():
+                self.labels.add(one.label)
+
+    def lines(self) -> list[str]:
+        """What was counted, a line each."""
+        notes = []
+        if self.empty:
+            notes.append(f'{self.empty} of {self.objects} objects have no pixel in the picture '
+                         'and are left out')
+        if self.cut:
+            notes.append(f'{self.cut} of {self.objects} objects leave the picture and are cut at '
+                         'its border' + ', without how sure their vertices are' * self.voted)
+        if self.labels:
+            notes.append(f'{len(self.labels)} labels hold line breaks or control characters, '
+                         f'which became blanks: {shortened(self.labels)}')
+        return notes
+
+
+def shortened(names: Iterable[str]) -> str:
+    """The first names of some, for a note."""
+    names = sorted(names)
+    return ', '.join(f'{name!r:.60}' for name in names[:5]) + ', ...' * (len(names) > 5)
 
 
 def notes_of(results: Sequence[Segmentation], format: str) -> list[str]:
     """What an export leaves out of these answers or changes in them, a line each; what was not
     found is no object, and not counted."""
-    objects = [one for result in results for one in result.objects
-               if one.parts or one.mask.any()]
-    empty = sum(not result.mask.any() for result in objects)
-    cut = sum(result.mask.any() and not _inside(result) for result in objects)
-    said = [(result.prompt.text if result.name is None else result.name, result.label)
-            for result in objects]
-    labels = sorted({text for text, label in said if text and label != text.strip()})
-    notes = []
-    if empty:
-        notes.append(f'{empty} of {len(objects)} objects have no pixel in the picture and are '
-                     'left out')
-    if cut:
-        voted = any(result.spread for result in objects)
-        notes.append(f'{cut} of {len(objects)} objects leave the picture and are cut at its '
-                     'border' + ', without how sure their vertices are' * voted)
-    if labels:
-        notes.append(f'{len(labels)} labels hold line breaks or control characters, which became '
-                     'blanks: ' + ', '.join(f'{label!r:.60}' for label in labels[:5]))
+    counted = ObjectNotes()
+    for result in results:
+        counted.see(result)
+    notes = counted.lines()
     if format == 'cvat':
         odd = sorted({result.image for result in results
                       if one_line(result.image) != result.image})
         if odd:
             notes.append(f'{len(odd)} pictures have names that XML cannot hold; they are written '
-                         'with blanks: ' + ', '.join(f'{name!r:.60}' for name in odd[:5]))
+                         'with blanks: ' + shortened(odd))
     if format == 'yolo':
         stems: dict[str, set] = {}
         for result in results:
@@ -59,7 +98,7 @@ def notes_of(results: Sequence[Segmentation], format: str) -> list[str]:
         if odd:
             notes.append(f'{len(odd)} pictures have a name of others, but for suffix, folder or '
                          'capitals; YOLO finds labels by that name, so rename the pictures and '
-                         'export them again: ' + ', '.join(f'{name!r:.60}' for name in odd[:5]))
+                         'export them again: ' + shortened(odd))
     return notes
 
 

@@ -105,6 +105,38 @@ def keyhole(outer: np.ndarray, holes: Sequence[np.ndarray]) -> np.ndarray:
     return points[order]
 
 
+def uncut(ring: np.ndarray) -> list[np.ndarray]:
+    """The rings of a part that :func:`keyhole`, or a tool as it does, has joined to one.
+
+    A way in and back along the same edge is taken out where it leads to a ring of three points or
+    more. The winding number round every point stays as it is.
+
+    Args:
+        ring: ``(N, 2)``.
+
+    Returns:
+        ``(M, 2)`` each; the first is what is left of ``ring``.
+    """
+    found: list[list[tuple]] = []
+    way: list[tuple] = []
+    places: dict[tuple, int] = {}  # of each edge on the way, where it begins
+    points = [tuple(point) for point in np.asarray(ring, np.float64).tolist()]
+    points = [point for number, point in enumerate(points) if point != points[number - 1]]
+    for point in [*points, *points[:1]]:
+        place = places.get((point, way[-1])) if way else None
+        loop = way[place + 1:-1] if place is not None else []
+        if len(set(loop)) >= 3:  # from its first point round to it again, and back
+            for edge in zip(way[place:], way[place + 1:]):
+                places.pop(edge, None)
+            found.append(loop)
+            del way[place + 1:]
+            continue
+        if way:
+            places[way[-1], point] = len(way) - 1
+        way.append(point)
+    return [np.array(one) for one in (way[:-1], *found) if len(one) >= 3]
+
+
 def _cuts(points: np.ndarray, ring: np.ndarray) -> list[tuple[int, int]]:
     """Pairs of vertices, one of what is joined and the nearest one of a ring that is not.
 

@@ -5,8 +5,14 @@ from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
-from ..files import load_json, replace_json, replacing
+import numpy as np
 
+from ..files import load_json, replace_json, replacing
+from ..polygon import mask_to_box
+from ..structures import Segmentation
+from .rings import parts_of
+
+_GROUP = 50_000_000  # bytes of pictures of a group of rows
 _BATCH = 2000  # rows of Parquet that are held at a time; types are those of the first
 
 
@@ -75,14 +81,87 @@ def list_set(path: Path, write: bool = True) -> Path:
     return info
 
 
-def _pyarrow():
+def _pyarrow(instead: str = 'a file that ends in .jsonl needs nothing'):
     try:
         import pyarrow  # optional
         import pyarrow.parquet
     except ImportError:
-        raise ValueError('Parquet needs pyarrow: pip install pyarrow; a file that ends in .jsonl '
-                         'needs nothing') from None
+        raise ValueError(f'Parquet needs pyarrow: pip install pyarrow; {instead}') from None
     return pyarrow
+
+
+class PictureTable:
+    """Pictures with objects as a Parquet table that Hugging Face's ``datasets`` reads.
+
+    A row is a picture: ``image`` (its file, which ``datasets`` decodes), ``name``, ``width``,
+    ``height`` and ``objects``, a list of ``label``, ``bbox`` (x, y, width, height), ``area``,
+    ``score`` and ``parts``: of each part its rings, the outer one first, then its holes, as flat
+    lists x1, y1, x2, y2, ... in pixels (edges).
+
+    Args:
+        path: of the file.
+
+    Raises:
+        ValueError: pyarrow is not there.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.check()
+        self._arrow = arrow = _pyarrow()
+        ring = arrow.list_(arrow.float64())
+        one = arrow.struct([('label', arrow.string()), ('bbox', ring), ('area', arrow.int64()),
+                            ('score', arrow.float64()),
+                            ('parts', arrow.list_(arrow.list_(ring)))])
+        features = json.dumps(dict(info=dict(features=dict(image=dict(_type='Image')))))
+        self._schema = arrow.schema([
+            ('image', arrow.struct([('bytes', arrow.binary()), ('path', arrow.string())])),
+            ('name', arrow.string()), ('width', arrow.int32()), ('height', arrow.int32()),
+            ('objects', arrow.list_(one))]).with_metadata(dict(huggingface=features))
+        self._writer = arrow.parquet.ParquetWriter(path, self._schema)
+        self._rows: list[dict] = []
+        self._held = 0
+
+    @staticmethod
+    def check() -> None:
+        """ValueError where pyarrow is not there; one line."""
+        _pyarrow('other formats need nothing')
+
+    def add(self, name: str, size: tuple[int, int], raw: bytes, objects: Iterable[Segmentation],
+            exact: bool = False) -> None:
+        """Add a picture.
+
+        Args:
+            name: of the picture.
+            size: (h, w).
+            raw: its file.
+            objects: what is on it.
+            exact: outlines of the masks' pixels instead of the vertices.
+        """
+        found = []
+        for one in objects:
+            if not one.mask.any():
+                continue
+            x1, y1, x2, y2 = mask_to_box(one.mask).tolist()
+            found.append(dict(
+                label=one.label, bbox=[x1, y1, x2 - x1, y2 - y1], score=one.confidence,
+                area=int(np.count_nonzero(one.mask)),
+                parts=[[np.asarray(ring, np.float64).ravel().tolist() for ring in part.rings]
+                       for part in parts_of(one, exact)]))
+        self._rows.append(dict(image=dict(bytes=raw, path=name), name=name, width=size[1],
+                               height=size[0], objects=found))
+        self._held += len(raw)
+        if self._held > _GROUP or len(self._rows) == _BATCH:
+            self._write()
+
+    def close(self) -> None:
+        """Write what is left."""
+        self._write()
+        self._writer.close()
+
+    def _write(self) -> None:
+        if self._rows:
+            self._writer.write_table(self._arrow.Table.from_pylist(self._rows, self._schema))
+        self._rows, self._held = [], 0
 
 
 def _write_parquet(path: Path, rows: Iterable[Mapping[str, Any]], images: bool) -> int:

@@ -1,6 +1,6 @@
 """GeoJSON and SVG: parts and holes as such, in image coordinates (x right, y down, edges)."""
-from collections.abc import Sequence
-from xml.sax.saxutils import escape
+from collections.abc import Iterable
+from xml.sax.saxutils import escape, quoteattr
 
 from ..structures import Segmentation
 from .rings import number, parts_of, plain, widths_of
@@ -9,16 +9,23 @@ from .rings import number, parts_of, plain, widths_of
 _COLORS = ('#ff40a0', '#00c8ff', '#39ff14', '#ffd600', '#be78ff')
 
 
-def to_geojson(results: Sequence[Segmentation], exact: bool = False) -> dict:
+def to_geojson(results: Iterable[Segmentation], exact: bool = False,
+               image: dict | None = None) -> dict:
     """A FeatureCollection of one picture: a Polygon or MultiPolygon an object, with its holes.
 
     Coordinates are pixels, not degrees, as image viewers (QuPath) read them; outer rings run
     counter-clockwise in numbers, as RFC 7946 asks, and rings are closed. Of a vote, the properties
     hold ``agreement`` and, unless ``exact``, ``uncertainty``: as many numbers as there are points,
     pixels within which 90 % of the answers pass them.
+
+    Args:
+        results: of one picture.
+        exact: see :func:`.export`.
+        image: ``name``, ``height`` and ``width`` of the picture; None: as the results have it.
     """
     features = []
     for result in results:
+        image = image or dict(name=result.image, height=result.size[0], width=result.size[1])
         polygons = [[_closed(ring[::-1]) for ring in part.rings]
                     for part in parts_of(result, exact)]
         if not polygons or not result.mask.any():
@@ -33,10 +40,7 @@ def to_geojson(results: Sequence[Segmentation], exact: bool = False) -> dict:
             widths = [[_closed_widths(ring) for ring in rings] for rings in result.spread]
             properties['uncertainty'] = widths[0] if len(polygons) == 1 else widths
         features.append(dict(type='Feature', geometry=geometry, properties=properties))
-    first = results[0] if results else None
-    return dict(type='FeatureCollection', features=features,
-                image=first and dict(name=first.image, height=first.size[0],
-                                     width=first.size[1]))
+    return dict(type='FeatureCollection', features=features, image=image)
 
 
 def _closed(ring) -> list[list[float]]:
@@ -50,19 +54,21 @@ def _closed_widths(spread) -> list[float | None]:
     return [*widths, widths[0]]
 
 
-def to_svg(results: Sequence[Segmentation], exact: bool = False) -> str:
-    """An SVG of the picture's size: one path an object, filled by winding number as the codec
-    does, half transparent, titled by what was asked.
+def to_svg(results: Iterable[Segmentation], size: tuple[int, int], exact: bool = False,
+           picture: str | None = None) -> str:
+    """An SVG of the picture's size (h, w): one path an object, filled by winding number as the
+    codec does, half transparent, titled by what was asked.
 
     A path has ``data-confidence`` and, of a vote, ``data-agreement``. Unless ``exact``, a group
     ``uncertainty`` above the objects then has a circle round each vertex: 90 % of the answers pass
-    the vertex within it.
+    the vertex within it. ``picture`` is the address of the picture, to lie below them.
     """
-    if not results:
-        raise ValueError('an SVG is of one picture; there are no results')
-    height, width = results[0].size
+    height, width = size
     lines = [f'<svg xmlns="http://www.w3.org/2000/svg" width="{width}" height="{height}" '
-             f'viewBox="0 0 {width} {height}">', '<g fill-rule="nonzero" opacity="0.5">']
+             f'viewBox="0 0 {width} {height}">',
+             '<g fill-rule="nonzero" opacity="0.5">']
+    if picture is not None:
+        lines.insert(1, f'<image href={quoteattr(picture)} width="{width}" height="{height}"/>')
     circles = []
     for count, result in enumerate(results):
         rings = [ring for part in parts_of(result, exact) for ring in part.rings]

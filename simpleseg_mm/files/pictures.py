@@ -109,17 +109,24 @@ def open_picture(source: str | os.PathLike | bytes, name: str = '',
         ImageError: see :func:`load_image`.
     """
     name = name or _name_of(source)
-    if isinstance(source, (str, os.PathLike)):
-        source = _download(name) if is_url(source) else _read_file(Path(source), name)
-    if not isinstance(source, (bytes, bytearray)):
-        raise ImageError(f'a picture is a path, an address, bytes, an array or a PIL picture; '
-                         f'got {type(source).__name__}')
+    source = picture_bytes(source, name)
     with _one_error(name, len(source)), Image.open(
             io.BytesIO(source), formats=PICTURE_FORMATS) as image:
         check_picture_size(image.size, name, max_pixels)
         if image.format in ('JPEG', 'MPO'):  # MPO: of two cameras, or with a preview behind
             _check_scans(source, image.size, name)
         yield image
+
+
+def picture_bytes(source: str | os.PathLike | bytes, name: str = '') -> bytes:
+    """The bytes of a picture's file. Raises ImageError: see :func:`load_image`."""
+    if isinstance(source, (str, os.PathLike)):
+        name = name or _name_of(source)
+        return _download(str(source)) if is_url(source) else _read_file(Path(source), name)
+    if not isinstance(source, (bytes, bytearray)):
+        raise ImageError(f'a picture is a path, an address, bytes, an array or a PIL picture; '
+                         f'got {type(source).__name__}')
+    return source
 
 
 def check_picture(source: str | os.PathLike | bytes, name: str = '') -> None:

@@ -28,7 +28,9 @@ from .folder import Folder
 from .guard import Guard
 from .http import client_of, error_response, read_json, wait, while_there
 from .label_studio import LabelStudio
+from .packing import formats_of_sets
 from .pictures import Picture, Pictures, as_jpeg, from_base64, file_name, seconds_of
+from .sets import Sets
 from .xanylabeling import XAnyLabeling
 
 STATIC = Path(__file__).parent / 'static'
@@ -53,6 +55,7 @@ class Settings:
         head_seconds: for a request's head, and for a client to read on.
         max_connections, max_client_connections: of all, and of one address.
         export_seconds, export_mb: time and memory of an export.
+        set_mb: megabytes of all data sets that are being put together, on the disk.
         max_consensus: samples that a request may have voted; None: as many as are voted where it
             does not say.
         label_studio_url, label_studio_key: where Label Studio's uploads are fetched from, and the
@@ -71,6 +74,7 @@ class Settings:
     max_client_connections: int = 128
     export_seconds: float = 10.0
     export_mb: float = 2000.0
+    set_mb: float = 4000.0
     max_consensus: int | None = None
     label_studio_url: str | None = None
     label_studio_key: str | None = None
@@ -94,6 +98,7 @@ class Api:
         """What runs here and what it takes."""
         return JSONResponse(dict(
             version=__version__, model=self.model_name, formats=sorted(FORMATS),
+            sets=formats_of_sets(),
             asked=[kind for kind in ASKED if self.engine.inferencer.taught.knows(kind)],
             consensus=self.samples, max_consensus=self.max_samples,
             waiting=self.engine.waiting, max_queue=self.engine.max_queue,
@@ -156,6 +161,12 @@ class Api:
         """Outlines with others added or cut away."""
         content = await while_there(request, self.exporter.refine(await request.body(),
                                                                   client_of(request)))
+        return Response(content, media_type='application/json')
+
+    async def read(self, request: Request) -> Response:
+        """Annotation files of any tool as objects of the pictures that the page has open."""
+        content = await while_there(request, self.exporter.read(await request.body(),
+                                                                client_of(request)))
         return Response(content, media_type='application/json')
 
     async def quickly(self, function, *args):
@@ -277,6 +288,7 @@ def create_app(engine: Engine, settings: Settings = Settings(), model_name: str 
         FileNotFoundError: ``settings.root`` is not there.
     """
     api = Api(engine, settings, model_name)
+    sets = Sets(api)
     tools = [*LabelStudio(api).routes, *XAnyLabeling(api).routes]
 
     async def page(request: Request) -> Response:
@@ -285,7 +297,8 @@ def create_app(engine: Engine, settings: Settings = Settings(), model_name: str 
 
     @asynccontextmanager
     async def lifespan(app):
-        yield
+        async with sets.kept():
+            yield
         await api.exporter.close()
         await anyio.to_thread.run_sync(engine.close)
 
@@ -299,6 +312,7 @@ def create_app(engine: Engine, settings: Settings = Settings(), model_name: str 
             Route('/api/segment', api.segment, methods=['POST']),
             Route('/api/export', api.export, methods=['POST']),
             Route('/api/refine', api.refine, methods=['POST']),
+            Route('/api/read', api.read, methods=['POST']), *sets.routes,
             *tools,
             Mount('/static', StaticFiles(directory=STATIC))],
         middleware=[Middleware(Guard, hosts=settings.hosts,

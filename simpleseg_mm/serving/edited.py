@@ -2,22 +2,28 @@
 import io
 import tempfile
 import zipfile
+from collections.abc import Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
 from ..export import FORMATS, export
+from ..files import is_blank
 from ..polygon import (SPREAD_QUANTILES, count_crossings, group_rings, mask_to_box,
                        rings_to_mask)
 from ..polygon.raster import MAX_COORDINATE
 from ..structures import Prompt, Segmentation
 
-MAX_OBJECTS = 500
-MAX_EDITED_VERTICES = 100_000
+MAX_OBJECTS = 5000
+MAX_EDITED_VERTICES = 200_000
 MAX_LABEL = 1000
 # Pixels of the picture times objects: a mask has a byte a pixel. 83 objects of 12 megapixels take
 # 1.1 GB, and a second (10 with `exact`).
 MAX_EDITED_PIXELS = 1_000_000_000
+# The same of a picture of a set, whose masks are made one after the other: 2,000 objects of 12
+# megapixels take half a minute.
+MAX_SET_PIXELS = 25_000_000_000
 # What filling costs: rows that edges cross. About a second; a drawn object has a few thousand.
 MAX_CROSSINGS = 20_000_000
 # What telling holes apart costs: holes of an object times vertices of its outer rings, summed.
@@ -29,25 +35,48 @@ _TYPES = {'.json': 'application/json', '.geojson': 'application/geo+json',
           '.svg': 'image/svg+xml', '.xml': 'application/xml', '.txt': 'text/plain; charset=utf-8'}
 
 
+class CheckedObject(NamedTuple):
+    """An object whose outlines are rings: label, rings (outer ones turned the canonical way, holes
+    the other), how sure their vertices are, score and agreement."""
+    label: str
+    rings: list[np.ndarray]
+    spread: dict[tuple, tuple]
+    score: float | None
+    agreement: float | None
+
+
 def read_objects(name: str, size: tuple[int, int], objects) -> list[Segmentation]:
-    """Edited objects as answers.
+    """Edited objects as answers; see :func:`check_objects`. ``name`` is that of the picture's
+    file."""
+    return list(answers(name, size, check_objects(size, objects)))
+
+
+def answers(name: str, size: tuple[int, int], objects: list[CheckedObject]
+            ) -> Iterator[Segmentation]:
+    """Objects as answers, one mask after the other."""
+    return (_answer(name, size, one) for one in objects)
+
+
+def check_objects(size: tuple[int, int], objects, max_pixels: int = MAX_EDITED_PIXELS
+                  ) -> list[CheckedObject]:
+    """Edited objects, checked; nothing is filled.
 
     Args:
-        name: of the picture's file.
         size: (h, w) of the picture.
         objects: a list of ``dict(label, polygons)``, where a polygon is ``dict(outer, holes)`` of
             rings ``[[x, y], ...]`` in pixels (edges); orientation plays no part. An object may
             have ``score`` and ``agreement``, 0..1, and its polygons ``spread`` as those of an
             answer, with null for a vertex of which it is not known.
+        max_pixels: of the masks of all of them.
 
     Raises:
-        ValueError: anything else, or more than the limits. Nothing is filled before all of them
-            are checked.
+        ValueError: anything else, or more than the limits.
     """
     if not isinstance(objects, list) or len(objects) > MAX_OBJECTS:
         raise ValueError(f'`objects` is a list of at most {MAX_OBJECTS} objects')
-    if size[0] * size[1] * max(1, len(objects)) > MAX_EDITED_PIXELS:
-        raise ValueError('too many objects for so large a picture; export them in parts')
+    if size[0] * size[1] * max(1, len(objects)) > max_pixels:
+        raise ValueError('too many objects for so large a picture; export them as a set, or in '
+                         'parts')
     vertices = crossings = pairs = 0
     found = []
     for number, item in enumerate(objects):
@@ -76,9 +105,10 @@ def read_objects(name: str, size: tuple[int, int], objects) -> list[Segmentation
             if value > most:
                 raise ValueError(f'the outlines {what.format(f"more than {most}")}; export the '
                                  'objects in parts, or with fewer vertices')
-        found.append((_label(item, number), order, spread, _share(item, 'score', number),
-                      _share(item, 'agreement', number)))
-    return [_answer(name, size, *each) for each in found]
+        found.append(CheckedObject(
+            _label(item, number), order, spread, _share(item, 'score', number),
+            _share(item, 'agreement', number)))
+    return found
 
 
 def _label(item: dict, number: int) -> str:
@@ -139,19 +169,17 @@ def turned(ring: np.ndarray, sign: int) -> np.ndarray:
     return ring[::-1] if shoelace(ring) * sign < -_FLAT else ring
 
 
-def _answer(name: str, size: tuple[int, int], label: str, rings: list[np.ndarray],
-            spread: dict[tuple, tuple], score: float | None, agreement: float | None
-            ) -> Segmentation:
-    parts = tuple(group_rings(rings))
+def _answer(name: str, size: tuple[int, int], one: CheckedObject) -> Segmentation:
+    parts = tuple(group_rings(one.rings))
     unknown = (np.nan, ) * len(SPREAD_QUANTILES)
-    mask = rings_to_mask(rings, size, 'edges') if rings else np.zeros(size, bool)
+    mask = rings_to_mask(one.rings, size, 'edges') if one.rings else np.zeros(size, bool)
     return Segmentation(
-        image=name, size=size, prompt=Prompt(text=label if label.strip() else 'object'),
-        parts=parts, mask=mask, box=mask_to_box(mask), text='', confidence=score, valid=True,
-        finished=True, says_nothing=not rings, num_tokens=0, seconds=0.0, codec='',
-        agreement=agreement, spread=tuple(
-            tuple(np.array([spread.get(tuple(vertex), unknown) for vertex in ring.tolist()])
-                  for ring in part.rings) for part in parts) if spread else ())
+        image=name, size=size, prompt=Prompt(text='object' if is_blank(one.label) else one.label),
+        parts=parts, mask=mask, box=mask_to_box(mask), text='', confidence=one.score, valid=True,
+        finished=True, says_nothing=not one.rings, num_tokens=0, seconds=0.0, codec='',
+        agreement=one.agreement, spread=tuple(
+            tuple(np.array([one.spread.get(tuple(vertex), unknown) for vertex in ring.tolist()])
+                  for ring in part.rings) for part in parts) if one.spread else ())
 
 
 def write(results: list[Segmentation], format: str, exact: bool = False

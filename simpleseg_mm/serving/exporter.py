@@ -1,5 +1,5 @@
-"""Exports and refined outlines in processes of their own, which can be stopped: their time and
-memory are bounded.
+"""Exports, sets, reading and refined outlines in processes of their own, which can be stopped:
+their time and memory are bounded.
 
     python -m simpleseg_mm.serving.exporter     # such a process; requests come by its input
 
@@ -14,6 +14,7 @@ import sys
 from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import NamedTuple
 
 import anyio
@@ -21,11 +22,13 @@ from anyio.abc import Process
 from anyio.streams.buffered import BufferedByteReceiveStream
 
 from ..export import notes_of
-from . import edited, refine
+from . import edited, packing, reading, refine
 from .engine import Busy
 from .http import parse_json
 
 WORKERS = 2  # exports at a time
+PACKERS = 1  # sets at a time
+MAX_PACK_SECONDS = 1800.0
 MAX_WAITING = 16  # of all clients
 MAX_CLIENT = 4  # of one client
 _LINE = 100_000  # bytes of an answer's first line
@@ -52,6 +55,7 @@ class Exporter:
         self.seconds, self.max_bytes = seconds, max_bytes
         self._idle: list[Process] = []
         self._workers = anyio.CapacityLimiter(WORKERS)
+        self._packers = anyio.CapacityLimiter(PACKERS)
         self._clients: Counter = Counter()
 
     async def export(self, body: bytes, size: tuple[int, int], name: str, client: str
@@ -77,6 +81,21 @@ class Exporter:
         async with self._turn(client):
             return (await self._work(dict(task='refine'), body))[1]
 
+    async def read(self, body: bytes, client: str) -> bytes:
+        """The answer, JSON, to a request's body with annotation files; see
+        :func:`.reading.read_files`. Raises as :meth:`export`."""
+        async with self._turn(client):
+            return (await self._work(dict(task='read'), body))[1]
+
+    async def pack(self, folder: str, format: str, exact: bool, pictures: list[dict]
+                   ) -> list[str]:
+        """Write a set's zip; see :func:`.packing.pack_set`. Raises ValueError."""
+        body = json.dumps(dict(format=format, exact=exact, pictures=pictures)).encode()
+        seconds = min(self.seconds * (1 + len(pictures)), MAX_PACK_SECONDS)
+        async with self._packers:
+            row, _ = await self._work(dict(task='pack', folder=folder), body, seconds)
+        return row['notes']
+
     @asynccontextmanager
     async def _turn(self, client: str) -> AsyncIterator[None]:
         """A place among the workers. Raises Busy."""
@@ -98,9 +117,10 @@ class Exporter:
             await process.wait()
         self._idle.clear()
 
-    async def _work(self, head: dict, body: bytes) -> tuple[dict, bytes]:
-        """What a process answers to a request."""
-        seconds = self.seconds
+    async def _work(self, head: dict, body: bytes, seconds: float | None = None
+                    ) -> tuple[dict, bytes]:
+        """What a process answers to a request, in ``seconds`` or those of an export."""
+        seconds = self.seconds if seconds is None else seconds
         process = await self._process()
         answer: tuple[dict, bytes] | None = None
         line = json.dumps(dict(head, length=len(body), seconds=seconds)).encode()
@@ -171,6 +191,8 @@ def _answer(request: dict, body: bytes) -> tuple[dict, bytes]:
         return _TASKS[request['task']](request, body)
     except (ValueError, RecursionError) as error:
         return dict(error=str(error)), b''
+    except OSError as error:
+        return dict(error=f"the server's disk fails: {error.strerror}"), b''
     except MemoryError:
         return dict(error='the work takes too much memory; send fewer objects or vertices, or '
                           'the objects in parts'), b''
@@ -187,7 +209,15 @@ def _refine(request: dict, body: bytes) -> tuple[dict, bytes]:
     return {}, json.dumps(refine.refine(parse_json(body))).encode()
 
 
-_TASKS = dict(export=_export, refine=_refine)
+def _pack(request: dict, body: bytes) -> tuple[dict, bytes]:
+    return dict(notes=packing.pack_set(Path(request['folder']), **json.loads(body))), b''
+
+
+def _read(request: dict, body: bytes) -> tuple[dict, bytes]:
+    return {}, json.dumps(reading.read_files(body), ensure_ascii=False).encode()
+
+
+_TASKS = dict(export=_export, pack=_pack, read=_read, refine=_refine)
 
 
 if __name__ == '__main__':

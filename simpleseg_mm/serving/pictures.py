@@ -73,7 +73,16 @@ class Pictures:
             return self._kept[key]
 
     def read(self, *paths: str) -> tuple[bytes, str]:
-        """Bytes and name of a file of the allowed folder.
+        """Bytes and name of a file of the allowed folder; see :meth:`place_of`."""
+        place = self.place_of(*paths)
+        try:
+            return place.read_bytes(), spelled(place.name)
+        except OSError as error:
+            raise ImageError(f'the picture {paths[0][:200]!r} cannot be read: {error.strerror}'
+                             ) from None
+
+    def place_of(self, *paths: str) -> Path:
+        """A file of the allowed folder, links resolved.
 
         Args:
             paths: spellings of its path there; the first that is there counts.
@@ -91,7 +100,7 @@ class Pictures:
             if place is not None and place.stat().st_size > MAX_ROOT_BYTES:
                 raise ImageTooLarge(f'the picture has more than {MAX_ROOT_BYTES:,} bytes')
             if place is not None:
-                return place.read_bytes(), spelled(place.name)
+                return place
         except OSError:
             pass
         raise ImageError(f'there is no picture {paths[0][:200]!r} in the folder of this server')

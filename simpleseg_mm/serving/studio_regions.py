@@ -1,14 +1,12 @@
 """Label Studio's configs and regions: what a config asks for, and answers as its regions."""
 import re
-import uuid
 from dataclasses import dataclass
 from xml.etree import ElementTree
 
 import cv2
 import numpy as np
 
-from ..export.rings import keyhole
-from ..files.brush import write_brush
+from ..export.studio import outline_values, percent, studio_regions
 from ..polygon import mask_to_parts
 from ..structures import Prompt, Segmentation
 
@@ -215,30 +213,18 @@ def _box(value: dict, size: tuple[int, int]) -> tuple[float, ...]:
 def regions(result: Segmentation, config: Config, name: str) -> list[dict]:
     """An object as regions of the config's kind: a polygon a part (holes are cut open), or one
     brush mask, or one rectangle; each with the object's score."""
-    height, width = result.size
-    if config.kind == 'polygonlabels':
-        values = [dict(points=_percent(keyhole(part.outer, part.holes), result.size),
-                       closed=True) for part in result.parts]
-    elif not result.mask.any():
-        values = []
-    elif config.kind == 'brushlabels':
-        values = [dict(format='rle', rle=write_brush(result.mask))]
-    else:
+    if config.kind != 'rectanglelabels':
+        values = outline_values(result, config.kind)
+    elif result.mask.any():
         values = [config.turned and _turned(result) or _upright(result)]
-    rows = []
-    for value in values:
-        row = dict(id=uuid.uuid4().hex[:10], from_name=config.from_name, to_name=config.to_name,
-                   type=config.kind, original_width=width, original_height=height,
-                   image_rotation=0, origin='prediction', value={**value, config.kind: [name]})
-        if result.confidence is not None:
-            row['score'] = result.confidence
-        rows.append(row)
-    return rows
+    else:
+        values = []
+    return studio_regions(result, values, config.kind, config.from_name, config.to_name, name)
 
 
 def _upright(result: Segmentation) -> dict:
     """The box of an object, in percent."""
-    (x1, y1), (x2, y2) = _percent(np.reshape(result.box, (2, 2)), result.size)
+    (x1, y1), (x2, y2) = percent(np.reshape(result.box, (2, 2)), result.size)
     return dict(x=x1, y=y1, width=round(x2 - x1, 4), height=round(y2 - y1, 4), rotation=0)
 
 
@@ -261,7 +247,3 @@ def _turned(result: Segmentation) -> dict | None:
                 return dict(x=x, y=y, width=width, height=height,
                             rotation=round(angle + 90 * quarter, 4) % 360)
     return None
-
-
-def _percent(points: np.ndarray, size: tuple[int, int]) -> list[list[float]]:
-    return (points * (100 / np.array(size[::-1], np.float64))).clip(0, 100).round(4).tolist()

@@ -2,7 +2,7 @@
 # what describes; --cfg-options stages.select.min_score=0.4 changes one threshold. All thresholds
 # are our choice: the paper discloses none.
 default_scope = 'simpleseg_mm'
-custom_imports = dict(imports=['simpleseg_mm.annotation'], allow_failed_imports=False)
+custom_imports = dict(imports=['simpleseg_mm.annotation.stages'], allow_failed_imports=False)
 
 reader = dict(type='ReadFolder', root='data/images', shard_size=256)
 stages = dict(
