@@ -231,8 +231,8 @@ def test_corrections_are_what_own_data_takes(server):
     content = json.loads(files['annotations.json'])
     one, = content['annotations']
     assert one['correction']['question'] == dict(text='the cup')
-    assert (one['correction']['before'][0]['outer'], one['phrase']) == (RING['outer'], [
-        'the cup', 'cup'])
+    assert (one['correction']['before'][0]['outer'], one['phrase']) == (RING['outer'],
+                                                                       ['the cup'])
     assert content['images'][0]['absent_phrases'] == ['a zebra']
 
 

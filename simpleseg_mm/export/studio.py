@@ -20,7 +20,7 @@ def outline_values(result: Segmentation, kind: str) -> list[dict]:
     """What Label Studio's regions hold for an object: a polygon a part (holes are cut open) of
     'polygonlabels', or one brush mask of 'brushlabels'."""
     if kind == 'polygonlabels':
-        return [dict(points=percent(keyhole(part.outer, part.holes), result.size), closed=True)
+        return [dict(points=in_percent(keyhole(part.outer, part.holes), result.size), closed=True)
                 for part in result.parts]
     return [dict(format='rle', rle=write_brush(result.mask))] if result.mask.any() else []
 
@@ -84,6 +84,6 @@ def studio_config(labels: Iterable[str]) -> ElementTree.Element:
     return root
 
 
-def percent(points: np.ndarray, size: tuple[int, int]) -> list[list[float]]:
+def in_percent(points: np.ndarray, size: tuple[int, int]) -> list[list[float]]:
     """``(N, 2)`` pixels of a picture of ``size`` (h, w) in percent of its sides."""
     return (points * (100 / np.array(size[::-1], np.float64))).clip(0, 100).round(4).tolist()

@@ -6,7 +6,7 @@ from xml.etree import ElementTree
 import cv2
 import numpy as np
 
-from ..export.studio import outline_values, percent, studio_regions
+from ..export.studio import in_percent, outline_values, studio_regions
 from ..polygon import mask_to_parts
 from ..structures import Prompt, Segmentation
 
@@ -224,7 +224,7 @@ def regions(result: Segmentation, config: Config, name: str) -> list[dict]:
 
 def _upright(result: Segmentation) -> dict:
     """The box of an object, in percent."""
-    (x1, y1), (x2, y2) = percent(np.reshape(result.box, (2, 2)), result.size)
+    (x1, y1), (x2, y2) = in_percent(np.reshape(result.box, (2, 2)), result.size)
     return dict(x=x1, y=y1, width=round(x2 - x1, 4), height=round(y2 - y1, 4), rotation=0)
 
 
