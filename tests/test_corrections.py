@@ -5,6 +5,7 @@ import json
 import pytest
 from PIL import Image
 
+from simpleseg_mm import cli
 from simpleseg_mm.annotation.own_account import Account
 from simpleseg_mm.annotation.own_data import Choices, convert
 from simpleseg_mm.annotation.own_files import read_own
@@ -12,6 +13,7 @@ from simpleseg_mm.annotation.own_formats import Reading
 from simpleseg_mm.export import CORRECTIONS_FILE, to_corrections
 from simpleseg_mm.polygon import mask_iou, segmentation_to_mask
 from simpleseg_mm.serving.corrected import read_corrected
+from simpleseg_mm.visualization.corrections import correction_figures
 
 SIZE = (120, 160)
 
@@ -182,8 +184,8 @@ def test_before_after_and_categories():
     assert [image['file_name'] for image in content['images']] == ['a.png', 'b/a.png']
     assert (first['image_id'], second['image_id'], first['id'], second['id']) == (1, 2, 1, 2)
     assert first['correction'] == dict(
-        id='cup', question=dict(text='a cup'), before=[square(14, 10)], score=0.75, model='nano',
-        edited=True, actions=dict(clicks=0, moved=3, added=0, removed=0, drawn=0))
+        id='cup', question=dict(text='a cup'), before=[square(14, 10)], iou=0.3729, score=0.75,
+        model='nano', edited=True, actions=dict(clicks=0, moved=3, added=0, removed=0, drawn=0))
     mask = segmentation_to_mask(first['segmentation'], *SIZE)
     assert mask[70, 70] and mask[12, 12] and not mask[22, 22]  # both parts, and the hole
     assert mask_iou(mask, read_corrected(document([one])).objects[0].after.mask) > 0.93
@@ -242,3 +244,70 @@ def test_own_data_takes_it_as_it_is(tmp_path, ask, prompts, expected, objects):
     converted = convert(tmp_path / 'out', sets, Choices(ask=ask, prompts=prompts), account)
     assert asked(tmp_path / 'out') == expected
     assert converted.report['train']['objects'] == objects
+
+
+# --- the report --------------------------------------------------------------------------------
+COUNTED = [
+    document([LEFT, item('cup', RIGHT, 'right', moved=3), item('mug', (60, 60), edited=True)],
+             rejected=[deleted('a dog')]),
+    document([item('cup', ask=dict(point=[20, 20]), moved=1), item('cup', RIGHT, 'cup')], False,
+             name='b.png')]
+
+
+def test_figures_by_hand():
+    content, _ = corrected(*COUNTED)
+    content['annotations'].append(dict(id=99, image_id=1, category_id=1))
+    figures = correction_figures(content)
+    same, moved = 26 / 34, 26 / 34  # the model's square lies four pixels to the right
+    assert (figures['pictures'], figures['done'], figures['others']) == (2, 1, 1)
+    every = figures['all']
+    assert (every['objects'], every['answers']) == (4, 3)  # the second picture is not done
+    assert [every[fate] for fate in ('unchanged', 'corrected', 'deleted')] == [1 / 3] * 3
+    assert every['iou'] == pytest.approx((same + moved) / 2, abs=1e-4)
+    assert (every['actions'], every['moved'], every['drawn']) == (1.0, 1.0, 0.0)
+    assert {name: (row['objects'], row['answers']) for name, row in
+            figures['by_question'].items()} == {'text': (2, 3), 'point': (1, 0),
+                                                'drawn by hand': (1, 0)}
+    assert figures['by_category']['a dog']['deleted'] == 1.0
+    assert figures['by_category']['a dog']['actions'] is None
+    assert figures['by_category']['cup']['moved'] == pytest.approx(4 / 3)
+
+
+@pytest.mark.parametrize('content, message', [
+    ([], 'no COCO file'), (dict(images=[], annotations=[3], categories=[]), 'no COCO file'),
+    (dict(images=[], annotations=[], categories=[]), 'holds no corrections'),
+    (dict(images=[], annotations=[dict(id=1)], categories=[]), 'holds no corrections'),
+    (dict(images=[], annotations=[dict(id=1, correction=dict(actions=3))], categories=[]),
+     'annotation 1: its `correction`'),
+    (dict(images=[], annotations=[dict(id=1, correction=7)], categories=[]),
+     'annotation 1: its `correction`'),
+])
+def test_no_corrections(tmp_path, capsys, content, message):
+    (tmp_path / CORRECTIONS_FILE).write_text(json.dumps(content))
+    assert cli.main(['report', str(tmp_path), '--out', str(tmp_path / 'r.html')]) == 2
+    error = capsys.readouterr().err
+    assert message in error and error.count('\n') == 1
+    assert not (tmp_path / 'r.html').exists()
+
+
+@pytest.mark.parametrize('words, message', [
+    (['config.py'], 'needs answers'), (['nowhere'], 'no corrections nowhere'),
+    (['nowhere', '--runs', 'a'], 'go with a config')])
+def test_report_says_what_is_missing(capsys, words, message):
+    assert cli.main(['report', *words]) == 2
+    assert message in capsys.readouterr().err
+
+
+def test_the_report_shows_the_worst_first(tmp_path):
+    far = item('<b>cup', (10, 10), 'far', moved=2)
+    far['origin']['polygons'] = [square(100, 80)]
+    folder = written(tmp_path, document([LEFT, far, item('cup', RIGHT, 'right', moved=1)]),
+                     document([item('cup', moved=1, ask='gone')], name='gone.png'))
+    (folder / 'images/gone.png').unlink()
+    assert cli.main(['report', str(folder), '--out', str(folder / 'r.html')]) == 0
+    page, text = (folder / 'r.html').read_text(), (folder / 'r.md').read_text()
+    assert page.index('IoU before 0.00') < page.index('IoU before 0.76')
+    assert page.count('<figure>') == 2  # what was not changed, and what is missing, is not shown
+    assert '<b>' not in page and '&lt;b&gt;cup' in page
+    assert '| all | 4 | 25 % | 75 % | 0 % |' in text
+    assert 'http' not in page.replace('http-equiv', '')

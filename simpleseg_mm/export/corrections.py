@@ -9,7 +9,9 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
-from ..polygon import box_iou, mask_iou
+import numpy as np
+
+from ..polygon import box_iou, mask_iou, rings_to_mask, signed_area
 from ..structures import Prompt, Segmentation
 from .prepare import prepared
 from .sets import to_coco
@@ -96,7 +98,8 @@ def to_corrections(pictures: Iterable[CorrectedPicture], exact: bool = False
 
     An annotation's ``segmentation`` is the outline as it was left, as :func:`.sets.to_coco` writes
     it; ``phrase`` is what it is asked by; ``correction`` has ``question`` (the prompt), ``before``
-    (the model's polygons), ``score``, ``model``, ``edited`` and ``actions``. An image has ``done``
+    (the model's polygons), ``iou`` (of before and after; null where the model wrote nothing),
+    ``score``, ``model``, ``edited`` and ``actions``. An image has ``done``
     and ``rejected``, the answers that were deleted whole, and ``absent_phrases``.
 
     - A picture that is done: an expression means the objects that it was asked for and those that
@@ -152,8 +155,22 @@ def to_corrections(pictures: Iterable[CorrectedPicture], exact: bool = False
 
 def _correction(one: CorrectedObject) -> dict:
     return dict(id=one.id, question=None if one.prompt is None else one.prompt.to_dict(),
-                before=list(one.before), score=one.score, model=one.model, edited=one.edited,
-                actions={name: one.actions.get(name, 0) for name in ACTIONS})
+                before=list(one.before), iou=_iou_before(one), score=one.score, model=one.model,
+                edited=one.edited, actions={name: one.actions.get(name, 0) for name in ACTIONS})
+
+
+def _iou_before(one: CorrectedObject) -> float | None:
+    rings = [_turned(ring, sign) for polygon in one.before for ring, sign in (
+        (polygon['outer'], -1), *((hole, 1) for hole in polygon.get('holes', ())))
+        if len(ring) > 2]
+    if not one.before:
+        return None
+    return round(mask_iou(rings_to_mask(rings, one.after.size, 'edges'), one.after.mask), 4)
+
+
+def _turned(points, sign: int) -> np.ndarray:
+    ring = np.asarray(points, np.float64)
+    return ring if signed_area(ring) * sign >= 0 else ring[::-1]
 
 
 def _kept(picture: CorrectedPicture, left: Counter) -> Iterator[CorrectedObject]:

@@ -64,7 +64,7 @@ def write_report(config: Config, answers: str, out_file: str | Path,
     groups = _chosen(queries, examples)
     pictures = _pictures(config, answers, [q for group in groups.values() for q in group])
     counts = {kind: sum(q['kind'] == kind for q in queries) for kind in (*FAILURES, None)}
-    page = _environment().get_template('report.html.jinja').render(
+    page = page_environment().get_template('report.html.jinja').render(
         title=title, figures=figures, count=len(queries), kinds=FAILURES, counts=counts,
         groups=groups, pictures=pictures, plots=_plots(queries),
         curves=_png(curves_figure(logs)) if logs else None, runs=[str(run) for run in runs],
@@ -80,17 +80,17 @@ def to_markdown(figures: dict[str, float], counts: dict[str | None, int], title:
     """A row for a paper, all figures, and the kinds of failures, as Markdown tables."""
     row = [name for name in PAPER_ROW if name in figures]
     total = max(1, sum(counts.values()))
-    lines = [f'# {title}', '', *_table([name.partition('/')[2] for name in row],
+    lines = [f'# {title}', '', *markdown_table([name.partition('/')[2] for name in row],
                                        [[f'{figures[name]:.1f}' for name in row]]), '',
-             *_table(['figure', 'value'], [[name, f'{value:.2f}'] for name, value in
+             *markdown_table(['figure', 'value'], [[name, f'{value:.2f}'] for name, value in
                                            sorted(figures.items())]), '',
-             *_table(['failure', 'queries', '%'],
+             *markdown_table(['failure', 'queries', '%'],
                      [[kind or 'none', str(count), f'{100 * count / total:.1f}']
                       for kind, count in counts.items()]), '']
     return '\n'.join(lines)
 
 
-def _table(head: list[str], rows: list[list[str]]) -> list[str]:
+def markdown_table(head: list[str], rows: list[list[str]]) -> list[str]:
     cells = [head, ['---'] * len(head), *rows]
     return ['| ' + ' | '.join(cell.replace('|', '\\|') for cell in row) + ' |' for row in cells]
 
@@ -121,7 +121,7 @@ def _pictures(config: Config, answers: str, queries: list[dict]) -> dict[int, st
             attach_row(sample, rows[query['number']])
             image = load_image(get(sample.img_path, backend_args=backend),
                                **sample.get('read_as', dict(upright=False)))
-            pictures[query['number']] = _jpeg(visualizer.draw_query(image, sample))
+            pictures[query['number']] = picture_address(visualizer.draw_query(image, sample))
     return pictures
 
 
@@ -187,14 +187,14 @@ def _png(figure) -> str:
     return f'data:image/png;base64,{base64.b64encode(out.getvalue()).decode()}'
 
 
-def _jpeg(picture: np.ndarray) -> str:
+def picture_address(picture: np.ndarray) -> str:
     image, out = Image.fromarray(picture), io.BytesIO()
     image.thumbnail((2 * _SIDE, 2 * _SIDE))
     image.save(out, 'JPEG', quality=82)
     return f'data:image/jpeg;base64,{base64.b64encode(out.getvalue()).decode()}'
 
 
-def _environment() -> jinja2.Environment:
+def page_environment() -> jinja2.Environment:
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(Path(__file__).parent), autoescape=True,
         undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True)
