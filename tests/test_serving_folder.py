@@ -48,7 +48,7 @@ def test_the_list_is_sorted_as_people_sort_and_every_name_opens_its_picture(serv
     row = pictures_of(server)
     assert {key: row[key] for key in ('name', 'format')} == dict(name=root.name, format='labelme')
     assert call(server, 'GET', '/api/info')[2]['folder'] == {
-        key: row[key] for key in ('name', 'id', 'format')}
+        key: row[key] for key in ('name', 'id', 'format', 'read_only')}
     paths = [one['path'] for one in row['pictures']]
     assert paths[:3] == ['a.png', 'a2.png', 'a10.png'] and len(paths) == len(NAMES)
     assert 'b/\\xe9.png' in paths and 'b/\\xe9 literal.png' in paths
@@ -107,7 +107,7 @@ def test_what_is_known_of_each_picture(tmp_path):
         assert {path[:-4]: (one['objects'], one['done']) for path, one in rows.items()} == dict(
             none=(None, False), one=(2, False), parts=(2, False), done=(0, True),
             points=(0, False), other=(None, False), broken=(None, False))
-        assert 'no file of LabelMe' in rows['other.png']['fault']
+        assert '--annotations coco' in rows['other.png']['fault']
         assert 'not readable JSON' in rows['broken.png']['fault']
         assert [path for path, one in rows.items() if one['fault']] == ['broken.png', 'other.png']
         (tmp_path / 'broken.json').write_text(json.dumps(files['one.json']))

@@ -2,8 +2,6 @@
 from collections import Counter
 from pathlib import Path
 
-import numpy as np
-
 from simpleseg_mm.files import PictureFinder, coco, shown
 
 from .own_account import Account
@@ -165,19 +163,11 @@ def _take_box(one: OwnObject, row: coco.CocoAnnotation, reading: Reading,
     if reading.boxes != 'take':
         one.lost = BOX_ALONE
     else:
+<<<<<<< HEAD
+=======
+        one.parts = [coco.box_corners(row)]
+>>>>>>> 0586873 (Annotations of the server's folder: read and saved beside the pictures as LabelMe's files or one COCO file, whole, and against the revision that was read)
         account.decide('box read as the outline of its object', one.where)
-
-
-def _turned_box(row: coco.CocoAnnotation) -> list[float]:
-    """The corners of a box, turned by CVAT's ``rotation``: degrees, clockwise, about its centre"""
-    x, y, width, height = row.bbox
-    said = row.record.get('attributes')
-    angle = coco.read_number(said.get('rotation')) if isinstance(said, dict) else None
-    right, down = np.array([-1, 1, 1, -1]) * width / 2, np.array([-1, -1, 1, 1]) * height / 2
-    cos, sin = np.cos(np.deg2rad(angle or 0)), np.sin(np.deg2rad(angle or 0))
-    corners = np.stack([x + width / 2 + cos * right - sin * down,
-                        y + height / 2 + sin * right + cos * down], axis=1)
-    return corners.ravel().tolist()
 
 
 def _drop_slivers(one: OwnObject, account: Account) -> None:

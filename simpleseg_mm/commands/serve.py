@@ -34,7 +34,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
                         help='of a picture (%(default)s)')
     parser.add_argument('--max-consensus', type=int, metavar='N', help='samples that a request '
                         'may have voted, where it asks for it (the number of --consensus)')
-    parser.add_argument('--root', help='folder whose pictures requests may name by path')
+    parser.add_argument('--root', metavar='FOLDER', help='folder of pictures: requests may name '
+                        'them by path, and the page lists and annotates them')
+    parser.add_argument('--annotations', choices=('labelme', 'coco'), default='labelme',
+                        help='format of the annotations in --root, which the page reads and '
+                        'writes: labelme, NAME.json beside each picture, or coco, one '
+                        'annotations.json in the folder, or the one COCO file that is there '
+                        '(%(default)s)')
     parser.add_argument('--label-studio-url', help="where Label Studio's uploads are fetched; the "
                         'token for it is read from LABEL_STUDIO_API_KEY')
 
@@ -51,8 +57,11 @@ def main(args: argparse.Namespace) -> int:
         if not 0 <= args.max_consensus <= 1000:
             raise ValueError(f'--max-consensus is {args.max_consensus}; give a number of samples, '
                              '0 to 1000')
+    if args.annotations != 'labelme' and not args.root:
+        raise ValueError('--annotations is for the pictures of --root: give --root FOLDER, too')
     settings = Settings(
         max_mb=args.max_mb, max_megapixels=args.max_megapixels, root=args.root,
+        annotations=args.annotations,
         max_consensus=args.max_consensus, hosts=(*args.allow_host, args.host),
         label_studio_url=args.label_studio_url,
         label_studio_key=os.environ.get('LABEL_STUDIO_API_KEY'))
@@ -61,6 +70,9 @@ def main(args: argparse.Namespace) -> int:
             args.weights or args.model or 'nano')
     engine = Engine(inferencer, args.batch_size, args.max_queue, args.max_client)
     app = create_app(engine, settings, os.path.basename(name.rstrip('/')))
+    if app.state.folder is not None and app.state.folder.read_only:
+        print(f'Nothing can be written in {args.root}: annotations are shown, and what is changed '
+              'is kept in the browser alone', file=sys.stderr)
     # The model's thread hands the interpreter over thousands of times an answer, and gets it back
     # within this time where requests keep the other thread busy (5 ms unless told).
     sys.setswitchinterval(0.0005)

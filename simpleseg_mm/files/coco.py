@@ -10,6 +10,8 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+import numpy as np
+
 from .pictures import MAX_PIXELS, MAX_SIDE
 from .texts import is_blank, shown
 
@@ -129,6 +131,12 @@ class CocoTables:
     faults: list[Fault] = field(default_factory=list)
 
 
+def is_coco(content) -> bool:
+    """Whether the content of a JSON file is a set of COCO's."""
+    return isinstance(content, dict) and all(isinstance(content.get(table), list)
+                                             for table in ('images', 'annotations'))
+
+
 def read_coco(content, where: str, categories: bool = True) -> CocoTables:
     """Records of a COCO file; takes time by their number.
 
@@ -140,12 +148,11 @@ def read_coco(content, where: str, categories: bool = True) -> CocoTables:
     Raises:
         ValueError: it has no lists of images and annotations.
     """
-    for table in ('images', 'annotations'):
-        if not isinstance(content, dict) or not isinstance(content.get(table), list):
-            found = shown(sorted(map(str, content))) if isinstance(content, dict) else \
-                type(content).__name__
-            raise ValueError(f"{where} is no COCO file: it needs the lists 'images' and "
-                             f"'annotations', it holds {found}")
+    if not is_coco(content):
+        found = shown(sorted(map(str, content))) if isinstance(content, dict) else \
+            type(content).__name__
+        raise ValueError(f"{where} is no COCO file: it needs the lists 'images' and "
+                         f"'annotations', it holds {found}")
     tables = CocoTables()
     if categories:
         _read_categories(content.get('categories'), where, tables)
@@ -208,6 +215,18 @@ def read_segmentation(value) -> tuple[list | dict | None, str | None]:
             rles.append(rle)
         return rles, None
     return _read_polygons(value)
+
+
+def box_corners(row: CocoAnnotation) -> list[float]:
+    """The corners of a box, turned by CVAT's ``rotation``: degrees, clockwise, about its centre"""
+    x, y, width, height = row.bbox
+    said = row.record.get('attributes')
+    angle = read_number(said.get('rotation')) if isinstance(said, dict) else None
+    right, down = np.array([-1, 1, 1, -1]) * width / 2, np.array([-1, -1, 1, 1]) * height / 2
+    cos, sin = np.cos(np.deg2rad(angle or 0)), np.sin(np.deg2rad(angle or 0))
+    corners = np.stack([x + width / 2 + cos * right - sin * down,
+                        y + height / 2 + sin * right + cos * down], axis=1)
+    return corners.ravel().tolist()
 
 
 # --- polygons and RLEs -------------------------------------------------------------------------

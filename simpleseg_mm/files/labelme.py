@@ -25,8 +25,9 @@ class Crop:
     x: int
     y: int
 
-    def place(self, size: tuple[int, int]) -> np.ndarray:
-        """The mask on a picture of ``size`` (h, w), (h, w) bool. ValueError: what is wrong."""
+    def read(self, size: tuple[int, int]) -> np.ndarray:
+        """The mask, bool, as far as it lies in a picture of ``size`` (h, w); its top left pixel is
+        at (x, y). ValueError: what is wrong."""
         try:
             with Image.open(io.BytesIO(base64.b64decode(self.png)), formats=('PNG', )) as png:
                 if png.width * png.height > size[0] * size[1]:
@@ -34,11 +35,14 @@ class Crop:
                 box = np.asarray(png.convert('L')) > 0
         except Exception:  # decoders raise whatever broken bytes lead to
             raise ValueError('mask that is no PNG in base64, or larger than the picture') from None
-        whole = np.zeros(size, bool)
         if not (0 <= self.x < size[1] and 0 <= self.y < size[0]):
             raise ValueError('mask that begins outside the picture')
-        place = whole[self.y:self.y + box.shape[0], self.x:self.x + box.shape[1]]
-        place |= box[:place.shape[0], :place.shape[1]]
+        return box[:size[0] - self.y, :size[1] - self.x]
+
+    def place(self, size: tuple[int, int]) -> np.ndarray:
+        """The mask on a picture of ``size`` (h, w), (h, w) bool. ValueError: what is wrong."""
+        box, whole = self.read(size), np.zeros(size, bool)
+        whole[self.y:self.y + box.shape[0], self.x:self.x + box.shape[1]] = box
         return whole
 
 

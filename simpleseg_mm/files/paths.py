@@ -51,15 +51,16 @@ class PictureFinder:
         folders: to look in, in this order.
         passed_over: a folder below them whose files are not looked through for bare names: the
             one that is written to.
+        links: whether linked folders are looked through for bare names, too.
 
     Attributes:
         guessed: how many names were found otherwise than as written, by how.
     """
 
     def __init__(self, folders: Iterable[str | os.PathLike],
-                 passed_over: str | os.PathLike | None = None) -> None:
+                 passed_over: str | os.PathLike | None = None, links: bool = True) -> None:
         self.folders = [Path(folder) for folder in folders]
-        self.passed_over = passed_over
+        self.passed_over, self.links = passed_over, links
         self.guessed: Counter[str] = Counter()
         self._names: dict[str, list[Path]] | None = None
         self._stems: dict[str, list[Path]] | None = None
@@ -138,7 +139,7 @@ class PictureFinder:
         if self.passed_over is not None:
             seen = {os.path.realpath(self.passed_over)} - {*map(os.path.realpath, self.folders)}
         for top in self.folders:
-            for folder, folders, files in os.walk(top, followlinks=True):
+            for folder, folders, files in os.walk(top, followlinks=self.links):
                 place = os.path.realpath(folder)
                 if place in seen or len(seen) >= _FOLDERS:
                     folders[:] = []

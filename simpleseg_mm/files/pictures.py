@@ -175,6 +175,29 @@ def turn_upright(stored: np.ndarray, orientation: int) -> np.ndarray:
     return np.ascontiguousarray(stored[::rows, ::columns])
 
 
+def turn_points(points: np.ndarray, size: tuple[int, int], orientation: int) -> np.ndarray:
+    """Points ``(N, 2)``, x then y, edges, of a picture as it is stored, once it is upright.
+
+    Args:
+        size: (h, w) of the picture once it is upright.
+    """
+    points = np.array(points, np.float64)[:, ::-1 if orientation >= 5 else 1]
+    return _flipped(points, size, orientation)
+
+
+def turn_points_back(points: np.ndarray, size: tuple[int, int], orientation: int) -> np.ndarray:
+    """What :func:`turn_points` was given."""
+    points = _flipped(np.array(points, np.float64), size, orientation)
+    return points[:, ::-1 if orientation >= 5 else 1]
+
+
+def _flipped(points: np.ndarray, size: tuple[int, int], orientation: int) -> np.ndarray:
+    for axis, sign in ((1, _FLIPS[orientation][0]), (0, _FLIPS[orientation][1])):
+        if sign < 0:
+            points[:, axis] = size[1 - axis] - points[:, axis]
+    return points
+
+
 def is_url(source) -> bool:
     """Whether a source is an http(s) address."""
     return isinstance(source, str) and source.lower().startswith(('http://', 'https://'))

@@ -51,8 +51,12 @@ def read_text(path: str | os.PathLike) -> str:
         OSError: it cannot be read.
         ValueError: it is no text, by its null characters or a broken byte order mark.
     """
+    return _text_of(Path(path).read_bytes(), path)
+
+
+def _text_of(raw: bytes, path: str | os.PathLike) -> str:
     try:
-        text = decode_text(Path(path).read_bytes())
+        text = decode_text(raw)
     except UnicodeDecodeError as error:
         raise ValueError(f'{path} is no text that can be read: {error}. '
                          'Save it as UTF-8') from None
@@ -74,7 +78,12 @@ def load_json(path: str | os.PathLike):
         OSError: it cannot be read.
         ValueError: it is broken; names the file and the place.
     """
-    text = read_text(path)
+    return json_of(Path(path).read_bytes(), path)
+
+
+def json_of(raw: bytes, path: str | os.PathLike):
+    """Content of the bytes of a JSON file, as :func:`load_json` reads them."""
+    text = _text_of(raw, path)
     try:
         return json.loads(text)
     except RecursionError:

@@ -1,10 +1,13 @@
 """Files that are replaced whole: after a crash there is the old one or the new one."""
+import itertools
 import json
 import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+_numbers = itertools.count()  # threads may write files whose names begin alike
 
 
 @contextmanager
@@ -13,7 +16,7 @@ def replacing(path: str | os.PathLike, durable: bool = True) -> Iterator[Path]:
 
     The content is on the disk before the name points to it, also where the machine stops. Where
     the block raises, ``path`` stays as it was and nothing is left beside it. A link is followed:
-    what it points to is replaced.
+    what it points to is replaced. Who may read and write ``path`` stays.
 
     Args:
         path: the file.
@@ -23,9 +26,12 @@ def replacing(path: str | os.PathLike, durable: bool = True) -> Iterator[Path]:
         OSError: the disk is full, or the folder cannot be written to.
     """
     path = Path(os.path.realpath(path))
-    partial = path.with_name(f'.{path.name[:200]}.{os.getpid()}.partial')
+    name = os.fsencode(path.name)[:180].decode('utf-8', 'ignore')  # 255 bytes are a name's most
+    partial = path.with_name(f'.{name}.{os.getpid()}.{next(_numbers)}.partial')
     try:
         yield partial
+        if path.is_file() and partial.is_file():
+            shutil.copymode(path, partial)
         if durable:
             move_into_place(partial, path)
         else:

@@ -26,7 +26,7 @@ from .engine import Busy, Engine, Job
 from .exporter import Exporter
 from .folder import Folder
 from .guard import Guard
-from .http import client_of, error_response, read_json, wait, while_there
+from .http import client_of, error_response, parse_json, read_json, wait, while_there
 from .label_studio import LabelStudio
 from .packing import formats_of_sets
 from .pictures import Picture, Pictures, as_jpeg, from_base64, file_name, seconds_of
@@ -35,6 +35,7 @@ from .xanylabeling import XAnyLabeling
 
 STATIC = Path(__file__).parent / 'static'
 _DECODERS = 2  # pictures that are decoded at a time, of the quick and of the slow ones each
+_FOLDER_THREADS = 4  # that read and write annotations at a time
 _QUICK = 1.0  # seconds that a quick one takes at most
 
 
@@ -87,11 +88,12 @@ class Api:
         self.engine, self.settings, self.model_name = engine, settings, model_name
         self.samples = engine.inferencer.samples
         self.max_samples = max(self.samples, settings.max_consensus or 0)
-        self.pictures = Pictures(int(settings.max_megapixels * 1e6),
-                                 int(settings.picture_mb * 1e6), settings.root)
         self.folder = None if settings.root is None else Folder(settings.root,
                                                                 settings.annotations)
+        self.pictures = Pictures(int(settings.max_megapixels * 1e6),
+                                 int(settings.picture_mb * 1e6), settings.root)
         self._quick, self._slow = (anyio.CapacityLimiter(_DECODERS) for _ in range(2))
+        self._files = anyio.CapacityLimiter(_FOLDER_THREADS)
         self.exporter = Exporter(settings.export_seconds, int(settings.export_mb * 1e6))
 
     async def info(self, request: Request) -> Response:
@@ -123,7 +125,7 @@ class Api:
 
     async def list_folder(self, request: Request) -> Response:
         """The pictures of the allowed folder."""
-        return JSONResponse(await self.quickly(self._folder().list))
+        return JSONResponse(await self.in_folder(self._folder().listing))
 
     async def get_picture(self, request: Request) -> Response:
         """An uploaded picture, upright, as JPEG."""
@@ -172,6 +174,11 @@ class Api:
     async def quickly(self, function, *args):
         """Run what takes a second at most in a thread."""
         return await anyio.to_thread.run_sync(partial(function, *args), limiter=self._quick)
+
+    async def in_folder(self, function, *args):
+        """Run what reads or writes the allowed folder in a thread. It goes on where the client
+        goes away: what was begun is written."""
+        return await anyio.to_thread.run_sync(partial(function, *args), limiter=self._files)
 
     async def decoded(self, function, raw: bytes, *args):
         """Run ``function(raw, ...)``, which decodes a picture, in a thread: those that take long
@@ -233,6 +240,17 @@ class Api:
             return await self.picture_of(await self.quickly(from_base64, value), name)
         return await self.picture_of(*await self.quickly(self.pictures.read, value))
 
+    async def get_annotations(self, request: Request) -> Response:
+        """The annotations of a picture of the allowed folder."""
+        path = request.query_params.get('path', '')
+        return JSONResponse(await self.in_folder(self._folder().read, path))
+
+    async def put_annotations(self, request: Request) -> Response:
+        """Save them."""
+        folder, path = self._folder(), request.query_params.get('path', '')
+        body = await self.quickly(parse_json, await request.body())
+        return JSONResponse(await self.in_folder(folder.write, path, body))
+
     def _folder(self) -> Folder:
         if self.folder is None:
             raise PermissionError('this server has no folder: start it with --root FOLDER')
@@ -286,6 +304,7 @@ def create_app(engine: Engine, settings: Settings = Settings(), model_name: str 
 
     Raises:
         FileNotFoundError: ``settings.root`` is not there.
+        ValueError: it holds several COCO files.
     """
     api = Api(engine, settings, model_name)
     sets = Sets(api)
@@ -303,12 +322,14 @@ def create_app(engine: Engine, settings: Settings = Settings(), model_name: str 
         await anyio.to_thread.run_sync(engine.close)
 
     kinds = (HTTPException, Busy, PermissionError, ValueError, RecursionError)
-    return Starlette(
+    app = Starlette(
         routes=[
             Route('/', page), Route('/api/info', api.info),
             Route('/api/pictures', api.add_picture, methods=['POST']),
             Route('/api/pictures/{key}', api.get_picture),
             Route('/api/folder', api.list_folder),
+            Route('/api/folder/annotations', api.get_annotations, methods=['GET']),
+            Route('/api/folder/annotations', api.put_annotations, methods=['PUT']),
             Route('/api/segment', api.segment, methods=['POST']),
             Route('/api/export', api.export, methods=['POST']),
             Route('/api/refine', api.refine, methods=['POST']),
@@ -321,3 +342,5 @@ def create_app(engine: Engine, settings: Settings = Settings(), model_name: str 
                                body_seconds=settings.body_seconds)],
         exception_handlers={kind: error_response for kind in (*kinds, Exception)},
         lifespan=lifespan)
+    app.state.folder = api.folder
+    return app

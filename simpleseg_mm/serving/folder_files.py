@@ -10,8 +10,26 @@ from typing import NamedTuple
 from ..files import spelled
 from ..files.pictures import SUFFIXES
 
-MAX_PICTURES = 50_000  # that are listed. Our choice
+# Our choices.
+MAX_PICTURES = 50_000  # that are listed
+MAX_ANNOTATION_BYTES = 100_000_000  # of a file of annotations
 _NUMBERS = re.compile('([0-9]+)')
+
+
+@dataclass(frozen=True)
+class Summary:
+    """What a file of annotations holds of a picture.
+
+    Attributes:
+        objects: how many; None where there are no annotations.
+        done: the annotator's mark.
+        fault: why they cannot be read.
+        owner: the picture that it says it is of.
+    """
+    objects: int | None = None
+    done: bool = False
+    fault: str = ''
+    owner: str | None = None
 
 
 class Stamp(NamedTuple):
@@ -96,7 +114,7 @@ def places_of(root: Path) -> tuple[list[PictureFolder], list[str]]:
         room = MAX_PICTURES - sum(len(one.pictures) for one in places)
         many += len(place.pictures[room:])
         del place.pictures[room:]
-        if place.pictures:
+        if place.pictures or not path:
             places.append(place)
     notes = [f'{len(paths)} {what}: ' + ', '.join(repr(spelled(path))[:80] for path in paths[:3])
              for paths, what in (
@@ -151,6 +169,46 @@ def is_inside(root: Path, path: str | os.PathLike) -> bool:
         return Path(path).resolve(strict=True).is_relative_to(root)
     except (OSError, ValueError, RuntimeError):
         return False
+
+
+def annotation_bytes(root: Path, file: Path) -> tuple[bytes, Stamp] | tuple[None, None]:
+    """Of a file of annotations below the root, at one moment; None where there is none.
+
+    Raises:
+        OSError: it cannot be read.
+        ValueError: it is too large, or a link out of the root or to nothing.
+    """
+    where = spelled(file.name)
+    if file.is_symlink() and not file.exists() or file.exists() and not is_inside(root, file):
+        raise ValueError(f'{where} leads out of the folder, or to nothing')
+    try:
+        with open(file, 'rb') as opened:
+            stamp = Stamp.of(os.fstat(opened.fileno()))
+            if stamp.size > MAX_ANNOTATION_BYTES:
+                raise ValueError(f'{where} has more than {MAX_ANNOTATION_BYTES:,} bytes')
+            return opened.read(), stamp
+    except FileNotFoundError:
+        return None, None
+
+
+def reading_fault(file: Path, error: Exception) -> str:
+    """Why a file cannot be read, in one line."""
+    where = spelled(file.name)
+    said = error.strerror if isinstance(error, OSError) else 'it is nested too deep' \
+        if isinstance(error, RecursionError) else str(error)
+    return said if said.startswith(where) else f'{where} cannot be read: {said}'
+
+
+def may_write(path: Path) -> bool:
+    """Whether a file or folder may be written; true of one that is not there. What nobody may
+    write is not written by an administrator either."""
+    try:
+        status, system = path.stat(), getattr(os, 'statvfs', None)
+    except OSError:
+        return True
+    if not status.st_mode & 0o222 or not os.access(path, os.W_OK):
+        return False
+    return system is None or not system(path).f_flag & os.ST_RDONLY
 
 
 def _same(one: str | None, other: str) -> bool:

@@ -18,6 +18,14 @@ MAX_VALUES = 500_000  # of a body of JSON: reading so many takes some tenths of 
 _MAX_MESSAGE = 500  # characters of an error
 
 
+class Refused(HTTPException):
+    """A request that is not done; ``more`` stands beside ``error`` in the answer."""
+
+    def __init__(self, status: int, message: str, **more) -> None:
+        super().__init__(status, message)
+        self.more = more
+
+
 def client_of(request: Request) -> str:
     """The client's address; behind a proxy that is trusted, the one that it forwards for."""
     return request.client.host if request.client else ''
@@ -33,7 +41,7 @@ def parse_json(raw: bytes) -> dict:
     if raw.count(b',') > MAX_VALUES:
         raise ValueError(f'the body has more than {MAX_VALUES:,} values; send it in parts')
     try:
-        body = json.loads(raw)
+        body = json.loads(raw, parse_constant=_no_number)
         if b'\\ud' in raw or b'\\uD' in raw:  # halves of characters cannot be sent back
             json.dumps(body, ensure_ascii=False).encode()
     except (ValueError, RecursionError):
@@ -41,6 +49,10 @@ def parse_json(raw: bytes) -> dict:
     if not isinstance(body, dict):
         raise ValueError('the body is not a JSON object')
     return body
+
+
+def _no_number(text: str):
+    raise ValueError(f'{text} is not JSON')
 
 
 async def wait(job: Job, request: Request) -> Segmentation:
@@ -90,7 +102,7 @@ async def while_there(request: Request, work: Coroutine[Any, Any, T]) -> T:
 def error_response(request: Request, error: Exception) -> Response:
     """An error as ``{"error": "one line"}`` with its status."""
     status, headers, message = fault_of(error)
-    return JSONResponse(dict(error=message), status, headers)
+    return JSONResponse(dict(getattr(error, 'more', {}), error=message), status, headers)
 
 
 def fault_of(error: Exception) -> tuple[int, dict[str, str], str]:
