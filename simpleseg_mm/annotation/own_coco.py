@@ -159,14 +159,10 @@ def _take_box(one: OwnObject, row: coco.CocoAnnotation, reading: Reading,
     if row.bbox is None or not (row.bbox[2] > 0 and row.bbox[3] > 0):
         one.lost = 'object without an outline or a box'
         return
-    one.parts = [_turned_box(row)]
+    one.parts = [coco.box_corners(row)]
     if reading.boxes != 'take':
         one.lost = BOX_ALONE
     else:
-<<<<<<< HEAD
-=======
-        one.parts = [coco.box_corners(row)]
->>>>>>> 0586873 (Annotations of the server's folder: read and saved beside the pictures as LabelMe's files or one COCO file, whole, and against the revision that was read)
         account.decide('box read as the outline of its object', one.where)
 
 

@@ -18,7 +18,7 @@ from ..files.labelme import is_labelme
 from ..files.pictures import SUFFIXES, stored_size, turned
 from ..files.texts import is_guessed, json_of
 from . import folder_coco, folder_labelme
-from .folder_coco_file import CocoFile
+from .folder_coco_file import CocoFolder
 from .folder_files import (MAX_ANNOTATION_BYTES, PictureFolder, Stamp, Summary, annotation_bytes,
                            reading_fault, file_of, is_inside, may_write, place_at, places_of)
 from .folder_objects import Document, Frame, Sent, own_of, read_given, sendable
@@ -95,7 +95,7 @@ class Folder:
         self._looks: dict[str, tuple[Stamp, _Look]] = {}
         self._list_lock = threading.Lock()
         self._writing = [threading.Lock() for _ in range(_LOCKS)]
-        self._coco = CocoFile(self.root) if form == 'coco' else None
+        self._coco = CocoFolder(self.root) if form == 'coco' else None
 
     @property
     def read_only(self) -> bool:

@@ -14,7 +14,7 @@ from .pictures import digest_of
 COCO_FILE = 'annotations.json'
 
 
-class CocoFile:
+class CocoFolder:
     """What is read of the file, and where it lies. ValueError: the folder holds several."""
 
     def __init__(self, root: Path) -> None:
