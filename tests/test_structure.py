@@ -15,7 +15,7 @@ OPTIONAL = {'bitsandbytes', 'deepspeed', 'peft', 'pyarrow', 'ray', 'resource', '
 #: a command when it runs, not for its --help
 LATE = {'simpleseg_mm.annotation': {'torch', 'transformers'},
         'simpleseg_mm.annotation.own_model': {'simpleseg_mm'},  # loads torch
-        'simpleseg_mm.commands': {'simpleseg_mm'},
+        'simpleseg_mm.commands': {'simpleseg_mm', 'mmengine'},
         'simpleseg_mm.config_keys': {'simpleseg_mm'},  # reads options without a model
         'simpleseg_mm.models.mllm': {'simpleseg_mm'},  # acceleration is optional
         'simpleseg_mm.models.trainable': {'transformers'}}  # where bitsandbytes is

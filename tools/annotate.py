@@ -11,7 +11,7 @@ from simpleseg_mm import stopping
 if __name__ in ('__main__', '__mp_main__'):  # also while the libraries below are loaded
     stopping.end_in_one_line('finished chunks are kept; the same command goes on.')
 
-from mmengine.config import DictAction
+from simpleseg_mm.commands.options import KeyValues
 
 
 def parse_args() -> argparse.Namespace:
@@ -28,7 +28,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('--no-images', action='store_true', help='do not write the images beside '
                         'coco.json a second time; other tools need them')
     parser.add_argument('--pictures', type=int, default=12, help='pictures in the report')
-    parser.add_argument('--cfg-options', nargs='+', action=DictAction,
+    parser.add_argument('--cfg-options', nargs='+', action=KeyValues,
                         help='override settings: stages.detect.min_score=0.4, order="[a,b]"')
     return parser.parse_args()
 

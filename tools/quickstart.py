@@ -18,8 +18,6 @@ from simpleseg_mm import stopping
 if __name__ in ('__main__', '__mp_main__'):  # also while the libraries below are loaded
     stopping.end_in_one_line()
 
-from simpleseg_mm.files import load_image, replace_json
-
 #: what of MMEngine's log lines is shown: where it is, the time left, the loss or the reward
 PROGRESS = re.compile(r'(Iter\(\w+\) *\[ *\d+/ *\d+\])(?=.*?(eta: \S+)|)'
                       r'(?=.*? ((?:loss|reward_mask_iou): [\d.]+)|)')
@@ -81,7 +79,8 @@ def train(stage: str, work_dir: Path, data: Path, *options: str) -> str:
 
 def report(work_dir: Path, rows: dict) -> None:
     """Pictures for a person: answers of the trained model, and the curves of both stages."""
-    from simpleseg_mm.visualization import contact_sheet, plot_curves, write_image  # loads torch
+    from simpleseg_mm.files import load_image
+    from simpleseg_mm.visualization import contact_sheet, plot_curves, write_image
     files = sorted((work_dir / 'gspo/pictures').glob('*.png'))
     pictures = [load_image(path) for path in files[:12]]
     write_image(contact_sheet(pictures, columns=4), work_dir / 'report.png')
@@ -101,6 +100,7 @@ def main() -> None:
                         help='folder of RefShapes; generated where it is absent')
     args = parser.parse_args()
     args.work_dir, args.data = args.work_dir.resolve(), args.data.resolve()
+    from simpleseg_mm.files import replace_json
     start = time.time()
     stopping.defer()
     if not has_data(args.data):

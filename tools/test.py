@@ -3,13 +3,17 @@ import argparse
 import json
 import math
 import os
+from typing import TYPE_CHECKING
 
 from simpleseg_mm import stopping
 
 if __name__ in ('__main__', '__mp_main__'):  # also while the libraries below are loaded
     stopping.end_in_one_line()
 
-from mmengine.config import Config, DictAction
+from simpleseg_mm.commands.options import KeyValues, add_config_options
+
+if TYPE_CHECKING:
+    from mmengine.config import Config
 
 
 def parse_args() -> argparse.Namespace:
@@ -26,10 +30,9 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('--engine', choices=['vllm'],
                         help='writes the answers instead of the model itself (docs/engines.md); '
                         'figures, metrics and dumps are the same')
-    parser.add_argument('--engine-options', nargs='+', action=DictAction,
+    parser.add_argument('--engine-options', nargs='+', action=KeyValues,
                         help='keywords of vllm.LLM: key=value')
-    parser.add_argument('--cfg-options', nargs='+', action=DictAction,
-                        help='override settings: key=value, a.b=value, list="[a,b]"')
+    add_config_options(parser)
     parser.add_argument('--launcher', choices=['none', 'pytorch', 'slurm', 'mpi'], default='none')
     # torch.distributed.launch of old passes --local_rank
     parser.add_argument('--local_rank', '--local-rank', type=int, default=0)
@@ -42,7 +45,7 @@ def parse_args() -> argparse.Namespace:
     return args
 
 
-def load_config(args: argparse.Namespace) -> Config:
+def load_config(args: argparse.Namespace) -> 'Config':
     from simpleseg_mm.config import read_config
     from simpleseg_mm.engine import launch  # takes seconds to load: not for --help
     said = {'load_from': 'the argument checkpoint', 'resume': 'the argument checkpoint',

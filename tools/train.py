@@ -1,13 +1,17 @@
 """Train a model: python tools/train.py CONFIG [--work-dir DIR] [--resume [auto|CHECKPOINT]] ..."""
 import argparse
 import os
+from typing import TYPE_CHECKING
 
 from simpleseg_mm import stopping
 
 if __name__ in ('__main__', '__mp_main__'):  # also while the libraries below are loaded
     stopping.end_in_one_line()
 
-from mmengine.config import Config, DictAction
+from simpleseg_mm.commands.options import add_config_options
+
+if TYPE_CHECKING:
+    from mmengine.config import Config
 
 
 def parse_args() -> argparse.Namespace:
@@ -21,8 +25,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('--resume', nargs='?', const='auto',
                         help='continue: from this checkpoint, or from the newest whole one of the '
                         'work dir')
-    parser.add_argument('--cfg-options', nargs='+', action=DictAction,
-                        help='override settings: key=value, a.b=value, list="[a,b]"')
+    add_config_options(parser)
     parser.add_argument('--launcher', choices=['none', 'pytorch', 'slurm', 'mpi'], default='none')
     # torch.distributed.launch of old passes --local_rank
     parser.add_argument('--local_rank', '--local-rank', type=int, default=0)
@@ -31,7 +34,7 @@ def parse_args() -> argparse.Namespace:
     return args
 
 
-def load_config(args: argparse.Namespace) -> Config:
+def load_config(args: argparse.Namespace) -> 'Config':
     import torch  # these take seconds to load: not for --help
 
     from simpleseg_mm.config import read_config

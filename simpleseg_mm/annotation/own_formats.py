@@ -18,7 +18,6 @@ from .sample import clean_text
 
 MAX_EXPRESSION = 300  # characters of an expression. Our choice
 _RECORD_KEYS = ('text', 'sent', 'raw')
-BOXES, CROWDS = ('auto', 'take', 'leave'), ('auto', 'objects', 'groups')
 BOX_ALONE = 'object with a box alone (--boxes take reads it as a rectangle)'
 BOX_BESIDE = 'box that its object has beside an outline'
 #: ends messages about what is no set

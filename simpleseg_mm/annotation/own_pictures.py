@@ -17,7 +17,6 @@ from .own_account import Account
 from .own_formats import BOX_ALONE, BOX_BESIDE, OwnObject, OwnPicture, OwnSet
 from .own_outlines import placed, settle
 
-EXIF = ('auto', 'stored', 'upright')
 _BITS = range(8, 17)
 _SAME_BOX = 2.0  # pixels by which a side of a box may differ from its outline's. Our choice
 _WAYS = {'stored': 'as they are stored', 'upright': 'as viewers show them'}

@@ -9,7 +9,6 @@ from simpleseg_mm.datasets.coco import in_other_capitals
 from .own_account import Account
 from .own_formats import OwnObject, OwnPicture
 
-ASK = ('auto', 'category', 'text', 'both')
 _ENOUGH = 0.1  # of the objects: where fewer have expressions, these are notes. Our choice
 
 
@@ -19,8 +18,8 @@ def choose_question(pictures: Sequence[OwnPicture], asked: str, explicit: bool,
 
     Args:
         pictures: of all sets.
-        asked: one of :data:`ASK`. 'auto' takes expressions where at least a tenth of the objects
-            has some, else categories.
+        asked: one of :data:`simpleseg_mm.choices.ASK`. 'auto' takes expressions where at least a
+            tenth of the objects has some, else categories.
         explicit: whether a file of expressions was given: then 'auto' takes these.
 
     Raises:

@@ -9,27 +9,23 @@ What the notation cannot say is told on the error output. docs/engines.md shows 
 import argparse
 import sys
 
-from ..polygon import GRAMMAR_FORMS, WANTED, export_grammar, exported_differences
+from ..choices import GRAMMAR_ANSWERS, GRAMMAR_NOTATIONS
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument('grammar', help="of the codec: 'int1000', 'decimal3', 'fixed3', or "
                         'another number of steps or decimals')
-    parser.add_argument('wanted', help=f'what the answer is: {", ".join(written())}')
+    parser.add_argument('wanted', help=f'what the answer is: {", ".join(GRAMMAR_ANSWERS)}')
     parser.add_argument('--as', dest='form', default='regex', metavar='FORM',
-                        help=f'{", ".join(GRAMMAR_FORMS)} (%(default)s)')
-
-
-def written() -> list[str]:
-    """What an answer can be that has a grammar."""
-    return [wanted for wanted, kind in WANTED.items() if kind]
+                        help=f'{", ".join(GRAMMAR_NOTATIONS)} (%(default)s)')
 
 
 def main(args: argparse.Namespace) -> int:
+    from ..polygon import WANTED, export_grammar, exported_differences
     kind = WANTED.get(args.wanted)
     if kind is None:
         raise ValueError(f'there is no grammar of {args.wanted!r}; choose one of '
-                         f'{", ".join(written())}')
+                         f'{", ".join(GRAMMAR_ANSWERS)}')
     print(export_grammar(args.grammar, kind, args.form))
     for words in exported_differences(args.grammar, kind, args.form).values():
         print(f'it cannot forbid {words}', file=sys.stderr)

@@ -6,7 +6,7 @@
 """
 import argparse
 
-from mmengine.config import DictAction
+from .options import add_config_options
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -20,8 +20,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument('--examples', type=int, default=6,
                         help='pictures of each kind of failure, or of the worst outlines (6)')
     parser.add_argument('--title', default='', help='of the page')
-    parser.add_argument('--cfg-options', nargs='+', action=DictAction,
-                        help='override settings: key=value, a.b=value, list="[a,b]"')
+    add_config_options(parser)
 
 
 def main(args: argparse.Namespace) -> int:

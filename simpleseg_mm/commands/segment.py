@@ -9,10 +9,12 @@
 import argparse
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from ..export import FORMATS, SETS, check_set, export, export_set, notes_of
-from ..files import check_picture, is_url, list_images, one_line
-from ..structures import Prompt, Segmentation
+from ..choices import EXPORT_FORMATS, SET_FORMATS
+
+if TYPE_CHECKING:
+    from ..structures import Segmentation
 
 #: options of --endpoint: how argparse reads them, and what they mean
 SERVER_OPTIONS = {
@@ -42,11 +44,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument('--box', nargs=4, type=float, action='append', default=[],
                         metavar=('X1', 'Y1', 'X2', 'Y2'), help='a box around it, pixels')
     parser.add_argument('--out-dir', default='outputs', help='folder to write (outputs)')
-    parser.add_argument('--formats', nargs='*', choices=sorted(FORMATS),
+    parser.add_argument('--formats', nargs='*', choices=EXPORT_FORMATS,
                         default=['svg', 'geojson'], help='annotation files (svg geojson)')
-    parser.add_argument('--sets', nargs='+', choices=sorted(SETS), default=[], metavar='FORMAT',
+    parser.add_argument('--sets', nargs='+', choices=SET_FORMATS, default=[], metavar='FORMAT',
                         help='complete data sets with the pictures, each in a folder of its own, '
-                        f'OUT_DIR/FORMAT: {", ".join(sorted(SETS))}')
+                        f'OUT_DIR/FORMAT: {", ".join(SET_FORMATS)}')
     parser.add_argument('--exact', action='store_true', help='pixel-exact outlines in these '
                         "files instead of the model's vertices")
     add_model_arguments(parser)
@@ -113,6 +115,9 @@ def main(args: argparse.Namespace) -> int:
     if not prompts:
         raise ValueError('say what to segment: words, --point X Y, --box X1 Y1 X2 Y2 or '
                          '--everything')
+    from ..export import check_set, export, export_set, notes_of
+    from ..files import check_picture, is_url, list_images
+    from ..structures import Prompt
     prompts = [Prompt.of(prompt) for prompt in prompts]
     several = Path(args.image).is_dir()
     if several:  # said before a model is loaded
@@ -155,7 +160,7 @@ def _warnings(results) -> dict:
     return {message: list(images) for message, images in found.items()}
 
 
-def lines_of(result: Segmentation) -> list[str]:
+def lines_of(result: 'Segmentation') -> list[str]:
     """An answer in a line; where several objects were asked for a line each of them, too."""
     what = f'{result.image}  {result.prompt}'
     if not result.mask.any():
@@ -169,14 +174,15 @@ def lines_of(result: Segmentation) -> list[str]:
             *(f'  {number}: {_named(one)}{_measured(one)}' for number, one in enumerate(found, 1))]
 
 
-def _named(one: Segmentation) -> str:
+def _named(one: 'Segmentation') -> str:
     """The name of an object, where names were asked for."""
+    from ..files import one_line
     if one.name is None:
         return ''
     return f'{one_line(one.name).strip() or "without a name"}: '
 
 
-def _measured(result: Segmentation) -> str:
+def _measured(result: 'Segmentation') -> str:
     holes = sum(len(part.holes) for part in result.parts)
     sure = '' if result.confidence is None else f', confidence {result.confidence:.2f}'
     sure += '' if result.answers == 1 else f' from {result.answers} answers'

@@ -25,13 +25,13 @@ from pycocotools import mask as coco_mask
 from simpleseg_mm.files import replace_bytes, replace_json, replace_text, replacing
 from simpleseg_mm.scenes import COLOURS, NAME
 
+from ..choices import SCENE_OBJECTS
 from . import shape_groups
 from .shape_phrases import SENTENCES, SHAPES, Shape, describe
 
 VERSION = 1
 SPLITS = ('train', 'val', 'test')
 SIZES = {'small': (44 / 224, 64 / 224), 'large': (76 / 224, 110 / 224)}
-OBJECTS = (2, 4)
 
 _SUPERSAMPLING = 4
 _LIKE = dict(shape=0.8, colour=0.2)  # alike are: below 'shape' shapes, from 'colour' on colours
@@ -76,7 +76,7 @@ def outlines(shape: str, rng: np.random.Generator) -> list[tuple[np.ndarray, int
 
 
 def draw_scene(rng: np.random.Generator, size: int = 224,
-               objects_range: tuple[int, int] = OBJECTS, like: bool = False,
+               objects_range: tuple[int, int] = SCENE_OBJECTS, like: bool = False,
                object_size: tuple[int, int] | None = None) -> tuple[np.ndarray, list[Shape]]:
     """Draw one scene.
 
@@ -131,7 +131,7 @@ def shape_of(annotation: dict) -> Shape:
 
 
 def make_scene(seed: int, split: str, index: int, size: int = 224, absent: float = 0.0,
-               several: float = 0.0, objects_range: tuple[int, int] = OBJECTS,
+               several: float = 0.0, objects_range: tuple[int, int] = SCENE_OBJECTS,
                like: float = 0.0, object_size: tuple[int, int] | None = None) -> dict:
     """Image, annotations and references of one scene, in the native formats.
 
@@ -192,7 +192,7 @@ def make_scene(seed: int, split: str, index: int, size: int = 224, absent: float
 
 
 def generate(out_dir: str | Path, scenes: dict[str, int], seed: int = 0, size: int = 224,
-             absent: float = 0.0, objects_range: tuple[int, int] = OBJECTS, workers: int = 1,
+             absent: float = 0.0, objects_range: tuple[int, int] = SCENE_OBJECTS, workers: int = 1,
              several: float = 0.0, like: float = 0.0,
              object_size: tuple[int, int] | None = None,
              progress: Callable[[Iterable, int], Iterable] = lambda items, total: items) -> dict:

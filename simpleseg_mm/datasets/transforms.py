@@ -20,6 +20,7 @@ from simpleseg_mm.registry import TRANSFORMS
 from simpleseg_mm.templates import (ANSWERS, DIRECTIONS, QUESTIONS, REQUESTS, SUBJECTS,
                                     TEMPLATE_SETS, question_about)
 
+from ..choices import ORIENTATIONS
 from .native import rle_area
 
 _MERGED = 32  # masks that are united at a time
@@ -32,7 +33,6 @@ META_KEYS = ('img_id', 'image_id', 'ref_id', 'sent_id', 'ann_id', 'img_path', 'o
               'names', 'classes')
 
 
-ORIENTATIONS = ('stored', 'upright')
 
 
 @TRANSFORMS.register_module()

@@ -10,9 +10,9 @@ from typing import Any
 
 import numpy as np
 
+from ..choices import CHAT_STAGES
 from ..files import shown
 
-CHAT_STAGES = ('sft', 'rl')
 #: what stands for a picture in a text
 PICTURE_MARK = '<image>'
 _MEDIA = (PICTURE_MARK, '<video>', '<audio>')

@@ -13,7 +13,6 @@ from ..files.pictures import picture_bytes
 from ..structures import FileNames
 from .chat import LeftOut, is_utf8
 
-COPIES = ('never', 'needed', 'all')
 
 
 class PicturePaths:

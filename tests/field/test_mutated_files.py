@@ -4,8 +4,6 @@ import copy
 import json
 import pickle
 import random
-import runpy
-from argparse import Namespace
 from collections import Counter
 from pathlib import Path
 
@@ -17,6 +15,7 @@ from PIL import Image
 
 from simpleseg_mm.datasets import (CocoQueryDataset, QuestionAnsweringDataset, ReasonSegDataset,
                                    RefCOCODataset)
+from simpleseg_mm.datasets.verify import verify
 from simpleseg_mm.polygon import mask_to_rle
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -144,9 +143,6 @@ def write(path: Path, content, rng: random.Random) -> None:
         path.write_bytes(damaged(json.dumps(content).encode(), rng))
 
 
-TOOL = runpy.run_path(str(ROOT / 'tools/dataset_converters/refcoco.py'))
-
-
 def build(kind: str, root: Path, rng: random.Random):
     """A dataset of this kind with mutated files."""
     tables = coco_tables()
@@ -201,9 +197,7 @@ def check_one(number: int, root: Path) -> str:
     make = build(kind, root, rng)
     try:
         if kind == 'refs':
-            TOOL['verify'](Namespace(
-                data_root=root, sets=['mine'], img_dir='images', no_images=rng.random() < .8,
-                bad_images=None, workers=1, orientation='stored'))
+            verify(root, ['mine'], 'images', images=rng.random() >= .8, workers=1)
         dataset = make()
         assert len(dataset) + dataset.skipped.total() == dataset.read, (number, kind)
         for k in range(len(dataset)):

@@ -10,13 +10,17 @@ reads it. Of lists it is about their instances. The last line is one JSON object
 """
 import argparse
 import json
+from typing import TYPE_CHECKING
 
 from simpleseg_mm import stopping
 
 if __name__ in ('__main__', '__mp_main__'):  # also while the libraries below are loaded
     stopping.end_in_one_line()
 
-from mmengine.config import Config, DictAction
+from simpleseg_mm.commands.options import add_config_options
+
+if TYPE_CHECKING:
+    from mmengine.config import Config
 
 
 def parse_args() -> argparse.Namespace:
@@ -29,8 +33,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('--right', type=float, help='IoU from which on an answer is right (0.7; '
                         'an instance of a list: 0.5)')
     parser.add_argument('--work-dir', help='logs (default: work_dirs/CONFIG)')
-    parser.add_argument('--cfg-options', nargs='+', action=DictAction,
-                        help='override settings: key=value, a.b=value, list="[a,b]"')
+    add_config_options(parser)
     parser.add_argument('--launcher', choices=['none', 'pytorch', 'slurm', 'mpi'], default='none')
     args = parser.parse_args()
     if args.out and not args.out.endswith('.json'):
@@ -42,7 +45,7 @@ def parse_args() -> argparse.Namespace:
     return args
 
 
-def load_config(args: argparse.Namespace) -> tuple[Config, str]:
+def load_config(args: argparse.Namespace) -> tuple['Config', str]:
     """The config of a test of the validation set, and the path of the calibration."""
     from simpleseg_mm.config import read_config
     from simpleseg_mm.engine import launch  # takes seconds to load: not for --help

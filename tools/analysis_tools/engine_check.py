@@ -14,13 +14,17 @@ import json
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from simpleseg_mm import stopping
 
 if __name__ in ('__main__', '__mp_main__'):  # also while the libraries below are loaded
     stopping.end_in_one_line()
 
-from mmengine.config import Config, DictAction
+from simpleseg_mm.commands.options import KeyValues, add_config_options
+
+if TYPE_CHECKING:
+    from mmengine.config import Config
 
 #: what may be done about a server's faults
 REMEDIES = dict(slow='Raise --timeout', busy='ask again later, or with fewer --samples',
@@ -49,10 +53,9 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('--tolerance', type=float, help='mean difference of the log-probability '
                         'of a token that is no fault, in nats (default: 0.001; for weights of 16 '
                         'bits 0.05)')
-    parser.add_argument('--engine-options', nargs='+', action=DictAction,
+    parser.add_argument('--engine-options', nargs='+', action=KeyValues,
                         help='keywords of vllm.LLM: key=value')
-    parser.add_argument('--cfg-options', nargs='+', action=DictAction,
-                        help='override settings: key=value, a.b=value, list="[a,b]"')
+    add_config_options(parser)
     args = parser.parse_args()
     if args.samples < 1:
         parser.error(f'--samples {args.samples}: at least 1')
@@ -70,7 +73,7 @@ def parse_args() -> argparse.Namespace:
     return args
 
 
-def load_config(args: argparse.Namespace) -> Config:
+def load_config(args: argparse.Namespace) -> 'Config':
     from simpleseg_mm.config import read_config
     from simpleseg_mm.engine import launch  # takes seconds to load: not for --help
     cfg = read_config(args.config, args.cfg_options, said={
@@ -83,7 +86,7 @@ def load_config(args: argparse.Namespace) -> Config:
     return cfg
 
 
-def read_queries(cfg: Config, which: str, count: int) -> list[tuple]:
+def read_queries(cfg: 'Config', which: str, count: int) -> list[tuple]:
     """(name, picture, prompt) of samples that lie far apart in a set."""
     from simpleseg_mm.registry import DATASETS
     dataset = DATASETS.build(cfg[f'{which}_dataloader'].dataset)
@@ -99,7 +102,7 @@ def read_queries(cfg: Config, which: str, count: int) -> list[tuple]:
     return found
 
 
-def earlier(cfg: Config, args: argparse.Namespace) -> Iterator[tuple[str, Callable]]:
+def earlier(cfg: 'Config', args: argparse.Namespace) -> Iterator[tuple[str, Callable]]:
     """Weights that the engine may still have, and how they are read."""
     from functools import partial
 
@@ -130,7 +133,7 @@ def state_of(path: str) -> dict:
     return weights
 
 
-def check(args: argparse.Namespace, cfg: Config):
+def check(args: argparse.Namespace, cfg: 'Config'):
     """Asks the engine and compares; a ``Comparison``."""
     from mmengine.device import get_device
     from mmengine.registry import init_default_scope

@@ -15,7 +15,7 @@ from simpleseg_mm import stopping
 if __name__ in ('__main__', '__mp_main__'):  # also while the libraries below are loaded
     stopping.end_in_one_line()
 
-from mmengine.config import DictAction
+from simpleseg_mm.commands.options import add_config_options
 
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
@@ -25,8 +25,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument('--metrics', nargs='+', metavar='TYPE',
                         help="metrics instead of the config's test_evaluator, such as RESMetric "
                         'mmdet.RefSegMetric')
-    parser.add_argument('--cfg-options', nargs='+', action=DictAction,
-                        help='override settings: key=value, a.b=value, list="[a,b]"')
+    add_config_options(parser)
     return parser.parse_args(argv)
 
 

@@ -16,7 +16,7 @@ from simpleseg_mm import stopping
 if __name__ in ('__main__', '__mp_main__'):  # also while the libraries below are loaded
     stopping.end_in_one_line()
 
-from mmengine.config import DictAction
+from simpleseg_mm.commands.options import add_config_options
 
 
 def parse_args() -> argparse.Namespace:
@@ -46,8 +46,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('--no-advice', action='store_true',
                         help='do not rehearse what would help where it does not fit, or what '
                         'memory that is left would buy')
-    parser.add_argument('--cfg-options', nargs='+', action=DictAction,
-                        help='override settings: key=value, a.b=value, list="[a,b]"')
+    add_config_options(parser)
     return parser.parse_args()
 
 

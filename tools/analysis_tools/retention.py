@@ -12,13 +12,17 @@ import copy
 import json
 import os
 import os.path as osp
+from typing import TYPE_CHECKING
 
 from simpleseg_mm import stopping
 
 if __name__ in ('__main__', '__mp_main__'):  # also while the libraries below are loaded
     stopping.end_in_one_line()
 
-from mmengine.config import Config, DictAction
+from simpleseg_mm.commands.options import add_config_options
+
+if TYPE_CHECKING:
+    from mmengine.config import Config
 
 
 def parse_args() -> argparse.Namespace:
@@ -29,8 +33,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('--base', default='none', help="checkpoint before; 'none' (default): the "
                         'weights that the config names')
     parser.add_argument('--work-dir', help='logs (default: work_dirs/CONFIG/retention)')
-    parser.add_argument('--cfg-options', nargs='+', action=DictAction,
-                        help='override settings: key=value, a.b=value, list="[a,b]"')
+    add_config_options(parser)
     parser.add_argument('--launcher', choices=['none', 'pytorch', 'slurm', 'mpi'], default='none')
     parser.add_argument('--local_rank', '--local-rank', type=int, default=0)
     args = parser.parse_args()
@@ -38,7 +41,7 @@ def parse_args() -> argparse.Namespace:
     return args
 
 
-def load_config(args: argparse.Namespace) -> Config:
+def load_config(args: argparse.Namespace) -> 'Config':
     """The config with the questions as its test set.
 
     Raises:
@@ -63,7 +66,7 @@ def load_config(args: argparse.Namespace) -> Config:
     return cfg
 
 
-def score(cfg: Config, name: str, checkpoint: str) -> tuple[dict, dict]:
+def score(cfg: 'Config', name: str, checkpoint: str) -> tuple[dict, dict]:
     """Figures of one model, and the number of questions of each kind, where the set knows it."""
     from mmengine.registry import RUNNERS
     from mmengine.runner import Runner

@@ -10,9 +10,7 @@ from simpleseg_mm import stopping
 if __name__ in ('__main__', '__mp_main__'):  # also while the libraries below are loaded
     stopping.end_in_one_line()
 
-from tqdm import tqdm
-
-from simpleseg_mm.datasets.refshapes import OBJECTS, generate
+from simpleseg_mm.choices import SCENE_OBJECTS
 
 
 def parse_args() -> argparse.Namespace:
@@ -30,7 +28,8 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('--like', type=float, default=0.0,
                         help='share of scenes of like objects, whose references fit one to all '
                              'of them')
-    parser.add_argument('--objects', type=int, nargs=2, default=OBJECTS, metavar=('MIN', 'MAX'),
+    parser.add_argument('--objects', type=int, nargs=2, default=SCENE_OBJECTS,
+                        metavar=('MIN', 'MAX'),
                         help='fewest and most objects of a scene (default: %(default)s)')
     parser.add_argument('--object-size', type=int, nargs=2, metavar=('MIN', 'MAX'),
                         help='sides of the objects in pixels (default: 44 to 110 of 224)')
@@ -41,6 +40,9 @@ def parse_args() -> argparse.Namespace:
 
 def main() -> None:
     args = parse_args()
+    from tqdm import tqdm
+
+    from simpleseg_mm.datasets.refshapes import generate  # loads torch: not for --help
     start = time.perf_counter()
     try:
         scenes = dict(train=args.scenes_train, val=args.scenes_val, test=args.scenes_test)

@@ -13,8 +13,7 @@ import json
 from collections import Counter
 from pathlib import Path
 
-from simpleseg_mm.files import replace_text
-from simpleseg_mm.datasets.shape_questions import QUESTION_KINDS, write_questions
+from simpleseg_mm.choices import SHAPE_QUESTIONS
 
 
 def parse_args() -> argparse.Namespace:
@@ -22,8 +21,7 @@ def parse_args() -> argparse.Namespace:
                                      formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('data_root', type=Path, help='folder of the set')
     parser.add_argument('--split', default='test')
-    parser.add_argument('--kinds', nargs='+', default=list(QUESTION_KINDS),
-                        choices=list(QUESTION_KINDS))
+    parser.add_argument('--kinds', nargs='+', default=SHAPE_QUESTIONS, choices=SHAPE_QUESTIONS)
     parser.add_argument('--each', type=int, default=1, help='questions of a kind about one scene')
     parser.add_argument('--limit', type=int, help='questions of a kind in all (default: no limit)')
     parser.add_argument('--seed', type=int, default=0)
@@ -33,7 +31,9 @@ def parse_args() -> argparse.Namespace:
 
 def main() -> None:
     args = parse_args()
-    from simpleseg_mm.engine.launch import one_line_errors  # loads transformers: not for --help
+    from simpleseg_mm.datasets.shape_questions import write_questions  # these load torch
+    from simpleseg_mm.engine.launch import one_line_errors
+    from simpleseg_mm.files import replace_text
     out = args.out or args.data_root / f'questions_{args.split}.jsonl'
     with one_line_errors():
         try:

@@ -18,12 +18,8 @@ if __name__ in ('__main__', '__mp_main__'):  # also while the libraries below ar
     stopping.end_in_one_line('OUT is not written; the same command starts again (remove the '
                              'folder OUT_pictures where it was asked for).')
 
-from mmengine.config import DictAction
-
-from simpleseg_mm.export.chat import CHAT_STAGES, TRAINERS
-from simpleseg_mm.export.chat_rows import ChatRows, check_request, dataset_of
-from simpleseg_mm.export.picture_paths import COPIES, PicturePaths
-from simpleseg_mm.export.tables import list_set, write_rows
+from simpleseg_mm.choices import CHAT_STAGES, CHAT_TRAINERS, COPIES
+from simpleseg_mm.commands.options import add_config_options
 
 
 def parse_args() -> argparse.Namespace:
@@ -31,7 +27,7 @@ def parse_args() -> argparse.Namespace:
                                      formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('config')
     parser.add_argument('out', type=Path, help='file to write: NAME.jsonl or NAME.parquet')
-    parser.add_argument('--for', dest='trainer', required=True, choices=list(TRAINERS))
+    parser.add_argument('--for', dest='trainer', required=True, choices=CHAT_TRAINERS)
     parser.add_argument('--stage', required=True, choices=CHAT_STAGES,
                         help='answers to learn from, or prompts with the target for a reward')
     parser.add_argument('--split', default='train', choices=('train', 'val', 'test'),
@@ -46,7 +42,7 @@ def parse_args() -> argparse.Namespace:
                         '%(default)s)')
     parser.add_argument('--relative-to', type=Path, metavar='FOLDER',
                         help='write paths of pictures from this folder (default: absolute)')
-    parser.add_argument('--cfg-options', nargs='+', action=DictAction)
+    add_config_options(parser)
     return parser.parse_args()
 
 
@@ -58,6 +54,10 @@ def main() -> None:
     from simpleseg_mm.config import read_config
     from simpleseg_mm.datasets.transforms import META_KEYS
     from simpleseg_mm.engine.launch import one_line_errors  # loads transformers: not for --help
+    from simpleseg_mm.export.chat import TRAINERS
+    from simpleseg_mm.export.chat_rows import ChatRows, check_request, dataset_of
+    from simpleseg_mm.export.picture_paths import PicturePaths
+    from simpleseg_mm.export.tables import list_set, write_rows
     from simpleseg_mm.registry import DATASETS
     pictures = PicturePaths(args.out.with_name(f'{args.out.stem}_pictures'), args.pictures,
                             args.relative_to)

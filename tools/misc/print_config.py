@@ -2,21 +2,19 @@
 import argparse
 from pathlib import Path
 
-from mmengine.config import DictAction
-
-from simpleseg_mm.files import replacing
+from simpleseg_mm.commands.options import add_config_options
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description='Print a whole config')
     parser.add_argument('config', help='config file')
     parser.add_argument('--save-path', help='also write it to this .py, .json or .yml file')
-    parser.add_argument('--cfg-options', nargs='+', action=DictAction,
-                        help='override settings: key=value, a.b=value, list="[a,b]"')
+    add_config_options(parser)
     args = parser.parse_args()
     from simpleseg_mm.config import read_config  # these load torch: not for --help
     from simpleseg_mm.config_keys import READ_BY_OTHER_TOOLS
     from simpleseg_mm.engine import launch
+    from simpleseg_mm.files import replacing
     with launch.one_line_errors():
         cfg = read_config(args.config, args.cfg_options, READ_BY_OTHER_TOOLS)
         print(cfg.pretty_text)

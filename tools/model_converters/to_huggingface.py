@@ -4,19 +4,21 @@
 """
 import argparse
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from simpleseg_mm import stopping
 
 if __name__ in ('__main__', '__mp_main__'):  # also while the libraries below are loaded
     stopping.end_in_one_line()
 
-import torch
-from mmengine.config import Config, DictAction
+from simpleseg_mm.commands.options import add_config_options
 
-from simpleseg_mm.files import replace_json
+if TYPE_CHECKING:
+    import torch
+    from mmengine.config import Config
 
 
-def merge_lora(model: torch.nn.Module) -> int:
+def merge_lora(model: 'torch.nn.Module') -> int:
     """Folds every adapter into its layer, in place; the number of adapters."""
     from peft.tuners.tuners_utils import BaseTunerLayer  # takes seconds to load: not for --help
     wrapped = {name: module for name, module in model.named_modules()
@@ -30,7 +32,7 @@ def merge_lora(model: torch.nn.Module) -> int:
     return len(wrapped)
 
 
-def save_lora(adapter: torch.nn.Module, cfg: dict, out: str) -> int:
+def save_lora(adapter: 'torch.nn.Module', cfg: dict, out: str) -> int:
     """Writes what was trained as a PEFT adapter, for ``PeftModel.from_pretrained``; its tensors.
 
     Parts trained in full beside LoRA go with it as PEFT's ``modules_to_save``.
@@ -49,9 +51,10 @@ def save_lora(adapter: torch.nn.Module, cfg: dict, out: str) -> int:
     return len(state)
 
 
-def matrices(model: torch.nn.Module) -> list[str]:
+def matrices(model: 'torch.nn.Module') -> list[str]:
     """Weights of the language model's layers, which a run with ``quantization`` held in few bits:
     what its checkpoint recorded of them are not values of the whole weights."""
+    import torch
     return [f'{name}.weight' for name, module in model.named_modules()
             if isinstance(module, torch.nn.Linear)
             and model.mllm.part_of(name.removeprefix('mllm.hf.')) == 'llm']
@@ -66,14 +69,14 @@ def main() -> None:
                         help='write the adapters alone, in the form of PEFT')
     parser.add_argument('--dtype', choices=['float32', 'bfloat16', 'float16'],
                         help='of the written weights')
-    parser.add_argument('--cfg-options', nargs='+', action=DictAction)
+    add_config_options(parser)
     args = parser.parse_args()
     from simpleseg_mm.engine import launch
     with launch.one_line_errors():
         export(args, load_config(args))
 
 
-def load_config(args: argparse.Namespace) -> Config:
+def load_config(args: argparse.Namespace) -> 'Config':
     """The config that the checkpoint was trained with.
 
     Raises:
@@ -89,12 +92,14 @@ def load_config(args: argparse.Namespace) -> Config:
     return cfg
 
 
-def export(args: argparse.Namespace, cfg: Config) -> None:
+def export(args: argparse.Namespace, cfg: 'Config') -> None:
     """Build the model, put the checkpoint in and write the folder."""
+    import torch
     from mmengine.registry import init_default_scope
 
     from simpleseg_mm.apis.loading import NOTE, load_weights, note_of
     from simpleseg_mm.engines.weights import write_settings
+    from simpleseg_mm.files import replace_json
     from simpleseg_mm.registry import MODELS
     init_default_scope(cfg.get('default_scope', 'simpleseg_mm'))
     quantized = cfg.model.mllm.pop('quantization', None)  # adapters go into the whole weights

@@ -11,15 +11,12 @@ import argparse
 import json
 from pathlib import Path
 
-import numpy as np
-from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
-from transformers import PreTrainedTokenizerFast
-from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
+from simpleseg_mm import stopping
 
-from simpleseg_mm import templates
-from simpleseg_mm.datasets import refshapes
-from simpleseg_mm.models.families.kimi_checkpoint import KIMI_SPLIT
-from simpleseg_mm.models.families.kimi_pictures import Kimi_K25ImageProcessorPil
+if __name__ in ('__main__', '__mp_main__'):  # also while the libraries below are loaded
+    stopping.end_in_one_line()
+
+from simpleseg_mm.choices import NANO_FAMILIES
 
 #: Qwen's split into words, numbers and punctuation, with numbers of at most two digits
 QWEN_SPLIT = (r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,2}|"
@@ -40,26 +37,38 @@ KIMI_CHAT = (
                       '<|media_start|>image<|media_content|><|media_pad|><|media_end|>')
     + '<|im_end|>{% endfor %}'
     '{% if add_generation_prompt %}<|im_assistant|>assistant<|im_middle|>{% endif %}')
-FAMILIES = dict(
-    qwen=dict(
-        special=['<|endoftext|>', '<|im_start|>', '<|im_end|>', '<|vision_start|>',
-                 '<|vision_end|>', '<|vision_pad|>', '<|image_pad|>', '<|video_pad|>'],
-        split=QWEN_SPLIT, chat=QWEN_CHAT,
-        processor=Qwen2VLImageProcessorPil(
-            patch_size=14, merge_size=2, temporal_patch_size=1,
-            size=dict(shortest_edge=28 * 28, longest_edge=112 * 112))),
-    kimi=dict(
+
+
+def family_of(name: str) -> dict:
+    """Special tokens, split into words, chat template and picture processor of a family."""
+    from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
+
+    from simpleseg_mm.models.families.kimi_checkpoint import KIMI_SPLIT  # these load transformers
+    from simpleseg_mm.models.families.kimi_pictures import Kimi_K25ImageProcessorPil
+    if name == 'qwen':
+        return dict(
+            special=['<|endoftext|>', '<|im_start|>', '<|im_end|>', '<|vision_start|>',
+                     '<|vision_end|>', '<|vision_pad|>', '<|image_pad|>', '<|video_pad|>'],
+            split=QWEN_SPLIT, chat=QWEN_CHAT,
+            processor=Qwen2VLImageProcessorPil(
+                patch_size=14, merge_size=2, temporal_patch_size=1,
+                size=dict(shortest_edge=28 * 28, longest_edge=112 * 112)))
+    return dict(
         special=['[PAD]', '<|im_user|>', '<|im_end|>', '<|im_assistant|>', '<|im_system|>',
                  '<|im_middle|>', '<|media_pad|>', '<|media_start|>', '<|media_content|>',
                  '<|media_end|>'],
         split=KIMI_SPLIT, chat=KIMI_CHAT,
         processor=Kimi_K25ImageProcessorPil(
             patch_size=14, merge_size=2, max_patches=8 * 8, min_patches=0,
-            size=dict(max_height=64, max_width=64))))
+            size=dict(max_height=64, max_width=64)))
 
 
 def corpus(scenes: int, seed: int):
     """Words, sentences of RefShapes, prompts, and answers in every grammar."""
+    import numpy as np
+
+    from simpleseg_mm import templates
+    from simpleseg_mm.datasets import refshapes
     words = (Path(__file__).parent / 'words.txt').read_text().split()
     yield from (text for word in words for text in [word, f' {word}'] * 20)
     yield from ['user\n', 'assistant\n', 'system\n'] * 100
@@ -79,8 +88,11 @@ def corpus(scenes: int, seed: int):
         yield json.dumps((np.array(rings[0]) / 100).tolist())
 
 
-def build(family: str, vocab_size: int, scenes: int, seed: int) -> PreTrainedTokenizerFast:
-    special, split, chat = (FAMILIES[family][key] for key in ('special', 'split', 'chat'))
+def build(family: dict, vocab_size: int, scenes: int, seed: int):
+    """The tokenizer of a family, as transformers keeps it."""
+    from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
+    from transformers import PreTrainedTokenizerFast
+    special, split, chat = (family[key] for key in ('special', 'split', 'chat'))
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence([
         pre_tokenizers.Split(Regex(split), 'isolated'),
@@ -98,14 +110,15 @@ def build(family: str, vocab_size: int, scenes: int, seed: int) -> PreTrainedTok
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument('out', help='folder to write to')
-    parser.add_argument('--family', choices=sorted(FAMILIES), default='qwen')
+    parser.add_argument('--family', choices=NANO_FAMILIES, default='qwen')
     parser.add_argument('--vocab-size', type=int, default=1024)
     parser.add_argument('--scenes', type=int, default=1000, help='scenes in the corpus')
     parser.add_argument('--seed', type=int, default=0)
     args = parser.parse_args()
-    tokenizer = build(args.family, args.vocab_size, args.scenes, args.seed)
+    family = family_of(args.family)
+    tokenizer = build(family, args.vocab_size, args.scenes, args.seed)
     tokenizer.save_pretrained(args.out)
-    FAMILIES[args.family]['processor'].save_pretrained(args.out)
+    family['processor'].save_pretrained(args.out)
     print(f'{len(tokenizer)} tokens written to {args.out}')
 
 
