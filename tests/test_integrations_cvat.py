@@ -1,4 +1,5 @@
 """SimpleSeg as a function of CVAT, by the types of CVAT's own package."""
+import json
 import logging
 from types import SimpleNamespace
 
@@ -10,6 +11,7 @@ cvataa = pytest.importorskip('cvat_sdk.auto_annotation')
 
 from cvat_sdk import models  # noqa: E402
 from cvat_sdk.auto_annotation import driver  # noqa: E402
+from cvat_sdk.exceptions import ApiException  # noqa: E402
 from cvat_sdk.masks import decode_mask  # noqa: E402
 
 from simpleseg_mm.integrations import cvat  # noqa: E402
@@ -67,6 +69,26 @@ def test_words_stand_behind_the_name():
     inferencer = Inferencer('text')
     (name, *_), = detected(inferencer, 'plate = cup')
     assert name == 'plate' and inferencer.asked == [Prompt(text='cup')]
+
+
+ODD = 'a "cup"; <é>=\N{GRINNING FACE}'
+
+
+@pytest.mark.parametrize('labels, names', [
+    ({ODD: 'cup', 'ring': 'ring'}, [ODD, 'ring']), (['cup', 'ring'], ['cup', 'ring'])])
+def test_labels_of_any_character_are_json(labels, names):
+    found = detected(Inferencer('text'), json.dumps(labels))
+    assert [name for name, *_ in found] == names
+
+
+def test_shapes_say_how_sure_the_model_is():
+    context = SimpleNamespace(conf_threshold=None, conv_mask_to_poly=False)
+    shape, = cvat.create('cup', inferencer=Inferencer('text')).detect(context, PICTURE)
+    assert shape.score == 0.5
+    prompts = SimpleNamespace(pos_points=[(20, 21)], neg_points=[], bounding_box=None)
+    shape, = cvat.create(inferencer=Inferencer('point')).detect(None, PICTURE, prompts)
+    sure, = shape.attributes
+    assert (sure.spec_id, sure.value) == (0, '0.5000')
 
 
 @pytest.mark.parametrize('shapes, to_polygons, kind', [
@@ -142,9 +164,16 @@ def test_clicks_and_boxes(given, asked):
 
 @pytest.mark.parametrize('options, taught, message', [
     (dict(labels=' ; '), ('text', ), 'give names of labels'),
+    (dict(labels='["cup'), ('text', ), 'is not JSON'),
+    (dict(labels='[]'), ('text', ), 'give names of labels'),
+    (dict(labels='[" "]'), ('text', ), 'give names of labels'),
+    (dict(labels='{"cup": 3}'), ('text', ), 'give names of labels'),
+    (dict(labels='cup', weights='/nowhere/a.pth', inferencer=None), (), '/nowhere/a.pth'),
     (dict(labels='cup', shapes='box'), ('text', ), 'give one of'),
     (dict(labels='cup'), ('point', ), 'not taught expressions'),
     ({}, ('text', ), 'neither points nor boxes')])
 def test_bad_options_are_one_line(options, taught, message):
-    with pytest.raises(ValueError, match=message):
-        cvat.create(**options, inferencer=Inferencer(*taught))
+    with pytest.raises(cvat.FunctionError, match=message) as caught:
+        cvat.create(**dict(dict(inferencer=Inferencer(*taught)), **options))
+    # CVAT's command prints errors of this kind, and tracebacks of others
+    assert isinstance(caught.value, ApiException) and '\n' not in str(caught.value)

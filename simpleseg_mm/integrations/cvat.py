@@ -5,12 +5,14 @@
         --function-module simpleseg_mm.integrations.cvat \\
         -p 'labels=str:cup;plate=the plates with food'
 
-docs/serving.md has more.
+docs/annotation_tools.md has more.
 """
+import json
 from collections.abc import Iterator, Sequence
 
 import cvat_sdk.auto_annotation as cvataa
 import numpy as np
+from cvat_sdk import exceptions, models
 from cvat_sdk.masks import encode_mask
 
 from ..apis import SimpleSegInferencer
@@ -18,6 +20,19 @@ from ..export.rings import keyhole
 from ..structures import Prompt, Segmentation
 
 _SHAPES = ('polygon', 'mask')
+#: what older versions of cvat_sdk have no place for: how sure the model is of a shape
+_HAS_SCORE = 'score' in models.LabeledShapeRequest.openapi_types
+_SURE = getattr(getattr(cvataa, 'InteractionResultAttributes', None), 'CONFIDENCE', None)
+
+
+class FunctionError(ValueError, exceptions.ApiException):
+    """An option that does not fit. ``cvat-cli`` tells errors of this kind in one line."""
+    status = body = headers = None
+
+    def __init__(self, message: str) -> None:
+        Exception.__init__(self, message)
+
+    __str__ = Exception.__str__
 
 
 def create(labels: str | None = None, model: str | None = None, weights: str | None = None,
@@ -27,34 +42,45 @@ def create(labels: str | None = None, model: str | None = None, weights: str | N
 
     Args:
         labels: names of the task's labels, told apart by ``;``. ``NAME=WORDS`` asks in other words
-            than the name. Every object is outlined where the model was taught lists, else one.
-            None: what is clicked at or boxed in is outlined.
+            than the name. For names with these characters it is JSON, a list of names or an
+            object of words by name. Every object is outlined where the model was taught lists,
+            else one. None: what is clicked at or boxed in is outlined.
         model, weights, device, consensus: as :class:`~simpleseg_mm.apis.SimpleSegInferencer` takes
             them.
         shapes: 'polygon', the vertices that the model wrote, or 'mask', which keeps holes.
         inferencer: one that is there already, instead of these.
 
     Raises:
-        ValueError: an option does not fit, or the model cannot be asked so.
+        FunctionError: an option does not fit, or the model cannot be asked so.
     """
-    if shapes not in _SHAPES:
-        raise ValueError(f'shapes={shapes!r:.40}: give one of {_SHAPES}')
-    names = None if labels is None else _names_of(labels)
-    if inferencer is None:
-        inferencer = SimpleSegInferencer(model, weights, device, show_progress=False,
-                                         consensus=consensus)
-    return Clicks(inferencer) if names is None else Labels(inferencer, names, shapes)
+    try:
+        if shapes not in _SHAPES:
+            raise ValueError(f'shapes={shapes!r:.40}: give one of {_SHAPES}')
+        names = None if labels is None else _names_of(labels)
+        if inferencer is None:
+            inferencer = SimpleSegInferencer(model, weights, device, show_progress=False,
+                                             consensus=consensus)
+        return Clicks(inferencer) if names is None else Labels(inferencer, names, shapes)
+    except (ValueError, FileNotFoundError) as error:
+        raise FunctionError(' '.join(str(error).split())) from None
 
 
 def _names_of(labels: str) -> dict[str, str]:
-    """Words by the label's name."""
-    found = {}
-    for part in str(labels).split(';'):
-        name, _, words = (text.strip() for text in part.partition('='))
-        if name:
-            found[name] = words or name
-    if not found:
-        raise ValueError(f"labels={labels!r:.60}: give names of labels, such as 'cup;plate=the "
+    """Words by the label's name. Raises ValueError."""
+    text = str(labels).strip()
+    if text.startswith(('[', '{')):
+        try:
+            found = json.loads(text)
+        except ValueError:
+            raise ValueError(f'labels={text!r:.60} is not JSON; give ["cup"] or '
+                             '{"cup": "words to ask by"}') from None
+        found = found if isinstance(found, dict) else {str(name): name for name in found}
+    else:
+        parts = [[half.strip() for half in part.partition('=')] for part in text.split(';')]
+        found = {name: words or name for name, _, words in parts if name}
+    if not found or not all(isinstance(words, str) and words.strip() and name.strip()
+                            for name, words in found.items()):
+        raise ValueError(f"labels={text!r:.60}: give names of labels, such as 'cup;plate=the "
                          "plates with food'")
     return found
 
@@ -83,9 +109,11 @@ class Labels:
                     continue
                 group += 1
                 points = list(_polygons(one)) if polygons else [encode_mask(one.mask)]
+                sure = {} if not _HAS_SCORE or one.confidence is None else dict(
+                    score=one.confidence)
                 found += [cvataa.shape(
                     label, type='polygon' if polygons else 'mask', points=part,
-                    group=group if len(points) > 1 else 0) for part in points]
+                    group=group if len(points) > 1 else 0, **sure) for part in points]
         return found
 
 
@@ -113,7 +141,11 @@ class Clicks:
         result, = self.inferencer.segment(image, prompt)
         if not result.mask.any():
             return []
-        return [cvataa.InteractionResultShape(type='mask', points=encode_mask(result.mask))]
+        sure = {} if _SURE is None or result.confidence is None else dict(
+            attributes=[models.AttributeValRequest(spec_id=int(_SURE),
+                                                   value=f'{result.confidence:.4f}')])
+        return [cvataa.InteractionResultShape(type='mask', points=encode_mask(result.mask),
+                                              **sure)]
 
 
 def _polygons(result: Segmentation) -> Iterator[Sequence[float]]:
