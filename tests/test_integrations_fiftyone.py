@@ -8,6 +8,8 @@ from PIL import Image
 
 fo = pytest.importorskip('fiftyone')
 
+from tool_pages import run_block  # noqa: E402
+
 from simpleseg_mm.asking import PromptedInferencer, Unanswered  # noqa: E402
 from simpleseg_mm.integrations.fiftyone import SimpleSegModel  # noqa: E402
 from simpleseg_mm.polygon import PolygonCodec  # noqa: E402
@@ -258,3 +260,12 @@ def test_a_picture_or_server_that_fails_leaves_the_others(dataset, batch_size):
     assert dataset.exists('said').count() == 4 and len(one.errors) == 1
     with pytest.raises(ValueError, match='this model takes'):
         dataset.apply_model(one, label_field='said', prompts='words')
+
+
+@pytest.mark.slow
+def test_the_lines_of_the_docs(dataset, tmp_path, monkeypatch):
+    names = run_block('fiftyone', tmp_path, monkeypatch)
+    kept = names['dataset']
+    assert kept.count_values('simpleseg.detections.label') == {'large orange ring': 1}
+    assert kept.count('boxed.detections') == 1 and names['model'].errors == []
+    kept.delete()

@@ -6,6 +6,8 @@ import pytest
 
 sv = pytest.importorskip('supervision')
 
+from tool_pages import run_block  # noqa: E402
+
 from simpleseg_mm.integrations import supervision  # noqa: E402
 from simpleseg_mm.integrations.supervision import from_vlm, to_detections  # noqa: E402
 from simpleseg_mm.polygon import PolygonCodec  # noqa: E402
@@ -110,3 +112,9 @@ def test_an_older_supervision_says_what_to_do(monkeypatch):
     monkeypatch.delattr(sv, 'CompactMask')
     with pytest.raises(ValueError, match='pip install -U supervision'):
         to_detections([answer(SQUARE, Prompt(text='a'))])
+
+
+@pytest.mark.slow
+def test_the_lines_of_the_docs(tmp_path, monkeypatch, capsys):
+    run_block('supervision', tmp_path, monkeypatch)
+    assert "'large orange ring'" in capsys.readouterr().out

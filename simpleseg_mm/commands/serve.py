@@ -5,7 +5,8 @@
     simpleseg serve --host 0.0.0.0 --allow-host seg.example.org
     simpleseg serve --endpoint http://localhost:8000/v1 --model FOLDER   # the model runs there
 
-docs/serving.md describes the page, the API, the limits and Label Studio's protocol.
+docs/serving.md describes the page, the API and the limits, docs/annotation_tools.md the protocols
+of Label Studio and X-AnyLabeling.
 """
 import argparse
 import os
