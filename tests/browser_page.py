@@ -25,14 +25,24 @@ from selenium.webdriver.support.ui import Select, WebDriverWait  # noqa: E402
 class Page:
     """The page as a user handles it. Points are pixels of the picture, 100 x 100."""
 
-    def __init__(self, driver, url: str, downloads: Path, picture: Path) -> None:
-        self.driver, self.downloads = driver, downloads
+    def __init__(self, driver, url: str, downloads: Path, picture: Path | None = None,
+                 fresh: bool = True) -> None:
+        """Open the page, where ``fresh`` without what the browser keeps of it, and a picture."""
+        self.driver, self.url, self.downloads = driver, url, downloads
+        if fresh:
+            driver.get('about:blank')
+            driver.execute_cdp_cmd('Storage.clearDataForOrigin',
+                                   dict(origin=url, storageTypes='all'))
         driver.get(url)
-        self.open(picture)
+        self.until(lambda: self.id('model').text)
+        if picture is not None:
+            self.open(picture)
 
-    def open(self, picture: Path) -> None:
-        self.id('file').send_keys(str(picture))
-        self.until(lambda: 'pixels. Say' in self.status)
+    def open(self, *pictures: Path) -> None:
+        """Open files; the first is shown."""
+        self.id('file').send_keys('\n'.join(map(str, pictures)))
+        self.until(lambda: self.status.startswith(
+            f'{len(pictures)} pictures opened' if pictures[1:] else f'{pictures[0].name}: '))
 
     def id(self, name: str):
         return self.driver.find_element(By.ID, name)

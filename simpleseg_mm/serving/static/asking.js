@@ -5,6 +5,7 @@ import {$, say} from './dom.js';
 import {countVertices, ringsOf} from './geometry.js';
 import {serverId} from './pictures.js';
 import {commit, emit, makeObject, on, state} from './store.js';
+import {unpacked} from './wire.js';
 
 export const ASKED = {text: 'one object by words', point: 'points', box: 'boxes',
   all: 'all objects at once', everything: 'everything with names'};
@@ -37,19 +38,22 @@ export async function ask(key, prompt, label, use = null) {
   }
 }
 
-/** One question; a picture that the server has forgotten is sent again, once. */
-async function asked(key, body, running, label) {
+/** The events of one question; a picture that the server has forgotten is sent again, once. */
+export async function* events(key, body, signal) {
   for (let again = false; ; again = true) {
     try {
-      const picture = await serverId(key, again);
-      for await (const event of api.segment({...body, picture}, running.control.signal)) {
-        if (running.control.signal.aborted) return;
-        await take(key, event, running, label);
-      }
+      yield* api.segment({...body, picture: await serverId(key, again)}, signal);
       return;
     } catch (error) {
       if (again || error.status !== 404) throw error;
     }
+  }
+}
+
+async function asked(key, body, running, label) {
+  for await (const event of events(key, body, running.control.signal)) {
+    if (running.control.signal.aborted) return;
+    await take(key, event, running, label);
   }
 }
 
@@ -72,7 +76,8 @@ async function take(key, event, running, label) {
 }
 
 async function finish(key, result, label, {use}) {
-  const found = objectsOf(key, result, result.label === 'object' ? label : result.label);
+  const found = objectsOf(state.documents.get(key).objects, result,
+    result.label === 'object' ? label : result.label);
   const doubt = result.warnings.map((text) => ` Warning: ${text}.`).join('');
   if (!found.length) {
     tell(key, (result.says_nothing ? `None found: the model sees no ${label}.`
@@ -94,16 +99,15 @@ async function finish(key, result, label, {use}) {
     + `${result.seconds.toFixed(1)} s${sure}.${doubt}`, doubt ? 'bad' : undefined);
 }
 
-/** The objects of an answer: one, or where several were asked for one an instance. */
-function objectsOf(key, result, label) {
+/** The objects of an answer, in colours that `others` have not: one, or where several were asked
+    for one an instance. */
+export function objectsOf(others, result, label) {
   const found = new Map(), names = new Map();
-  for (const {outer, holes, spread = [], instance = 0, name} of result.polygons) {
+  for (const {instance = 0, name, ...polygon} of result.polygons) {
     names.set(instance, name ?? label);  // of everything each has its own
-    const [first, ...rest] = [outer, ...holes].map((ring, k) => ring.map(
-      ([x, y], i) => (spread[k] ? [x, y, spread[k][i]] : [x, y])));
-    found.set(instance, [...found.get(instance) || [], {outer: first, holes: rest}]);
+    found.set(instance, [...found.get(instance) || [], unpacked(polygon)]);
   }
-  const taken = new Set(state.documents.get(key).objects.map(({color}) => color));
+  const taken = new Set(others.map(({color}) => color));
   const {text, point, box, all, everything} = result.prompt;
   const clicks = point || box ? 1 : 0;
   const prompt = JSON.parse(JSON.stringify({text, point, box, all, everything}));

@@ -3,9 +3,9 @@
 import * as api from './api.js';
 import {ask} from './asking.js';
 import {say} from './dom.js';
-import {onWire} from './exports.js';
 import {countVertices, ringsOf} from './geometry.js';
 import {changed, commit, selectedObject, shown, state} from './store.js';
+import {onWire} from './wire.js';
 
 /** Ask the model what is at a point, and add it to the selected object ('add') or take it away
     ('cut'). */
