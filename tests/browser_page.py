@@ -23,7 +23,8 @@ from selenium.webdriver.support.ui import Select, WebDriverWait  # noqa: E402
 
 
 class Page:
-    """The page as a user handles it. Points are pixels of the picture, 100 x 100."""
+    """The page as a user handles it. Points are pixels of the picture."""
+    size = 100, 100  # width and height of the picture
 
     def __init__(self, driver, url: str, downloads: Path, picture: Path | None = None,
                  fresh: bool = True) -> None:
@@ -79,7 +80,7 @@ class Page:
             'return [r.x, r.y, r.width, r.height]')
         actions = ActionChains(self.driver, duration=20)
         actions.w3c_actions.pointer_action.move_to_location(
-            round(left + x / 100 * width), round(top + y / 100 * height))
+            round(left + x / self.size[0] * width), round(top + y / self.size[1] * height))
         return actions
 
     def drag(self, start, end) -> None:

@@ -11,6 +11,7 @@ import * as exportsMenu from './exports.js';
 import * as folder from './folder.js';
 import * as keeping from './keeping.js';
 import * as keys from './keys.js';
+import * as levels from './levels.js';
 import * as list from './list.js';
 import * as objects from './objects.js';
 import * as overlay from './overlay.js';
@@ -20,8 +21,8 @@ import * as tabs from './tabs.js';
 import * as tools from './tools.js';
 import * as view from './view.js';
 
-for (const part of [overlay, draw, view, tools, objects, classes, asking, pictures, folder, keeping,
-  list, batch, choice, exportsMenu, tabs, keys]) part.connect();
+for (const part of [overlay, draw, view, levels, tools, objects, classes, asking, pictures, folder,
+  keeping, list, batch, choice, exportsMenu, tabs, keys]) part.connect();
 await keeping.started;
 await pictures.visitLast();
 state.info = await api.untilBack((error) => say(error.message, 'bad'));

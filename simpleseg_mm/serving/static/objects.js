@@ -53,7 +53,7 @@ function replace(old, row) {
 function bringIntoSight(row) {
   const list = $('objects');
   if (!row) return;
-  const top = row.offsetTop - list.offsetTop, bottom = top + row.offsetHeight;
+  const top = row.offsetTop, bottom = top + row.offsetHeight;  // of the list
   if (top < list.scrollTop) list.scrollTop = top;
   else if (bottom > list.scrollTop + list.clientHeight) list.scrollTop = bottom - list.clientHeight;
 }

@@ -7,6 +7,7 @@ import {seen, unit, view} from './view.js';
 
 const FEW = 400;  // vertices that all have handles; of more, those that are seen and lie apart
 const APART = 9, MIDDLE = 26;  // screen pixels between handles; of an edge with a middle one
+const LARGE = 6, SMALLEST = 1.5, CROWDED = 0.4;  // screen pixels of a handle's radius; of an edge
 const drawn = new Map();  // id -> {object, selected, polygons, path}
 const handles = {middle: new Map(), vertex: new Map(), spread: new Map()};  // key -> element
 const layers = [];  // functions that draw into groups of their own
@@ -14,6 +15,11 @@ let edited = null;  // polygons of the selected object while they are being drag
 let pinned = null;  // [ring, index] of a vertex that has a handle wherever it is
 let owner = null;  // id of the object that the handles are of
 let soon = 0;
+// Drawing costs more than a frame has where there are many outlines. So it is drawn for one view,
+// the base, a quarter of the stage beyond its borders, and moved and stretched as a whole while the
+// view moves; it is drawn again when that rests, or has gone too far.
+const AROUND = 0.25, REST = 120, FAR = 250;  // of the stage; milliseconds
+let base = {scale: 1, x: 0, y: 0}, drawnAt = 0, rest = 0;
 
 /** Draw what has changed before the next frame. */
 export function renderSoon() {
@@ -28,6 +34,21 @@ export function preview(polygons) {
 
 /** The handle of a vertex, [ring, index] or as a text; null where there is none. */
 export const handleOf = (place) => handles.vertex.get(String(place)) || null;
+
+/** The handle, of a vertex or between two, nearest to (x, y) of the screen and no further than
+    `most` pixels; null where there is none. A vertex goes first. */
+export function handleNear([x, y], most) {
+  for (const kind of ['vertex', 'middle']) {
+    let best = null, least = most;
+    for (const element of handles[kind].values()) {
+      const {left, top, width, height} = element.getBoundingClientRect();
+      const away = Math.hypot(left + width / 2 - x, top + height / 2 - y);
+      if (away <= least) [best, least] = [element, away];
+    }
+    if (best) return best;
+  }
+  return null;
+}
 
 /** Give a vertex a handle, and the focus. */
 export function focusVertex(place) {
@@ -44,11 +65,30 @@ export function render() {
   const document = shown();
   $('overlay').toggleAttribute('hidden', !document);
   if (!document) return;
-  change($('world'), {transform: `translate(${view.x} ${view.y}) scale(${view.scale})`});
+  clearTimeout(rest);
+  base = {...view};
+  drawnAt = performance.now();
+  const {clientWidth, clientHeight} = $('stage');
+  $('overlay').style.setProperty('transform', 'none');
+  change($('world'), {transform: `translate(${view.x + AROUND * clientWidth} ${
+    view.y + AROUND * clientHeight}) scale(${view.scale})`});
   renderShapes(document);
   renderHandles();
   renderDraft();
   for (const layer of layers) layer();
+}
+
+/** Move what is drawn with the view. */
+function follow() {
+  const stretch = view.scale / base.scale, {clientWidth, clientHeight} = $('stage');
+  const x = view.x - stretch * base.x, y = view.y - stretch * base.y;
+  $('overlay').style.setProperty('transform', `translate(${x}px, ${y}px) scale(${stretch})`);
+  clearTimeout(rest);
+  rest = setTimeout(renderSoon, REST);
+  const isOutside = (start, length) => -start / stretch < -AROUND * length
+    || (length - start) / stretch > (1 + AROUND) * length;
+  const isFar = isOutside(x, clientWidth) || isOutside(y, clientHeight) || stretch > 2;
+  if (isFar && performance.now() - drawnAt > FAR) renderSoon();
 }
 
 /** Set attributes that are others than before. */
@@ -100,8 +140,11 @@ function renderHandles() {
   if (!object) return;
   const size = unit(), rings = ringsOf(edited || object.polygons), total = countVertices(rings);
   const apart = total > FEW ? APART * size : 0, long = MIDDLE * size;
-  const [x1, y1, x2, y2] = seen(), more = 30 * size;
-  const isSeen = (x, y) => x > x1 - more && x < x2 + more && y > y1 - more && y < y2 + more;
+  const [x1, y1, x2, y2] = seen(AROUND);
+  const mean = rings.reduce((sum, ring) => sum + lengthOf(ring), 0) / Math.max(total, 1) / size;
+  const r = Math.max(SMALLEST, Math.min(LARGE, CROWDED * mean));  // they hide no small object
+  $('handles').classList.toggle('small', r < LARGE / 2);
+  const isSeen = (x, y) => x > x1 && x < x2 && y > y1 && y < y2;
   const found = {middle: [], vertex: [], spread: []};
   let number = 0;
   rings.forEach((ring, ringIndex) => {
@@ -113,7 +156,7 @@ function renderHandles() {
       if (!held && total > FEW && (!isSeen(x, y)
           || (before && Math.hypot(x - before[0], y - before[1]) < apart))) return;
       before = [x, y];
-      found.vertex.push([place, {cx: x, cy: y, r: 6 * size, fill: object.color,
+      found.vertex.push([place, {cx: x, cy: y, r: r * size, fill: object.color,
         'aria-label': `Vertex ${number} of ${total} at ${x.toFixed(0)}, ${y.toFixed(0)}`}]);
       if (spread) found.spread.push([place, {cx: x, cy: y, r: spread[1]}]);
       const [nx, ny] = ring[(index + 1) % ring.length], mx = (x + nx) / 2, my = (y + ny) / 2;
@@ -124,6 +167,11 @@ function renderHandles() {
   });
   for (const [kind, wanted] of Object.entries(found)) fill(kind, wanted);
 }
+
+const lengthOf = (ring) => ring.reduce((sum, [x, y], k) => {
+  const [lastX, lastY] = ring.at(k - 1);
+  return sum + Math.hypot(x - lastX, y - lastY);
+}, 0);
 
 const ALWAYS = {spread: (place) => ({class: 'spread', 'aria-hidden': 'true', 'data-of': place}),
   middle: (place) => ({class: 'middle', 'aria-hidden': 'true', 'data-after': place}),
@@ -174,7 +222,8 @@ export function renderAsking({point, box}) {
 }
 
 export function connect() {
-  for (const event of ['document', 'selection', 'running', 'view', 'tool']) on(event, renderSoon);
+  for (const event of ['document', 'selection', 'running', 'tool']) on(event, renderSoon);
+  on('view', follow);
   on('current', () => {
     for (const {path} of drawn.values()) path.remove();
     drawn.clear();

@@ -4,7 +4,7 @@ import {$, say} from './dom.js';
 import * as draw from './draw.js';
 import {clamp, movedBy, ringsOf, rounded, withRing} from './geometry.js';
 import {bind} from './keys.js';
-import {focusVertex, preview, renderAsking} from './overlay.js';
+import {focusVertex, handleNear, preview, renderAsking} from './overlay.js';
 import {refineAt} from './refine.js';
 import {changed, commit, commitObject, on, redo, select, selectedObject, setTool, shown, state,
   undo} from './store.js';
@@ -145,8 +145,11 @@ function dragObject(event, tap) {
 const under = ({clientX, clientY}) => document.elementsFromPoint(clientX, clientY)
   .map(({dataset}) => dataset.object).filter((id) => id !== undefined);
 
+const FINGER = 20;  // screen pixels
+
 function editing(event) {
-  const {dataset} = event.target;
+  const {dataset} = (event.pointerType === 'touch'
+    && handleNear([event.clientX, event.clientY], FINGER)) || event.target;
   if (dataset.place !== undefined) {
     if (isSecond(dataset.place, event.timeStamp)) {
       return {end: () => removeVertex(placeOf(dataset.place))};

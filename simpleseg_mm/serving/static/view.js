@@ -68,11 +68,11 @@ export function reveal([x, y]) {
 /** Screen pixels as pixels of the picture. */
 export const unit = () => 1 / view.scale;
 
-/** x1, y1, x2, y2 of the picture that the stage shows. */
-export function seen() {
-  const {clientWidth, clientHeight} = $('stage');
-  return [-view.x / view.scale, -view.y / view.scale, (clientWidth - view.x) / view.scale,
-    (clientHeight - view.y) / view.scale];
+/** x1, y1, x2, y2 of the picture that the stage shows, and `around` of the stage on each side. */
+export function seen(around = 0) {
+  const {clientWidth, clientHeight} = $('stage'), w = clientWidth * around, h = clientHeight * around;
+  return [(-w - view.x) / view.scale, (-h - view.y) / view.scale,
+    (clientWidth + w - view.x) / view.scale, (clientHeight + h - view.y) / view.scale];
 }
 
 /** Where a pointer event is: in the stage, screen pixels. */
@@ -113,7 +113,10 @@ export function connect() {
   $('zoom-out').onclick = () => zoom(1 / STEP);
   $('fit').onclick = fit;
   on('current', () => { $('zoom').hidden = !shown(); });
-  on('view', () => { $('fit').textContent = `${Math.round(view.scale * 100)} %`; });
+  on('view', () => {
+    const text = `${Math.round(view.scale * 100)} %`;
+    if ($('fit').textContent !== text) $('fit').textContent = text;
+  });
   bind('+', 'zoom in', () => zoom(STEP));
   bind('-', 'zoom out', () => zoom(1 / STEP));
   bind('0', 'the whole picture', fit);
