@@ -73,12 +73,13 @@ class ScriptedInferencer:
 
 
 @contextmanager
-def serving(inferencer=None, settings: dict = {}, port: int = 0, **limits):
-    """A running server; gives its address and inferencer. Port 0 is a free one."""
+def serving(inferencer=None, settings: dict = {}, port: int = 0, name: str = 'scripted', **limits):
+    """A running server of a model of this name; gives its address and inferencer. Port 0 is a free
+    one."""
     from simpleseg_mm.serving import Engine, Settings, create_app, make_server
     inferencer = inferencer or ScriptedInferencer()
     settings = Settings(**settings)
-    app = create_app(Engine(inferencer, **limits), settings, 'scripted')
+    app = create_app(Engine(inferencer, **limits), settings, name)
     server = make_server(app, settings, '127.0.0.1', port, log_level='warning',
                          timeout_graceful_shutdown=2)
     thread = threading.Thread(target=server.run, daemon=True)

@@ -271,7 +271,8 @@ def test_the_example_with_a_real_model(browser):
         inferencer = SimpleSegInferencer(weights=weights, show_progress=False)
     except FileNotFoundError as error:
         pytest.skip(f'no model that writes outlines: {error}')
-    with serving(inferencer) as (url, _):
+    name = os.path.basename(weights or 'nano')
+    with serving(inferencer, name=name) as (url, _):
         driver = browser[0]
         driver.get(url)
         driver.find_element(By.ID, 'example').click()
