@@ -91,8 +91,8 @@ def check_objects(size: tuple[int, int], objects, max_pixels: int = MAX_EDITED_P
             rings = [_ring(ring, number) for ring in (polygon.get('outer'),
                                                       *polygon.get('holes', []))]
             spread |= _spread(polygon.get('spread'), rings, number)
-            outers.append(turned(rings[0], -1))
-            inner = [turned(ring, 1) for ring in rings[1:]]
+            outers.append(directed(rings[0], -1))
+            inner = [directed(ring, 1) for ring in rings[1:]]
             holes += inner
             order += [outers[-1], *inner]
         vertices += sum(map(len, order))
@@ -164,7 +164,7 @@ def shoelace(ring: np.ndarray) -> float:
     return float((x * np.roll(y, -1) - np.roll(x, -1) * y).sum())
 
 
-def turned(ring: np.ndarray, sign: int) -> np.ndarray:
+def directed(ring: np.ndarray, sign: int) -> np.ndarray:
     """The ring with an area of this sign; one that crosses itself to an area of 0 as it is."""
     return ring[::-1] if shoelace(ring) * sign < -_FLAT else ring
 

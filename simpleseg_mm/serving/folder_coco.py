@@ -18,7 +18,7 @@ from ..files.paths import AS_WRITTEN
 from ..files.orientation import way_of_outlines, way_of_size
 from .folder_objects import (MAX_FOLDER_OBJECTS, OWN, Document, Frame, Held, Sent, check_count,
                              cut_open, digest_of_outline, give_ids, is_same_document,
-                             is_same_object, kept_apart, match, own_of, share_of, shown_object,
+                             is_same_object, kept_apart, match, own_of, known_share, shown_object,
                              shown_polygon, written_label)
 
 _EVIDENCE = ('score', 'agreement')
@@ -278,7 +278,7 @@ def _held(row: coco.CocoAnnotation, number: int, alone: bool, categories: dict, 
     kept = own.get('object') if isinstance(own.get('object'), dict) else {}
     fields = dict(kept, id=own.get('id', f'coco{row.id}' if alone else ''),
                   label=label, polygons=polygons)
-    fields |= {key: None if foreign else share_of(record.get(key)) for key in _EVIDENCE}
+    fields |= {key: None if foreign else known_share(record.get(key)) for key in _EVIDENCE}
     if foreign:
         fields['edited'] = True
     return Held(shown_object(fields), [number], [number] * len(polygons), [], foreign)

@@ -11,8 +11,8 @@ from ..files.labelme import RECTANGLES, is_labelme, outline_of, shape_type_of
 from ..files.orientation import way_of_outlines, way_of_size
 from .folder_objects import (MAX_FOLDER_OBJECTS, OWN, Document, Frame, Held, Sent, check_count,
                              cut_open, digest_of_outline, give_ids, is_same_document,
-                             is_same_object, kept_apart, key_of_polygon, match, own_of, share_of,
-                             shown_object, shown_polygon, written_label)
+                             is_same_object, kept_apart, key_of_polygon, known_share, match,
+                             own_of, shown_object, shown_polygon, written_label)
 
 _VERSION = '5.4.1'  # whose files ours are
 _EVIDENCE = ('score', 'agreement')
@@ -155,7 +155,7 @@ def _held(shapes: list, records: list[int], polygons: list[dict], sources: list[
     if 'label' in first and label == written_label(first['label']):
         label = first['label']
     fields = dict(kept, id=first['id'] if ours else '', label=label, polygons=polygons)
-    fields |= {key: None if foreign else share_of(shapes[records[0]].get(key))
+    fields |= {key: None if foreign else known_share(shapes[records[0]].get(key))
                for key in _EVIDENCE}
     if foreign:
         fields['edited'] = True

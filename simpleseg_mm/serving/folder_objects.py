@@ -316,7 +316,7 @@ def written_label(label: str) -> str:
     return label if label.strip() else 'object'
 
 
-def share_of(value) -> float | None:
+def known_share(value) -> float | None:
     """A score or an agreement as files hold it."""
     return value if type(value) in (int, float) and 0 <= value <= 1 else None
 

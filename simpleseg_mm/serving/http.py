@@ -101,11 +101,11 @@ async def while_there(request: Request, work: Coroutine[Any, Any, T]) -> T:
 
 def error_response(request: Request, error: Exception) -> Response:
     """An error as ``{"error": "one line"}`` with its status."""
-    status, headers, message = fault_of(error)
+    status, headers, message = refusal_of(error)
     return JSONResponse(dict(getattr(error, 'more', {}), error=message), status, headers)
 
 
-def fault_of(error: Exception) -> tuple[int, dict[str, str], str]:
+def refusal_of(error: Exception) -> tuple[int, dict[str, str], str]:
     """Status, headers and message, in one line, of an error."""
     status, headers, message = 500, {}, str(error)
     if isinstance(error, HTTPException):

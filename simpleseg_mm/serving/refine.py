@@ -5,7 +5,7 @@ import numpy as np
 import shapely
 
 from ..polygon.raster import MAX_COORDINATE
-from .edited import shoelace, turned
+from .edited import directed, shoelace
 
 MAX_REFINED_VERTICES = 20_000
 HOW = ('add', 'cut')
@@ -112,7 +112,7 @@ def _region(polygons: list[Polygon]) -> shapely.Geometry:
     shapes = [shapely.Polygon(rings[0], rings[1:]) for rings in polygons]
     if all(map(shapely.is_valid, shapes)):
         return shapely.union_all(shapes)
-    rings = [turned(ring, 1 if k else -1) for polygon in polygons
+    rings = [directed(ring, 1 if k else -1) for polygon in polygons
              for k, ring in enumerate(polygon)]
     lines = shapely.union_all([shapely.LineString([*ring, ring[0]]) for ring in rings])
     faces = shapely.get_parts(shapely.polygonize([lines]))
@@ -177,7 +177,7 @@ def _written(pieces: Iterator[Polygon], like: Polygon | None, given: set[tuple],
                 continue
             model = like[0] if like else None
             sign = -1 if model is None or shoelace(model) <= 0 else 1
-            ring = turned(ring, -sign if k else sign)
+            ring = directed(ring, -sign if k else sign)
             vertices = list(map(tuple, ring.tolist()))
             old = np.array([vertex in given for vertex in vertices])
             first = min(range(len(ring)), key=lambda i: order.get(vertices[i], len(order)))

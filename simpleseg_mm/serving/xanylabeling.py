@@ -15,7 +15,7 @@ from ..export.rings import keyhole, plain
 from ..files import ImageError
 from ..structures import Prompt, Segmentation
 from .engine import Busy
-from .http import as_reason, fault_of, read_json
+from .http import as_reason, refusal_of, read_json
 from .pictures import from_base64
 from .studio_regions import MAX_ASKED
 
@@ -50,7 +50,7 @@ class XAnyLabeling:
         try:
             return await self.predict(request)
         except (HTTPException, Busy, PermissionError, ValueError, RecursionError) as error:
-            status, headers, message = fault_of(error)
+            status, headers, message = refusal_of(error)
             code = 'INVALID_IMAGE' if isinstance(error, ImageError) else 'INFERENCE_ERROR'
             return JSONResponse(dict(success=False, error=dict(code=code, message=message)),
                                 status, headers)
