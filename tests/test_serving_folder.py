@@ -114,3 +114,112 @@ def test_what_is_known_of_each_picture(tmp_path):
         os.remove(tmp_path / 'one.json')
         rows = {one['path']: one for one in pictures_of(url)['pictures']}
         assert rows['broken.png']['objects'] == 2 and rows['one.png']['objects'] is None
+
+
+# --- annotations --------------------------------------------------------------------------------
+RING = [[1, 1], [9, 1], [9, 9]]
+ONE = dict(id='one', label='cup', polygons=[dict(outer=RING, holes=[])])
+
+
+def put(url: str, path: str, body):
+    return call(url, 'PUT', f'/api/folder/annotations?path={quote(path)}', body)
+
+
+def document(**more) -> dict:
+    return dict(dict(objects=[ONE], done=False, rejected=[], digest='', revision=None), **more)
+
+
+@pytest.fixture
+def own(tmp_path):
+    (tmp_path / 'a.png').write_bytes(png())
+    with serving(ScriptedInferencer(), settings=dict(root=str(tmp_path))) as (url, _):
+        yield url, tmp_path
+
+
+def test_annotations_over_the_wire(own):
+    url, root = own
+    status, _, got = call(url, 'GET', '/api/folder/annotations?path=a.png')
+    assert status == 200 and got == dict(objects=[], done=False, rejected=[], revision=None,
+                                         changed=False, fault='', notes=[])
+    status, _, row = put(url, 'a.png', document(done=True))
+    assert status == 200 and [*row] == ['revision']
+    status, _, got = call(url, 'GET', '/api/folder/annotations?path=a.png')
+    assert status == 200 and got['done'] and got['revision'] == row['revision']
+    assert got['objects'][0]['polygons'] == ONE['polygons']
+    status, _, conflict = put(url, 'a.png', document(objects=[]))
+    assert status == 409 and conflict['revision'] == row['revision'] and conflict['error']
+    status, _, forced = put(url, 'a.png', document(objects=[], force=True))
+    assert status == 200 and forced['revision'] != row['revision']
+    (root / 'a.json').write_text('{"shapes": [')
+    status, _, refused = put(url, 'a.png', document(force=True))
+    assert status == 423 and 'move it away' in refused['error']
+    assert call(url, 'GET', '/api/folder/annotations?path=a.png')[2]['fault']
+    for status, path in ((404, 'none.png'), (403, '../a.png'), (404, '')):
+        assert call(url, 'GET', f'/api/folder/annotations?path={path}')[0] == status
+        assert put(url, path, document())[0] == status
+    assert call(url, 'DELETE', '/api/folder/annotations?path=a.png')[0] == 405
+    status, _, row = call(url, 'PUT', '/api/folder/annotations?path=a.png',
+                          json.dumps(document()).encode(), {'origin': 'http://elsewhere.org'})
+    assert status == 403
+
+
+MALFORMED = {
+    'no JSON': b'{', 'a list': b'[]', 'nothing': b'', 'NaN': b'{"objects": [], "done": NaN}',
+    'no objects': dict(done=False), 'objects': dict(objects={}), 'an object': dict(objects=[1]),
+    'no outline': dict(objects=[dict(ONE, polygons=[])]),
+    'two points': dict(objects=[dict(ONE, polygons=[dict(outer=RING[:2])])]),
+    'a thin hole': dict(objects=[dict(ONE, polygons=[dict(outer=RING, holes=[RING[:2]])])]),
+    'holes': dict(objects=[dict(ONE, polygons=[dict(outer=RING, holes=3)])]),
+    'texts': dict(objects=[dict(ONE, polygons=[dict(outer=[['a', 'b']] * 3)])]),
+    'far': dict(objects=[dict(ONE, polygons=[dict(outer=[[1e6, 1]] * 3)])]),
+    'huge': dict(objects=[dict(ONE, polygons=[dict(outer=[[10**400, 1]] * 3)])]),
+    'ragged': dict(objects=[dict(ONE, polygons=[dict(outer=[[1, 2], [3], [4, 5]])])]),
+    'a polygon': dict(objects=[dict(ONE, polygons=[RING])]),
+    'one id twice': dict(objects=[ONE, ONE]), 'id': dict(objects=[dict(ONE, id=5)]),
+    'long id': dict(objects=[dict(ONE, id='x' * 1001)]),
+    'label': dict(objects=[dict(ONE, label=5)]),
+    'long label': dict(objects=[dict(ONE, label='x' * 100_001)]),
+    'score': dict(objects=[dict(ONE, score=2)]), 'agreement': dict(objects=[dict(ONE,
+                                                                               agreement='1')]),
+    'infinite': b'{"objects": [], "rejected": [{"score": 1e999}]}',
+    'done': dict(objects=[], done=1), 'rejected': dict(objects=[], rejected={}),
+    'rejected texts': dict(objects=[], rejected=['x']), 'digest': dict(objects=[], digest=5),
+    'revision': dict(objects=[], revision=5), 'force': dict(objects=[], force='yes'),
+    'half a character': b'{"objects": [{"id": "\\ud800"}]}',
+    'deep': b'{"objects": [], "x": ' + b'[' * 50_000 + b']' * 50_000 + b'}',
+    'many values': b'{"objects": [' + b'1,' * 500_001 + b'1]}'}
+
+
+def test_malformed_documents_are_refused_in_one_line_and_write_nothing(own):
+    url, root = own
+    for name, body in MALFORMED.items():
+        status, _, row = put(url, 'a.png', body)
+        assert status == 400 and row['error'] and '\n' not in row['error'], (name, row)
+        assert os.listdir(root) == ['a.png'], name
+    assert put(url, 'a.png', document())[0] == 200
+
+
+def test_a_folder_that_may_not_be_written(tmp_path):
+    (tmp_path / 'a.png').write_bytes(png())
+    (tmp_path / 'a.json').write_text(json.dumps(dict(shapes=[dict(label='a', points=RING)])))
+    tmp_path.chmod(0o555)
+    try:
+        with serving(ScriptedInferencer(), settings=dict(root=str(tmp_path))) as (url, _):
+            assert call(url, 'GET', '/api/info')[2]['folder']['read_only'] is True
+            assert pictures_of(url)['read_only'] is True
+            got = call(url, 'GET', '/api/folder/annotations?path=a.png')[2]
+            assert len(got['objects']) == 1
+            assert put(url, 'a.png', document(revision=got['revision']))[0] == 423
+    finally:
+        tmp_path.chmod(0o755)
+
+
+def test_a_server_that_restarts_finds_all_again(tmp_path):
+    (tmp_path / 'a.png').write_bytes(png())
+    settings = dict(root=str(tmp_path), annotations='coco')
+    with serving(ScriptedInferencer(), settings=settings) as (url, _):
+        revision = put(url, 'a.png', document())[2]['revision']
+        first = call(url, 'GET', '/api/info')[2]['folder']
+    with serving(ScriptedInferencer(), settings=settings) as (url, _):
+        assert call(url, 'GET', '/api/info')[2]['folder'] == first and first['format'] == 'coco'
+        assert put(url, 'a.png', document(objects=[], revision=revision))[0] == 200

@@ -16,11 +16,12 @@ from ..files import open_picture, orientation_of, replacing, spelled, spellings
 from ..files.coco import is_coco
 from ..files.labelme import is_labelme
 from ..files.pictures import SUFFIXES, stored_size, turned
-from ..files.texts import is_guessed, json_of
+from ..files.texts import is_guessed
 from . import folder_coco, folder_labelme
 from .folder_coco_file import CocoFolder
 from .folder_files import (MAX_ANNOTATION_BYTES, PictureFolder, Stamp, Summary, annotation_bytes,
-                           reading_fault, file_of, is_inside, may_write, place_at, places_of)
+                           content_of, file_of, is_inside, may_write, place_at, places_of,
+                           reading_fault)
 from .folder_objects import Document, Frame, Sent, own_of, read_given, sendable
 from .http import Refused
 from .pictures import MAX_ROOT_BYTES, digest_of
@@ -236,7 +237,7 @@ class Folder:
                 document = folder_coco.read_picture(index, below, look.size, look.tag)
                 merge = partial(folder_coco.merge_picture, index, below, document)
             else:
-                content = None if raw is None else json_of(raw, spelled(file.name))
+                content = content_of(raw, file)
                 document = folder_labelme.read_document(content, look.size, look.tag)
                 merge = partial(self._merged, file, content, document, below)
         except (OSError, ValueError, RecursionError) as error:
@@ -382,7 +383,7 @@ def _summed(root: Path, file: Path) -> Summary:
     """Of a file of LabelMe's."""
     try:
         raw, _ = annotation_bytes(root, file)
-        content = None if raw is None else json_of(raw, spelled(file.name))
+        content = content_of(raw, file)
     except (OSError, ValueError, RecursionError) as error:
         return Summary(fault=reading_fault(file, error))
     if content is None:

@@ -6,7 +6,6 @@ our key.
 import hashlib
 import json
 import os
-from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -144,18 +143,16 @@ def read_picture(index: CocoIndex, path: str, size: tuple[int, int], tag: int = 
     frame = _frame_of(rows, said, size, tag)
     own = next((own_of(one.record) for one in images if own_of(one.record)), {})
     document, faults, boxes = Document([], own, frame), [], 0
-    counts = Counter(row.id for row in rows)
     for number, row in zip(index.annotations.get(path, ()), rows):
         try:
-            alone = row.id is not None and counts[row.id] == 1
-            held = _held(row, number, alone, index.tables.categories, frame)
+            held = _held(row, number, index.tables.categories, frame)
         except ValueError as error:
             faults.append(f'{row.name}: {error}')
             continue
         boxes += row.segmentation is None and 'polygons' not in own_of(row.record)
         document.held.append(held)
     check_count(one.object for one in document.held)
-    give_ids(document.held, lambda number: _digest(index.tables.annotations[number].record))
+    give_ids(document.held, lambda one: _base(index.tables.annotations[one.records[0]]))
     redrawn = sum(one.foreign for one in document.held)
     if redrawn:
         document.notes.append(f'{redrawn} objects were drawn anew by another program: they are as '
@@ -253,9 +250,12 @@ def _parts(row: coco.CocoAnnotation) -> list:
     return usable or found  # slivers cover nothing
 
 
-def _held(row: coco.CocoAnnotation, number: int, alone: bool, categories: dict, frame: Frame
-          ) -> Held:
-    """``alone``: no other annotation of the picture has its id. Raises ValueError."""
+def _base(row: coco.CocoAnnotation) -> str:
+    """What the derived id of an object is made of."""
+    return _digest(row.record) if row.id is None else f'coco{row.id}'
+
+
+def _held(row: coco.CocoAnnotation, number: int, categories: dict, frame: Frame) -> Held:
     broken = [fault for fault in row.faults if fault.kind in (coco.SEGMENTATION, coco.CROWD)]
     if broken:
         raise ValueError(broken[0].message)
@@ -276,7 +276,7 @@ def _held(row: coco.CocoAnnotation, number: int, alone: bool, categories: dict, 
     if isinstance(own.get('label'), str) and label == written_label(own['label']):
         label = own['label']
     kept = own.get('object') if isinstance(own.get('object'), dict) else {}
-    fields = dict(kept, id=own.get('id', f'coco{row.id}' if alone else ''),
+    fields = dict(kept, id=own.get('id', ''),
                   label=label, polygons=polygons)
     fields |= {key: None if foreign else known_share(record.get(key)) for key in _EVIDENCE}
     if foreign:

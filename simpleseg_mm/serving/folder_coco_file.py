@@ -5,9 +5,8 @@ from pathlib import Path
 
 from ..files import spelled
 from ..files.coco import is_coco
-from ..files.texts import json_of
 from .folder_coco import CocoIndex, PictureNames, index_of
-from .folder_files import PictureFolder, Summary, annotation_bytes, reading_fault
+from .folder_files import PictureFolder, Summary, annotation_bytes, content_of, reading_fault
 from .folder_objects import own_of
 from .pictures import digest_of
 
@@ -34,7 +33,7 @@ class CocoFolder:
         with self._reading:
             digest = 'nothing' if raw is None else digest_of(raw)
             if self._known[0] != digest:
-                self._index(digest, None if raw is None else json_of(raw, self.file.name))
+                self._index(digest, content_of(raw, self.file))
             index = self._known[1]
             if below and below not in index.images and index.lost and below not in self._missed:
                 self._names.forget()
@@ -100,7 +99,7 @@ def _coco_file(root: Path) -> Path:
             continue
         try:
             raw, _ = annotation_bytes(root, file)
-            content = json_of(raw, file) if raw and b'"annotations"' in raw else None
+            content = content_of(raw, file) if raw and b'"annotations"' in raw else None
         except (OSError, ValueError):
             continue
         if is_coco(content):

@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 from ..files import spelled
 from ..files.pictures import SUFFIXES
+from ..files.texts import json_of
 
 # Our choices.
 MAX_PICTURES = 50_000  # that are listed
@@ -189,6 +190,14 @@ def annotation_bytes(root: Path, file: Path) -> tuple[bytes, Stamp] | tuple[None
             return opened.read(), stamp
     except FileNotFoundError:
         return None, None
+
+
+def content_of(raw: bytes | None, file: Path):
+    """What the bytes of a JSON file hold; None where there is none. Raises ValueError."""
+    content = None if raw is None else json_of(raw, spelled(file.name))
+    if raw is not None and content is None:
+        raise ValueError('it holds null')
+    return content
 
 
 def reading_fault(file: Path, error: Exception) -> str:

@@ -7,6 +7,7 @@ know.
 from collections import Counter
 from collections.abc import Iterable
 
+from ..files import is_blank
 from ..files.labelme import RECTANGLES, is_labelme, outline_of, shape_type_of
 from ..files.orientation import way_of_outlines, way_of_size
 from .folder_objects import (MAX_FOLDER_OBJECTS, OWN, Document, Frame, Held, Sent, check_count,
@@ -85,7 +86,8 @@ def read_document(content, size: tuple[int, int], tag: int = 1) -> Document:
             continue
         document.held.append(_held(shapes, records, polygons, sources, beside, foreign))
     check_count(one.object for one in document.held)
-    give_ids(document.held, lambda number: _digest(shapes[number]))
+    give_ids(document.held, lambda one: digest_of_outline(
+        one.object['label'], *(_digest(shapes[number]) for number in one.records)))
     seen = {number for drawn, beside in groups for number in (*drawn, *beside)}
     faults += [f'shape {number}: ' + (outline_of(shape)[1] if isinstance(shape, dict) else
                                       'it is no record')
@@ -152,7 +154,7 @@ def _held(shapes: list, records: list[int], polygons: list[dict], sources: list[
         own.get('id') != first['id'] for own in owns))
     kept = next((own['object'] for own in owns if isinstance(own.get('object'), dict)), {})
     label = _label(shapes[records[0]])
-    if 'label' in first and label == written_label(first['label']):
+    if isinstance(first.get('label'), str) and label == written_label(first['label']):
         label = first['label']
     fields = dict(kept, id=first['id'] if ours else '', label=label, polygons=polygons)
     fields |= {key: None if foreign else known_share(shapes[records[0]].get(key))
@@ -204,7 +206,7 @@ def _merged_shapes(shapes: list, document: Document, objects: list[dict],
         first = {} if held is None else shapes[held.records[0]]
         label = written_label(item['label'])
         if held is not None and item['label'] == held.object['label'] and isinstance(
-                first.get('label'), str) and first['label'].strip():
+                first.get('label'), str) and not is_blank(first['label']):
             label = first['label']  # also where it holds what cannot be sent
         group = groups.of(label, first.get('group_id'), len(made) > 1)
         for place, shape in enumerate(made):
@@ -228,7 +230,8 @@ def _merged_shapes(shapes: list, document: Document, objects: list[dict],
 
 
 def _shapes_of(shapes: list, held: Held | None, item: dict, frame: Frame) -> list[dict]:
-    """A shape a polygon. One whose outline was not changed stays what it is: a circle, a mask."""
+    """A shape a polygon. One whose outline was not changed stays what it is: a circle, a mask; but
+    a rectangle among several parts would be none of them."""
     places: dict = {}  # of the polygons that no shape has yet
     for place, polygon in enumerate(item['polygons']):
         places.setdefault(key_of_polygon(polygon), []).append(place)
@@ -236,7 +239,9 @@ def _shapes_of(shapes: list, held: Held | None, item: dict, frame: Frame) -> lis
     for record in held.records if held else ():
         keys = Counter(key_of_polygon(polygon) for polygon, source in zip(
             held.object['polygons'], held.sources) if source == record)
-        if all(len(places.get(key, ())) >= count for key, count in keys.items()):
+        alone = len(keys) == len(item['polygons'])
+        if (alone or shape_type_of(shapes[record]) not in RECTANGLES) and all(
+                len(places.get(key, ())) >= count for key, count in keys.items()):
             found = [places[key].pop(0) for key in keys.elements()]
             kept[min(found)] = record
             seen |= {*found}

@@ -16,6 +16,7 @@ import numpy as np
 
 from ..export.corrections import ACTIONS
 from ..export.rings import keyhole
+from ..files import is_blank
 from ..files.labelme import Crop
 from ..files.pictures import turn_points, turn_points_back
 from ..polygon import mask_to_parts, rle_to_crop, segmentation_to_rle, signed_area
@@ -93,12 +94,14 @@ class Held:
         sources: for each polygon the one of them that it is of.
         beside: numbers of records that go where the object goes, such as its box.
         foreign: whether another program has drawn it anew since we wrote it.
+        derived: whether its id is not in the file, but made of what it is.
     """
     object: dict
     records: list[int]
     sources: list[int]
     beside: list[int] = field(default_factory=list)
     foreign: bool = False
+    derived: bool = False
 
 
 @dataclass
@@ -244,40 +247,47 @@ def _value(item: dict, key: str):
 
 
 def match(document: Document, objects: Sequence[dict]) -> dict[int, Held | None]:
-    """For each object of the page the one of the file that it was."""
+    """For each object of the page the one of the file that it was.
+
+    Ids that were derived count those that are alike: where one of these was deleted, they count
+    from 0 again, while the page still has the old ones. These are matched in their order.
+    """
     held = {one.object['id']: one for one in document.held}
-    found: dict[int, Held | None] = {number: held.pop(one['id'], None)
-                                     for number, one in enumerate(objects)}
-    alike: dict[str, list[str]] = {}
-    for key in held:
-        alike.setdefault(key.partition('.')[0], []).append(key)
-    for number, one in enumerate(objects):  # of several alike, one before it was deleted
-        keys = alike.get(one['id'].partition('.')[0], [])
-        if found[number] is None and keys and '.' in one['id']:
-            found[number] = held.pop(keys.pop(0))
+    found: dict[int, Held | None] = {}
+    alike: dict[str, list[int]] = {}
+    for number, one in enumerate(objects):
+        same = held.get(one['id'])
+        if same is None or same.derived:
+            alike.setdefault(one['id'].rpartition('.')[0], []).append(number)
+        found[number] = None if same is None or same.derived else same
+    for base, numbers in alike.items():
+        exact = [held.get(objects[number]['id']) for number in numbers]
+        if None in exact and base:
+            exact = [one for one in document.held
+                     if one.derived and one.object['id'].rpartition('.')[0] == base]
+        found |= dict(zip(numbers, exact))
     return found
 
 
-def give_ids(held: Sequence[Held], digest: Callable[[int], str]) -> None:
-    """One of its own to each object that has none yet, by its label and outline; an id that two
-    have stays with the one that is as we wrote it.
+def give_ids(held: Sequence[Held], base: Callable[[Held], str]) -> None:
+    """An id to each object that has none yet, from what it is; one that two have stays with the
+    object that is as we wrote it.
 
     Args:
-        digest: number of a record -> that of its outline.
+        base: of an object -> what is the same for all that are alike.
     """
     taken: set[str] = set()
     for one in sorted(held, key=lambda one: one.foreign):
         key = one.object['id']
-        if isinstance(key, str) and 0 < len(key) <= _MAX_ID and key not in taken:
+        one.derived = not isinstance(key, str) or not 0 < len(key) <= _MAX_ID or key in taken
+        if not one.derived:
             taken.add(key)
-        else:
-            one.object['id'] = ''
     counts: Counter[str] = Counter()
     for one in held:
-        if not one.object['id']:
-            base = digest_of_outline(one.object['label'], *map(digest, one.records))
-            while (key := f'{base}.{counts[base]}') in taken:
-                counts[base] += 1
+        if one.derived:
+            start = base(one)
+            while (key := f'{start}.{counts[start]}') in taken:
+                counts[start] += 1
             one.object['id'] = key
             taken.add(key)
 
@@ -313,7 +323,7 @@ def shown_polygon(value, frame: Frame) -> dict | None:
 
 def written_label(label: str) -> str:
     """A label as every reader takes it: one that shows."""
-    return label if label.strip() else 'object'
+    return 'object' if is_blank(label) else label
 
 
 def known_share(value) -> float | None:
