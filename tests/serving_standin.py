@@ -1,5 +1,6 @@
 """A server in a thread whose model writes given texts, for the tests of page and API."""
 import re
+import sys
 import threading
 import time
 from contextlib import contextmanager
@@ -23,7 +24,7 @@ class ScriptedInferencer:
     points and boxes give a square. Lists: 'two' instances, 'many' (200), 'twins' (one of three
     twice), 'holed' (one of three has no readable vertex), 'thin' (one of two fills no pixel),
     'cut' (in the middle of the third). With ``consensus`` the greedy answer is voted with copies
-    of itself, each moved by a step.
+    of itself, each moved by a step. ``confidence`` is of a picture.
     """
     codec = PolygonCodec(grammar='int100')
     texts = dict(nothing='[]', ring=RING, slow=SQUARE, babble='I see no such thing',
@@ -33,8 +34,10 @@ class ScriptedInferencer:
                  many='[' + ','.join(f'[[[{x},{y}],[{x + 3},{y}],[{x},{y + 4}]]]'
                                      for x in range(0, 80, 4) for y in range(0, 50, 5)) + ']')
 
-    def __init__(self, pause: float = 0.08, taught: Taught = Taught(), samples: int = 0) -> None:
+    def __init__(self, pause: float = 0.08, taught: Taught = Taught(), samples: int = 0,
+                 confidence=lambda picture: 0.5) -> None:
         self.pause, self.taught, self.samples = pause, taught, samples
+        self.confidence = confidence
         self.batches, self.written, self.seen = [], [], []
         self.gate = threading.Event()
 
@@ -68,7 +71,8 @@ class ScriptedInferencer:
                  for step in range(samples + 1)]
         answers = [self.codec.decode(one, picture.shape[:2], prompt.task.kind,
                                      num_tokens=len(one), finished=text != self.texts['cut'],
-                                     seconds=0.1, confidence=0.5) for one in moved]
+                                     seconds=0.1, confidence=self.confidence(picture))
+                   for one in moved]
         return Segmentation.of(vote(answers), '0', prompt)
 
 
@@ -95,3 +99,9 @@ def serving(inferencer=None, settings: dict = {}, port: int = 0, name: str = 'sc
         server.should_exit = True
         thread.join(timeout=30)
         assert not thread.is_alive(), 'the server did not stop'
+
+
+if __name__ == '__main__':  # PORT [FOLDER]: a server that a test can kill
+    with serving(ScriptedInferencer(pause=0.03), dict(root=sys.argv[2] if sys.argv[2:] else None),
+                 int(sys.argv[1])):
+        threading.Event().wait()

@@ -1,12 +1,20 @@
 """Nothing that was done on the page is lost: reloads, servers that die, tabs, folders, batches."""
+import json
+import random
+import signal
 import socket
+import subprocess
+import sys
+import threading
+import time
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from browser_page import Keys, Page, WebDriverWait, chromium
+from browser_page import By, Keys, Page, Select, WebDriverWait, chromium
 from PIL import Image
 from selenium.common.exceptions import NoAlertPresentException, TimeoutException
-from serving_standin import serving
+from serving_standin import ScriptedInferencer, serving
 
 pytestmark = pytest.mark.slow
 NAME = '<i>"Ä\\\'/,;\t名 ]]> &amp; {{x}}'
@@ -24,6 +32,19 @@ request.onsuccess = () => {
   old.onsuccess = () => store.put({...old.result, ...fields, rev: old.result.rev + 1});
   unit.oncomplete = () => { request.result.close(); done(); };
 };"""
+VISIT = """
+const [name, done] = arguments, box = document.getElementById('pictures-box');
+const frame = () => new Promise(next => requestAnimationFrame(() => requestAnimationFrame(next)));
+const find = () => [...box.querySelectorAll('.name')].find(one => one.textContent === name);
+(async () => {
+  for (let y = 0; !find() && y < box.scrollHeight; y += box.clientHeight) {
+    box.scrollTop = y;  // only rows that are seen are elements
+    await frame();
+  }
+  const row = find();
+  row?.click();
+  done(Boolean(row));
+})();"""
 LEAVES = """
 const event = new Event('beforeunload', {cancelable: true});
 dispatchEvent(event);
@@ -81,6 +102,10 @@ class Keeping(Page):
         return {name: [one['label'] for one in row['objects']]
                 for name, row in self.kept().items()}
 
+    def labels_now(self) -> list[int]:
+        """Numbers of objects of the list, while things go on."""
+        return [int(''.join(filter(str.isdigit, text)) or 0) for text in self.rows().values()]
+
     def here(self) -> list[str]:
         """Labels of the shown picture."""
         return [one.get_attribute('title') or one.get_attribute('value')
@@ -94,9 +119,7 @@ class Keeping(Page):
             "row.querySelector('.count').textContent])"))
 
     def visit(self, name: str) -> None:
-        self.driver.execute_script(
-            "[...document.querySelectorAll('#pictures .name')].find("
-            'one => one.textContent === arguments[0]).click()', name)
+        assert self.driver.execute_async_script(VISIT, name), f'no {name} in the list'
         self.until(lambda: self.current() == name and self.drawn())
 
     def current(self) -> str:
@@ -342,4 +365,301 @@ def test_no_store_and_a_full_one(browser, quiet, tmp_path):
         page.until(lambda: page.id('saved').text == 'Saved.')  # tried again by itself
         assert page.labels() == {'a.png': ['square'], 'b.png': []}
         assert not driver.execute_script(LEAVES)
+    page.close()
+
+
+@contextmanager
+def killable(port: int, *folder: Path):
+    """A server in a process of its own: functions that start and that kill it."""
+    running = []
+
+    def start() -> str:
+        running.append(subprocess.Popen([sys.executable, Path(__file__).with_name(
+            'serving_standin.py'), str(port), *map(str, folder)]))
+        while True:
+            assert running[-1].poll() is None, 'the server did not start'
+            try:
+                socket.create_connection(('127.0.0.1', port), 1).close()
+                return f'http://127.0.0.1:{port}'
+            except OSError:
+                time.sleep(0.05)
+
+    def kill() -> None:
+        running[-1].send_signal(signal.SIGKILL)
+        running[-1].wait()
+
+    try:
+        yield start, kill
+    finally:
+        kill()
+
+
+def batch(page, labels: str, which: str = 'todo', all_of_each: bool = False) -> None:
+    box = page.id('batch-labels')
+    box.clear()
+    box.send_keys(labels)
+    Select(page.id('batch-which')).select_by_value(which)
+    if page.id('batch-all').is_selected() != all_of_each:
+        page.id('batch-all').click()
+    page.id('batch-go').click()
+
+
+def ended(page) -> bool:
+    return not page.id('batch-stop').is_displayed()
+
+
+def test_a_batch_and_its_review(browser, quiet, tmp_path):
+    names = [f'{letter}.png' for letter in 'abcdef']
+    for name, value in zip(names, (130, 80, 250, 40, 200, 99)):
+        Image.new('RGB', (100, 100), (value, ) * 3).save(tmp_path / name)
+    (tmp_path / 'g.png').write_text('not a picture')
+    with serving(ScriptedInferencer(confidence=lambda picture: float(picture.mean() / 255)),
+                 max_client=1) as (url, inferencer):  # most of four requests at a time: 429
+        page = Keeping(browser[0], url, browser[1])
+        page.id('folder').send_keys(str(tmp_path))
+        page.until(lambda: page.status == '7 pictures opened.')
+        page.visit('c.png')
+        page.outline('ring')
+        page.id('done').click()
+        page.outline('babble', 0)
+        inferencer.seen.clear()
+        batch(page, 'square, nothing\n')
+        page.until(lambda: ended(page) and '6 of 6 pictures asked' in page.status)
+        assert page.status == '6 of 6 pictures asked: 5 objects. 1 picture failed.'
+        assert page.id('batch-errors').text.startswith('g.png: ')
+        assert sorted(prompt.text for _, prompt in inferencer.seen) == 5 * ['nothing'] + 5 * [
+            'square']
+        assert page.rows() == {name: '✓1' if name == 'c.png' else '◐1' for name in names} | {
+            'g.png': '⚠'}
+        page.keep('page_batch')
+        page.id('batch-review').click()
+        page.until(lambda: page.current() == 'd.png' and page.drawn())
+        assert list(page.rows()) == ['d.png', 'b.png', 'f.png', 'a.png', 'e.png']
+        for name in ('b.png', 'f.png'):
+            page.id('done-next').click()
+            page.until(lambda: page.current() == name and page.drawn())
+        page.driver.find_element(By.TAG_NAME, 'body').send_keys(Keys.PAGE_DOWN)
+        page.until(lambda: page.current() == 'a.png')
+        assert list(page.rows()) == ['f.png', 'a.png', 'e.png']
+        assert page.id('pictures-count').text == '3 of 7 done, 3 to review'
+        page.id('undo').click()  # the batch is a step of each picture
+        assert page.here() == []
+        page.id('redo').click()
+        Select(page.id('filter')).select_by_value('all')
+
+        batch(page, 'square', 'all')  # the same answers: none is added twice
+        page.until(lambda: ended(page) and '7 of 7 pictures asked: 1 object.' in page.status)
+        assert '5 that were there already are not added again.' in page.status
+        assert page.labels()['c.png'] == ['ring', 'square'] and not page.kept()['c.png']['done']
+        assert page.kept()['d.png']['done']  # nothing new came
+        batch(page, 'crash', 'all')
+        page.until(lambda: ended(page) and '7 pictures failed' in page.status)
+        batch(page, 'babble', 'all')
+        page.until(lambda: ended(page) and '6 answers are in doubt' in page.status)
+    page.close()
+
+
+def test_a_batch_whose_server_goes_away(browser, quiet, tmp_path):
+    port = free_port()
+    names = [f'{number}.png' for number in range(12)]
+    with killable(port) as (start, kill):
+        page = Keeping(browser[0], start(), browser[1])
+        page.open(*pictures(tmp_path, *names))
+        batch(page, 'slow two\nslow', all_of_each=True)
+        page.until(lambda: any(count for count in page.labels_now()))
+        kill()
+        page.until(lambda: 'The server does not answer. The batch waits' in
+                   page.id('batch-text').text)
+        page.visit('11.png')  # one can go on by hand
+        start()
+        page.until(lambda: 'waits' not in page.id('batch-text').text)
+        page.id('batch-stop').click()
+        page.until(lambda: ended(page))
+        page.reload()
+        page.until(lambda: page.id('batch-on').is_displayed())
+        assert page.id('batch-on').text == 'Go on'
+        page.id('batch-on').click()
+        page.until(lambda: page.driver.execute_script(LEAVES))
+        page.until(lambda: ended(page) and '12 of 12' in page.id('batch-text').text)
+        expected = ['slow two', 'slow two', 'slow']
+        assert page.labels() == {name: expected for name in names}
+        assert not page.driver.execute_script(LEAVES)
+        assert page.id('pictures-count').text == '0 of 12 done, 12 to review'
+        page.id('batch-forget').click()
+        page.reload()
+        page.until(page.drawn)
+        assert not page.id('batch-state').is_displayed()
+        page.close()
+
+
+# --- the server's folder -------------------------------------------------------------------------
+class Files:
+    """Annotations of a folder, as another program reads and writes them."""
+
+    def __init__(self, root: Path, form: str) -> None:
+        self.root, self.form = root, form
+
+    def _file(self, name: str) -> Path:
+        return self.root / 'annotations.json' if self.form == 'coco' else \
+            (self.root / name).with_suffix('.json')
+
+    def labels(self, name: str) -> list[str]:
+        if not self._file(name).exists():
+            return []
+        content = json.loads(self._file(name).read_text())
+        if self.form == 'labelme':
+            return [shape['label'] for shape in content['shapes']]
+        ids = {row['id'] for row in content['images'] if row['file_name'] == name}
+        names = {row['id']: row['name'] for row in content['categories']}
+        return [names[row['category_id']] for row in content['annotations']
+                if row['image_id'] in ids]
+
+    def relabel(self, name: str, label: str) -> None:
+        """Name the first object of a picture otherwise."""
+        content = json.loads(self._file(name).read_text())
+        if self.form == 'labelme':
+            content['shapes'][0]['label'] = label
+        else:
+            number = 1 + max(row['id'] for row in content['categories'])
+            content['categories'].append(dict(id=number, name=label))
+            ids = {row['id'] for row in content['images'] if row['file_name'] == name}
+            next(row for row in content['annotations'] if row['image_id'] in ids)[
+                'category_id'] = number
+        self._file(name).write_text(json.dumps(content))
+
+
+@pytest.mark.parametrize('form', ['labelme', 'coco'])
+def test_the_folder_of_the_server(browser, quiet, tmp_path, form):
+    pictures(tmp_path, 'a/x.png', 'b/x.png', 'c10.png', 'c9.png')
+    files, driver = Files(tmp_path, form), browser[0]
+    with serving(settings=dict(root=str(tmp_path), annotations=form)) as (url, _):
+        page = Keeping(driver, url, browser[1])
+        page.until(lambda: page.current() == 'c9.png' and page.drawn())
+        assert list(page.rows()) == ['c9.png', 'c10.png', 'a/x.png', 'b/x.png']
+        page.visit('a/x.png')
+        assert page.id('folder-name').text == f'Folder {tmp_path.name} of the server'
+        page.outline('square')
+        page.outline('ring')
+        name = page.all('#objects .name')[0]
+        name.click()
+        name = page.all('#objects input.name')[0]
+        name.send_keys(Keys.CONTROL, 'a')
+        name.send_keys('<i>"Ä\\\'/名', Keys.ENTER)
+        labels = ['<i>"Ä\\\'/名', 'ring']
+        page.until(lambda: page.id('saved').text == 'Saved.' and files.labels('a/x.png') == labels)
+        assert files.labels('b/x.png') == []
+        page.id('done').click()
+        page.visit('b/x.png')
+        page.outline('square')
+        page.kept()
+        page = Keeping(driver, url, browser[1])  # another browser
+        page.until(lambda: page.current() == 'c9.png' and page.drawn())  # the first to be done
+        assert page.rows() == {'a/x.png': '✓2', 'b/x.png': '1', 'c9.png': '', 'c10.png': ''}
+        page.visit('a/x.png')
+        assert page.here() == labels and page.id('done').is_selected()
+
+        files.relabel('a/x.png', 'theirs')  # another program, while it is shown here
+        page.outline('square')
+        page.until(lambda: page.id('choice').is_displayed())
+        assert '2 objects there, 3 here' in page.id('choice-text').text
+        assert 'changed by another program' in page.id('saved').text
+        assert files.labels('a/x.png') == ['theirs', 'ring'] and driver.execute_script(LEAVES)
+        page.reload()
+        page.until(lambda: page.id('choice').is_displayed() and page.drawn())  # asked again
+        assert page.here() == [*labels, 'square']
+        page.id('take-theirs').click()
+        page.until(lambda: page.here() == ['theirs', 'ring'])
+        page.until(lambda: page.id('saved').text == 'Saved.')
+        page.id('undo').click()
+        page.until(lambda: page.here() == [*labels, 'square']
+                   and files.labels('a/x.png') == [*labels, 'square'])
+        page.kept()
+
+        files.relabel('a/x.png', 'theirs')
+        page.id('done').click()
+        page.until(lambda: page.id('choice').is_displayed())
+        page.id('keep-mine').click()
+        page.until(lambda: files.labels('a/x.png') == [*labels, 'square'])
+        page.kept()
+        page.visit('b/x.png')
+        files.relabel('a/x.png', 'meanwhile')
+        page.visit('a/x.png')
+        page.until(lambda: page.here() == ['meanwhile', 'ring', 'square'])
+        assert 'changed by another program' in page.status
+        page.kept()
+
+        pictures(tmp_path, 'b/x.png')  # the picture itself is another one
+        page = Keeping(driver, url, browser[1])
+        page.visit('b/x.png')
+        page.until(lambda: page.status == 'b/x.png has changed since it was annotated: look at '
+                   'its outlines.')
+        assert page.rows()['b/x.png'] == '⚠1'
+        page.outline('ring')
+        page.kept()
+        assert page.rows()['b/x.png'] == '2'
+    page.close()
+
+
+@pytest.mark.parametrize('where', ['browser', 'folder'])
+def test_killed_reloaded_and_switched(browser, quiet, tmp_path, where):
+    """A hundred switches among 20 pictures, with a server that is killed again and again: no
+    object is lost, and the folder's files are whole at each moment."""
+    port, rng = free_port(), random.Random(0)
+    names = [f'{letter}/{number}.png' for letter in 'ab' for number in range(10)]
+    pictures(tmp_path, *names)
+    files, expected = Files(tmp_path, 'labelme'), {name: [] for name in names}
+    faults, ends = [], threading.Event()
+
+    def read_all() -> None:
+        while not ends.is_set():
+            for file in tmp_path.rglob('*.json'):
+                try:
+                    json.loads(file.read_text())['shapes']
+                except ValueError as error:
+                    faults.append(error)
+            time.sleep(0.002)
+    watcher = threading.Thread(target=read_all, daemon=True)
+    watcher.start()
+    with killable(port, *[tmp_path] * (where == 'folder')) as (start, kill):
+        page = Keeping(browser[0], start(), browser[1])
+        if where == 'browser':
+            page.id('folder').send_keys(str(tmp_path))
+            page.until(lambda: page.status == '20 pictures opened.')
+        page.until(page.drawn)
+        up, known = True, set()
+        for step in range(100):
+            if step in (30, 50, 70, 90):
+                kill()
+                up = False
+            elif step in (35, 55, 75, 95):
+                start()
+                up = True
+            elif step in (20, 45, 65, 85):
+                page.reload()
+                page.until(page.drawn)
+                known.clear()
+            name = rng.choice(names if up else sorted(known))
+            known.add(name)
+            page.visit(name)
+            assert page.here() == expected[name], (step, name)
+            if up and rng.random() < 0.6:
+                page.outline('square')
+                expected[name].append('square')
+            elif expected[name]:
+                number = rng.randrange(len(expected[name]))
+                page.all('#objects [aria-label^=Remove]')[number].click()
+                del expected[name][number]
+        page.until(lambda: page.id('saved').text == 'Saved.')
+        if where == 'folder':
+            assert {name: files.labels(name) for name in names} == expected
+        else:
+            assert page.labels() == expected
+        page.reload()
+        page.until(page.drawn)
+        for name in names:
+            page.visit(name)
+            assert page.here() == expected[name]
+        ends.set()
+        watcher.join()
+        assert not faults
     page.close()

@@ -3,12 +3,14 @@
 import * as api from './api.js';
 import * as database from './database.js';
 import {$, say} from './dom.js';
+import {ringsOf, rounded} from './geometry.js';
 import {flush, note, ofFolder, pending, reasonOf, reopenChoices, take} from './keeping.js';
 import {accept, addDocuments, amend, emit, on, state} from './store.js';
 import {onWire, taken} from './wire.js';
 
 const SOON = 500;        // milliseconds after a change
 const LATER = 5000;      // milliseconds after which what another tab has changed is saved here
+const SENT = 5;          // savings without an answer that are remembered
 const AGAIN = 3000;      // milliseconds after a failure
 const timers = new Map();   // key -> timer of its next saving
 const saving = new Map();   // key -> promise
@@ -16,8 +18,13 @@ const reasons = new Map();  // key -> why it is not saved, '' where it is about 
 
 const locked = (work) => (navigator.locks ? navigator.locks.request('simpleseg folder', work)
   : work());
-const workOf = ({objects, done, rejected}) => ({objects, done, rejected});
-const same = (a, b) => a.objects === b.objects && a.done === b.done && a.rejected === b.rejected;
+const workOf = ({objects, done, rejected, review}) => ({objects, done, rejected, review});
+const same = (a, b) => a.objects === b.objects && a.done === b.done && a.rejected === b.rejected
+  && a.review === b.review;
+
+/** What is the same for the work that was sent and that comes back. */
+const markOf = ({objects, done}) => JSON.stringify([done, objects.map(({label, polygons}) => [label,
+  ringsOf(polygons).map((ring) => ring.map(([x, y]) => [rounded(x), rounded(y)]))])]);
 
 // --- reading ------------------------------------------------------------------------------------
 /** The pictures of the folder come into the list, before others. */
@@ -59,9 +66,9 @@ export async function loadAnnotations(key) {
 }
 
 /** Fields of a document by what the folder holds. */
-const fieldsOf = ({objects, done, rejected, revision, changed}) => ({
-  objects: taken(objects), done, rejected: rejected || [], revision, changed,
-  count: objects.length, pending: false});
+const fieldsOf = ({objects, done, rejected, review, revision, changed, fault}) => ({
+  objects: taken(objects), done, rejected: rejected || [], review: review === true, revision,
+  changed, fault: fault || '', count: objects.length, pending: false});
 
 // --- saving -------------------------------------------------------------------------------------
 function plan(key, time = SOON) {
@@ -97,11 +104,13 @@ async function put(key, force) {
   }
   const stored = await database.get('documents', key).catch(() => null);
   const work = workOf(document);
+  await note(key, {sent: [...new Set([...document.sent || [], markOf(work)])].slice(-SENT)}, false);
   const {revision} = await api.saveAnnotations(document.path, {...work,
     objects: work.objects.map(onWire), digest: document.digest, force,
     revision: stored && !stored.removed ? stored.revision : document.revision});
   const waits = !same(state.documents.get(key), work);
-  await note(key, {revision, pending: waits, changed: false, count: work.objects.length});
+  await note(key, {revision, pending: waits, changed: false, count: work.objects.length,
+    sent: []});
   if (!waits) tell(key, null);
 }
 
@@ -113,6 +122,13 @@ async function failed(key, error) {
     return;
   }
   const theirs = await api.annotations(path).catch(() => null);
+  const {sent = []} = state.documents.get(key);
+  if (theirs && sent.includes(markOf(theirs))) {  // the answer to our own saving was lost
+    await note(key, {revision: theirs.revision});
+    tell(key, '');
+    plan(key, 0);
+    return;
+  }
   amend(key, {conflict: {from: 'file', theirs}});
   emit('conflict', key);
 }
@@ -122,7 +138,7 @@ async function failed(key, error) {
 export async function choose(key, mine) {
   if (mine) {
     const document = state.documents.get(key), {theirs} = document.conflict;
-    if (theirs) accept(key, {...workOf(theirs), objects: taken(theirs.objects)});
+    if (theirs) accept(key, {...workOf(fieldsOf(theirs))});
     accept(key, {...workOf(document), conflict: null});
     await save(key, true);
     return;

@@ -103,11 +103,11 @@ async function saveGone(keys) {
   for (const key of all.keys()) channel?.postMessage({key, removed: true});
 }
 
-/** Change fields of the stored document which are not the user's work. */
-export async function note(key, fields) {
+/** Change fields of the stored document which are not the user's work, and tell other tabs. */
+export async function note(key, fields, tellTabs = true) {
   amend(key, fields);
   await database.exchange([key], (stored) => stored && {...stored, ...fields});
-  channel?.postMessage({key, rev: state.documents.get(key)?.rev, fields});
+  if (tellTabs) channel?.postMessage({key, rev: state.documents.get(key)?.rev, fields});
 }
 
 /** Take a state of the user's work from elsewhere, here and in the store; see `accept`. */

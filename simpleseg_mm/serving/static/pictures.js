@@ -66,17 +66,22 @@ export async function ready(key) {
   if (!document) throw new Error('The picture is not in the list any more');
   if (document.path ? document.width && document.loaded : document.width) return key;
   if (!reading.has(key)) {
-    reading.set(key, (document.path ? readPath(key) : readFile(key))
-      .finally(() => reading.delete(key)));
+    reading.set(key, (document.path ? readPath(key) : readFile(key)).catch((error) => {
+      if (stays(error)) amend(key, {fault: error.message});
+      throw error;
+    }).finally(() => reading.delete(key)));
   }
   return reading.get(key);
 }
+
+/** Whether it is the picture's fault, and not the server's of this moment. */
+const stays = ({status}) => status === undefined
+  || (status >= 400 && status < 500 && status !== 408 && status !== 429);
 
 async function readPath(key) {
   try {
     if (!state.documents.get(key).loaded) await loadAnnotations(key);
     if (!state.documents.get(key).width) await serverId(key);
-    amend(key, {fault: ''});
   } catch (error) {  // without the server as this browser has it
     if (error.status !== 0 || !state.documents.get(key).width) throw error;
   }
@@ -248,7 +253,6 @@ export async function visit(key) {
     if (path && loaded) loadAnnotations(known).catch(() => {});  // what others wrote meanwhile
     return true;
   } catch (error) {
-    if (error.status !== 0) amend(key, {fault: error.message});
     if (wanted === key) say(error.message, 'bad');
     return false;
   }
