@@ -3,6 +3,7 @@
 #   make test         install, run the tests
 #   make bench        install, run the benchmarks beside their peers
 #   make test-compat  model, data and runner tests on the oldest and newest transformers and Python
+#   make release      build what is published, install it into fresh environments, try it there
 #   make test-vllm    what needs vLLM, on its CPU build
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV ?= .venv
@@ -14,7 +15,7 @@ export SIMPLESEG_DATA
 # torch takes huge pages on the CPU: a training step of nano is a tenth faster.
 export THP_MEM_ALLOC_ENABLE = 1
 
-.PHONY: install quickstart test test-slow test-compat test-vllm bench clean
+.PHONY: install quickstart test test-slow test-compat test-vllm release bench clean
 
 install: $(VENV)/.installed
 
@@ -48,9 +49,13 @@ test-compat:
 test-vllm:
 	$(PYTHON) tests/vllm_env.py
 
+# dist/, and environments of its own in .release/; one Python alone: make release RELEASE=3.11
+release:
+	$(PYTHON) tests/release.py $(RELEASE)
+
 # every benchmark that this machine can run; rewrites docs/benchmarks.md
 bench: install
 	$(BIN)/python benchmarks/run.py all --write
 
 clean:
-	rm -rf $(VENV) .compat .vllm work_dirs build dist *.egg-info
+	rm -rf $(VENV) .compat .vllm .release work_dirs build dist *.egg-info

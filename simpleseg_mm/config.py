@@ -34,12 +34,50 @@ def config_root() -> Path:
                             'simpleseg_mm again')
 
 
+def find_config(name: str) -> str:
+    """The file that a config is named by: a path, or a name of one of this package's configs.
+
+    ``qwen25vl_sft_refcoco``, with ``.py`` or without, or its last folders too
+    (``ablations/gspo_group-4.py``, ``configs/simpleseg/qwen25vl_sft_refcoco.py``), from any
+    folder. Pieces of configs are named with their ``_base_``. A file that is there is itself.
+
+    Raises:
+        FileNotFoundError: there is none of that name; the nearest are named.
+        ValueError: it is a folder.
+    """
+    if osp.isfile(name):
+        return name
+    known = _packaged_configs()
+    asked = '/' + name.removesuffix('.py')
+    if found := [path for short, path in known.items() if f'/{short}'.endswith(asked)
+                 and ('_base_' in name or not short.startswith('configs/_base_'))]:
+        return str(min(found, key=lambda path: len(path.parts)))
+    if osp.isdir(name):
+        names = sorted(path.name for path in Path(name).glob('*.py'))
+        raise ValueError(f'{name} is a folder, not a config'
+                         + (f": give one of its files: {', '.join(names[:8])}" if names else ''))
+    by_stem = {Path(short).name: Path(short).name for short in known if '_base_' not in short}
+    by_stem |= {path.stem: str(path) for path in Path(osp.dirname(name) or '.').glob('*.py')}
+    near = difflib.get_close_matches(Path(name.removesuffix('.py')).name, by_stem, 2, 0.7)
+    raise FileNotFoundError(f'no config {name}' + (
+        f": did you mean {' or '.join(by_stem[stem] for stem in near)}?" if near else
+        ': give a path, or a name of configs/simpleseg/README.md'))
+
+
+def _packaged_configs() -> dict[str, Path]:
+    """``configs/FOLDERS/NAME`` -> the file, of this package's configs."""
+    root = config_root()
+    return {path.relative_to(root).with_suffix('').as_posix(): path
+            for path in sorted((root / 'configs').rglob('*.py'))}
+
+
 def read_config(path: str, options: dict | None = None, read: Sequence[str] = (),
                 ours: bool = True, said: dict[str, str] | None = None) -> Config:
     """A config that a user names, with the settings of ``--cfg-options``: the one way to read it.
 
     Args:
-        path, options: of the command line.
+        path: file or name, see :func:`find_config`.
+        options: of the command line.
         read: names in the config that the tool reads beside a runner's.
         ours: whether this package's modules that ``custom_imports`` names are imported as well as
             others'. Without, the registries import a part of the package when it is first built
@@ -56,17 +94,7 @@ def read_config(path: str, options: dict | None = None, read: Sequence[str] = ()
             raise ValueError(f'--cfg-options {key} is said by {argument} here: give that alone')
     if path.endswith(('.pth', '.pt', '.safetensors')):
         raise ValueError(f'{path} is a checkpoint: give the config first, then the checkpoint')
-    if osp.isdir(path):
-        names = sorted(p.name for p in Path(path).glob('*.py'))
-        raise ValueError(f'{path} is a folder, not a config'
-                         + (f": give one of its files: {', '.join(names[:8])}" if names else ''))
-    if not osp.isfile(path):
-        names = [str(p) for p in Path(osp.dirname(path) or '.').glob('*.py')]
-        names += [osp.relpath(p) for p in (_PACKAGE.parent / 'configs/simpleseg').rglob('*.py')]
-        by_stem = {Path(name).stem: name for name in reversed(names)}
-        near = difflib.get_close_matches(Path(path).stem, by_stem, 2, 0.7)
-        raise FileNotFoundError(f'no config {path}' + (
-            f": did you mean {' or '.join(by_stem[name] for name in near)}?" if near else ''))
+    path = find_config(path)
     if not path.endswith(('.py', '.json', '.yaml', '.yml')):
         raise ValueError(f'{path} is no config: give a .py file')
     try:

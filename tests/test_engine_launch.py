@@ -165,7 +165,7 @@ def test_vis_backends_of_a_child_have_effect(tmp_path):
     (('test', 'CONFIG', 'EMPTY/last'), 'no last checkpoint'),
     (('train', 'FOLDER'), 'is a folder'),
     (('train', 'CKPT'), 'is a checkpoint: give the config first'),
-    (('train', 'configs/simpleseg/nano_sft_refshape.py'), 'did you mean .*nano_sft_refshapes.py'),
+    (('train', 'configs/simpleseg/nano_sft_refshape.py'), 'did you mean nano_sft_refshapes'),
     (('train', 'TEXT'), 'is no config: give a .py file'),
     (('train', 'BROKEN'), r'broken.py.* is no valid config: SyntaxError.*line 2'),
     (('train', 'NAMEERROR'), r'name.py.* is no valid config: NameError'),
@@ -173,10 +173,10 @@ def test_vis_backends_of_a_child_have_effect(tmp_path):
     (('train', 'CONFIG', '--cfg-options', 'train_cfg.max_iters.x=1'), 'do not fit'),
     (('train', 'CONFIG', '--cfg-options', 'param_scheduler.9.end=1'), 'do not fit'),
     (('train', 'CONFIG', '--cfg-options', 'load_from=work_dirs/qwen25vl_sft_refcoco'),
-     'Make it first, `python tools/train.py configs/simpleseg/qwen25vl_sft_refcoco.py`'),
+     'Make it first, `simpleseg train qwen25vl_sft_refcoco`'),
     (('train', 'CONFIG', '--cfg-options', 'load_from=work_dirs/nano_sft_refshapes'),
-     'no best or last checkpoint in work_dirs/nano_sft_refshapes. Make it first, `python '
-     'tools/train.py configs/simpleseg/nano_sft_refshapes.py`'),  # stopped before its first one
+     'no best or last checkpoint in work_dirs/nano_sft_refshapes. Make it first, `simpleseg '
+     'train nano_sft_refshapes`'),  # stopped before its first one
     (('train', 'CONFIG', '--cfg-options', 'load_from=work_dirs/nano_sft_refshapes/last'),
      'no last checkpoint in work_dirs/nano_sft_refshapes. Make it first'),
     (('train', 'CONFIG', '--cfg-options', 'load_from=work_dirs/quickstart/sft'),

@@ -17,6 +17,7 @@ LATE = {'simpleseg_mm.annotation': {'torch', 'transformers'},
         'simpleseg_mm.annotation.own_model': {'simpleseg_mm'},  # loads torch
         'simpleseg_mm.commands': {'simpleseg_mm', 'mmengine'},
         'simpleseg_mm.config_keys': {'simpleseg_mm'},  # reads options without a model
+        'simpleseg_mm.machine': {'packaging'},  # looks for what is missing
         'simpleseg_mm.models.mllm': {'simpleseg_mm'},  # acceleration is optional
         'simpleseg_mm.models.trainable': {'transformers'}}  # where bitsandbytes is
 #: packages whose names are their own for now

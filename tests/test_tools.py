@@ -35,7 +35,8 @@ finally:
     *(['tools/analysis_tools/analyze_logs.py', name, '--help']
       for name in ('plot_curve', 'cal_train_time')),
     ['simpleseg', '--help'], ['simpleseg', '--version'],
-    *(['simpleseg', name, '--help'] for name in cli.COMMANDS),
+    *(['simpleseg', name, '--help'] for name in (*cli.COMMANDS, 'train', 'convert')),
+    ['simpleseg', 'convert', 'own-data', '--help'],
 ], ids=' '.join)
 def test_help_loads_no_library(command):
     """torch and transformers take seconds to load, and some libraries warn while they are."""

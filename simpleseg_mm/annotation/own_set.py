@@ -11,7 +11,7 @@ from mmengine.registry import init_default_scope
 from tqdm import tqdm
 
 from simpleseg_mm.choices import BASES, VAL_SHARE
-from simpleseg_mm.config import config_root, read_config
+from simpleseg_mm.config import find_config, read_config
 from simpleseg_mm.files import replace_text
 from simpleseg_mm.polygon import PolygonCodec, mask_iou
 from simpleseg_mm.registry import DATASETS
@@ -29,7 +29,10 @@ _CEILING_QUERIES = 200  # that the text's ceiling is measured on
 def base_of(args: argparse.Namespace) -> tuple[Path, float | None, int | None]:
     """The base config, and the epochs and batch of the new schedule."""
     path, epochs, batch = BASES.get(args.base, (args.base, None, None))
-    path = config_root() / path if args.base in BASES else Path(path).resolve()
+    try:
+        path = Path(find_config(path)).resolve()
+    except FileNotFoundError:  # said with all else that is wrong
+        path = Path(path).resolve()
     return path, args.epochs or epochs, args.batch or batch or 16
 
 
@@ -40,14 +43,14 @@ def faults_of(args: argparse.Namespace) -> list[str]:
         faults.append(f'no base {args.base}: give one of {list(BASES)}, or a config')
     if not args.annotations.exists():
         faults.append(f'no annotations {args.annotations}: give a file or a folder of them')
-    if share_of(args) is None and not Path(args.val).exists():
+    if val_share_of(args) is None and not Path(args.val).exists():
         faults.append(f'--val {args.val}: a share between 0 and 1, or annotations that are there')
     for name in ('images', 'val_images', 'expressions'):
         path = getattr(args, name)
         if path is not None and not (path.is_file() if name == 'expressions' else path.is_dir()):
             faults.append(f'--{name.replace("_", "-")} {path}: there is no such '
                           f'{"file" if name == "expressions" else "folder"}')
-    if args.val_images is not None and share_of(args) is not None:
+    if args.val_images is not None and val_share_of(args) is not None:
         faults.append('--val-images goes with annotations in --val')
     for name, low, high in (('absent', 0, math.inf), ('epochs', 0, 1e6), ('batch', 1, 1e6),
                             ('white', 1, 65535), ('seed', 0, math.inf)):
@@ -60,7 +63,7 @@ def faults_of(args: argparse.Namespace) -> list[str]:
     return faults
 
 
-def share_of(args: argparse.Namespace) -> float | None:
+def val_share_of(args: argparse.Namespace) -> float | None:
     """The share in --val; None where it names annotations."""
     try:
         share = float(VAL_SHARE if args.val is None else args.val)
@@ -225,7 +228,7 @@ def make_set(args: argparse.Namespace, out: Path, folder: OwnFolder, account: Ac
     folder.check(targets)
     reading = Reading(args.images, args.expressions, args.boxes, args.crowds, out)
     sets = [read_own(args.annotations, reading, account)]
-    share = share_of(args)
+    share = val_share_of(args)
     if share is None:
         reading = Reading(args.val_images, None, args.boxes, args.crowds, out)
         sets.append(read_own(Path(args.val), reading, account, 'val'))

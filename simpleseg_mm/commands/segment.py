@@ -1,5 +1,6 @@
 """Segment what words, points or boxes mean in pictures; write picture, SVG and GeoJSON.
 
+    simpleseg segment simpleseg_mm://example.jpg "the red ring"      # a generated scene
     simpleseg segment photo.jpg "the man in red" "the dog" --out-dir outputs
     simpleseg segment photos/ "cups" --all
     simpleseg segment photos/ --everything
@@ -117,8 +118,10 @@ def main(args: argparse.Namespace) -> int:
                          '--everything')
     from ..export import check_set, export, export_set, notes_of
     from ..files import check_picture, is_url, list_images
+    from ..files.packaged import locate
     from ..structures import Prompt
     prompts = [Prompt.of(prompt) for prompt in prompts]
+    args.image = locate(args.image)
     several = Path(args.image).is_dir()
     if several:  # said before a model is loaded
         list_images(args.image)

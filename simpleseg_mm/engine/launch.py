@@ -15,7 +15,7 @@ from mmengine.optim import LinearParamScheduler
 from mmengine.registry import RUNNERS
 from mmengine.runner import Runner
 
-from ..config import accumulated_batches
+from ..config import accumulated_batches, config_root
 from ..registry import LOOPS, OPTIMIZERS, PARAM_SCHEDULERS, STRATEGIES, builds
 from .checkpoint_content import REST, CheckpointError
 from .checkpoint_file import fault_of, refuse_address, what_is_there
@@ -208,11 +208,10 @@ def _best_of(folder: Path) -> str | None:
 
 def _to_train_first(path: Path) -> str:
     """What makes a run of that name, as the end of a message; '' where it is not known."""
-    root = _PACKAGE.parent / 'configs'
     made = {'sft': 'make quickstart', 'gspo': 'make quickstart'} if (
         path.parent.name == 'quickstart') else {
-            file.stem: f'python tools/train.py {file.relative_to(root.parent)}'
-            for file in root.glob('simpleseg/**/*.py')}
+            file.stem: f'simpleseg train {file.stem}'
+            for file in (config_root() / 'configs').glob('simpleseg/**/*.py')}
     if path.name in made:
         return (f'. Make it first, `{made[path.name]}`, or set load_from=CHECKPOINT (None: start '
                 'from the weights that the model names)')
