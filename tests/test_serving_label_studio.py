@@ -19,6 +19,7 @@ from serving_standin import ScriptedInferencer, serving  # noqa: E402
 from test_serving import call, png  # noqa: E402
 
 from simpleseg_mm.polygon import PolygonCodec  # noqa: E402
+from simpleseg_mm.serving import label_studio as label_studio_backend  # noqa: E402
 from simpleseg_mm.serving.studio_regions import (read_context, read_label_config,  # noqa: E402
                                                  regions)
 from simpleseg_mm.structures import Prompt, Segmentation  # noqa: E402
@@ -130,6 +131,54 @@ def test_bad_requests(server, body, status, message):
     assert got == status and message in row['error']
     assert call(url, 'GET', '/health')[0] == 200
 
+
+
+def tasks_of(*pictures: str) -> dict:
+    return dict(request(), tasks=[dict(id=number, data=dict(image=picture))
+                                  for number, picture in enumerate(pictures)])
+
+
+BROKEN = 'data:image/png;base64,AAAA'
+
+
+def test_a_task_that_fails_leaves_the_others(server):
+    """Label Studio takes nothing of a request that fails, and passes over a prediction without a
+    result, which it logs."""
+    status, _, row = call(server[0], 'POST', '/predict', tasks_of(
+        IMAGE, BROKEN, 'http://169.254.169.254/x', IMAGE))
+    assert status == 200
+    assert [len(one.get('result', ())) for one in row['results']] == [2, 0, 0, 2]
+    assert 'no picture that can be read' in row['results'][1]['error']
+    assert 'fetches no addresses' in row['results'][2]['error']
+    assert not any('result' in one or '\n' in one['error'] for one in row['results'][1:3])
+
+
+def test_a_model_that_fails_on_one_task(server):
+    body = tasks_of(IMAGE, IMAGE)
+    body['tasks'][0]['data']['expression'] = 'crash'
+    status, _, row = call(server[0], 'POST', '/predict', body)
+    assert status == 200 and 'error' in row['results'][0] and row['results'][1]['result']
+
+
+def test_tasks_that_all_fail_are_an_error(server):
+    status, _, row = call(server[0], 'POST', '/predict', tasks_of(BROKEN, BROKEN))
+    assert status == 400 and 'no picture that can be read' in row['error']
+
+
+def test_of_more_tasks_than_are_taken_label_studio_asks_one_by_one(server):
+    """It does so where one answer comes for several tasks."""
+    before = len(server[1].seen)
+    status, _, row = call(server[0], 'POST', '/predict', tasks_of(*[IMAGE] * 101))
+    found, = row['results']
+    assert status == 200 and 'result' not in found and 'at most 100' in found['error']
+    assert len(server[1].seen) == before
+
+
+def test_what_is_done_is_kept_where_time_is_up(server, monkeypatch):
+    monkeypatch.setattr(label_studio_backend, 'BATCH_SECONDS', -1.0)
+    status, _, row = call(server[0], 'POST', '/predict', tasks_of(IMAGE, IMAGE))
+    first, second = row['results']
+    assert status == 200 and first['result'] and 'Retrieve it again' in second['error']
 
 
 def polygon_labels(inside='', more='') -> str:

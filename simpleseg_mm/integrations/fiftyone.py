@@ -67,7 +67,7 @@ class SimpleSegModel(fom.SamplesMixin, fom.Model):
         super().__init__()
         words = _words_of(classes)
         if inferencer is None:
-            from ..apis import SimpleSegInferencer
+            from ..apis import SimpleSegInferencer  # torch, which an endpoint's needs not
             inferencer = SimpleSegInferencer(model, weights, device, show_progress=False,
                                              consensus=consensus)
         self.inferencer, self.polylines, self.errors = inferencer, polylines, []

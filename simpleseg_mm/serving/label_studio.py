@@ -3,23 +3,26 @@
 From the requests that label-studio-ml documents. Positions are in percent of the upright picture.
 """
 import re
+import time
 import urllib.parse
 from datetime import datetime, timezone
 
 import anyio
+from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from .. import __version__
 from ..structures import Prompt
-from .http import read_json
+from .http import fault_of, read_json
 from .pictures import Picture, from_base64
 from .studio_pictures import Fetcher
 from .studio_regions import (EXPRESSIONS, MAX_ASKED, Config, expressions_of, label_for,
                              read_context, read_label_config, regions)
 
-MAX_TASKS = 100  # of one request
+MAX_TASKS = 100  # of one request; Label Studio sends all that are selected
+BATCH_SECONDS = 80.0  # after which no further task of a request is begun: it waits for 100
 _FETCHES = 4  # pictures that are fetched at a time
 _LOCAL = re.compile(r'(?:https?://[^/]+)?(?:/[^?]*)?/data/local-files/?\?(.*)', re.I | re.S)
 
@@ -74,16 +77,38 @@ class LabelStudio:
         return JSONResponse(dict(status='ok'), 201)
 
     async def predict(self, request: Request) -> Response:
-        """Predictions of each task: of its labels or expressions, or of what was drawn."""
+        """Predictions of each task: of its labels or expressions, or of what was drawn.
+
+        Of several tasks one that fails has an ``error`` in place of its ``result``: Label Studio
+        then logs it, and takes the others. It has none of them where the request fails.
+        """
         body = await read_json(request)
         tasks = body.get('tasks')
-        if not isinstance(tasks, list) or len(tasks) > MAX_TASKS:
-            raise ValueError(f'`tasks` is a list of at most {MAX_TASKS} tasks')
+        if not isinstance(tasks, list):
+            raise ValueError('`tasks` is a list of tasks')
         config = read_label_config(body.get('label_config'))
         params = body.get('params') if isinstance(body.get('params'), dict) else {}
-        results = [await self._task(task, config, params.get('context'), request)
-                   for task in tasks]
+        if len(tasks) > MAX_TASKS:  # for one answer to many tasks it asks again, one by one
+            return JSONResponse(dict(results=[self._failed(
+                ValueError(f'{len(tasks)} tasks at once; ask for at most {MAX_TASKS}'))]))
+        results, errors, start = [], [], time.monotonic()
+        for task in tasks:
+            try:
+                if results and time.monotonic() - start > BATCH_SECONDS:
+                    raise ValueError(f'not asked: {len(results)} tasks took {BATCH_SECONDS:g} s, '
+                                     'and Label Studio waits no longer. Retrieve it again')
+                results.append(await self._task(task, config, params.get('context'), request))
+            except (PermissionError, ValueError, HTTPException) as error:
+                if isinstance(error, HTTPException) and error.status_code != 500:
+                    raise  # the client has gone, or the server stops
+                errors.append(error)
+                results.append(self._failed(error))
+        if errors and len(errors) == len(tasks):
+            raise errors[0]
         return JSONResponse(dict(results=results, model_version=self.version))
+
+    def _failed(self, error: Exception) -> dict:
+        return dict(model_version=self.version, error=fault_of(error)[2])
 
     async def _task(self, task, config: Config, context, request: Request) -> dict:
         data = task.get('data') if isinstance(task, dict) else None
