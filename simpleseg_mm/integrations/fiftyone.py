@@ -15,6 +15,7 @@ import fiftyone as fo
 import fiftyone.core.models as fom
 import numpy as np
 
+from ..apis import SimpleSegInferencer
 from ..asking import PictureQuery, Unanswered
 from ..export.rings import keyhole
 from ..files import is_blank, load_image
@@ -67,7 +68,6 @@ class SimpleSegModel(fom.SamplesMixin, fom.Model):
         super().__init__()
         words = _words_of(classes)
         if inferencer is None:
-            from ..apis import SimpleSegInferencer  # torch, which an endpoint's needs not
             inferencer = SimpleSegInferencer(model, weights, device, show_progress=False,
                                              consensus=consensus)
         self.inferencer, self.polylines, self.errors = inferencer, polylines, []

@@ -15,7 +15,7 @@ from starlette.routing import Route
 
 from .. import __version__
 from ..structures import Prompt
-from .http import fault_of, read_json
+from .http import refusal_of, read_json
 from .pictures import Picture, from_base64
 from .studio_pictures import Fetcher
 from .studio_regions import (EXPRESSIONS, MAX_ASKED, Config, expressions_of, label_for,
@@ -108,7 +108,7 @@ class LabelStudio:
         return JSONResponse(dict(results=results, model_version=self.version))
 
     def _failed(self, error: Exception) -> dict:
-        return dict(model_version=self.version, error=fault_of(error)[2])
+        return dict(model_version=self.version, error=refusal_of(error)[2])
 
     async def _task(self, task, config: Config, context, request: Request) -> dict:
         data = task.get('data') if isinstance(task, dict) else None
