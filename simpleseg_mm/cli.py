@@ -17,6 +17,7 @@ from . import __version__, stopping
 COMMANDS = {'segment': 'simpleseg_mm.commands.segment',
             'serve': 'simpleseg_mm.commands.serve',
             'report': 'simpleseg_mm.commands.report',
+            'study': 'simpleseg_mm.commands.study',
             'grammar': 'simpleseg_mm.commands.grammar',
             'doctor': 'simpleseg_mm.commands.doctor'}
 #: name of the subcommand -> its script below tools/, and its help
