@@ -66,6 +66,7 @@ class SimpleSegModel(fom.SamplesMixin, fom.Model):
                  model: str | None = None, weights: str | None = None, device: str | None = None,
                  consensus: int | None = None, polylines: bool = False, inferencer=None) -> None:
         super().__init__()
+        self._prompt_fields: dict[str, str] = {}
         words = _words_of(classes)
         if inferencer is None:
             inferencer = SimpleSegInferencer(model, weights, device, show_progress=False,
@@ -85,7 +86,7 @@ class SimpleSegModel(fom.SamplesMixin, fom.Model):
     @property
     def needs_fields(self) -> dict:
         """The field of each kind of prompts. Raises ValueError where it is set to what is none."""
-        return self._fields
+        return self._prompt_fields
 
     @needs_fields.setter
     def needs_fields(self, fields: dict) -> None:
@@ -96,7 +97,7 @@ class SimpleSegModel(fom.SamplesMixin, fom.Model):
         given = {key: field for key, field in fields.items() if field is not None}
         for key in given:
             self._check(_FIELDS[key])
-        self._fields = given
+        self._prompt_fields = given
 
     def predict(self, arg: np.ndarray, sample=None) -> fo.Detections | fo.Polylines | None:
         """Labels of a picture (H, W, 3) uint8 RGB; None where its fields ask for nothing.
@@ -157,7 +158,7 @@ class SimpleSegModel(fom.SamplesMixin, fom.Model):
 
     def _usual(self) -> list[tuple[Prompt, str | None]]:
         """What is asked where no field says. Raises ValueError: there is nothing to ask."""
-        if self._fields or self._asked:
+        if self._prompt_fields or self._asked:
             return self._asked
         if 'everything' not in self.inferencer.taught.prompts:
             raise ValueError("nothing is asked for: give SimpleSegModel(classes=['cup', ...]), or "
@@ -168,13 +169,13 @@ class SimpleSegModel(fom.SamplesMixin, fom.Model):
                  ) -> list[tuple[Prompt, str | None]] | None:
         """Prompts and labels about a picture of ``size`` (h, w); None where no field of its
         sample has a value. Raises ValueError: a field cannot be read."""
-        if not self._fields:
+        if not self._prompt_fields:
             return self._usual()
         if sample is None:
-            raise ValueError(f'prompts are in fields of a sample ({", ".join(self._fields)}), '
-                             'and none is given')
+            raise ValueError('prompts are in fields of a sample '
+                             f'({", ".join(self._prompt_fields)}), and none is given')
         found: list[tuple[Prompt, str | None]] | None = None
-        for key, field in self._fields.items():
+        for key, field in self._prompt_fields.items():
             value = sample.get_field(field.removeprefix('frames.'))
             if value is None:
                 continue
