@@ -35,7 +35,7 @@ class Page:
             driver.execute_cdp_cmd('Storage.clearDataForOrigin',
                                    dict(origin=url, storageTypes='all'))
         driver.get(url)
-        self.until(lambda: self.id('model').text)
+        self.until(lambda: self.id('model').get_attribute('textContent'))
         if picture is not None:
             self.open(picture)
 

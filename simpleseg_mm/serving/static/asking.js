@@ -114,7 +114,7 @@ export function objectsOf(others, result, label) {
   return [...found].map(([instance, polygons]) => {
     const score = result.confidence === null ? null : result.scores[instance] ?? null;
     const object = makeObject({polygons, score, color: freshColor(taken),
-      label: clicks && state.settings.next || names.get(instance),
+      label: clicks ? state.settings.next || 'object' : names.get(instance),
       actions: {clicks, moved: 0, added: 0, removed: 0, drawn: 0},
       agreement: result.agreements?.[instance] ?? null,
       origin: {prompt, polygons, score, model: state.info?.model ?? null}});

@@ -5,6 +5,7 @@ import {bind} from './keys.js';
 import {commit, commitObject, on, selectedObject, setSettings, shown, state} from './store.js';
 
 let renaming = null;  // name of the class that is being renamed
+let drawn = '';  // what the list was drawn of
 
 /** Names of the classes, in the order of their keys. */
 export const names = () => [...new Set([...state.settings.classes,
@@ -74,9 +75,12 @@ function render() {
   const counts = new Map();
   for (const {label} of shown()?.objects || []) counts.set(label, (counts.get(label) || 0) + 1);
   const all = names();
-  if (!$('classes').querySelector('input')?.matches(':focus')) {
-    $('classes').replaceChildren(...all.map((name, index) => row(name, index, counts.get(name) || 0)));
-  }
+  const now = JSON.stringify([all, [...counts], selectedObject()?.label, state.settings.next,
+    renaming]);
+  if (now === drawn || $('classes').querySelector('input')?.matches(':focus')) return;
+  drawn = now;
+  $('classes').replaceChildren(...all.map((name, index) => row(name, index,
+    counts.get(name) || 0)));
   $('class-names').replaceChildren(...all.map((value) => html('option', {value})));
 }
 

@@ -5,7 +5,7 @@ import {bind} from './keys.js';
 import {visit} from './pictures.js';
 import {canRestore, commit, on, removeDocument, restore, shown, state} from './store.js';
 
-const ROW = 34;  // pixels, as in style.css
+const ROW = 40;  // pixels, as in style.css
 const FILTERS = {all: () => true, todo: ({done, review}) => !done && !review,
   review: ({done, review}) => !done && review, done: ({done}) => done};
 let keys = [];   // of the rows, in order

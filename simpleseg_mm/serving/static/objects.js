@@ -7,6 +7,7 @@ import {canRedo, canUndo, on, redo, select, shown, state, undo} from './store.js
 import {hideOthers, removeObject, toggle} from './tools.js';
 
 const rows = new Map();  // id -> {object, index, selected, row}
+const NARROW = '(max-width: 50rem)';  // as in style.css
 let scrolledTo = null;  // id of the object that was brought into sight last
 
 function render() {
@@ -50,12 +51,14 @@ function replace(old, row) {
   if (act !== null) (row.querySelector(`[data-act="${act}"]`) || row).focus({preventScroll: true});
 }
 
+/** Scroll the list, or on a narrow screen the panel, to a row. */
 function bringIntoSight(row) {
-  const list = $('objects');
   if (!row) return;
-  const top = row.offsetTop, bottom = top + row.offsetHeight;  // of the list
-  if (top < list.scrollTop) list.scrollTop = top;
-  else if (bottom > list.scrollTop + list.clientHeight) list.scrollTop = bottom - list.clientHeight;
+  const box = matchMedia(NARROW).matches ? row.closest('aside') : $('objects');
+  const frame = box.getBoundingClientRect(), {top, bottom} = row.getBoundingClientRect();
+  if (top === bottom) return;  // its panel is not in front
+  if (top < frame.top) box.scrollTop -= frame.top - top;
+  else if (bottom > frame.bottom) box.scrollTop += bottom - frame.bottom;
 }
 
 function rowOf(object, index, selected) {
@@ -114,5 +117,6 @@ export function connect() {
   $('redo').onclick = redo;
   $('others').onclick = hideOthers;
   for (const event of ['document', 'current', 'selection']) on(event, render);
+  on('panel', () => bringIntoSight(rows.get(state.selected)?.row));
   render();
 }

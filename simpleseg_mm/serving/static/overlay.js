@@ -7,14 +7,14 @@ import {seen, unit, view} from './view.js';
 
 const FEW = 400;  // vertices that all have handles; of more, those that are seen and lie apart
 const APART = 9, MIDDLE = 26;  // screen pixels between handles; of an edge with a middle one
-const LARGE = 6, SMALLEST = 1.5, CROWDED = 0.4;  // screen pixels of a handle's radius; of an edge
+const FINGER = 20, LARGE = 6, SMALLEST = 1.5, CROWDED = 0.4;  // screen pixels; of an edge
 const drawn = new Map();  // id -> {object, selected, polygons, path}
 const handles = {middle: new Map(), vertex: new Map(), spread: new Map()};  // key -> element
 const layers = [];  // functions that draw into groups of their own
 let edited = null;  // polygons of the selected object while they are being dragged
 let pinned = null;  // [ring, index] of a vertex that has a handle wherever it is
 let owner = null;  // id of the object that the handles are of
-let soon = 0;
+let soon = 0, spacing = 0;  // screen pixels between the selected object's vertices
 // Drawing costs more than a frame has where there are many outlines. So it is drawn for one view,
 // the base, a quarter of the stage beyond its borders, and moved and stretched as a whole while the
 // view moves; it is drawn again when that rests, or has gone too far.
@@ -35,9 +35,10 @@ export function preview(polygons) {
 /** The handle of a vertex, [ring, index] or as a text; null where there is none. */
 export const handleOf = (place) => handles.vertex.get(String(place)) || null;
 
-/** The handle, of a vertex or between two, nearest to (x, y) of the screen and no further than
-    `most` pixels; null where there is none. A vertex goes first. */
-export function handleNear([x, y], most) {
+/** The handle, of a vertex or between two, that a finger at (x, y) of the screen means; null where
+    there is none. A vertex goes first. Where they lie close, it has to be met. */
+export function handleNear([x, y]) {
+  const most = Math.min(FINGER, spacing / 2);
   for (const kind of ['vertex', 'middle']) {
     let best = null, least = most;
     for (const element of handles[kind].values()) {
@@ -141,8 +142,8 @@ function renderHandles() {
   const size = unit(), rings = ringsOf(edited || object.polygons), total = countVertices(rings);
   const apart = total > FEW ? APART * size : 0, long = MIDDLE * size;
   const [x1, y1, x2, y2] = seen(AROUND);
-  const mean = rings.reduce((sum, ring) => sum + lengthOf(ring), 0) / Math.max(total, 1) / size;
-  const r = Math.max(SMALLEST, Math.min(LARGE, CROWDED * mean));  // they hide no small object
+  spacing = rings.reduce((sum, ring) => sum + lengthOf(ring), 0) / Math.max(total, 1) / size;
+  const r = Math.max(SMALLEST, Math.min(LARGE, CROWDED * spacing));  // they hide no small object
   $('handles').classList.toggle('small', r < LARGE / 2);
   const isSeen = (x, y) => x > x1 && x < x2 && y > y1 && y < y2;
   const found = {middle: [], vertex: [], spread: []};

@@ -32,7 +32,7 @@ const listeners = new Map();
     'changed' (the user has changed one: its key), 'current' (another one is shown), 'selection',
     'list' (the list looks different), 'added' and 'removed' (keys), 'restored' (key), 'renamed'
     ([from, to]), 'conflict' (key), 'running' (key), 'tool', 'info', 'settings' (they are
-    kept). */
+    kept), 'panel' (its name: it is in front). */
 export function on(event, listener) {
   if (!listeners.has(event)) listeners.set(event, []);
   listeners.get(event).push(listener);

@@ -1,5 +1,6 @@
 /* On a narrow screen the panels are tabs below the picture: one of them is seen at a time. */
 import {$, html} from './dom.js';
+import {emit} from './store.js';
 
 const PANELS = () => [...document.querySelectorAll('aside > [data-panel]')];
 
@@ -9,6 +10,7 @@ export function open(name) {
   for (const button of $('tabs').children) {
     button.setAttribute('aria-pressed', button.textContent === name);
   }
+  emit('panel', name);
 }
 
 export function connect() {

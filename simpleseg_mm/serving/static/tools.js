@@ -145,11 +145,9 @@ function dragObject(event, tap) {
 const under = ({clientX, clientY}) => document.elementsFromPoint(clientX, clientY)
   .map(({dataset}) => dataset.object).filter((id) => id !== undefined);
 
-const FINGER = 20;  // screen pixels
-
 function editing(event) {
   const {dataset} = (event.pointerType === 'touch'
-    && handleNear([event.clientX, event.clientY], FINGER)) || event.target;
+    && handleNear([event.clientX, event.clientY])) || event.target;
   if (dataset.place !== undefined) {
     if (isSecond(dataset.place, event.timeStamp)) {
       return {end: () => removeVertex(placeOf(dataset.place))};
@@ -337,6 +335,9 @@ const KEYS = {edit: ['e', 'edit: select, move vertices and objects'], pan: ['m',
 export function connect() {
   const stage = $('stage');
   $('tools').onchange = () => setTool(document.querySelector('input[name=tool]:checked').value);
+  $('tools').addEventListener('click', ({detail}) => {  // by pointer: arrows are the picture's
+    if (detail) stage.focus({preventScroll: true});
+  });
   on('tool', () => {
     radio(state.tool).checked = true;
     stage.dataset.tool = state.tool;
@@ -354,7 +355,10 @@ export function connect() {
       reveal(ringsOf(selectedObject().polygons)[ring][index]);
     }
   });
-  for (const [tool, [key, text]] of Object.entries(KEYS)) bind(key, text, () => choose(tool));
+  for (const [tool, [key, text]] of Object.entries(KEYS)) {
+    bind(key, text, () => choose(tool));
+    radio(tool).setAttribute('aria-keyshortcuts', key);
+  }
   bind('Space', 'and drag: move the view', () => { spaceIsDown = true; });
   const release = () => { spaceIsDown = false; };
   addEventListener('keyup', ({key}) => { if (key === ' ') release(); });
