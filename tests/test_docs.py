@@ -21,7 +21,8 @@ from PIL import Image
 from simpleseg_mm.datasets import refshapes
 
 PAGES = {path.relative_to(ROOT).as_posix(): read_page(path.read_text(encoding='utf-8'), path.name)
-         for path in [ROOT / 'README.md', *sorted((ROOT / 'docs').glob('*.md')),
+         for path in [ROOT / 'README.md', ROOT / 'CONTRIBUTING.md',
+                      *sorted((ROOT / 'docs').glob('*.md')),
                       *sorted((ROOT / 'configs').rglob('README.md'))]}
 #: pages whose fast blocks take longest
 LONG = {f'docs/{name}.md' for name in ('serving', 'inference', 'decoding', 'evaluation')}
