@@ -19,6 +19,8 @@ from doc_pages import LIMIT, ROOT, SLOW_LIMIT, Block, read_page, run_page
 from PIL import Image
 
 from simpleseg_mm.datasets import refshapes
+from simpleseg_mm.export import CORRECTIONS_FILE, to_corrections
+from simpleseg_mm.serving.corrected import read_corrected
 
 PAGES = {path.relative_to(ROOT).as_posix(): read_page(path.read_text(encoding='utf-8'), path.name)
          for path in [ROOT / 'README.md', ROOT / 'CONTRIBUTING.md',
@@ -75,6 +77,29 @@ def write_labelme(shapes, place):
             imageHeight=240, imageWidth=320)))
 
 
+def write_corrections(shapes, place):
+    """What the page exports of a few scenes that are done."""
+    content = json.loads((shapes / 'refshapes/instances.json').read_text())
+    documents = []
+    for image in content['images'][:12]:
+        objects = []
+        for one in content['annotations']:
+            if one['image_id'] == image['id']:
+                x, y, width, height = one['bbox']
+                ring = [[x, y], [x, y + height], [x + width, y + height], [x + width, y]]
+                text = f'{one["colour"]} shape {one["id"] % 10}'
+                objects.append(dict(label=text, polygons=[dict(outer=ring, holes=[])],
+                                    edited=True, actions=dict(moved=2), origin=dict(
+                                        prompt=dict(text=text), polygons=[dict(outer=ring)])))
+        documents.append(dict(name=image['file_name'], width=image['width'],
+                              height=image['height'], objects=objects, done=True))
+    (place / 'images').mkdir(parents=True)
+    for one in documents:
+        shutil.copy(shapes / 'images' / one['name'], place / 'images')
+    content, _ = to_corrections(map(read_corrected, documents))
+    (place / CORRECTIONS_FILE).write_text(json.dumps(content))
+
+
 def write_refs(shapes, place):
     """A set in RefCOCO's form, the pictures in ``images/`` beside it."""
     place.mkdir(parents=True)
@@ -112,7 +137,8 @@ GIVEN = {
     'data/refshapes': lambda shapes, place: shutil.copytree(shapes, place),
     'photo.jpg': copy_photo, 'a.jpg': copy_photo, 'b.jpg': copy_photo, 'photos/': copy_photos,
     'scene.jpg': copy_scene, 'coco.json': copy_coco, 'labelme_folder': write_labelme,
-    'data/mine/mine': write_refs, 'data/refcoco_mini': link_photos,
+    'corrections': write_corrections, 'data/mine/mine': write_refs,
+    'data/refcoco_mini': link_photos,
     'work_dirs/nano_sft_refshapes': copy_run,
     'work_dirs/tiny_internvl': lambda shapes, place: tiny_families.make('internvl', place),
 }
