@@ -11,7 +11,8 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from ..polygon import box_iou, mask_iou, rings_to_mask, signed_area
+from ..polygon import (box_iou, mask_iou, mask_to_rle, rings_to_mask, segmentation_to_mask,
+                       signed_area)
 from ..structures import Prompt, Segmentation
 from .prepare import prepared
 from .sets import to_coco
@@ -22,6 +23,7 @@ CORRECTIONS_FILE = 'annotations.json'
 ACTIONS = ('clicks', 'moved', 'added', 'removed', 'drawn')
 
 _UNNAMED = 'object'  # the label of what was not given one
+_FILLED_ALIKE = 0.98  # IoU from which COCO's filling of a polygon is ours. Our choice
 _SAME = 0.5  # IoU from which a deleted answer is taken for an object that is there. Our choice
 _SMALL_WORDS = frozenset('a an and at by from in is of on that the to with'.split())
 _ANYTHING = ('any', 'it', 'item', 'object', 'one', 'other', 'shape', 'some', 'thing', 'this')
@@ -97,10 +99,11 @@ def to_corrections(pictures: Iterable[CorrectedPicture], exact: bool = False
     """A COCO file of corrections, and what was left out or not asked, a line each.
 
     An annotation's ``segmentation`` is the outline as it was left, as :func:`.sets.to_coco` writes
-    it; ``phrase`` is what it is asked by; ``correction`` has ``question`` (the prompt), ``before``
-    (the model's polygons), ``iou`` (of before and after; null where the model wrote nothing),
-    ``score``, ``model``, ``edited`` and ``actions``. An image has ``done``
-    and ``rejected``, the answers that were deleted whole, and ``absent_phrases``.
+    it, or an RLE where COCO would fill that otherwise; ``phrase`` is what it is asked by;
+    ``correction`` has ``question`` (the prompt), ``before`` (the model's polygons), ``iou`` (of
+    before and after; null where the model wrote nothing), ``score``, ``model``, ``edited`` and
+    ``actions``. An image has ``done`` and ``rejected``, the answers that were deleted whole, and
+    ``absent_phrases``.
 
     - A picture that is done: an expression means the objects that it was asked for and those that
       have it as their label; an object that no expression was asked for is asked by its label,
@@ -130,6 +133,11 @@ def to_corrections(pictures: Iterable[CorrectedPicture], exact: bool = False
         names = {row['id']: row['name'] for row in rows['categories']}
         for row, one, texts in zip(rows['annotations'], kept, phrases, strict=True):
             label = names[row['category_id']]
+            filled = segmentation_to_mask(row['segmentation'], *picture.size)
+            if mask_iou(filled, one.after.mask) < _FILLED_ALIKE:
+                row.update(segmentation=mask_to_rle(one.after.mask))
+                left['objects written as masks: COCO would fill their polygons otherwise (small '
+                     'ones, holes, outlines that cross themselves)'] += 1
             annotations.append(dict(
                 row, id=len(annotations) + 1, image_id=image_id, phrase=texts,
                 category_id=categories.setdefault(label, len(categories) + 1),
