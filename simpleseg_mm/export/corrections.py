@@ -6,12 +6,12 @@ an answer that nobody touched may be one that nobody looked at.
 """
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from ..polygon import (box_iou, mask_iou, mask_to_rle, rings_to_mask, segmentation_to_mask,
+from ..polygon import (Spans, mask_iou, mask_to_rle, rings_to_spans, segmentation_to_mask,
                        signed_area)
 from ..structures import Prompt, Segmentation
 from .prepare import prepared
@@ -35,7 +35,9 @@ class CorrectedObject:
     """An object as it was left.
 
     Attributes:
-        after: its outline and label.
+        label: in one line; 'object' where it was not given one.
+        spans: what it covers.
+        draw: makes its outline with its mask, which is not kept.
         prompt: what was asked; None where nobody asked, as of one that was drawn by hand.
         before: the polygons as the model wrote them, ``dict(outer, holes)`` each.
         score: of the model's outline.
@@ -44,7 +46,9 @@ class CorrectedObject:
         actions: how often each of ``ACTIONS`` was done.
         id: its own in its picture.
     """
-    after: Segmentation
+    label: str
+    spans: Spans
+    draw: Callable[[], Segmentation]
     prompt: Prompt | None = None
     before: Sequence[dict] = ()
     score: float | None = None
@@ -61,7 +65,7 @@ class CorrectedObject:
     @property
     def name(self) -> str | None:
         """Its label, where it was given one."""
-        return None if _key(self.after.label) == _UNNAMED else self.after.label
+        return None if _key(self.label) == _UNNAMED else self.label
 
     @property
     def touched(self) -> bool:
@@ -72,9 +76,9 @@ class CorrectedObject:
 
 @dataclass(frozen=True, eq=False)
 class Rejected:
-    """An answer of the model that was deleted whole: its question, outline and record."""
+    """An answer of the model that was deleted whole: its question, what it covers, its record."""
     prompt: Prompt | None
-    answer: Segmentation
+    spans: Spans
     record: dict
 
 
@@ -113,7 +117,7 @@ def to_corrections(pictures: Iterable[CorrectedPicture], exact: bool = False
       no other object may be meant by it; no label, and nothing that is absent.
 
     Args:
-        pictures: read one by one; no more than one is held.
+        pictures: read one by one; no more than one is held, and one mask.
         exact: see :func:`.sets.to_coco`.
 
     Raises:
@@ -129,18 +133,10 @@ def to_corrections(pictures: Iterable[CorrectedPicture], exact: bool = False
             continue
         phrases = (_done_phrases if picture.done else _single_phrases)(picture, kept, left)
         image_id = len(images) + 1
-        rows = to_coco(prepared([replace(one.after, index=0) for one in kept]), exact)
-        names = {row['id']: row['name'] for row in rows['categories']}
-        for row, one, texts in zip(rows['annotations'], kept, phrases, strict=True):
-            label = names[row['category_id']]
-            filled = segmentation_to_mask(row['segmentation'], *picture.size)
-            if mask_iou(filled, one.after.mask) < _FILLED_ALIKE:
-                row.update(segmentation=mask_to_rle(one.after.mask))
-                left['objects written as masks: COCO would fill their polygons otherwise (small '
-                     'ones, holes, outlines that cross themselves)'] += 1
+        for one, texts in zip(kept, phrases, strict=True):
             annotations.append(dict(
-                row, id=len(annotations) + 1, image_id=image_id, phrase=texts,
-                category_id=categories.setdefault(label, len(categories) + 1),
+                _row(one, exact, left), id=len(annotations) + 1, image_id=image_id, phrase=texts,
+                category_id=categories.setdefault(one.label, len(categories) + 1),
                 correction=_correction(one)))
         images.append(dict(
             id=image_id, file_name=picture.name, height=picture.size[0], width=picture.size[1],
@@ -161,6 +157,18 @@ def to_corrections(pictures: Iterable[CorrectedPicture], exact: bool = False
     return content, [f'{count} {reason}' for reason, count in left.items()]
 
 
+def _row(one: CorrectedObject, exact: bool, left: Counter) -> dict:
+    """An annotation with the outline."""
+    answer = replace(one.draw(), index=0)
+    row, = to_coco(prepared([answer]), exact)['annotations']
+    filled = segmentation_to_mask(row['segmentation'], *answer.size)
+    if mask_iou(filled, answer.mask) < _FILLED_ALIKE:
+        row['segmentation'] = mask_to_rle(answer.mask)
+        left['objects written as masks: COCO would fill their polygons otherwise (small ones, '
+             'holes, outlines that cross themselves)'] += 1
+    return row
+
+
 def _correction(one: CorrectedObject) -> dict:
     return dict(id=one.id, question=None if one.prompt is None else one.prompt.to_dict(),
                 before=list(one.before), iou=_iou_before(one), score=one.score, model=one.model,
@@ -173,7 +181,7 @@ def _iou_before(one: CorrectedObject) -> float | None:
         if len(ring) > 2]
     if not one.before:
         return None
-    return round(mask_iou(rings_to_mask(rings, one.after.size, 'edges'), one.after.mask), 4)
+    return round(rings_to_spans(rings, one.spans.size).iou(one.spans), 4)
 
 
 def _turned(points, sign: int) -> np.ndarray:
@@ -184,7 +192,7 @@ def _turned(points, sign: int) -> np.ndarray:
 def _kept(picture: CorrectedPicture, left: Counter) -> Iterator[CorrectedObject]:
     """Objects that are known to be right."""
     for one in picture.objects:
-        if not one.after.mask.any():
+        if not one.spans.area:
             left['objects without a pixel in their picture, left out'] += 1
         elif not (picture.done or one.touched):
             left['objects left out: they were not changed, and their picture is not marked done, '
@@ -205,7 +213,7 @@ def _done_phrases(picture: CorrectedPicture, kept: Sequence[CorrectedObject], le
         text = one.question or one.name
         if text:
             spelled.setdefault(_key(text), text)
-    barred = {_key(text) for one in picture.objects if not one.after.mask.any()
+    barred = {_key(text) for one in picture.objects if not one.spans.area
               for text in (one.question, one.name) if text} & spelled.keys()
     single = {_key(one.question) for one in kept if one.question and not one.prompt.all}
     if any(_may_be_anything(one) for one in kept):
@@ -256,7 +264,7 @@ def _absent(picture: CorrectedPicture, left: Counter) -> list[str]:
         elif not picture.done:
             left['deleted answers on pictures that are not marked done: what they were asked for '
                  'may be there'] += 1
-        elif any(_may_mean(text, one.answer, other) for other in picture.objects):
+        elif any(_may_mean(text, one.spans, other) for other in picture.objects):
             left['deleted answers whose expression may mean an object that is there: it shares '
                  'a word or the place, or means anything'] += 1
         else:
@@ -264,20 +272,13 @@ def _absent(picture: CorrectedPicture, left: Counter) -> list[str]:
     return list(found.values())
 
 
-def _may_mean(text: str, answer: Segmentation, other: CorrectedObject) -> bool:
+def _may_mean(text: str, spans: Spans, other: CorrectedObject) -> bool:
     """Whether an expression may mean an object that the annotator kept or drew anew."""
     words = _words(text)
     known = {word for said in (other.question, other.name) if said for word in _words(said)}
     return (not words or not known or any(_alike(word, thing) for word in words
                                           for thing in (*known, *_ANYTHING))
-            or _overlap(answer, other.after) >= _SAME)
-
-
-def _overlap(one: Segmentation, other: Segmentation) -> float:
-    """IoU of the masks; 0 where a glance at the boxes shows it."""
-    if one.box is None or other.box is None or not box_iou(one.box, other.box):
-        return 0.0
-    return mask_iou(one.mask, other.mask)
+            or spans.iou(other.spans) >= _SAME)
 
 
 def _words(text: str) -> set[str]:

@@ -1,12 +1,15 @@
 """Documents of the page as corrected pictures, checked."""
 from collections.abc import Mapping
+from functools import partial
 
 import numpy as np
 
 from ..export.corrections import ACTIONS, CorrectedObject, CorrectedPicture, Rejected
+from ..files import one_line
+from ..polygon import rings_to_spans
 from ..polygon.raster import MAX_COORDINATE
-from ..structures import Prompt
-from .edited import read_objects
+from ..structures import Prompt, Segmentation
+from .edited import MAX_SET_PIXELS, CheckedObject, answers, check_objects
 
 _MAX_COUNT = 1_000_000  # of one kind of action
 _MAX_NAME = 1000  # characters of an id, or a model's name
@@ -36,19 +39,25 @@ def read_corrected(document: Mapping) -> CorrectedPicture:
     rejected = [] if rejected is None else rejected
     if not isinstance(rejected, list) or not all(isinstance(one, dict) for one in rejected):
         raise ValueError('`rejected` is a list of answers, dict(prompt, polygons, label)')
-    answers = read_objects(name, size, items)
-    objects = tuple(_object(number, item, answer)
-                    for number, (item, answer) in enumerate(zip(items, answers)))
-    deleted = read_objects(name, size, [
+    checked = check_objects(size, items, MAX_SET_PIXELS)
+    objects = tuple(_object(number, item, one, name, size)
+                    for number, (item, one) in enumerate(zip(items, checked)))
+    deleted = check_objects(size, [
         dict(label=one.get('label'), polygons=_fillable(_polygons(
             one.get('polygons'), f'rejected answer {number}')))
-        for number, one in enumerate(rejected)])
+        for number, one in enumerate(rejected)], MAX_SET_PIXELS)
     return CorrectedPicture(name, size, done, objects, tuple(
-        Rejected(_prompt(one.get('prompt'), f'rejected answer {number}'), answer, one)
-        for number, (one, answer) in enumerate(zip(rejected, deleted))))
+        Rejected(_prompt(one.get('prompt'), f'rejected answer {number}'),
+                 rings_to_spans(outline.rings, size), one)
+        for number, (one, outline) in enumerate(zip(rejected, deleted))))
 
 
-def _object(number: int, item: dict, answer) -> CorrectedObject:
+def _draw(name: str, size: tuple[int, int], checked: CheckedObject) -> Segmentation:
+    return next(answers(name, size, [checked]))
+
+
+def _object(number: int, item: dict, checked: CheckedObject, name: str, size: tuple[int, int]
+            ) -> CorrectedObject:
     where = f'object {number}'
     origin, actions = ({} if item.get(key) is None else item[key] for key in ('origin', 'actions'))
     if not isinstance(origin, dict):
@@ -64,8 +73,10 @@ def _object(number: int, item: dict, answer) -> CorrectedObject:
     if score is not None and (type(score) not in (int, float) or not 0 <= score <= 1):
         raise ValueError(f"{where}: the origin's `score` is a number from 0 to 1, or null")
     return CorrectedObject(
-        answer, _prompt(origin.get('prompt'), where), _polygons(origin.get('polygons'), where),
-        score, _text(origin.get('model'), f"{where}: the origin's `model`") or None, edited,
+        one_line(checked.label).strip() or 'object', rings_to_spans(checked.rings, size),
+        partial(_draw, name, size, checked), _prompt(origin.get('prompt'), where),
+        _polygons(origin.get('polygons'), where), score,
+        _text(origin.get('model'), f"{where}: the origin's `model`") or None, edited,
         {name: actions.get(name, 0) for name in ACTIONS},
         _text(item.get('id'), f'{where}: `id`'))
 
