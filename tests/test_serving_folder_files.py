@@ -434,6 +434,22 @@ def test_what_labelme_changed_since_is_taken_from_it(root, change, drawn_anew, h
     assert folder.read('a.png')['objects'][0]['label'] == 'edited here'
 
 
+def test_a_mask_that_labelme_packs_otherwise_is_the_same(root):
+    written(root, dict(shapes=[foreign()['shapes'][3]]))
+    folder = Folder(root)
+    got = folder.read('a.png')
+    got['objects'][0].update(score=0.5, label='named')
+    save(folder, got['objects'], got['revision'])
+    content = loaded(root)
+    with Image.open(io.BytesIO(base64.b64decode(content['shapes'][0]['mask']))) as mask:
+        out = io.BytesIO()
+        mask.point(lambda value: value > 0).save(out, 'PNG', compress_level=0)
+    content['shapes'][0]['mask'] = base64.b64encode(out.getvalue()).decode()
+    written(root, content)
+    again = folder.read('a.png')
+    assert again['objects'] == got['objects'] and again['notes'] == []
+
+
 def test_objects_of_one_label_and_group_are_never_joined(root):
     """A renamed object may come to have the label and the group of another."""
     written(root, dict(shapes=[shape('a', ring(0), group_id=1), shape('b', ring(30), group_id=1),

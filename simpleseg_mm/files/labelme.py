@@ -25,16 +25,20 @@ class Crop:
     x: int
     y: int
 
+    def pixels(self, most: int) -> np.ndarray:
+        """All of the mask, bool. ValueError: it is broken, or has more than ``most`` pixels."""
+        try:
+            with Image.open(io.BytesIO(base64.b64decode(self.png)), formats=('PNG', )) as png:
+                if png.width * png.height > most:
+                    raise ValueError('larger than the picture')
+                return np.asarray(png.convert('L')) > 0
+        except Exception:  # decoders raise whatever broken bytes lead to
+            raise ValueError('mask that is no PNG in base64, or larger than the picture') from None
+
     def read(self, size: tuple[int, int]) -> np.ndarray:
         """The mask, bool, as far as it lies in a picture of ``size`` (h, w); its top left pixel is
         at (x, y). ValueError: what is wrong."""
-        try:
-            with Image.open(io.BytesIO(base64.b64decode(self.png)), formats=('PNG', )) as png:
-                if png.width * png.height > size[0] * size[1]:
-                    raise ValueError('larger than the picture')
-                box = np.asarray(png.convert('L')) > 0
-        except Exception:  # decoders raise whatever broken bytes lead to
-            raise ValueError('mask that is no PNG in base64, or larger than the picture') from None
+        box = self.pixels(size[0] * size[1])
         if not (0 <= self.x < size[1] and 0 <= self.y < size[0]):
             raise ValueError('mask that begins outside the picture')
         return box[:size[0] - self.y, :size[1] - self.x]

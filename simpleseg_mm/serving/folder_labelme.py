@@ -7,9 +7,12 @@ know.
 from collections import Counter
 from collections.abc import Iterable
 
+import numpy as np
+
 from ..files import is_blank
-from ..files.labelme import RECTANGLES, is_labelme, outline_of, shape_type_of
+from ..files.labelme import RECTANGLES, Crop, is_labelme, outline_of, shape_type_of
 from ..files.orientation import way_of_outlines, way_of_size
+from ..files.pictures import MAX_PIXELS
 from .folder_objects import (MAX_FOLDER_OBJECTS, OWN, Document, Frame, Held, Sent, check_count,
                              cut_open, digest_of_outline, give_ids, is_same_document,
                              is_same_object, kept_apart, key_of_polygon, known_share, match,
@@ -184,7 +187,13 @@ def _tell(document: Document, content: dict, faults: list[str]) -> None:
 
 # --- writing -----------------------------------------------------------------------------------
 def _digest(shape: dict) -> str:
-    return digest_of_outline(shape_type_of(shape), shape.get('points'), shape.get('mask') or '')
+    mask = shape.get('mask') or ''
+    try:  # LabelMe packs the same pixels otherwise
+        pixels = Crop(mask, 0, 0).pixels(MAX_PIXELS) if mask else None
+        mask = '' if pixels is None else f'{pixels.shape} {np.packbits(pixels).tobytes().hex()}'
+    except ValueError:
+        pass
+    return digest_of_outline(shape_type_of(shape), shape.get('points'), mask)
 
 
 def _merged_shapes(shapes: list, document: Document, objects: list[dict],
