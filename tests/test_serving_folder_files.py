@@ -970,6 +970,20 @@ def test_a_write_that_fails_leaves_everything_as_it_was(root, monkeypatch, form,
     save(folder, [made('new')], revision)
 
 
+@pytest.mark.parametrize('form', FORMS)
+def test_what_a_killed_server_left_goes_with_the_next_save(root, form):
+    code = ('import os, signal, sys\n'
+            'from simpleseg_mm.serving.folder import Folder\n'
+            'os.replace = lambda *args: os.kill(os.getpid(), signal.SIGKILL)\n'
+            'Folder(sys.argv[1], sys.argv[2]).write("a.png", dict(objects=[]))\n')
+    killed = subprocess.run([sys.executable, '-c', code, str(root), form])
+    assert killed.returncode != 0 and len(os.listdir(root)) == 2  # half done, and hidden
+    folder = Folder(root, form)
+    assert folder.read('a.png')['revision'] is None and folder.listing()['notes'] == []
+    save(folder, [made()])
+    assert os.listdir(root) == unordered(['a.png', file_in(root, form).name])
+
+
 @pytest.mark.skipif(sys.platform == 'win32', reason='limits and locks are of Unix')
 def test_a_disk_that_is_really_full(root):
     """The system refuses the bytes in the middle of the file."""

@@ -26,8 +26,7 @@ def replacing(path: str | os.PathLike, durable: bool = True) -> Iterator[Path]:
         OSError: the disk is full, or the folder cannot be written to.
     """
     path = Path(os.path.realpath(path))
-    name = os.fsencode(path.name)[:180].decode('utf-8', 'ignore')  # 255 bytes are a name's most
-    partial = path.with_name(f'.{name}.{os.getpid()}.{next(_numbers)}.partial')
+    partial = path.with_name(f'{_aside(path)}{os.getpid()}.{next(_numbers)}.partial')
     try:
         yield partial
         if path.is_file() and partial.is_file():
@@ -38,6 +37,22 @@ def replacing(path: str | os.PathLike, durable: bool = True) -> Iterator[Path]:
             os.replace(partial, path)
     finally:
         partial.unlink(missing_ok=True)
+
+
+def remove_leftovers(path: str | os.PathLike) -> None:
+    """Remove what writers of ``path`` left that were killed. Only where nobody writes it now."""
+    path = Path(os.path.realpath(path))
+    with os.scandir(path.parent) as entries:
+        found = [entry.path for entry in entries if entry.name.startswith(_aside(path))
+                 and entry.name.endswith('.partial')]
+    for one in found:
+        Path(one).unlink(missing_ok=True)
+
+
+def _aside(path: Path) -> str:
+    """How the names of the files begin that are written to take its place."""
+    name = os.fsencode(path.name)[:180].decode('utf-8', 'ignore')  # 255 bytes are a name's most
+    return f'.{name}.'
 
 
 def move_into_place(partial: str | os.PathLike, path: str | os.PathLike) -> None:

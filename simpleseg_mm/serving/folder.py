@@ -17,6 +17,7 @@ from ..files.coco import is_coco
 from ..files.labelme import is_labelme
 from ..files.pictures import SUFFIXES, stored_size, turned
 from ..files.texts import is_guessed
+from ..files.writing import remove_leftovers
 from . import folder_coco, folder_labelme
 from .folder_coco_file import CocoFolder
 from .folder_files import (MAX_ANNOTATION_BYTES, PictureFolder, Stamp, Summary, annotation_bytes,
@@ -302,6 +303,7 @@ class Folder:
             raise Refused(423, f'{where} may not be written: allow it, or start the server with '
                                'another folder')
         try:
+            remove_leftovers(file)
             with _free(file), replacing(file) as aside:
                 aside.write_bytes(raw)
                 try:

@@ -15,12 +15,10 @@ import numpy as np
 from ..files import PictureFinder, coco
 from ..files.paths import AS_WRITTEN
 from ..files.orientation import way_of_outlines, way_of_size
-from .folder_objects import (MAX_FOLDER_OBJECTS, OWN, Document, Frame, Held, Sent, check_count,
-                             cut_open, digest_of_outline, give_ids, is_same_document,
-                             is_same_object, kept_apart, match, own_of, known_share, shown_object,
-                             shown_polygon, written_label)
-
-_EVIDENCE = ('score', 'agreement')
+from .folder_objects import (EVIDENCE, MAX_FOLDER_OBJECTS, OWN, Document, Frame, Held, Sent,
+                             check_count, cut_open, digest_of_outline, fill_evidence, give_ids,
+                             is_same_document, is_same_object, kept_apart, known_share, match,
+                             own_of, shown_object, shown_polygon, written_label)
 
 
 @dataclass
@@ -278,7 +276,7 @@ def _held(row: coco.CocoAnnotation, number: int, categories: dict, frame: Frame)
     kept = own.get('object') if isinstance(own.get('object'), dict) else {}
     fields = dict(kept, id=own.get('id', ''),
                   label=label, polygons=polygons)
-    fields |= {key: None if foreign else known_share(record.get(key)) for key in _EVIDENCE}
+    fields |= {key: None if foreign else known_share(record.get(key)) for key in EVIDENCE}
     if foreign:
         fields['edited'] = True
     return Held(shown_object(fields), [number], [number] * len(polygons), [], foreign)
@@ -311,11 +309,7 @@ def _fill(record: dict, held: Held | None, item: dict, label: str, frame: Frame)
     record[OWN] = dict(own, id=item['id'], written=_digest(record)) | (
         dict(object=apart) if apart else {}) | (
         dict(label=item['label']) if label != item['label'] else {})
-    for key in _EVIDENCE:
-        if item.get(key) is None:
-            record.pop(key, None)
-        else:
-            record[key] = item[key]
+    fill_evidence(record, held, item)
 
 
 def _box_and_area(polygons: list[dict], size: tuple[int, int]) -> tuple[list, float]:

@@ -13,13 +13,13 @@ from ..files import is_blank
 from ..files.labelme import RECTANGLES, Crop, is_labelme, outline_of, shape_type_of
 from ..files.orientation import way_of_outlines, way_of_size
 from ..files.pictures import MAX_PIXELS
-from .folder_objects import (MAX_FOLDER_OBJECTS, OWN, Document, Frame, Held, Sent, check_count,
-                             cut_open, digest_of_outline, give_ids, is_same_document,
-                             is_same_object, kept_apart, key_of_polygon, known_share, match,
-                             own_of, shown_object, shown_polygon, written_label)
+from .folder_objects import (EVIDENCE, MAX_FOLDER_OBJECTS, OWN, Document, Frame, Held, Sent,
+                             check_count, cut_open, digest_of_outline, fill_evidence, give_ids,
+                             is_same_document, is_same_object, kept_apart, key_of_polygon,
+                             known_share, match, own_of, shown_object, shown_polygon,
+                             written_label)
 
 _VERSION = '5.4.1'  # whose files ours are
-_EVIDENCE = ('score', 'agreement')
 
 
 def groups_of(shapes: list) -> list[tuple[list[int], list[int]]]:
@@ -161,7 +161,7 @@ def _held(shapes: list, records: list[int], polygons: list[dict], sources: list[
         label = first['label']
     fields = dict(kept, id=first['id'] if ours else '', label=label, polygons=polygons)
     fields |= {key: None if foreign else known_share(shapes[records[0]].get(key))
-               for key in _EVIDENCE}
+               for key in EVIDENCE}
     if foreign:
         fields['edited'] = True
     return Held(shown_object(fields), records, sources, beside, foreign)
@@ -203,7 +203,7 @@ def _merged_shapes(shapes: list, document: Document, objects: list[dict],
     added: list = []
     changed = [number for number, held in matched.items()
                if held is None or not is_same_object(held.object, objects[number])]
-    same = [held for number, held in matched.items() if number not in set(changed)]
+    same = [matched[number] for number in matched.keys() - set(changed)]
     groups = _Groups(shapes, [number for held in same for number in held.records])
     gone = {id(held) for held in document.held} - {id(held) for held in matched.values()}
     for held in document.held:
@@ -224,11 +224,7 @@ def _merged_shapes(shapes: list, document: Document, objects: list[dict],
             if place == 0:
                 shape[OWN] |= dict(object=kept_apart(item)) if kept_apart(item) else {}
                 shape[OWN] |= dict(label=item['label']) if label != item['label'] else {}
-            for key in _EVIDENCE:
-                if item.get(key) is None:
-                    shape.pop(key, None)
-                else:
-                    shape[key] = item[key]
+            fill_evidence(shape, held, item)
         if held is None:
             added += made
             continue

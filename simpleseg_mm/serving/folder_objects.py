@@ -29,7 +29,8 @@ _MAX_ID = 1000  # characters
 _NONE_DONE = dict.fromkeys(ACTIONS, 0)
 _DEFAULTS = dict(score=None, agreement=None, edited=False, hidden=False, locked=False, color=None,
                  origin=None, actions=_NONE_DONE)
-_PLACED = ('id', 'label', 'polygons', 'score', 'agreement')  # what has a place of its own in files
+EVIDENCE = ('score', 'agreement')
+_PLACED = ('id', 'label', 'polygons', *EVIDENCE)  # what has a place of its own in files
 
 
 @dataclass(frozen=True)
@@ -297,6 +298,15 @@ def own_of(record) -> dict:
     """What stands under our key in a record; nothing where that is none of ours."""
     own = record.get(OWN) if isinstance(record, dict) else None
     return own if isinstance(own, dict) else {}
+
+
+def fill_evidence(record: dict, held: Held | None, item: dict) -> None:
+    """Write how sure an object is; what a file says of it that is no share of 1 stays."""
+    for key in EVIDENCE:
+        if item.get(key) is not None:
+            record[key] = item[key]
+        elif held is None or held.foreign or held.object.get(key) is not None:
+            record.pop(key, None)
 
 
 def kept_apart(item: dict) -> dict:
