@@ -63,7 +63,7 @@ def move_into_place(partial: str | os.PathLike, path: str | os.PathLike) -> None
     """
     partial, path = Path(partial), Path(path)
     for file in [*(partial.rglob('*') if partial.is_dir() else ()), partial]:
-        _sync(file)
+        sync_file(file)
     old = path.with_name(f'.{path.name}.replaced')
     if path.is_dir():
         shutil.rmtree(old, ignore_errors=True)
@@ -71,7 +71,7 @@ def move_into_place(partial: str | os.PathLike, path: str | os.PathLike) -> None
     elif partial.is_dir():
         path.unlink(missing_ok=True)
     os.replace(partial, path)
-    _sync(path.parent)
+    sync_file(path.parent)
     shutil.rmtree(old, ignore_errors=True)
 
 
@@ -91,7 +91,8 @@ def replace_json(path: str | os.PathLike, content, **options) -> None:
     replace_text(path, json.dumps(content, **{'ensure_ascii': False, **options}) + '\n')
 
 
-def _sync(path: Path) -> None:
+def sync_file(path: Path) -> None:
+    """Wait until what was written to a file or folder is on the disk. Raises OSError."""
     handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)

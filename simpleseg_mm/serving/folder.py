@@ -17,7 +17,7 @@ from ..files.coco import is_coco
 from ..files.labelme import is_labelme
 from ..files.pictures import SUFFIXES, stored_size, turned
 from ..files.texts import is_guessed
-from ..files.writing import remove_leftovers
+from ..files.writing import remove_leftovers, sync_file
 from . import folder_coco, folder_labelme
 from .folder_coco_file import CocoFolder
 from .folder_files import (MAX_ANNOTATION_BYTES, PictureFolder, Stamp, Summary, annotation_bytes,
@@ -306,6 +306,7 @@ class Folder:
             remove_leftovers(file)
             with _free(file), replacing(file) as aside:
                 aside.write_bytes(raw)
+                sync_file(aside)  # before the last look: the disk takes its time
                 try:
                     now = Stamp.of(os.stat(file))
                 except FileNotFoundError:
