@@ -5,6 +5,7 @@
 #   make test-compat  model, data and runner tests on the oldest and newest transformers and Python
 #   make release      build what is published, install it into fresh environments, try it there
 #   make test-vllm    what needs vLLM, on its CPU build
+#   make test-readers data sets through the readers of other tools
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV ?= .venv
 BIN := $(VENV)/bin
@@ -15,7 +16,7 @@ export SIMPLESEG_DATA
 # torch takes huge pages on the CPU: a training step of nano is a tenth faster.
 export THP_MEM_ALLOC_ENABLE = 1
 
-.PHONY: install quickstart test test-slow test-compat test-vllm release bench clean
+.PHONY: install quickstart test test-slow test-compat test-vllm test-readers release bench clean
 
 install: $(VENV)/.installed
 
@@ -53,9 +54,15 @@ test-vllm:
 release:
 	$(PYTHON) tests/release.py $(RELEASE)
 
+# an environment of its own in .readers/
+test-readers:
+	$(PYTHON) tests/readers_env.py
+
 # every benchmark that this machine can run; rewrites docs/benchmarks.md
 bench: install
 	$(BIN)/python benchmarks/run.py all --write
 
 clean:
 	rm -rf $(VENV) .compat .vllm .release work_dirs build dist *.egg-info
+
+	rm -rf $(VENV) .compat .vllm .readers work_dirs build dist *.egg-info

@@ -109,7 +109,8 @@ class YoloLabels:
             number = self.classes.of(result.label)
             if not result.mask.any():
                 continue
-            rings = [ring + 0.5 for ring in centre_rings(result.mask)] if self.exact else [
+            # Ultralytics cuts coordinates to whole pixels, supervision rounds them: alike so
+            rings = [ring + 0.25 for ring in centre_rings(result.mask)] if self.exact else [
                 ring for ring, _ in opened(result)]
             shares = [ring / np.array(result.size[::-1], np.float64) for ring in rings]
             rows += [' '.join([str(number), *(f'{value:.8g}' for value in share.ravel())])
