@@ -63,6 +63,4 @@ bench: install
 	$(BIN)/python benchmarks/run.py all --write
 
 clean:
-	rm -rf $(VENV) .compat .vllm .release work_dirs build dist *.egg-info
-
-	rm -rf $(VENV) .compat .vllm .readers work_dirs build dist *.egg-info
+	rm -rf $(VENV) .compat .vllm .readers .release work_dirs build dist *.egg-info
