@@ -346,7 +346,7 @@ def test_a_set_is_read_as_it_was_written(server, format, exact):
     if format == 'yolo' and exact:
         pytest.skip('its rings run through the centres of pixels, for the reader of YOLO alone')
     two = dict(outer=[[50, 5], [95, 5], [95, 8], [50, 8]], holes=[])
-    truth = {'x/a.png': [thing('cup', SQUARE), thing('a, b/c', RING)],
+    truth = {'x/a.png': [thing('cup', SQUARE, score=0.25), thing('a, b/c', RING)],
              'y/a.png': [thing('naïve ☕', SQUARE, two)], 'e f%20.png': []}
     key = begin(server, format, exact=exact)
     for name, objects in truth.items():
@@ -369,7 +369,10 @@ def test_a_set_is_read_as_it_was_written(server, format, exact):
             assert found[name]['notes'] == []
             read_back = sorted((one['label'], filled(one)) for one in found[name]['objects'])
             written = sorted((one['label'], filled(one)) for one in objects)
-            if format in ('yolo', ):  # parts are objects of their own
+            if format != 'yolo':
+                assert {one['label']: one['score'] for one in found[name]['objects']} == {
+                    one['label']: one.get('score') for one in objects}
+            if format == 'yolo':  # parts are objects of their own
                 assert {label for label, _ in read_back} == {label for label, _ in written}
                 assert union(found[name]['objects']) == union(objects)
             else:

@@ -1,6 +1,6 @@
 """What other tools' own code reads of our data sets, and we of what they write, on real photos.
 
-    .readers/bin/python tests/tool_readers.py [--photos N]     # a table in Markdown
+    .readers/bin/python tests/tool_readers.py     # a table in Markdown, in some minutes
 
 The environment is made by ``make test-readers``; tests/test_tool_readers.py holds the figures.
 Objects are those of coco_photos, their outlines those of their masks' pixels. Photos lie in one
@@ -13,6 +13,7 @@ import io
 import json
 import os
 import shutil
+import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -477,39 +478,51 @@ def standing_in(folder: Path) -> Iterator[None]:
         os.chdir(before)
 
 
+def measured(data: Path, layout: str, photos: int | None) -> Iterator[tuple]:
+    """(written, read by, least and mean IoU by default, the same ``--exact`` or None, found,
+    asked, found beside them) of every format and tool that holds such a layout."""
+    with tempfile.TemporaryDirectory() as place, standing_in(Path(place)):
+        results, truth = lay_out(data, Path(place), layout, photos)
+        for format, tool, read, whole in READ_BY:
+            ious = {}
+            for exact in (False, True):
+                out = Path(place, f'{format}-{exact}')
+                if not out.exists():
+                    export_set(results, out, format, exact)
+                with contextlib.redirect_stdout(io.StringIO()):
+                    ious[exact], more = compared(truth, read(out, truth), whole)
+            yield (f'`{format}`', tool, *(f'{min(ious[one]):.3f}, {np.mean(ious[one]):.3f}'
+                                          for one in (False, True)),
+                   sum(iou > 0 for iou in ious[True]), len(ious[True]), more)
+        for format, tool, write, whole, keeps in WRITTEN_BY:
+            if layout == 'nested' and not keeps:
+                continue
+            out = Path(place, f'theirs {format} {tool}')
+            with contextlib.redirect_stdout(io.StringIO()):
+                write(truth, Path(place, 'in/pics'), out)
+            ious, more = compared(truth, read_here(out, truth), whole)
+            yield (f'{format} by {tool}', 'us', f'{min(ious):.3f}, {np.mean(ious):.3f}', '',
+                   sum(iou > 0 for iou in ious), len(ious), more)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument('--photos', type=int, help='how many (all)')
     parser.add_argument('--data', type=Path, default=os.environ.get('SIMPLESEG_DATA'))
+    parser.add_argument('--photos', type=int, help='how many (all)')
+    parser.add_argument('--others', type=int, default=20, help='photos of the other three layouts '
+                        '(%(default)s)')
     args = parser.parse_args()
-    print('| written by | read by | pictures | IoU min, mean | `--exact` | objects found / asked '
-          '|')
-    print('|---|---|---|---|---|---|', flush=True)
+    rows: dict[tuple, list[str]] = {}
     for layout in LAYOUTS:
-        with tempfile.TemporaryDirectory() as place, standing_in(Path(place)):
-            results, truth = lay_out(args.data, Path(place), layout, args.photos)
-            for format, tool, read, whole in READ_BY:
-                cells = []
-                for exact in (False, True):
-                    out = Path(place, f'{format}-{exact}')
-                    if not out.exists():
-                        export_set(results, out, format, exact)
-                    with contextlib.redirect_stdout(io.StringIO()):
-                        ious, more = compared(truth, read(out, truth), whole)
-                    cells.append(f'{min(ious):.3f}, {np.mean(ious):.4f}')
-                print(f'| `{format}` | {tool} | {layout} | {" | ".join(cells)} | '
-                      f'{sum(iou > 0 for iou in ious)} / {len(ious)}'
-                      f'{f", {more} more" if more else ""} |', flush=True)
-            for format, tool, write, whole, keeps in WRITTEN_BY:
-                if layout == 'nested' and not keeps:
-                    continue
-                out = Path(place, f'theirs {format} {tool}'.replace('(', '').replace(')', ''))
-                with contextlib.redirect_stdout(io.StringIO()):
-                    write(truth, Path(place, 'in/pics'), out)
-                ious, more = compared(truth, read_here(out, truth), whole)
-                print(f'| {format} by {tool} | our page | {layout} | {min(ious):.3f}, '
-                      f'{np.mean(ious):.4f} | | {sum(iou > 0 for iou in ious)} / {len(ious)}'
-                      f'{f", {more} more" if more else ""} |', flush=True)
+        photos = args.photos if layout == 'folder' else args.others
+        for *names, plain, exact, hits, asked, more in measured(args.data, layout, photos):
+            row = rows.setdefault(tuple(names), [*names, plain, exact])
+            row.append(f'{hits} / {asked}' + (f', {more} more' if more else ''))
+            print(layout, *row, file=sys.stderr, flush=True)
+    print('| written | read by | IoU least, mean | `--exact` | ' + ' | '.join(LAYOUTS) + ' |')
+    print('|---' * (4 + len(LAYOUTS)) + '|')
+    for row in rows.values():
+        print('| ' + ' | '.join([*row, *['not held'] * (4 + len(LAYOUTS) - len(row))]) + ' |')
 
 
 if __name__ == '__main__':

@@ -6,7 +6,7 @@ from simpleseg_mm.files import PictureFinder, coco, shown
 
 from .own_account import Account
 from .own_formats import (BOX_ALONE, EXPORT, OwnObject, OwnPicture, OwnSet, Reading, finder_near,
-                          missing_picture, read_expressions, tell_guesses, texts_of)
+                          missing_picture, read_expressions, score_of, tell_guesses, texts_of)
 from .sample import clean_text
 
 #: where an annotation may hold its expressions, each a text, or a list of texts or of records
@@ -131,7 +131,8 @@ def _object(path: Path, row: coco.CocoAnnotation, names: dict, picture: OwnPictu
     said = [row.record[key] for key in TEXT_KEYS if row.record.get(key)]
     phrases = [text for value in said for text in texts_of(value, where, account)]
     one = OwnObject(where, [], names.get(row.category_id), list(dict.fromkeys(phrases)),
-                    row.crowd and reading.crowds != 'objects')
+                    row.crowd and reading.crowds != 'objects',
+                    score=score_of(row.record.get('score')))
     if row.crowd:
         account.decide('crowd (iscrowd 1) read as one object' if not one.crowd else
                        'crowd (iscrowd 1) read as a group (--crowds objects: each is one object, '

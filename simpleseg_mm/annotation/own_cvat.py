@@ -14,8 +14,8 @@ from simpleseg_mm.files.shapes import corners, ellipse, flat, numbers, turned_by
 from simpleseg_mm.polygon import mask_to_rle
 
 from .own_account import Account
-from .own_formats import (OwnPicture, OwnSet, Reading, finder_near, missing_picture, stated_size,
-                          tell_guesses, texts_of)
+from .own_formats import (OwnPicture, OwnSet, Reading, finder_near, missing_picture, score_of,
+                          stated_size, tell_guesses, texts_of)
 from .own_shapes import DrawnShape, add_shapes
 from .sample import clean_text
 
@@ -86,7 +86,9 @@ def _shape(tag: ElementTree.Element, where: str, size: tuple[int, int] | None, a
     group = read_whole(tag.get('group_id'))
     return DrawnShape(where, label, part, fault, group or None,
                       box=kind == 'box' and part is not None, areal=kind not in _NO_AREA,
-                      phrases=phrases)
+                      phrases=phrases, score=next(
+                          (score_of(one.text) for one in tag.iter('attribute')
+                           if one.get('name') == 'confidence'), None))
 
 
 def _part(tag: ElementTree.Element, kind: str, size: tuple[int, int] | None):

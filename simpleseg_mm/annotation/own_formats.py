@@ -46,6 +46,7 @@ class OwnObject:
         segmentation, box, area: of its mask, in COCO's form, x1, y1, x2, y2 and pixels; known once
             it is decoded.
         texts: what it is asked by; known once that is chosen.
+        score: how sure a model was of it, 0..1; None where that is not said.
     """
     where: str
     parts: list
@@ -60,6 +61,7 @@ class OwnObject:
     box: list[float] = field(default_factory=list)
     area: int = 0
     texts: list[str] = field(default_factory=list)
+    score: float | None = None
 
 
 @dataclass
@@ -130,6 +132,15 @@ class Reading:
     passed_over: Path | None = None
     further: Path | None = None
     predictions: bool = False
+
+
+def score_of(value) -> float | None:
+    """How sure a model was of an object, where a record says it in a number from 0 to 1."""
+    try:
+        score = float(value) if isinstance(value, int | float | str) else -1.0
+    except (ValueError, OverflowError):
+        return None
+    return score if 0 <= score <= 1 else None
 
 
 def missing_picture(how: str) -> str:

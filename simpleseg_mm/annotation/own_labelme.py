@@ -10,8 +10,8 @@ from simpleseg_mm.files import PictureFinder
 from simpleseg_mm.files.labelme import RECTANGLES, outline_of, shape_type_of
 
 from .own_account import Account
-from .own_formats import (OwnPicture, OwnSet, Reading, finder_in, missing_picture, stated_size,
-                          tell_guesses, texts_of)
+from .own_formats import (OwnPicture, OwnSet, Reading, finder_in, missing_picture, score_of,
+                          stated_size, tell_guesses, texts_of)
 from .own_shapes import DrawnShape, add_shapes
 from .sample import clean_text
 
@@ -96,7 +96,8 @@ def _add_objects(picture: OwnPicture, file: Path, shapes: list, reading: Reading
                                 None if group in (None, '') else str(group),
                                 box=kind in RECTANGLES and part is not None,
                                 areal=kind not in _NO_AREA,
-                                phrases=_lines(shape, where, account)))
+                                phrases=_lines(shape, where, account),
+                                score=score_of(shape.get('score'))))
     add_shapes(picture, found, reading.boxes != 'leave', account, cuts)
 
 

@@ -19,6 +19,7 @@ class DrawnShape:
         box: whether it is a rectangle, upright or turned.
         areal: False for points and lines, which an object may have beside its outline.
         phrases: expressions that mean it.
+        score: see :class:`.own_formats.OwnObject`.
     """
     where: str
     label: str
@@ -28,6 +29,7 @@ class DrawnShape:
     box: bool = False
     areal: bool = True
     phrases: Sequence[str] = ()
+    score: float | None = None
 
 
 def add_shapes(picture: OwnPicture, shapes: Iterable[DrawnShape], take_boxes: bool,
@@ -53,6 +55,7 @@ def add_shapes(picture: OwnPicture, shapes: Iterable[DrawnShape], take_boxes: bo
         shapes = [shape for _, shape in members]
         one = OwnObject(shapes[0].where, [], shapes[0].label, records=len(shapes))
         one.phrases = list(dict.fromkeys(text for shape in shapes for text in shape.phrases))
+        one.score = next((shape.score for shape in shapes if shape.score is not None), None)
         outlines = [shape for shape in shapes if take_boxes or not shape.box]
         if not outlines:
             one.lost, one.parts = BOX_ALONE, [shape.part for shape in shapes]

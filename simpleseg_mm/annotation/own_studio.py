@@ -14,8 +14,8 @@ from simpleseg_mm.files.shapes import corners, ellipse, numbers, turned_by
 from simpleseg_mm.polygon import mask_to_rle
 
 from .own_account import Account
-from .own_formats import (OwnPicture, OwnSet, Reading, finder_near, missing_picture, tell_guesses,
-                          texts_of)
+from .own_formats import (OwnPicture, OwnSet, Reading, finder_near, missing_picture, score_of,
+                          tell_guesses, texts_of)
 from .own_outlines import Relative
 from .own_shapes import DrawnShape, add_shapes
 from .sample import clean_text
@@ -137,7 +137,7 @@ def _shape(entry: dict, labels: list[str], texts: list[str], where: str) -> Draw
         except (KeyError, TypeError, ValueError) as error:
             where, fault = f'{where}: {error}', f'broken {kind}'
     return DrawnShape(where, label, part, fault, box=kind == 'rectangle' and part is not None,
-                      areal=kind in _AREAS, phrases=texts)
+                      areal=kind in _AREAS, phrases=texts, score=score_of(entry.get('score')))
 
 
 def _part(value: dict, kind: str, size: tuple):

@@ -5,7 +5,6 @@ import unicodedata
 import urllib.parse
 import zipfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from xml.etree import ElementTree
@@ -55,16 +54,24 @@ class FolderFiles:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(content if isinstance(content, bytes) else content.encode())
 
-    @contextmanager
-    def growing(self, name: str) -> Iterator[Path]:
-        """A path to write a large file of the set to."""
+    def begun(self, name: str) -> Path:
+        """A path to write a large file of the set to, until :meth:`finish`."""
         path = self.folder / name
         path.parent.mkdir(parents=True, exist_ok=True)
-        yield path
+        return path
+
+    def finish(self, name: str) -> None:
+        """That file is written."""
 
 
 class ZipFiles:
-    """Files of a set, written to a zip. Pictures are packed already, and stored as they are."""
+    """Files of a set, written to a zip. Pictures are packed already, and stored as they are.
+
+    Args:
+        archive: the zip.
+        folder: for a file that is written before it is packed.
+    """
+    GROWING = 'set.growing'
 
     def __init__(self, archive: zipfile.ZipFile, folder: Path) -> None:
         self.archive, self.folder = archive, folder
@@ -73,14 +80,13 @@ class ZipFiles:
         kind = zipfile.ZIP_STORED if isinstance(content, bytes) else zipfile.ZIP_DEFLATED
         self.archive.writestr(name, content, kind)
 
-    @contextmanager
-    def growing(self, name: str) -> Iterator[Path]:
-        path = self.folder / f'{os.getpid()}.growing'
-        try:
-            yield path
-            self.archive.write(path, name, zipfile.ZIP_STORED)
-        finally:
-            path.unlink(missing_ok=True)
+    def begun(self, name: str) -> Path:
+        return self.folder / self.GROWING
+
+    def finish(self, name: str) -> None:
+        path = self.begun(name)
+        self.archive.write(path, name, zipfile.ZIP_STORED)
+        path.unlink()
 
 
 class SetNames:
@@ -324,18 +330,18 @@ class _Studio(SetWriter):
 class _Parquet(SetWriter):
     """A table for Hugging Face's ``datasets``, pictures in it: ``load_dataset(FOLDER)``."""
     place = ''
+    table_name = 'data/train-00000-of-00001.parquet'
 
     def __init__(self, *args) -> None:
         super().__init__(*args)
-        self._growing = self.files.growing('data/train-00000-of-00001.parquet')
-        self.table = PictureTable(self._growing.__enter__())
+        self.table = PictureTable(self.files.begun(self.table_name))
 
     def _add(self, name: str, picture: SetPicture, raw: bytes) -> None:
         self.table.add(name, picture.size, raw, self.objects_of(picture), self.exact)
 
     def _end(self) -> None:
         self.table.close()
-        self._growing.__exit__(None, None, None)
+        self.files.finish(self.table_name)
 
 
 #: writers of sets by the name of their format

@@ -27,8 +27,9 @@ from .engine import Busy
 from .http import parse_json
 
 WORKERS = 2  # exports at a time
-PACKERS = 1  # sets at a time
+PACKERS = 2  # sets, and annotation files that are read, at a time
 MAX_PACK_SECONDS = 1800.0
+_READ_TIMES = 6  # seconds of an export that reading may take
 MAX_WAITING = 16  # of all clients
 MAX_CLIENT = 4  # of one client
 _LINE = 100_000  # bytes of an answer's first line
@@ -84,8 +85,8 @@ class Exporter:
     async def read(self, body: bytes, client: str) -> bytes:
         """The answer, JSON, to a request's body with annotation files; see
         :func:`.reading.read_files`. Raises as :meth:`export`."""
-        async with self._turn(client):
-            return (await self._work(dict(task='read'), body))[1]
+        async with self._turn(client, self._packers):
+            return (await self._work(dict(task='read'), body, _READ_TIMES * self.seconds))[1]
 
     async def pack(self, folder: str, format: str, exact: bool, pictures: list[dict]
                    ) -> list[str]:
@@ -97,15 +98,16 @@ class Exporter:
         return row['notes']
 
     @asynccontextmanager
-    async def _turn(self, client: str) -> AsyncIterator[None]:
-        """A place among the workers. Raises Busy."""
+    async def _turn(self, client: str, workers: anyio.CapacityLimiter | None = None
+                    ) -> AsyncIterator[None]:
+        """A place among the workers, of exports unless told. Raises Busy."""
         if self._clients[client] >= MAX_CLIENT:
             raise Busy(429, f'{MAX_CLIENT} of your exports are waiting already')
         if sum(self._clients.values()) >= MAX_WAITING:
             raise Busy(503, f'{MAX_WAITING} exports are waiting; try again in a few seconds')
         self._clients[client] += 1
         try:
-            async with self._workers:
+            async with workers or self._workers:
                 yield
         finally:
             self._clients[client] -= 1

@@ -81,6 +81,7 @@ def pack_set(folder: Path, format: str, exact: bool, pictures: list[dict]) -> li
         os.replace(partial, folder / 'set.zip')
     finally:
         partial.unlink(missing_ok=True)
+        (folder / ZipFiles.GROWING).unlink(missing_ok=True)
     return [*left[:5], *([f'{len(left) - 5} more pictures are left out'] if left[5:] else []),
             *notes]
 

@@ -60,8 +60,8 @@ def read_files(body: bytes) -> dict:
             (``path``, ``width`` and ``height``).
 
     Returns:
-        ``pictures``: of those that have a record ``path``, ``objects`` (``label``, ``polygons``)
-        and ``notes``; and ``notes`` of all together.
+        ``pictures``: of those that have a record ``path``, ``objects`` (``label``, ``score``,
+        ``polygons``) and ``notes``; and ``notes`` of all together.
 
     Raises:
         ValueError: the request is of another form, or more than is taken.
@@ -310,7 +310,7 @@ def _add_objects(picture: OwnPicture, found: _Found, tree: _Tree) -> None:
         label = one.category or next(iter(one.phrases), '')
         unnamed += not label
         unread += len(one.phrases) - (not one.category and bool(one.phrases))
-        found.objects.append(dict(label=label or 'object', polygons=[
+        found.objects.append(dict(label=label or 'object', score=one.score, polygons=[
             dict(outer=plain(part.outer), holes=[plain(hole) for hole in part.holes])
             for part in parts]))
     for count, what in ((boxes, 'boxes without an outline, read as rectangles'),
