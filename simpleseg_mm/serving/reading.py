@@ -35,6 +35,7 @@ MAX_READ_BYTES = 500_000_000  # bytes of all files of annotations
 MAX_VERTICES = 2_000_000  # of all objects
 _SUFFIXES = ('.json', '.xml', '.yaml', '.yml', '.txt', '.png')  # of what a zip may hold for us
 _NAMES = ('classes.txt', 'obj.names', '_darknet.labels')  # of classes, one a line
+_CONFIG = 'label_config.xml'  # Label Studio's, beside its tasks
 _HINT = re.compile(r' \(--[a-z][^()]*\)')  # what an option of own_data.py would do
 _MAX_NOTES = 100
 
@@ -170,6 +171,8 @@ class _Tree:
             yield from self._read(path, partial(self._yolo, path, reading))
         for path in self._files:
             suffix = path.suffix.lower()
+            if path.name == _CONFIG:
+                continue
             if suffix == '.xml':
                 yield from self._read(path, partial(read_cvat, path, reading))
             elif suffix == '.json':
