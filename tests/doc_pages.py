@@ -30,7 +30,7 @@ from markdown_it import MarkdownIt
 
 ROOT = Path(__file__).resolve().parents[1]
 RUN = ('bash', 'python')
-SHOWN = ('bibtex', 'json', 'text', 'xml', '{toctree}')
+SHOWN = ('bibtex', 'json', 'text', 'xml', 'yaml', '{toctree}')
 KEYS = ('not run', 'slow', 'background', 'run with')
 #: seconds that a block may take, and one that is marked slow
 LIMIT, SLOW_LIMIT = 300, 5400
