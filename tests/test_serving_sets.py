@@ -426,12 +426,16 @@ def test_masks_of_voc(server):
     mask[15:20, 20:30] = 0
     mask[40:, 90:] = 2
     classes[mask == 1], classes[mask == 2] = 15, 8  # person, cat
-    row = read(server, {'VOC/SegmentationObject/a.png': palette(mask),
-                        'VOC/SegmentationClass/a.png': palette(classes)}, 'VOC/JPEGImages/a.jpg')
-    picture, = row['pictures']
-    assert {one['label'] for one in picture['objects']} == {'person', 'cat'}
-    for one in picture['objects']:
-        assert np.array_equal(mask_of(one), mask == (1 if one['label'] == 'person' else 2))
+    for below in ('', 'x/'):  # datumaro keeps folders
+        row = read(server, {f'VOC/SegmentationObject/{below}a.png': palette(mask),
+                            f'VOC/SegmentationClass/{below}a.png': palette(classes)},
+                   f'VOC/JPEGImages/{below}a.jpg', 'VOC/JPEGImages/y/a.jpg',
+                   *(['VOC/JPEGImages/a.jpg'] if below else []))
+        picture, = row['pictures']
+        assert picture['path'] == f'VOC/JPEGImages/{below}a.jpg'
+        assert {one['label'] for one in picture['objects']} == {'person', 'cat'}
+        for one in picture['objects']:
+            assert np.array_equal(mask_of(one), mask == (1 if one['label'] == 'person' else 2))
 
 
 def palette(values) -> bytes:

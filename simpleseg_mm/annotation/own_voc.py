@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from simpleseg_mm.files import ImageError, open_picture, read_lines
+from simpleseg_mm.files import ImageError, PictureFinder, open_picture, read_lines
 from simpleseg_mm.polygon import mask_to_rle
 
 from .own_account import Account
@@ -37,24 +37,29 @@ def read_voc(folder: Path, reading: Reading, account: Account) -> OwnSet:
         ValueError: ``labelmap.txt`` cannot be read.
     """
     names = _names_of(folder)
-    finder = finder_in([reading.images or next(
+    place = reading.images or next(
         (folder / name for name in ('JPEGImages', 'images') if (folder / name).is_dir()),
-        folder.parent)], reading)
-    masks = sorted((folder / CLASSES).glob('*.png'))
+        folder.parent)
+    finders: dict[Path, PictureFinder] = {}  # a mask's folder is that of its picture, too
+    masks = sorted((folder / CLASSES).rglob('*.png'))
     if not masks:
         raise FileNotFoundError(f'{folder / CLASSES} holds no masks (.png)')
     pictures = []
     for classes in masks:
         account.read['picture'] += 1
-        path, how = finder.look_beside(classes.stem)
+        name = classes.relative_to(folder / CLASSES)
+        if name.parent not in finders:
+            finders[name.parent] = finder_in([place / name.parent, place], reading)
+        path, how = finders[name.parent].look_beside(name.stem)
         picture = OwnPicture(str(path or classes), path, None,
                              fault='' if path else missing_picture(how))
         try:
-            _add_objects(picture, classes, folder / OBJECTS / classes.name, names, account)
+            _add_objects(picture, classes, folder / OBJECTS / name, names, account)
         except (OSError, ImageError):
             picture.fault = picture.fault or 'mask that cannot be read'
         pictures.append(picture)
-    tell_guesses(finder, folder, account)
+    for finder in finders.values():
+        tell_guesses(finder, folder, account)
     return OwnSet(pictures, 'stored')
 
 

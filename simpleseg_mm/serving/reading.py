@@ -197,10 +197,12 @@ class _Tree:
                  if suffix == '.txt' else ': they are no annotations that are known'))
         if labelme:
             yield from self._read(labelme[0][0], partial(read_labelme, labelme, self.top, reading))
-        for folder in sorted({path.parent for path in self.masks.rglob('*.png')
-                              if path.parent.name == CLASSES}):
-            yield from self._read(folder, partial(
-                read_voc, folder.parent, Reading(images=self.top)))
+        for folder in sorted({above.parent for path in self.masks.rglob('*.png')
+                              for above in path.parents if above.name == CLASSES}):
+            beside = self.top / folder.relative_to(self.masks)
+            images = next((beside / name for name in ('JPEGImages', 'images')
+                           if (beside / name).is_dir()), self.top)
+            yield from self._read(folder, partial(read_voc, folder, Reading(images=images)))
 
     def _read(self, path: Path, read: Callable[[Account], OwnSet]
               ) -> Iterator[tuple[OwnSet, Account]]:
