@@ -13,7 +13,7 @@ from tool_readers import (LAYOUTS, READ_BY, WRITTEN_BY, compared, lay_out, read_
 
 from simpleseg_mm.export import SETS, export_set
 
-PHOTOS = 6
+PHOTOS = dict(folder=2, absolute=2, relative=2, nested=6)
 NEEDED = dict(pycocotools='pycocotools', datumaro='datumaro', supervision='supervision',
               ultralytics='ultralytics.data.dataset', labelme='labelme._label_file',
               label_studio_sdk='label_studio_sdk.converter', datasets='datasets',
@@ -28,7 +28,8 @@ FILLED_WITH_OUTLINE = {('coco', 'supervision'): 0.5, ('labelme', 'labelme'): 0.5
 def photos(request, real_data, tmp_path_factory):
     place = tmp_path_factory.mktemp(request.param)
     with standing_in(place):
-        yield request.param, place, *lay_out(real_data, place, request.param, PHOTOS)
+        yield request.param, place, *lay_out(real_data, place, request.param,
+                                             PHOTOS[request.param])
 
 
 def need(tool: str):
@@ -55,7 +56,7 @@ def test_what_other_tools_read(photos, format, tool, read, whole, exact):
         export_set(results, out, format, exact)
     found = read(out, truth)
     ious, more = compared(truth, found, whole)
-    assert len(ious) > 20 and more == 0
+    assert len(ious) > 5 and more == 0
     least = 1.0 if exact else FILLED_WITH_OUTLINE.get((format, tool), 1.0)
     assert min(ious) >= least, np.sort(ious)[:5]
     assert np.mean(ious) > 0.85

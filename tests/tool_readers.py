@@ -12,6 +12,7 @@ import contextlib
 import io
 import json
 import os
+import re
 import shutil
 import sys
 import tempfile
@@ -301,13 +302,17 @@ def read_resvg(folder: Path, truth: Truth) -> Truth:
         assert (folder / name).is_file()
         found[name] = []
         for path in root.iter(f'{space}path'):
-            alone = (f'<svg xmlns="http://www.w3.org/2000/svg" width="{root.get("width")}" '
-                     f'height="{root.get("height")}"><path fill="black" d="{path.get("d")}"/>'
-                     '</svg>')
+            numbers = np.array(re.findall(r'-?[\d.]+', path.get('d')), float).reshape(-1, 2)
+            (x1, y1), (x2, y2) = np.floor(numbers.min(0)).astype(int), np.ceil(
+                numbers.max(0)).astype(int)
+            alone = (f'<svg xmlns="http://www.w3.org/2000/svg" width="{x2 - x1}" '
+                     f'height="{y2 - y1}" viewBox="{x1} {y1} {x2 - x1} {y2 - y1}">'
+                     f'<path fill="black" d="{path.get("d")}"/></svg>')
             raw = resvg_py.svg_to_bytes(svg_string=alone)
+            mask = np.zeros(_sizes(truth)[name], bool)
             with Image.open(io.BytesIO(bytes(raw))) as image:
-                found[name].append((path.find(f'{space}title').text,
-                                    np.asarray(image.convert('RGBA'))[..., 3] > 127))
+                mask[y1:y2, x1:x2] = np.asarray(image.convert('RGBA'))[..., 3] > 127
+            found[name].append((path.find(f'{space}title').text, mask))
     return found
 
 
