@@ -223,8 +223,9 @@ def test_tasks_of_label_studio(server):
 def test_corrections_are_what_own_data_takes(server):
     key = begin(server, 'corrections')
     origin = dict(prompt=dict(text='the cup'), polygons=[RING], score=0.25, model='nano')
+    far = dict(outer=[[60, 35], [95, 35], [95, 48], [60, 48]], holes=[])
     add(server, key, 'a b.png', objects=[thing('cup', origin=origin, edited=True)], done=True,
-        rejected=[dict(prompt=dict(text='a zebra'), polygons=[SQUARE], label='zebra', score=0.5,
+        rejected=[dict(prompt=dict(text='a zebra'), polygons=[far], label='zebra', score=0.5,
                        model='nano')])
     files, notes = fetch(server, key)
     assert sorted(files) == ['annotations.json', 'images/a b.png']
