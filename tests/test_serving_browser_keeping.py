@@ -1,5 +1,6 @@
 """Nothing that was done on the page is lost: reloads, servers that die, tabs, folders, batches."""
 import json
+import os
 import random
 import signal
 import socket
@@ -7,6 +8,7 @@ import subprocess
 import sys
 import threading
 import time
+import zipfile
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -431,7 +433,6 @@ def test_a_batch_and_its_review(browser, quiet, tmp_path):
             'square']
         assert page.rows() == {name: '✓1' if name == 'c.png' else '◐1' for name in names} | {
             'g.png': '⚠'}
-        page.keep('page_batch')
         page.id('batch-review').click()
         page.until(lambda: page.current() == 'd.png' and page.drawn())
         assert list(page.rows()) == ['d.png', 'b.png', 'f.png', 'a.png', 'e.png']
@@ -662,4 +663,136 @@ def test_killed_reloaded_and_switched(browser, quiet, tmp_path, where):
         ends.set()
         watcher.join()
         assert not faults
+    page.close()
+
+
+# --- long lists, other tools, docs ---------------------------------------------------------------
+@pytest.mark.parametrize('where', ['browser', 'folder'])
+def test_thousands_of_pictures(browser, quiet, tmp_path, where):
+    count = 3000
+    first, = pictures(tmp_path, 'p0.png', size=(8, 8))
+    for number in range(1, count):
+        os.link(first, tmp_path / f'p{number}.png')
+    settings = dict(root=str(tmp_path)) if where == 'folder' else {}
+    with serving(settings=settings) as (url, inferencer):
+        page = Keeping(browser[0], url, browser[1])
+        if where == 'browser':
+            page.id('folder').send_keys(str(tmp_path))
+        page.until(lambda: page.current() == 'p0.png' and page.drawn())
+        page.until(lambda: page.id('pictures-count').text == f'0 of {count} done')
+        assert page.id('place').text == f'1 of {count}'
+        assert 5 < len(page.all('#pictures li')) < 60  # those that are seen
+        for name in ('p1.png', 'p2.png', 'p3.png'):  # p2 before p10
+            page.id('done-next').click()
+            page.until(lambda: page.current() == name and page.drawn())
+        page.driver.execute_script(
+            "document.getElementById('pictures-box').scrollTop = 34 * 2990")
+        page.until(lambda: 'p2999.png' in page.rows())
+        page.visit('p2999.png')
+        page.outline('square')
+        page.id('next').click()
+        assert page.status == 'This is the last one of the list.'
+        Select(page.id('filter')).select_by_value('done')
+        page.until(lambda: page.rows() == {f'p{number}.png': '✓' for number in range(3)})
+        kept = page.kept()
+        assert kept['p2999.png']['width'] == 8
+        if where == 'browser':
+            assert len(kept) == count
+            assert sum(row['width'] is not None for row in kept.values()) == 5  # read when shown
+        page.reload()
+        page.until(lambda: page.drawn() and f'of {count} done' in page.id('pictures-count').text)
+        assert page.id('pictures-count').text == f'3 of {count} done'
+        page.visit('p2999.png')
+        assert page.here() == ['square']
+    page.close()
+
+
+def test_annotations_of_other_tools_and_sets(browser, quiet, tmp_path):
+    names = ['a/x.png', 'b/x.png', 'c.png']
+    pictures(tmp_path / 'set', *names)
+    ring = [20, 20, 60, 20, 60, 70, 20, 70]
+    coco = dict(images=[dict(id=1, file_name='a/x.png', width=100, height=100),
+                        dict(id=2, file_name='b/x.png', width=100, height=100)],
+                categories=[dict(id=1, name=NAME.replace('\t', ' '))],
+                annotations=[dict(id=1, image_id=1, category_id=1, segmentation=[ring], iscrowd=0,
+                                  bbox=[20, 20, 40, 50], area=2000)])
+    file = tmp_path / 'set' / 'marks.json'
+    file.write_text(json.dumps(coco))
+    (tmp_path / 'set' / 'broken.json').write_text('{"shapes": [')
+    (tmp_path / 'set' / 'notes.md').write_text('no picture')
+    with serving(settings=dict(export_seconds=100.0)) as (url, _):
+        page = Keeping(browser[0], url, browser[1])
+        page.id('folder').send_keys(str(tmp_path / 'set'))
+        page.until(lambda: page.status.startswith('1 object read for 1 picture.'))
+        assert 'broken.json is not read' in page.status
+        assert page.labels() == {'a/x.png': [NAME.replace('\t', ' ')], 'b/x.png': [],
+                                 'c.png': []}
+        page.id('file').send_keys(str(file))  # again
+        page.until(lambda: '1 that were there already are not added again' in page.status)
+        page.id('undo').click()
+        assert page.here() == []  # reading is a step
+        page.id('redo').click()
+        page.visit('b/x.png')
+        page.outline('ring')
+        page.id('done').click()
+
+        def set_of(which: str, form: str) -> list[str]:
+            Select(page.id('which')).select_by_value(which)
+            Select(page.id('format')).select_by_value(form)
+            before = set(page.downloads.iterdir())
+            page.id('export').click()
+            page.until(lambda: page.status.startswith('Exported'))
+            page.until(lambda: [path for path in set(page.downloads.iterdir()) - before
+                                if path.suffix == '.zip'])
+            path, = set(page.downloads.iterdir()) - before
+            with zipfile.ZipFile(path) as archive:
+                found = archive.namelist()
+            path.unlink()
+            return found
+        found = set_of('all', 'coco')
+        assert 'Not in it: 1 without objects that is not marked done' in page.status
+        assert len([name for name in found if name.endswith('x.png')]) == 2
+        assert not [name for name in found if name.endswith('c.png')]
+        page.id('status')
+        found = set_of('done', 'yolo')
+        assert len([name for name in found if name.endswith('.png')]) == 1
+        assert 'corrections' in [one.get_attribute('value') for one in
+                                 Select(page.id('format')).options]
+    page.close()
+
+
+def test_pictures_of_the_docs(browser, quiet, tmp_path):
+    """The packaged model, on generated scenes."""
+    import numpy as np
+
+    from simpleseg_mm.apis import SimpleSegInferencer
+    from simpleseg_mm.datasets.refshapes import draw_scene
+    try:
+        inferencer = SimpleSegInferencer(show_progress=False)
+    except FileNotFoundError as error:
+        pytest.skip(f'no model that writes outlines: {error}')
+    for number in range(12):
+        scene = draw_scene(np.random.default_rng(number))[0]
+        Image.fromarray(scene).save(tmp_path / f'scene_{number}.png')
+    with serving(inferencer, name='nano') as (url, _):
+        page = Keeping(browser[0], url, browser[1])
+        page.id('folder').send_keys(str(tmp_path))
+        page.until(lambda: page.status == '12 pictures opened.')
+        batch(page, 'ring, star')
+        page.until(lambda: ended(page) and '12 of 12 pictures asked' in page.status)
+        page.id('batch-review').click()
+        page.until(lambda: page.current() and page.drawn() and 'Say' in page.status)
+        scores = [min(one['score'] for one in row['objects']) if row['objects'] else -1
+                  for row in sorted(page.kept().values(), key=lambda row: list(
+                      page.rows()).index(row['name']))]
+        assert scores == sorted(scores)
+        page.driver.execute_script("document.getElementById('batch').scrollIntoView()")
+        page.keep('page_batch')
+        for _ in range(3):
+            page.id('done-next').click()
+            page.until(lambda: page.drawn() and 'Say' in page.status)
+        Select(page.id('filter')).select_by_value('all')
+        page.all('#objects .name')[0].click()
+        page.driver.execute_script("document.getElementById('pictures').scrollIntoView()")
+        page.keep('page_list')
     page.close()

@@ -63,8 +63,8 @@ async function set(format, which) {
       }
     }
     say('The server makes the file …', 'busy');
-    const more = left ? [`${left} pictures without objects that are not marked done are not in `
-      + 'it'] : [];
+    const more = left ? [`Not in it: ${left} without objects that ${left === 1 ? 'is' : 'are'} not `
+      + 'marked done'] : [];
     told(await api.finishedSet(id, signal), [...more, ...failed.slice(0, 5),
       ...failed.length > 5 ? [`and ${failed.length - 5} more failed`] : []]);
   } finally {
@@ -110,11 +110,10 @@ function offer() {
 }
 
 function render() {
-  const documents = [...state.documents.values()];
   const some = $('which').value === 'this' ? shown() && (shown().objects.length
     || (state.info && $('format').value && whole($('format').value)
       && (shown().done || shown().rejected.length)))
-    : documents.length;
+    : state.documents.size;
   $('export').disabled = !some || Boolean(control);
   $('export-stop').hidden = !control;
 }

@@ -74,7 +74,7 @@ const fieldsOf = ({objects, done, rejected, review, revision, changed, fault}) =
 function plan(key, time = SOON) {
   clearTimeout(timers.get(key));
   timers.set(key, setTimeout(() => save(key), time));
-  if (!reasons.get(key)) tell(key, '');
+  if (time !== LATER && !reasons.get(key)) tell(key, '');
 }
 
 function tell(key, reason) {

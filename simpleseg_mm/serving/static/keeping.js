@@ -74,17 +74,18 @@ async function saveAll() {
 }
 
 async function saveDocuments(keys) {
-  const documents = new Map([...keys].map((key) => [key, state.documents.get(key)])
-    .filter(([, document]) => document));
+  const documents = new Map();  // as they are written
   const fits = (stored, {rev}) => !stored || stored.removed || stored.rev === rev;
   written = keys;
-  const all = await database.exchange([...documents.keys()], (stored, key) => {
-    const document = documents.get(key);
+  const all = await database.exchange([...keys], (stored, key) => {
+    const document = state.documents.get(key);
+    if (!document) return null;
+    documents.set(key, document);
     return fits(stored, document) && {...withoutTransient(document), rev: document.rev + 1,
       revision: stored && !stored.removed ? stored.revision : document.revision};
   }).finally(() => { written = new Set(); });
-  for (const [key, stored] of all) {
-    const document = documents.get(key);
+  for (const [key, document] of documents) {
+    const stored = all.get(key);
     if (fits(stored, document)) {
       amend(key, {rev: document.rev + 1});
       channel?.postMessage({key, rev: document.rev + 1});
