@@ -24,6 +24,8 @@ COMMANDS = {'segment': 'simpleseg_mm.commands.segment',
 SCRIPTS = {'train': ('train.py', 'Train a model: simpleseg train CONFIG.'),
            'test': ('test.py', 'Test a model: simpleseg test CONFIG CHECKPOINT.'),
            'annotate': ('annotate.py', 'Annotate images by the data engine.'),
+           'browse': ('analysis_tools/browse_dataset.py',
+                      'Draw samples of a data set as training sees them.'),
            'plan': ('analysis_tools/plan.py', 'Say what memory and hours a training needs.')}
 #: of ``simpleseg convert WHAT``
 CONVERTERS = {'own-data': ('dataset_converters/own_data.py',

@@ -390,7 +390,7 @@ def test_a_folder_without_a_note_is_read_as_released(exported, tmp_path):
 
 
 @pytest.mark.parametrize('content, message', [
-    (dict(model_type='kimi_vl', auto_map={}), 'remote code, which is never run.*kimi_vl.py'),
+    (dict(model_type='kimi_vl', auto_map={}), 'remote code, which is never run.*convert kimi-vl'),
     (dict(), 'no Hugging Face folder')])
 def test_folders_that_are_not_loaded(content, message, tmp_path):
     (tmp_path / 'config.json').write_text(json.dumps(content))

@@ -130,7 +130,7 @@ def test_bad_instances(tmp_path, content, message):
 def test_missing_files_say_what_to_do(tmp_path):
     with pytest.raises(FileNotFoundError, match="no folder .*refcoco. To get it, .*'refer'"):
         native.find_refs(tmp_path, 'refcoco', 'unc')
-    with pytest.raises(FileNotFoundError, match='generate_refshapes.py'):
+    with pytest.raises(FileNotFoundError, match='simpleseg convert refshapes '):
         native.find_refs(tmp_path, 'refshapes', 'refshapes')
     (tmp_path / 'refcoco').mkdir()
     (tmp_path / 'refcoco' / 'refs(google).p').touch()

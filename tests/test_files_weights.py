@@ -86,7 +86,7 @@ def test_code_of_a_folder_is_refused(file, keys, loader, folder):
 def test_a_released_kimi_is_converted(folder):
     edit(folder / 'config.json', model_type='kimi_vl', auto_map=MAP)
     with pytest.raises(ValueError, match='remote code, which is never run here. Convert it once, '
-                       f'python tools/model_converters/kimi_vl.py {folder} OUT'):
+                       f'simpleseg convert kimi-vl {folder} OUT'):
         from_folder(AutoConfig.from_pretrained, folder)
 
 

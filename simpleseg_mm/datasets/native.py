@@ -41,7 +41,7 @@ _HOW_TO_GET = {
     'annotations': "take the annotation archive of the 'refer' toolkit, and unpack it so that {}",
     'train2014': "take COCO's train2014 images, and unpack or link them there",
     'saiapr_tc-12': "take the saiapr_tc-12 images that 'refer' names, and unpack them there",
-    'refshapes': 'generate the set: python tools/dataset_converters/generate_refshapes.py {}',
+    'refshapes': 'generate the set: simpleseg convert refshapes {}',
 }
 
 

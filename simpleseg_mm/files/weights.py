@@ -17,7 +17,7 @@ _INDEXES = ('model.safetensors.index.json', 'pytorch_model.bin.index.json')
 _KINDS = ('.json', '.jinja', '.model', '.txt', '.safetensors', '.bin')
 _POINTER = b'version https://git-lfs.github.com'
 _CONVERT = ('{0} is a Kimi-VL folder as released: it holds remote code, which is never run here. '
-            'Convert it once, python tools/model_converters/kimi_vl.py {0} OUT, and give OUT')
+            'Convert it once, simpleseg convert kimi-vl {0} OUT, and give OUT')
 
 
 def from_folder(loader: Callable, folder: str | os.PathLike, **options):

@@ -88,8 +88,8 @@ def main() -> int:
             print(f'own_data.py: warning: {report["warning"]}', file=sys.stderr)
         print(f'text ceiling: mean IoU {report["text_ceiling"]["mean_iou"]} of '
               f'{report["text_ceiling"]["queries"]} true outlines, once written and read again')
-        print(f'\npython tools/analysis_tools/browse_dataset.py {report["config"]} --out-dir '
-              f'{args.out}/pictures\npython tools/train.py {report["config"]}')
+        print(f'\nsimpleseg browse {report["config"]} --out-dir {args.out}/pictures\n'
+              f'simpleseg train {report["config"]}')
     else:
         print(f'own_data.py: {report["error"]}', file=sys.stderr)
     print(json.dumps(report, ensure_ascii=False))
