@@ -238,14 +238,18 @@ class QueryDataset(BaseDataset):
         """Where a picture lies, by its name below ``data_root/folder``. BadSample where it is to
         be left out, is missing or is empty."""
         folder = Path(self.data_root) / folder
-        if self._pictures.is_left_out(folder, name):
-            raise BadSample(None, 'listed in skip_images')
+        self.check_left_out(name, folder)
         path, fault = self._pictures.find(folder, name)
         if fault is not None:
             raise BadSample(fault, 'image file missing or empty')
         return path
 
-    def size_of_picture(self, path: Path) -> tuple[int, int]:
+    def check_left_out(self, name: str, folder: Path) -> None:
+        """BadSample for a picture that ``skip_images`` lists."""
+        if self._pictures.is_left_out(folder, name):
+            raise BadSample(None, 'listed in skip_images')
+
+    def size_of_picture(self, path: str | Path) -> tuple[int, int]:
         """(height, width) in pixels, as the pipeline reads it. BadSample where it cannot be."""
         try:
             return self._pictures.size(path, self.orientation)

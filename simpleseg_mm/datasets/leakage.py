@@ -1,10 +1,12 @@
 """Images of evaluation splits, to be kept out of training."""
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
 
 from mmengine.logging import print_log
 
 from . import native
 from .annotation_files import AnnotationFiles
+from .mirrors import ReferenceSet
 
 
 class EvalImages:
@@ -15,13 +17,16 @@ class EvalImages:
         data_root: Folder of the sets.
         names: Of the sets that are trained on.
         files: Reads the references.
+        sources: Those of them that are read from parquet files of another folder: their eval
+            splits are read there too.
 
     Raises:
-        FileNotFoundError, ValueError: The references or lists are missing or broken.
+        FileNotFoundError, ValueError: The references or lists are missing or broken, or parquet
+            files hold no eval split that the set has.
     """
 
     def __init__(self, wanted: bool | str | Sequence[dict], data_root: str, names: Sequence[str],
-                 files: AnnotationFiles) -> None:
+                 files: AnnotationFiles, sources: Sequence[dict] = ()) -> None:
         self.wanted = bool(wanted)
         self._train_images: dict[str, set] = {}
         self._found: dict[str, set] = {}
@@ -31,20 +36,24 @@ class EvalImages:
                       logger='current')
             self._found = dict(coco=listed)
         elif wanted:
-            sets = native.eval_sources(names) if wanted is True else \
-                [(item['name'], item['split_by']) for item in wanted]
+            places = {(one['name'], one['split_by']): one for one in sources}
+            sets = list(wanted) if wanted is not True else [
+                places.get(one, dict(name=one[0], split_by=one[1]))
+                for one in native.eval_sources(names)]
             self._read(sets, data_root, files)
 
-    def _read(self, sets: Sequence[tuple[str, str]], data_root: str,
-              files: AnnotationFiles) -> None:
-        for name, split_by in sets:
-            refs, bad = files.refs(native.find_refs(data_root, name, split_by))
-            fault = next((record.message for record in bad if not record.by_rule), None)
-            if fault and files.strict:
-                raise ValueError(fault)
-            self._found.setdefault(native.image_family(name), set()).update(
-                native.eval_image_ids(refs))
-        print_log(f'exclude_eval_images: eval splits of {sets} hold '
+    def _read(self, sets: Sequence[dict], data_root: str, files: AnnotationFiles) -> None:
+        for source in sets:
+            name = source['name']
+            for part in _eval_parts(source, data_root, files):
+                fault = next((record.message for record in part.bad if not record.by_rule), None)
+                if fault and files.strict:
+                    raise ValueError(fault)
+                found = native.eval_image_ids(part.refs)
+                _check_comparable(found, name, part.path)
+                self._found.setdefault(native.image_family(name), set()).update(found)
+        print_log(f'exclude_eval_images: eval splits of '
+                  f'{[(one["name"], one["split_by"]) for one in sets]} hold '
                   f'{ {family: len(ids) for family, ids in self._found.items()} } images',
                   logger='current')
 
@@ -56,6 +65,7 @@ class EvalImages:
             return records, []
         family = native.image_family(name)
         train = {record['image_id'] for record in records}
+        _check_comparable(train, name, label)
         kept, removed = native.split_leakage(train, self._found.get(family, ()))
         self._train_images.setdefault(family, set()).update(train)
         remaining = [record for record in records if record['image_id'] in kept]
@@ -70,3 +80,31 @@ class EvalImages:
             kept, removed = native.split_leakage(train, self._found.get(family, ()))
             print_log(f'{family}, all train sets: {len(removed)} of {len(train)} images removed, '
                       f'{len(kept)} remain', logger='current')
+
+
+def _eval_parts(source: dict, data_root: str, files: AnnotationFiles) -> Iterator[ReferenceSet]:
+    """The references of a set's eval splits, and perhaps others. ValueError where parquet files
+    lack one of them: its images would stay in training unseen."""
+    mirror = files.mirror(data_root, source)
+    if mirror is None:
+        yield files.set_of(data_root, source, None)
+        return
+    parts = [mirror.load(None)] if mirror.has_column else [
+        mirror.load(split) for split in mirror.splits if split != native.TRAIN_SPLIT]
+    there = {ref['split'] for part in parts for ref in part.refs}
+    known = native.PUBLISHED.get((source['name'], source['split_by']), {})
+    if missing := sorted(set(known) - there - {native.TRAIN_SPLIT}):
+        raise ValueError(
+            f'exclude_eval_images: {mirror.folder} holds no split {missing} of {source["name"]} '
+            f'{source["split_by"]}, whose images would stay in training; add the files, or name a '
+            'folder with lists of images instead')
+    yield from parts
+
+
+def _check_comparable(image_ids: Iterable, name: str, where: str | Path) -> None:
+    """ValueError where photos of COCO are not told by COCO's ids."""
+    unknown = next((one for one in image_ids if isinstance(one, str)), None)
+    if unknown is not None and native.image_family(name) == 'coco':
+        raise ValueError(f'exclude_eval_images: {where} has the image {unknown!r}, which is not '
+                         "told by COCO's id, so nobody knows whether an eval split holds it; take "
+                         'files with image_id or file_name')

@@ -5,7 +5,7 @@ import math
 import re
 import zlib
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -27,6 +27,7 @@ PUBLISHED = {
     ('refcocog', 'umd'): dict(train=(42226, 80512, 21899), val=(2573, 4896, 1300),
                               test=(5023, 9602, 2600)),
     ('refcocog', 'google'): dict(train=(44822, 85474, 24698), val=(5000, 9536, 4650)),
+    ('refcoco-m', 'unc'): dict(val=(2080, 5598, 1190)),  # RefCOCO's val, drawn anew
     ('refclef', 'unc'): dict(val=(None, None, 2000), testA=(None, None, 485),
                              testB=(None, None, 490), testC=(None, None, 465)),
 }
@@ -38,7 +39,8 @@ DEFAULT_SPLIT_BY = dict(refcocog='umd', refshapes='refshapes')  # else: unc
 _MAX_LIST = 100_000_000  # bytes of a list of images, unpacked
 
 _HOW_TO_GET = {
-    'annotations': "take the annotation archive of the 'refer' toolkit, and unpack it so that {}",
+    'annotations': "take the annotation archive of the 'refer' toolkit, and unpack it so that {} "
+                   '(or a mirror in parquet, see docs/data.md)',
     'train2014': "take COCO's train2014 images, and unpack or link them there",
     'saiapr_tc-12': "take the saiapr_tc-12 images that 'refer' names, and unpack them there",
     'refshapes': 'generate the set: simpleseg convert refshapes {}',
@@ -132,10 +134,16 @@ def read_refs(path: str | Path) -> tuple[list[dict], list[BadRecord]]:
     rows = load_pickle(path) if path.suffix == '.p' else load_json(path)
     if not isinstance(rows, list):
         raise ValueError(f'{path} must hold a list of references, it holds {type(rows).__name__}')
+    return check_refs(rows, path)
+
+
+def check_refs(rows: list, path: Path, named: Sequence[str] | None = None
+               ) -> tuple[list[dict], list[BadRecord]]:
+    """What :func:`read_refs` gives, from a file's rows; ``named`` says where each lies."""
     refs, bad = [], []
     places: dict[int | str, list[int]] = {}
     for number, row in enumerate(rows):
-        where = f'{path}, record {number}'
+        where = named[number] if named else f'{path}, record {number}'
         ref, fault = _read_ref(row)
         if fault is None:
             places.setdefault(ref['ref_id'], []).append(number)
@@ -155,10 +163,12 @@ def read_refs(path: str | Path) -> tuple[list[dict], list[BadRecord]]:
         if len(same) == 1:
             used.append(ref)
         else:
+            records = ' and '.join(named[k] for k in same[:3]) if named else \
+                f'records {shown(same)[1:-1]}'
             bad.append(BadRecord(
-                f'{path}, ref_id {ref["ref_id"]}: it is used {len(same)} times, in records '
-                f'{shown(same)[1:-1]}; every reference needs its own', 'ref_id used twice',
-                ref['split'], len(ref['sentences'])))
+                f'{path}, ref_id {ref["ref_id"]}: it is used {len(same)} times, in {records}; '
+                'every reference needs its own', 'ref_id used twice', ref['split'],
+                len(ref['sentences'])))
     return used, bad
 
 
@@ -242,6 +252,9 @@ class Instances:
         rows: all annotations, in the file's order.
         faults: all of them, see :mod:`simpleseg_mm.files.coco`.
         twice: what is said of an image's or annotation's id that two records have.
+        pictures: where a picture lies that is inside the set's files, by image id; see
+            :func:`simpleseg_mm.files.parquet.inside_parquet`. None of a set whose records must
+            say the sizes of images.
     """
     path: Path
     images: dict[int | str, CocoImage]
@@ -250,6 +263,7 @@ class Instances:
     rows: list[CocoAnnotation]
     faults: list[Fault]
     twice: dict[tuple[str, int | str], str]
+    pictures: dict[int | str, str] | None = None
 
     def image_fault(self, image: CocoImage) -> str | None:
         """Why an image cannot be used, or None."""
@@ -276,7 +290,11 @@ def load_instances(path: str | Path, categories: bool = False) -> Instances:
     if not path.is_file():
         raise FileNotFoundError(missing(path.parent.parent, path.parent.name,
                                         f'there is no {path}'))
-    tables = coco.read_coco(load_json(path), str(path), categories)
+    return index_instances(path, coco.read_coco(load_json(path), str(path), categories))
+
+
+def index_instances(path: Path, tables: coco.CocoTables) -> Instances:
+    """The records of a COCO file by their ids."""
     images: dict[int | str, CocoImage] = {}
     annotations: dict[int | str, CocoAnnotation] = {}
     for found, records in ((images, tables.images), (annotations, tables.annotations)):
@@ -418,7 +436,7 @@ def referred(ref: dict, file: Instances) -> tuple[list[CocoAnnotation], str | No
 
 def image_family(name: str) -> str:
     """Which image ids of two sets mean the same photo: 'coco' for the COCO sets, else the set."""
-    return 'coco' if name in ('refcoco', 'refcoco+', 'refcocog', 'grefcoco') else name
+    return 'coco' if name in ('refcoco', 'refcoco+', 'refcocog', 'refcoco-m', 'grefcoco') else name
 
 
 def eval_sources(names: Iterable[str]) -> list[tuple[str, str]]:
@@ -468,7 +486,7 @@ def listed_images(folder: str | Path) -> set[int]:
     return set().union(*(_images_of_list(path) for path in lists))
 
 
-_COCO_NAME = re.compile(r'COCO_(?:train|val)20\d\d_(\d{12})', re.ASCII)
+COCO_NAME = re.compile(r'COCO_(?:train|val)20\d\d_(\d{12})', re.ASCII)
 
 
 def _images_of_list(path: Path) -> set[int]:
@@ -485,7 +503,7 @@ def _images_of_list(path: Path) -> set[int]:
         raise ValueError(f'{path} lists no image')
     found = set()
     for name in names:
-        match = _COCO_NAME.match(name) if isinstance(name, str) else None
+        match = COCO_NAME.match(name) if isinstance(name, str) else None
         if match is None:
             raise ValueError(f'{path}: {shown(name)} is no COCO image name '
                              '(COCO_train2014_000000000009...)')

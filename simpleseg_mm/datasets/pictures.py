@@ -3,12 +3,17 @@ import logging
 import os
 import stat
 import unicodedata
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
+from mmengine import fileio
 from mmengine.logging import print_log
+from PIL import Image
 
-from simpleseg_mm.files import PictureFinder, open_picture, orientation_of, read_lines
+from simpleseg_mm.files import (ImageError, PictureFinder, open_picture, orientation_of,
+                                read_lines)
+from simpleseg_mm.files.parquet import is_inside_parquet, read_inside
 from simpleseg_mm.files.pictures import stored_size, turned
 
 from .native import missing_images
@@ -26,7 +31,7 @@ class NamedPictures:
         self._listed: set[str] = set()
         self._places: dict[tuple[str, str], tuple[Path, str | None]] = {}
         self._finders: dict[Path, PictureFinder] = {}
-        self._sizes: dict[Path, tuple[int, int]] = {}
+        self._sizes: dict[str | Path, tuple[int, int]] = {}
 
     def finder(self, folder: Path) -> PictureFinder:
         """The one finder of a folder."""
@@ -55,11 +60,11 @@ class NamedPictures:
         self._listed |= listed
         return bool(listed)
 
-    def size(self, path: Path, orientation: str) -> tuple[int, int]:
+    def size(self, path: str | Path, orientation: str) -> tuple[int, int]:
         """(height, width) in pixels from a picture's header, as ``LoadImage(orientation)`` reads
         it. ImageError where it cannot be read."""
         if path not in self._sizes:
-            with open_picture(path) as image:
+            with opened_picture(path) as image:
                 width, height = stored_size(image)
                 if orientation == 'upright':
                     width, height = turned((width, height), orientation_of(image))
@@ -76,6 +81,27 @@ class NamedPictures:
             if finder.guessed:
                 print_log(f'{label}: pictures below {folder} that do not lie as written: '
                           f'{dict(finder.guessed)}', logger='current', level=logging.WARNING)
+
+
+def bytes_of_picture(path: str | Path, backend_args: dict | None = None) -> bytes:
+    """The file of a picture, which may lie inside a parquet file. OSError where it cannot be
+    read."""
+    if is_inside_parquet(path):
+        return read_inside(path)
+    return fileio.get(path, backend_args=backend_args)
+
+
+@contextmanager
+def opened_picture(path: str | Path) -> Iterator[Image.Image]:
+    """:func:`simpleseg_mm.files.open_picture` for a path that may be inside a parquet file."""
+    source: str | Path | bytes = path
+    if is_inside_parquet(path):
+        try:
+            source = read_inside(path)
+        except OSError as error:
+            raise ImageError(str(error)) from None
+    with open_picture(source, str(path)) as image:
+        yield image
 
 
 def file_fault(path: Path) -> str | None:

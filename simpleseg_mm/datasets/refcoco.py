@@ -1,4 +1,4 @@
-"""RefCOCO's family in its native files: one (image, sentence) a sample."""
+"""RefCOCO's family in native files or parquet: one (image, sentence) a sample."""
 import logging
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -6,12 +6,13 @@ from typing import NamedTuple
 
 from mmengine.logging import print_log
 
+from simpleseg_mm.files.coco import CocoImage
 from simpleseg_mm.registry import DATASETS
 from simpleseg_mm.scenes import COLOURS
 from simpleseg_mm.templates import SUBJECTS
 
 from . import native
-from .annotation_files import AnnotationFiles, check_image
+from .annotation_files import AnnotationFiles, check_image, measure_image
 from .base import UNTOLD_CROWD, BadSample, QueryDataset, RawRecord
 from .leakage import EvalImages
 from .shape_phrases import SHAPES
@@ -34,11 +35,18 @@ class RefCOCODataset(QueryDataset):
     ``instances.json``; ``data_root/<img_dir>/`` the images. Images are found by ``image_id``, and
     their files as :class:`simpleseg_mm.files.PictureFinder` does where they do not lie as written.
 
+    Or ``data_root/<name>/`` holds parquet files of a mirror (:mod:`.mirrors`), whose columns are
+    read as the same records. Pictures inside them are read when a sample is: ``img_path`` is then
+    ``FILE.parquet#COLUMN.ROW``.
+
     Args:
         data_root: Folder of the sets.
         sources: Sets to join: ``dict(name='refcoco', split_by='unc', split='train',
             img_dir='train2014')``. ``split`` may be a list; ``split_by`` is 'unc' unless given,
             'umd' for refcocog; ``img_dir`` is ``train2014`` ('saiapr_tc-12' for refclef).
+            ``parquet`` is the folder of parquet files below ``data_root``, where it is not the
+            set's name or native files are beside them; ``columns`` says what they call the fields
+            of :data:`mirrors.MIRRORS`, where they are of no mirror that is known.
         exclude_eval_images: Drop train samples whose image occurs in an eval split of RefCOCO
             unc, RefCOCO+ unc or RefCOCOg umd (of RefCLEF unc for RefCLEF): their reference files
             must be there. A list of ``dict(name, split_by)`` names other sets; a text names a
@@ -67,7 +75,8 @@ class RefCOCODataset(QueryDataset):
         """The references of the splits that are asked for."""
         files = AnnotationFiles(strict=self.bad_samples == 'error')
         evaluated = EvalImages(self.exclude_eval_images, self.data_root,
-                               [source['name'] for source in self.sources], files)
+                               [source['name'] for source in self.sources], files,
+                               self.sources)
         for source in self.sources:
             for split in source['splits']:
                 yield from self._read_split(source, split, files, evaluated)
@@ -86,8 +95,10 @@ class RefCOCODataset(QueryDataset):
             raise BadSample(fault, 'bad annotation')
         if self.one_by_one and any(one.crowd for one in found):
             raise BadSample(None, UNTOLD_CROWD)
+        measure_image(image, file, lambda: self.size_of_picture(
+            self._picture_of(image, file, source['img_dir'])))
         check_image(image, file)
-        path = self.find_picture(image.file_name, source['img_dir'])
+        path = self._picture_of(image, file, source['img_dir'])
         instances = files.targets(found, image, file)
         return [dict(
             img_path=str(path), image_id=ref['image_id'], ref_id=ref['ref_id'],
@@ -98,24 +109,32 @@ class RefCOCODataset(QueryDataset):
     def _read_split(self, source: dict, split: str, files: AnnotationFiles,
                     evaluated: EvalImages) -> Iterator[RawRecord]:
         name, split_by = source['name'], source['split_by']
-        refs_path = native.find_refs(self.data_root, name, split_by)
-        all_refs, bad = files.refs(refs_path)
-        for record in bad:
+        found = files.set_of(self.data_root, source, split)
+        for record in found.bad:
             of_split = record.split == split or (record.split is None
                                                  and split == source['splits'][0])
             if of_split or (self.bad_samples == 'error' and not record.by_rule):
                 self.refuse(BadSample(record.message, record.reason, record.by_rule),
                             samples=record.samples)
-        refs = native.select_split(all_refs, split, refs_path)
+        refs = native.select_split(found.refs, split, found.path)
         _report_size(name, split_by, split, refs)
         refs, removed = evaluated.part(refs, name, split, f'{name} {split_by} {split}')
         for ref in removed:
             self.refuse(BadSample(None, 'image of an eval split'), samples=len(ref['sentences']))
-        file = files.instances(Path(self.data_root) / name / 'instances.json')
-        self.image_folder(source['img_dir'], name)
+        file = files.objects_of(self.data_root, source, found)
+        if not file.pictures:
+            self.image_folder(source['img_dir'], name)
         for ref in refs:
-            yield RawRecord(f'{refs_path}, ref_id {ref["ref_id"]}',
+            yield RawRecord(found.where(ref),
                             _Reference(ref, source, split, file, files), len(ref['sentences']))
+
+    def _picture_of(self, image: CocoImage, file: native.Instances, img_dir: str) -> str | Path:
+        """Where the picture of a record lies: inside the set's files, or in a file of its own."""
+        address = (file.pictures or {}).get(image.id)
+        if address is None:
+            return self.find_picture(image.file_name, img_dir)
+        self.check_left_out(image.file_name, Path(self.data_root) / img_dir)
+        return address
 
 
 @DATASETS.register_module()
@@ -187,9 +206,9 @@ class RefShapesDataset(RefCOCODataset):
 
 
 def _parse_source(source: dict) -> dict:
-    if unknown := set(source) - {'name', 'split_by', 'split', 'img_dir'}:
-        raise ValueError(f"a source has the keys 'name', 'split_by', 'split' and 'img_dir'; "
-                         f'got {sorted(unknown)} in {dict(source)}')
+    if unknown := set(source) - {'name', 'split_by', 'split', 'img_dir', 'parquet', 'columns'}:
+        raise ValueError("a source has the keys 'name', 'split_by', 'split', 'img_dir', 'parquet' "
+                         f"and 'columns'; got {sorted(unknown)} in {dict(source)}")
     if not {'name', 'split'} <= set(source):
         raise ValueError(f"a source needs 'name' and 'split', got {dict(source)}")
     name, split = source['name'], source['split']
@@ -197,7 +216,8 @@ def _parse_source(source: dict) -> dict:
                 split_by=source.get('split_by', native.DEFAULT_SPLIT_BY.get(name, 'unc')),
                 splits=[split] if isinstance(split, str) else list(split),
                 img_dir=source.get('img_dir',
-                                   native.DEFAULT_IMG_DIR.get(name, 'train2014')))
+                                   native.DEFAULT_IMG_DIR.get(name, 'train2014')),
+                parquet=source.get('parquet'), columns=source.get('columns'))
 
 
 def _report_size(name: str, split_by: str, split: str, refs: list[dict]) -> None:

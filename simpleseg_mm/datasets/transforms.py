@@ -8,7 +8,6 @@ import torch
 from mmcv.transforms import BaseTransform
 from mmdet.structures import DetDataSample
 from mmdet.structures.mask import BitmapMasks
-from mmengine import fileio
 from mmengine.logging import print_log
 from pycocotools import mask as coco_mask
 
@@ -22,6 +21,7 @@ from simpleseg_mm.templates import (ANSWERS, DIRECTIONS, QUESTIONS, REQUESTS, SU
 
 from ..choices import ORIENTATIONS
 from .native import rle_area
+from .pictures import bytes_of_picture
 
 _MERGED = 32  # masks that are united at a time
 _MAX_TEXTS = 100_000  # texts of masks that a worker keeps, some 30 MB
@@ -91,7 +91,7 @@ class LoadImage(BaseTransform):
 
     def picture_bytes(self, results: dict) -> bytes:
         """The file of a sample's picture."""
-        return fileio.get(results['img_path'], backend_args=self.backend_args)
+        return bytes_of_picture(results['img_path'], self.backend_args)
 
 
 def size_fault(found: tuple[int, int], said: tuple[int, int], tag: int, orientation: str) -> str:

@@ -9,6 +9,7 @@ import numpy as np
 from PIL import Image
 
 from ..files import ImageError, load_image, open_picture, orientation_of, replacing
+from ..files.parquet import is_inside_parquet
 from ..files.pictures import picture_bytes
 from ..structures import FileNames
 from .chat import LeftOut, is_utf8
@@ -85,6 +86,8 @@ def _why_not(path: str, pixels: np.ndarray) -> str | None:
         return 'the path of its picture is no UTF-8'
     if path != path.strip():
         return 'the path of its picture has blanks at its ends'
+    if is_inside_parquet(path):
+        return 'its picture is inside another file, such as a shard'
     if not os.path.isfile(path):
         return 'its picture is no file of this machine'
     try:

@@ -11,12 +11,12 @@ import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from mmengine.config import Config
-from mmengine.fileio import get
 from mmengine.registry import DefaultScope
 from mmengine.utils import mkdir_or_exist
 from PIL import Image
 
 from ..calibration import RIGHT_IOU, auroc, expected_error, reliability
+from ..datasets.pictures import bytes_of_picture
 from ..evaluation.failures import FAILURES, FailureKinds
 from ..evaluation.offline import attach_row, score
 from ..evaluation.text_dump import match_rows, read_text_rows
@@ -119,7 +119,7 @@ def _pictures(config: Config, answers: str, queries: list[dict]) -> dict[int, st
         for query in queries:
             sample = dataset[query['number']]['data_samples']
             attach_row(sample, rows[query['number']])
-            image = load_image(get(sample.img_path, backend_args=backend),
+            image = load_image(bytes_of_picture(sample.img_path, backend),
                                **sample.get('read_as', dict(upright=False)))
             pictures[query['number']] = picture_address(visualizer.draw_query(image, sample))
     return pictures

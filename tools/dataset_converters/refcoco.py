@@ -6,7 +6,8 @@
 ``convert`` writes each ``refs(*).p`` as JSON beside it. ``verify`` checks counts against the
 published ones, ids, every annotation that a reference names, and every image; it lists what is
 wrong, prints one JSON object on its last line, and exits with 1 if anything is. It counts photos
-with an orientation tag, and says which rule the annotations' sizes fit.
+with an orientation tag, and says which rule the annotations' sizes fit. It reads the parquet files
+of a mirror too, below the folder of the sets or as the folder itself, and says what they lack.
 """
 import argparse
 import json

@@ -2,9 +2,9 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from mmengine.fileio import get
 from mmengine.hooks import Hook
 
+from simpleseg_mm.datasets.pictures import bytes_of_picture
 from simpleseg_mm.files import load_image
 from simpleseg_mm.registry import HOOKS
 
@@ -56,7 +56,7 @@ class PredictionVisualizationHook(Hook):
             self._seen += 1
 
     def _draw(self, runner, sample) -> None:
-        image = load_image(get(sample.img_path, backend_args=self.backend_args),
+        image = load_image(bytes_of_picture(sample.img_path, self.backend_args),
                            **sample.get('read_as', dict(upright=False)))
         out_file = None
         if self.test_out_dir is not None:
