@@ -15,8 +15,7 @@ ROOT = Path(__file__).resolve().parents[1]
 LOCKS = tuple(ROOT / 'requirements' / name
               for name in ('lock.txt', 'lock-test.txt', 'lock-readers.txt'))
 TESTS = ('test_export_readers.py', 'test_tool_readers.py', 'test_export_sets.py',
-         'test_integrations_supervision.py', 'test_integrations_cvat.py',
-         'test_integrations_cvat_agent.py', 'test_serving_label_studio.py')
+         'test_integrations_supervision.py', 'test_serving_label_studio.py')
 #: LabelMe's readers import its window's library, which they do not use
 WINDOW = '''"""Stands in for PyQt5: any name is an empty class."""
 
