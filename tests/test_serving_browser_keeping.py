@@ -110,8 +110,9 @@ class Keeping(Page):
 
     def here(self) -> list[str]:
         """Labels of the shown picture."""
-        return [one.get_attribute('title') or one.get_attribute('value')
-                for one in self.all('#objects .name')]
+        return self.driver.execute_script(
+            "return [...document.querySelectorAll('#objects .name')].map("
+            'one => one.title || one.value)')
 
     def rows(self) -> dict[str, str]:
         """The list: marks and numbers by name."""
@@ -598,6 +599,34 @@ def test_the_folder_of_the_server(browser, quiet, tmp_path, form):
         page.outline('ring')
         page.kept()
         assert page.rows()['b/x.png'] == '2'
+    page.close()
+
+
+def test_two_tabs_on_one_folder(browser, quiet, tmp_path):
+    """Tabs that hear of each other do not take each other's work for another program's."""
+    pictures(tmp_path, 'a.png', 'b.png')
+    files, driver = Files(tmp_path, 'labelme'), browser[0]
+    with serving(settings=dict(root=str(tmp_path))) as (url, _):
+        page = Keeping(driver, url, browser[1])
+        page.until(page.drawn)
+        first = driver.current_window_handle
+        driver.switch_to.new_window('tab')
+        second = driver.current_window_handle
+        driver.get(url)
+        page.until(lambda: page.current() == 'a.png' and page.drawn())
+        expected = []
+        for turn in range(6):
+            driver.switch_to.window((first, second)[turn % 2])
+            page.until(lambda: page.here() == expected)
+            page.outline('square' if turn % 2 else 'ring')
+            expected.append('square' if turn % 2 else 'ring')
+        page.until(lambda: files.labels('a.png') == expected)
+        for tab in (first, second):
+            driver.switch_to.window(tab)
+            page.until(lambda: page.id('saved').text == 'Saved.' and page.here() == expected)
+            assert not page.id('choice').is_displayed()
+        driver.close()
+        driver.switch_to.window(first)
     page.close()
 
 
