@@ -1,5 +1,5 @@
 """Pictures and objects that the page has sent, as a complete data set in a zip. Runs in the
-exporter's process."""
+worker process."""
 import json
 import os
 import zipfile

@@ -1,5 +1,5 @@
 """Annotation files of other tools as objects of the pictures that the page has open. Runs in the
-exporter's process."""
+worker process."""
 import base64
 import binascii
 import io
