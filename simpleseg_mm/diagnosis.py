@@ -13,7 +13,7 @@ FLAVOURS = {'onedl': ('onedl-mmengine', 'onedl-mmcv', 'onedl-mmdetection'),
 #: what can be done -> memory of a GPU in GiB that it takes (0: none), and how it is called. From
 #: docs/training.md and docs/inference.md
 ABILITIES = (('nano on generated scenes: segment, train, serve', 0,
-          'simpleseg segment simpleseg_mm://example.jpg "the red ring"'),
+          'simpleseg segment simpleseg_mm://example.jpg "the orange ring"'),
          ('your own photos by a server', 0, 'simpleseg segment PHOTO TEXT --endpoint URL'),
          ('training of the 3B by LoRA on your own photos', 14,
           'simpleseg convert own-data ANNOTATIONS data/mine --base 3b-lora'),

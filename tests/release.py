@@ -105,7 +105,7 @@ def first_minute(inside: Path, folder: Path, onedl: bool) -> None:
     if str(inside.parent) not in home:
         raise RuntimeError(f'the wheel is not what is imported: {home}')
     run(simpleseg, 'doctor', cwd=folder, said='works here: nano')
-    run(simpleseg, 'segment', 'simpleseg_mm://example.jpg', 'the red ring', cwd=folder,
+    run(simpleseg, 'segment', 'simpleseg_mm://example.jpg', 'the orange ring', cwd=folder,
         said='pictures: outputs/vis')
     run(simpleseg, 'convert', 'refshapes', 'data/refshapes', *SCENES, cwd=folder)
     run(simpleseg, 'train', CONFIG, '--cfg-options', *SHORT, cwd=folder)

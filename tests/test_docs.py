@@ -256,6 +256,25 @@ def test_a_block_that_hangs_is_ended(tmp_path):
         None, '\n--- page.md:1\nsleep 99\n---\n')
 
 
+def listed(page):
+    """What the tables of contents of a page name."""
+    return [line for block in PAGES[f'docs/{page}.md'][0] if block.language == '{toctree}'
+            for line in block.text.split('\n') if line and not line.startswith(':')]
+
+
+def test_every_page_stands_in_one_group_of_the_home_page():
+    assert sorted(listed('index')) == sorted(
+        path.stem for path in (ROOT / 'docs').glob('*.md') if path.stem != 'index')
+
+
+def test_the_api_pages_are_of_modules_that_exist():
+    names = listed('api')
+    assert len(set(names)) == len(names) > 20
+    for name in names:
+        module = ROOT / name.removeprefix('_api/').removesuffix('/index')
+        assert module.with_suffix('.py').is_file() or (module / '__init__.py').is_file(), name
+
+
 @pytest.mark.parametrize('page', PAGES)
 def test_blocks_say_what_they_are(page):
     blocks, faults = PAGES[page]

@@ -1,6 +1,6 @@
 """Segment what words, points or boxes mean in pictures; write picture, SVG and GeoJSON.
 
-    simpleseg segment simpleseg_mm://example.jpg "the red ring"      # a generated scene
+    simpleseg segment simpleseg_mm://example.jpg "the orange ring"      # a generated scene
     simpleseg segment photo.jpg "the man in red" "the dog" --out-dir outputs
     simpleseg segment photos/ "cups" --all
     simpleseg segment photos/ --everything
