@@ -43,9 +43,8 @@ def draw(path: Path, prompt: str) -> str:
     result, = SimpleSegInferencer().segment(str(path), prompt)
     image = Image.open(path).convert('RGB')
     rings = [ring for part in result.parts for ring in (part.outer, *part.holes)]
-    pieces = re.findall(r'[^\d]*\d+,\d+\]', result.text)
-    tail = result.text[sum(map(len, pieces)):]
-    assert len(pieces) == sum(map(len, rings)), result.text
+    pieces = re.findall(r'\[+\d+,\d+\]+,?', result.text)  # a vertex each
+    assert ''.join(pieces) == result.text and len(pieces) == sum(map(len, rings)), result.text
     scale = SIDE / image.width
     shapes, moments, count = [], [], len(pieces)
     place = 0
@@ -67,7 +66,7 @@ def draw(path: Path, prompt: str) -> str:
         start = 100 * (FIRST + (LAST - FIRST) * number / count)
         moments.append(f'@keyframes v{number}{{0%,{start:.1f}%{{opacity:0}}{start + .1:.1f}%,'
                        f'100%{{opacity:1}}}}.v{number}{{animation:v{number} {CYCLE:g}s infinite}}')
-    lines, height = _text([*pieces, tail])
+    lines, height = _text(pieces)
     buffer = io.BytesIO()
     image.save(buffer, 'JPEG', quality=85)
     return FRAME.format(

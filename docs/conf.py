@@ -38,6 +38,7 @@ autoapi_options = ['members', 'imported-members', 'show-inheritance']
 autoapi_member_order = 'groupwise'
 autoapi_python_class_content = 'class'
 python_use_unqualified_type_names = True
+toc_object_entries_show_parents = 'hide'
 python_maximum_signature_line_length = 80
 napoleon_use_ivar = True
 napoleon_use_rtype = False
