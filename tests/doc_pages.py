@@ -173,8 +173,9 @@ def run_page(blocks: list[Block], folder: Path, log: Path, warm: Path | None) ->
         socket = str(warm / 'socket')
         warm_python.write_commands(str(warm), socket)
         environment['PATH'] = os.pathsep.join([str(warm), environment['PATH']])
-        if not os.fork():
-            warm_python.serve(socket)
+        with warm_python.listen(socket) as listener:  # before the first block can ask
+            if not os.fork():
+                warm_python.serve(listener)
     names, servers, status = dict(__name__='__main__'), [], 0
     try:
         for block in blocks:

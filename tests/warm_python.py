@@ -9,11 +9,16 @@ import socket
 import sys
 
 
-def serve(path: str) -> None:
-    """Answer at ``path`` until this process is killed."""
+def listen(path: str) -> socket.socket:
+    """Who asks at ``path`` from now on waits for :func:`serve`."""
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     listener.bind(path)
     listener.listen()
+    return listener
+
+
+def serve(listener: socket.socket) -> None:
+    """Answer until this process is killed."""
     while True:
         connection, _ = listener.accept()
         if not os.fork():
