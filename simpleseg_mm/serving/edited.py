@@ -14,6 +14,7 @@ from ..polygon import (SPREAD_QUANTILES, count_crossings, group_rings, mask_to_b
                        rings_to_mask)
 from ..polygon.raster import MAX_COORDINATE
 from ..structures import Prompt, Segmentation
+from .outlines import checked_rings, checked_share, directed
 
 MAX_OBJECTS = 5000
 MAX_EDITED_VERTICES = 200_000
@@ -28,9 +29,6 @@ MAX_SET_PIXELS = 25_000_000_000
 MAX_CROSSINGS = 20_000_000
 # What telling holes apart costs: holes of an object times vertices of its outer rings, summed.
 MAX_PAIRS = 50_000_000
-# Twice an area below which a ring has none: coordinates have two decimals. The page has the same
-# number, so that it fills what an export fills (static/geometry.js).
-_FLAT = 5e-5
 _TYPES = {'.json': 'application/json', '.geojson': 'application/geo+json',
           '.svg': 'image/svg+xml', '.xml': 'application/xml', '.txt': 'text/plain; charset=utf-8'}
 
@@ -86,10 +84,7 @@ def check_objects(size: tuple[int, int], objects, max_pixels: int = MAX_EDITED_P
         order = []
         spread: dict[tuple, tuple] = {}  # by the vertex, wherever it is grouped to
         for polygon in item['polygons']:
-            if not isinstance(polygon, dict) or not isinstance(polygon.get('holes', []), list):
-                raise ValueError(f'object {number}: a polygon is dict(outer, holes)')
-            rings = [_ring(ring, number) for ring in (polygon.get('outer'),
-                                                      *polygon.get('holes', []))]
+            rings = checked_rings(polygon, f'object {number}')
             spread |= _spread(polygon.get('spread'), rings, number)
             outers.append(directed(rings[0], -1))
             inner = [directed(ring, 1) for ring in rings[1:]]
@@ -106,8 +101,8 @@ def check_objects(size: tuple[int, int], objects, max_pixels: int = MAX_EDITED_P
                 raise ValueError(f'the outlines {what.format(f"more than {most}")}; export the '
                                  'objects in parts, or with fewer vertices')
         found.append(CheckedObject(
-            _label(item, number), order, spread, _share(item, 'score', number),
-            _share(item, 'agreement', number)))
+            _label(item, number), order, spread, *(checked_share(item, key, f'object {number}')
+                                                   for key in ('score', 'agreement'))))
     return found
 
 
@@ -116,13 +111,6 @@ def _label(item: dict, number: int) -> str:
     if not isinstance(label, (str, int, float)) or len(str(label)) > MAX_LABEL:
         raise ValueError(f'object {number}: `label` is a text of at most {MAX_LABEL} characters')
     return str(label)
-
-
-def _share(item: dict, key: str, number: int) -> float | None:
-    value = item.get(key)
-    if value is not None and (type(value) not in (int, float) or not 0 <= value <= 1):
-        raise ValueError(f'object {number}: `{key}` is a number from 0 to 1, or null')
-    return value
 
 
 def _spread(given, rings: list[np.ndarray], number: int) -> dict[tuple, tuple]:
@@ -144,29 +132,6 @@ def _spread(given, rings: list[np.ndarray], number: int) -> dict[tuple, tuple]:
     places = [tuple(vertex) for vertex, pair in zip(np.concatenate(rings).tolist(), pairs)
               if pair is not None]
     return dict(zip(places, map(tuple, known.tolist())))
-
-
-def _ring(points, number: int) -> np.ndarray:
-    try:
-        ring = np.asarray(points, np.float64)
-    except (TypeError, ValueError, OverflowError):  # a whole number may have 400 digits
-        ring = np.zeros(0)
-    if ring.ndim != 2 or ring.shape[1] != 2 or len(ring) < 3 \
-            or not (np.abs(ring) <= MAX_COORDINATE).all():
-        raise ValueError(f'object {number}: a ring is a list of at least 3 points [x, y], pixels, '
-                         f'none beyond {MAX_COORDINATE:g}')
-    return ring
-
-
-def shoelace(ring: np.ndarray) -> float:
-    """Twice the area of a ring, positive where it runs clockwise on the screen."""
-    x, y = (ring - ring[0]).T  # from its first vertex: numbers stay small
-    return float((x * np.roll(y, -1) - np.roll(x, -1) * y).sum())
-
-
-def directed(ring: np.ndarray, sign: int) -> np.ndarray:
-    """The ring with an area of this sign; one that crosses itself to an area of 0 as it is."""
-    return ring[::-1] if shoelace(ring) * sign < -_FLAT else ring
 
 
 def _answer(name: str, size: tuple[int, int], one: CheckedObject) -> Segmentation:

@@ -19,8 +19,9 @@ from ..export.rings import keyhole
 from ..files import is_blank
 from ..files.labelme import Crop
 from ..files.pictures import turn_points, turn_points_back
-from ..polygon import mask_to_parts, rle_to_crop, segmentation_to_rle, signed_area
+from ..polygon import mask_to_parts, rle_to_crop, segmentation_to_rle
 from ..polygon.raster import MAX_COORDINATE
+from .outlines import checked_rings, checked_share, directed
 
 OWN = 'simpleseg'  # the key
 # Of one picture; a request has 500,000 values at most. Our choice.
@@ -185,29 +186,16 @@ def _object(item, where: str) -> dict:
     for name, value, most in (('id', key, _MAX_ID), ('label', label, _MAX_LABEL)):
         if not isinstance(value, str) or len(value) > most:
             raise ValueError(f'{where}: `{name}` is a text of at most {most:,} characters')
-    for name in ('score', 'agreement'):
-        value = item.get(name)
-        if value is not None and (type(value) not in (int, float) or not 0 <= value <= 1):
-            raise ValueError(f'{where}: `{name}` is a number from 0 to 1, or null')
+    for name in EVIDENCE:
+        checked_share(item, name, where)
     return dict(item, id=key, label=label,
                 polygons=[_polygon(one, where) for one in item['polygons']])
 
 
 def _polygon(value, where: str) -> dict:
-    if not isinstance(value, dict) or not isinstance(value.get('holes', []), list):
-        raise ValueError(f'{where}: a polygon is dict(outer, holes)')
-    rings = [value.get('outer'), *value.get('holes', [])]
-    for ring in rings:
-        try:
-            points = np.array(ring, np.float64)
-        except (TypeError, ValueError, OverflowError):
-            points = np.zeros(0)
-        if points.ndim != 2 or points.shape[1] != 2 or len(points) < 3 \
-                or not (np.abs(points) <= MAX_COORDINATE).all():
-            raise ValueError(f'{where}: a ring is a list of at least 3 points [x, y], pixels, '
-                             f'none beyond {MAX_COORDINATE:g}')
+    checked_rings(value, where)
     return {key: one for key, one in value.items() if one is not None} | dict(
-        outer=rings[0], holes=rings[1:])
+        outer=value['outer'], holes=value.get('holes', []))
 
 
 # --- comparing ---------------------------------------------------------------------------------
@@ -350,8 +338,9 @@ def cut_open(polygon: dict) -> list:
     """A polygon as one ring, its holes cut open; as it is where it has none."""
     if not polygon['holes']:
         return polygon['outer']
-    return _pairs(keyhole(_wound(polygon['outer'], -1),
-                          [_wound(hole, 1) for hole in polygon['holes']]))
+    return _pairs(keyhole(directed(np.asarray(polygon['outer'], np.float64), -1),
+                          [directed(np.asarray(hole, np.float64), 1)
+                           for hole in polygon['holes']]))
 
 
 def sendable(value):
@@ -363,11 +352,6 @@ def sendable(value):
     if isinstance(value, dict):
         return {sendable(key): sendable(one) for key, one in value.items()}
     return [sendable(one) for one in value] if isinstance(value, list) else value
-
-
-def _wound(ring, sign: int) -> np.ndarray:
-    ring = np.asarray(ring, np.float64)
-    return ring if signed_area(ring) * sign >= 0 else ring[::-1]
 
 
 def _floats(value):

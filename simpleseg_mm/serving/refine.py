@@ -5,7 +5,7 @@ import numpy as np
 import shapely
 
 from ..polygon.raster import MAX_COORDINATE
-from .edited import directed, shoelace
+from .outlines import checked_rings, directed, shoelace
 
 MAX_REFINED_VERTICES = 20_000
 HOW = ('add', 'cut')
@@ -77,23 +77,7 @@ def _read(body: dict, key: str) -> list[Polygon]:
     given = body.get(key)
     if not isinstance(given, list):
         raise ValueError(f'`{key}` is a list of polygons, dict(outer, holes)')
-    found = []
-    for number, polygon in enumerate(given):
-        if not isinstance(polygon, dict) or not isinstance(polygon.get('holes', []), list):
-            raise ValueError(f'`{key}`, {number}: a polygon is dict(outer, holes)')
-        rings = []
-        for points in (polygon.get('outer'), *polygon.get('holes', [])):
-            try:
-                ring = np.asarray(points, np.float64)
-            except (TypeError, ValueError, OverflowError):
-                ring = np.zeros(0)
-            if ring.ndim != 2 or ring.shape[1] != 2 or len(ring) < 3 \
-                    or not (np.abs(ring) <= MAX_COORDINATE).all():
-                raise ValueError(f'`{key}`, {number}: a ring is a list of at least 3 points '
-                                 f'[x, y], pixels, none beyond {MAX_COORDINATE:g}')
-            rings.append(ring)
-        found.append(rings)
-    return found
+    return [checked_rings(polygon, f'`{key}`, {number}') for number, polygon in enumerate(given)]
 
 
 # --- what rings cover --------------------------------------------------------------------------

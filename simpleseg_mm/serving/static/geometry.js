@@ -19,7 +19,7 @@ export function turning(ring) {
 }
 
 // Coordinates have two decimals, so that twice an area is 0 or at least 1e-4. A ring of area 0
-// (it crosses itself) stays as it is, here and in the exports (serving/edited.py, `_turned`).
+// (it crosses itself) stays as it is, here and in the exports (serving/outlines.py, `directed`).
 const FLAT = 5e-5;
 const directed = (ring, sign) => (turning(ring) * sign < -FLAT ? [...ring].reverse() : ring);
 
