@@ -9,12 +9,9 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
-import numpy as np
-
-from ..polygon import (Spans, mask_iou, mask_to_rle, rings_to_spans, segmentation_to_mask,
-                       signed_area)
+from ..polygon import Spans, mask_iou, mask_to_rle, rings_to_spans, segmentation_to_mask
 from ..structures import Prompt, Segmentation
-from .prepare import prepared
+from .prepare import prepared, with_sign
 from .sets import to_coco
 
 #: of a set of corrections; the pictures lie in ``images/`` beside it
@@ -176,17 +173,12 @@ def _correction(one: CorrectedObject) -> dict:
 
 
 def _iou_before(one: CorrectedObject) -> float | None:
-    rings = [_turned(ring, sign) for polygon in one.before for ring, sign in (
+    rings = [with_sign(ring, sign) for polygon in one.before for ring, sign in (
         (polygon['outer'], -1), *((hole, 1) for hole in polygon.get('holes', ())))
         if len(ring) > 2]
     if not one.before:
         return None
     return round(rings_to_spans(rings, one.spans.size).iou(one.spans), 4)
-
-
-def _turned(points, sign: int) -> np.ndarray:
-    ring = np.asarray(points, np.float64)
-    return ring if signed_area(ring) * sign >= 0 else ring[::-1]
 
 
 def _kept(picture: CorrectedPicture, left: Counter) -> Iterator[CorrectedObject]:

@@ -160,5 +160,10 @@ def _cut(result: Segmentation) -> tuple:
 
 
 def _ring(line, sign: int) -> np.ndarray:
-    ring = np.asarray(line.coords)[:-1]
+    return with_sign(line.coords[:-1], sign)
+
+
+def with_sign(points, sign: int) -> np.ndarray:
+    """A ring (n, 2) with an area of this sign; one without an area as it is."""
+    ring = np.asarray(points, np.float64)
     return ring if signed_area(ring) * sign >= 0 else ring[::-1]

@@ -10,9 +10,8 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-import numpy as np
-
 from .pictures import MAX_PIXELS, MAX_SIDE
+from .shapes import corners, flat, turned_by
 from .texts import is_blank, shown
 
 # Kinds of faults, as reports count them.
@@ -218,15 +217,12 @@ def read_segmentation(value) -> tuple[list | dict | None, str | None]:
 
 
 def box_corners(row: CocoAnnotation) -> list[float]:
-    """The corners of a box, turned by CVAT's ``rotation``: degrees, clockwise, about its centre"""
+    """Corners of a box, turned by CVAT's ``rotation``: degrees, clockwise, about its centre."""
     x, y, width, height = row.bbox
     said = row.record.get('attributes')
     angle = read_number(said.get('rotation')) if isinstance(said, dict) else None
-    right, down = np.array([-1, 1, 1, -1]) * width / 2, np.array([-1, -1, 1, 1]) * height / 2
-    cos, sin = np.cos(np.deg2rad(angle or 0)), np.sin(np.deg2rad(angle or 0))
-    corners = np.stack([x + width / 2 + cos * right - sin * down,
-                        y + height / 2 + sin * right + cos * down], axis=1)
-    return corners.ravel().tolist()
+    return flat(turned_by(corners(x, y, x + width, y + height),
+                          (x + width / 2, y + height / 2), angle or 0))
 
 
 # --- polygons and RLEs -------------------------------------------------------------------------

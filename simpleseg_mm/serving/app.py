@@ -100,7 +100,7 @@ class Api:
         """What runs here and what it takes."""
         return JSONResponse(dict(
             version=__version__, model=self.model_name, formats=sorted(FORMATS),
-            sets=formats_of_sets(),
+            sets=await self.quickly(formats_of_sets),  # may load pyarrow
             asked=[kind for kind in ASKED if self.engine.inferencer.taught.knows(kind)],
             consensus=self.samples, max_consensus=self.max_samples,
             waiting=self.engine.waiting, max_queue=self.engine.max_queue,

@@ -15,6 +15,7 @@ import numpy as np
 from ..files import PictureFinder, coco
 from ..files.paths import AS_WRITTEN
 from ..files.orientation import way_of_outlines, way_of_size
+from ..polygon import signed_area
 from .folder_objects import (EVIDENCE, MAX_FOLDER_OBJECTS, OWN, Document, Frame, Held, Sent,
                              check_count, cut_open, digest_of_outline, fill_evidence, give_ids,
                              is_same_document, is_same_object, kept_apart, known_share, match,
@@ -318,13 +319,9 @@ def _box_and_area(polygons: list[dict], size: tuple[int, int]) -> tuple[list, fl
     points = np.concatenate([np.asarray(one['outer'], np.float64) for one in polygons])
     low = points.min(axis=0).clip(0, size[::-1])
     high = points.max(axis=0).clip(0, size[::-1])
-    area = sum(_area(one['outer']) - sum(map(_area, one['holes'])) for one in polygons)
+    area = sum(abs(signed_area(one['outer'])) - sum(abs(signed_area(hole))
+                                                   for hole in one['holes']) for one in polygons)
     return [*low.tolist(), *(high - low).tolist()], max(0.0, round(area, 3))
-
-
-def _area(ring) -> float:
-    x, y = np.asarray(ring, np.float64).T
-    return abs(float((x * np.roll(y, -1) - np.roll(x, -1) * y).sum())) / 2
 
 
 def _next(ids: list) -> int:

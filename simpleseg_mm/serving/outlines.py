@@ -1,11 +1,12 @@
 """Outlines and scores in requests, held to the same rules wherever they come in."""
 import numpy as np
 
+from ..polygon import signed_area
 from ..polygon.raster import MAX_COORDINATE
 
-# Twice an area below which a ring has none: coordinates have two decimals. The page has the same
-# number, so that it fills what an export fills (static/geometry.js).
-_FLAT = 5e-5
+# An area below which a ring has none: coordinates have two decimals. The page has the same number
+# (twice, as its area is), so that it fills what an export fills (static/geometry.js).
+_FLAT = 2.5e-5
 
 
 def checked_rings(polygon, where: str) -> list[np.ndarray]:
@@ -42,12 +43,6 @@ def checked_share(item: dict, key: str, where: str) -> float | None:
     return value
 
 
-def shoelace(ring: np.ndarray) -> float:
-    """Twice the area of a ring, positive where it runs clockwise on the screen."""
-    x, y = (ring - ring[0]).T  # from its first vertex: numbers stay small
-    return float((x * np.roll(y, -1) - np.roll(x, -1) * y).sum())
-
-
 def directed(ring: np.ndarray, sign: int) -> np.ndarray:
     """The ring with an area of this sign; one that crosses itself to an area of 0 as it is."""
-    return ring[::-1] if shoelace(ring) * sign < -_FLAT else ring
+    return ring[::-1] if signed_area(ring) * sign < -_FLAT else ring

@@ -4,8 +4,9 @@ from collections.abc import Iterator
 import numpy as np
 import shapely
 
+from ..polygon import signed_area
 from ..polygon.raster import MAX_COORDINATE
-from .outlines import checked_rings, directed, shoelace
+from .outlines import checked_rings, directed
 
 MAX_REFINED_VERTICES = 20_000
 HOW = ('add', 'cut')
@@ -154,13 +155,13 @@ def _written(pieces: Iterator[Polygon], like: Polygon | None, given: set[tuple],
             if old is not None and len(old) == len(ring):
                 written.append(old)
                 continue
-            if abs(shoelace(ring)) < 2 * MIN_AREA:
+            if abs(signed_area(ring)) < MIN_AREA:
                 small += 1
                 if k == 0:
                     break
                 continue
             model = like[0] if like else None
-            sign = -1 if model is None or shoelace(model) <= 0 else 1
+            sign = -1 if model is None or signed_area(model) <= 0 else 1
             ring = directed(ring, -sign if k else sign)
             vertices = list(map(tuple, ring.tolist()))
             old = np.array([vertex in given for vertex in vertices])

@@ -15,7 +15,7 @@ from .report import picture_address, markdown_table, page_environment
 
 #: of an object that nobody asked for
 BY_HAND = 'drawn by hand'
-_KINDS = {'text': 'text', 'point': 'point', 'box': 'box', 'everything': 'everything'}
+_KINDS = ('text', 'point', 'box', 'everything')
 _CATEGORIES = 30  # that the table has
 _MARGIN = 0.3  # of an object's longer side round it in its picture
 _HEAD = ('objects', 'unchanged', 'corrected', 'deleted', 'IoU before', 'actions an object',
