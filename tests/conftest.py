@@ -44,7 +44,7 @@ def real_data() -> Path:
     root = os.environ.get('SIMPLESEG_DATA')
     if not root:
         pytest.skip('set SIMPLESEG_DATA to the folder with coco_photos, refcoco_mini and refexp')
-    path = Path(root)
+    path = Path(root).resolve()  # tests work in folders of their own
     if not path.is_dir():
         raise FileNotFoundError(f'SIMPLESEG_DATA={root} is not a folder')
     return path
