@@ -102,7 +102,8 @@ def test_messages_name_pages_that_are_there():
 @pytest.mark.parametrize('text, expected', [
     ('One two. Three `four five`!\nSix', ['One two.', 'Three code!', 'Six']),
     ('- a [b c](d)\n- e', ['a b c', 'e']),
-    ('# Not this\n\n| not | this |\n|---|---|\n| a | b |\n\n```bash\nnot this\n```\nThis.', ['This.']),
+    ('# Not this\n\n| not | this |\n|---|---|\n| a | b |\n\n```bash\nnot this\n```\nThis.',
+     ['This.']),
     ('Of e.g. 0.5 and v1.2.', ['Of e.g. 0.5 and v1.2.']),
     ('<details>\n<summary>Not this</summary>\n\nThis.\n\n</details>', ['This.']),
     ('<!-- not run: this -->\n\nThis.', ['This.']),
