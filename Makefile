@@ -63,6 +63,7 @@ test-readers:
 # an environment of its own in .docs/, without torch; a warning is an error
 docs: .docs/.installed
 	.docs/bin/python -m sphinx --fail-on-warning --keep-going --quiet --fresh-env docs docs/_build
+	.docs/bin/python docs/readability.py
 	@echo docs/_build/index.html
 
 .docs/.installed: requirements/lock-docs.txt
