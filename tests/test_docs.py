@@ -8,6 +8,7 @@ import json
 import multiprocessing
 import os
 import pickle
+import re
 import shutil
 import signal
 from pathlib import Path
@@ -265,6 +266,16 @@ def listed(page):
 def test_every_page_stands_in_one_group_of_the_home_page():
     assert sorted(listed('index')) == sorted(
         path.stem for path in (ROOT / 'docs').glob('*.md') if path.stem != 'index')
+
+
+def test_the_config_guide_names_every_piece():
+    """And no other: rows of its table are a folder of configs/_base_ and pieces in it."""
+    page = (ROOT / 'docs/config_guide.md').read_text(encoding='utf-8')
+    base = ROOT / 'configs/_base_'
+    named = [base / folder / f'{name}.py'
+             for folder, names in re.findall(r'^\| `([.\w]+/)` \|([^|]*)\|', page, re.M)
+             for name in re.findall(r'`(\w+)`', names)]
+    assert sorted(named) == sorted(base.rglob('*.py'))
 
 
 def test_the_api_pages_are_of_modules_that_exist():
