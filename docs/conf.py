@@ -1,6 +1,9 @@
 """Sphinx: ``make docs`` builds the pages into docs/_build and takes a warning for an error."""
 import re
+from importlib.util import find_spec
 from pathlib import Path
+
+from sphinx.errors import ConfigError
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -12,6 +15,9 @@ release = version = re.search(r"__version__ = '(.+)'",
 
 extensions = ['myst_parser', 'sphinx_design', 'sphinx_copybutton', 'sphinx.ext.napoleon',
               'autoapi.extension']
+if lacking := [name for name in extensions if not find_spec(name.partition('.')[0])]:
+    raise ConfigError(f'not installed: {", ".join(lacking)}. Use `make docs`, or pip install -r '
+                      'requirements/lock-docs.txt')
 source_suffix = {'.md': 'markdown', '.rst': 'restructuredtext'}
 root_doc = 'index'
 exclude_patterns = ['_build', '_templates']
@@ -20,11 +26,11 @@ nitpicky = False  # types of other packages have no page here
 myst_enable_extensions = ['colon_fence']
 myst_heading_anchors = 3
 
-html_theme = 'furo'
+html_theme = 'furo' if find_spec('furo') else 'alabaster'  # Sphinx's own
 html_title = f'simpleseg_mm {release}'
 html_static_path = ['_static']
 html_css_files = ['custom.css']
-html_theme_options = dict(top_of_page_buttons=[])
+html_theme_options = dict(top_of_page_buttons=[]) if html_theme == 'furo' else {}
 copybutton_exclude = '.linenos, .gp, .go'
 
 # The API pages: read from the source, which is not imported. A page for each module that api.md

@@ -294,3 +294,21 @@ def test_the_example_with_a_real_model(browser):
                 page.id('all').click()
             page.outline('rings', 2)
             page.keep('page_all')
+
+
+@pytest.mark.parametrize('lacks', ['Array.prototype.at', 'window.BroadcastChannel', None])
+def test_an_old_browser_is_told(browser, server, lacks):
+    driver, (url, _) = browser[0], server
+    script = None
+    if lacks:
+        script = driver.execute_cdp_cmd('Page.addScriptToEvaluateOnNewDocument',
+                                        dict(source=f'delete {lacks};'))['identifier']
+    try:
+        driver.get(url)
+        said = driver.find_elements(By.CSS_SELECTOR, 'body > [role=alert]')
+        assert [('Firefox 90' in one.text) for one in said] == ([True] if lacks else [])
+    finally:
+        if script:
+            driver.execute_cdp_cmd('Page.removeScriptToEvaluateOnNewDocument',
+                                   dict(identifier=script))
+        driver.get_log('browser')  # of a page without what it needs
