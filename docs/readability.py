@@ -16,7 +16,8 @@ from pathlib import Path
 from markdown_it import MarkdownIt
 
 ROOT = Path(__file__).resolve().parents[1]
-PAGES = ('README.md', 'CONTRIBUTING.md', 'SECURITY.md', 'docs/*.md', 'docs/tutorials/*.md')
+PAGES = ('README.md', 'CONTRIBUTING.md', 'SECURITY.md', 'docs/*.md', 'docs/tutorials/*.md',
+         'configs/**/*.md')
 #: words of a sentence, at most
 LONGEST = 25
 
@@ -24,7 +25,7 @@ LONGEST = 25
 def paragraphs(text: str) -> list[str]:
     """The prose of a page in Markdown: paragraphs and items of lists, a line each."""
     text = re.sub(r'\A---\n.*?\n---\n', '', text, flags=re.S)
-    text = re.sub(r'^(:{3,}|`{3,})\{(grid|image|figure|button|toctree|card)[^\n]*\n(:\w[^\n]*\n)*',
+    text = re.sub(r'^:{3,}\{(grid|image|figure|button|card)[^\n]*\n(:\w[^\n]*\n)*',
                   '\n', text, flags=re.M)
     text = re.sub(r'^:{3,}[^\n]*$', '', text, flags=re.M)
     found, skipped = [], 0

@@ -278,6 +278,14 @@ def test_the_config_guide_names_every_piece():
     assert sorted(named) == sorted(base.rglob('*.py'))
 
 
+def test_the_list_of_recipes_names_every_config():
+    """And no other; those of ablations/ are children of these."""
+    folder = ROOT / 'configs/simpleseg'
+    named = set(re.findall(r'`([\w.-]+\.py)`', (folder / 'README.md').read_text(encoding='utf-8')))
+    ablations = {path.name for path in (folder / 'ablations').glob('*.py')}
+    assert named - ablations == {path.name for path in folder.glob('*.py')}
+
+
 def test_the_api_pages_are_of_modules_that_exist():
     names = listed('api')
     assert len(set(names)) == len(names) > 20

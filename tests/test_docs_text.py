@@ -107,6 +107,7 @@ def test_messages_name_pages_that_are_there():
     ('Of e.g. 0.5 and v1.2.', ['Of e.g. 0.5 and v1.2.']),
     ('<details>\n<summary>Not this</summary>\n\nThis.\n\n</details>', ['This.']),
     ('<!-- not run: this -->\n\nThis.', ['This.']),
+    ('```{toctree}\n:maxdepth: 1\n\nnot/this\n```\n\nThis.\n\n```bash\nls\n```', ['This.']),
 ])
 def test_what_a_sentence_is(text, expected):
     assert readability.sentences(text) == expected
