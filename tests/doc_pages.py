@@ -78,7 +78,11 @@ def read_page(text: str, name: str) -> tuple[list[Block], list[str]]:
     for token in MarkdownIt('commonmark').parse(text):
         place = f'{name}:{token.map[0] + 1}' if token.map else name
         if token.type == 'html_block':
-            comments.append((place, token.content.strip()))
+            found = re.findall(r'<!--.*?-->', token.content, re.S)
+            if not found:  # the head or the end of a fold
+                faults += _stray(comments)
+                comments, path = [], None
+            comments += [(place, comment) for comment in found]
         elif token.type == 'fence':
             block = Block(place, token.info.strip(), token.content, path)
             faults += _read_marks(block, [comment for _, comment in comments])

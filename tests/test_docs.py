@@ -194,6 +194,8 @@ def read(text):
     ('<!-- not run: a -->\n<!-- slow: b -->\n```bash\nls\n```', 'not run, and marked as'),
     ('<!-- not run: needs a GPU -->\n\nText\n\n```bash\nls\n```', 'page.md:1: no block stands'),
     ('<!-- not run: needs a GPU -->', 'page.md:1: no block stands below'),
+    ('<!-- slow: a minute -->\n\n<details>\n\n```bash\nls\n```', 'page.md:1: no block stands'),
+    ('<details>\n<!-- slow: -->\n\n```bash\nls\n```', '"slow" says no more'),
     ('<!-- slow: a minute -->\n```text\nls\n```', 'text is not run'),
     ('```python\nfor\n```', 'page.md:1: invalid syntax'),
     ('1. Item\n\n   ```bash\n   if true\n   ```', 'page.md:3: bash: line'),
@@ -203,6 +205,12 @@ def read(text):
 def test_faults_of_a_page_are_named(text, fault):
     blocks, faults = read_page(text, 'page.md')
     assert len(faults) == 1 and fault in faults[0]
+
+
+def test_a_block_in_a_fold_has_its_marks():
+    first, second = read('<details>\n<summary>How</summary>\n\n```bash\nls\n```\n\n'
+                         '<!-- slow: a minute -->\n```bash\nls\n```\n\n</details>\n')
+    assert (first.marks, second.marks) == ({}, {'slow': 'a minute'})
 
 
 def test_a_page_is_read():
