@@ -124,10 +124,11 @@ def compare(name: str, args: argparse.Namespace) -> dict:
         memory_gib=ours['memory_gib'], peer_memory_gib=peer['memory_gib'],
         rollout_seconds=ours['rollout_seconds'], update_seconds=ours['update_seconds'],
         seconds=ours['seconds'], peer_seconds=peer['seconds'], trained=ours['trained'],
-        what=f'whole GSPO steps of {ours["parameters"] / 1e6:.0f} M random parameters{lora}: '
-             f'{ours["prompts"]} prompts with a picture, {loop.group_size} answers of '
-             f'{loop.rollout.max_new_tokens} tokens each, {loop.mini_batches} updates, '
-             f'{loop.micro_batch_size} answers at a time; the peer is TRL\'s GRPOTrainer with '
+        what=f'whole GSPO steps of {ours["parameters"] / 1e6:.0f} M random parameters{lora}. A '
+             f'step has {ours["prompts"]} prompts with a picture, {loop.group_size} answers of '
+             f'{loop.rollout.max_new_tokens} tokens each, {loop.mini_batches} update'
+             f'{"s" * (loop.mini_batches > 1)}, '
+             f'{loop.micro_batch_size} answers at a time. The peer is TRL\'s GRPOTrainer with '
              'generation by transformers, measured after ours on the same prompts')
 
 

@@ -19,6 +19,7 @@ import codec  # noqa: E402
 import gspo_step  # noqa: E402
 import measure  # noqa: E402
 import official  # noqa: E402
+import page  # noqa: E402
 import run  # noqa: E402
 import sft_nano  # noqa: E402
 
@@ -60,6 +61,38 @@ def test_every_row_has_a_line(row, cell):
     assert KEYS < set(row)
     lines = run.table({row.pop('name'): row, 'machine': {}}).splitlines()
     assert len(lines) == 3 and cell in lines[-1] and lines[-1].count('|') == lines[0].count('|')
+
+
+def test_the_page_has_a_table_a_topic_and_no_row_is_lost():
+    names = ('machine', 'summary', 'codec', 'decoding', 'training', 'further')
+    text = ''.join(f'<!-- figures: {name} -->\nold\n<!-- end of figures -->\n{name} ends\n'
+                   for name in names)
+    made = [measure.row('sft_nano', [4.0, 4.0], [2.0, 1.0], 'samples/s', more_is_better=True),
+            measure.row('greedy_int1000_seconds', [0.25], [0.5], 'seconds a batch'),
+            measure.row('new', [1.0], None, 'ms', what='w', ours_quality=dict(iou=0.5, tokens=3),
+                        peer_quality=dict(iou=0.25, tokens=4)),
+            measure.skipped('gpu', 'no CUDA device')]
+    report = dict(machine=measure.machine(), **{row.pop('name'): row for row in made})
+    filled = page.filled(text, report)
+    assert 'old' not in filled and page.filled(filled, report) == filled
+    parts = dict(zip(names, filled.split(' ends\n')))
+    assert 'cores' in parts['machine'] and 'SFT of nano' in parts['summary']
+    assert '| samples' not in parts['codec'] and '|' not in parts['codec']
+    assert '| 250 | 500, transformers\' generate | **2x** (2 to 2) |' in parts['decoding']
+    assert 'SFT of nano, samples/s | 4 | 1.5, ' in parts['training']
+    assert '**3x** (2 to 4)' in parts['training']
+    assert '| `new`, ms | 1 | no peer |  |' in parts['further']
+    assert 'Ours: IoU 50.00 % at 3 tokens. The peer: 25.00 % at 4.' in parts['further']
+    assert 'Not run on this machine: `gpu` (no CUDA device).' in parts['further']
+
+
+def test_the_page_is_that_of_its_report():
+    report = json.loads((page.FOLDER / 'results.json').read_text())
+    text = page.PAGE.read_text()
+    assert page.filled(text, report) == text
+    shown = set(text.split('<!-- figures: further -->')[0].split('`'))
+    assert set(page.ROWS) - set(report) == set() and set(page.ROWS) <= shown
+    assert set(page.SUMMARY) <= set(page.ROWS)
 
 
 def test_the_official_decoding_is_the_union_of_pycocotools():
