@@ -6,7 +6,7 @@ an answer that nobody touched may be one that nobody looked at.
 """
 import re
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from ..polygon import Spans, mask_iou, mask_to_rle, rings_to_spans, segmentation_to_mask
@@ -25,6 +25,11 @@ _SAME = 0.5  # IoU from which a deleted answer is taken for an object that is th
 _SMALL_WORDS = frozenset('a an and at by from in is of on that the to with'.split())
 _ANYTHING = ('any', 'it', 'item', 'object', 'one', 'other', 'shape', 'some', 'thing', 'this')
 _WORD = re.compile(r'[\u3040-\u30ff\u3400-\u9fff]|[^\W\u3040-\u30ff\u3400-\u9fff]+')
+
+
+def is_touched(edited: bool, actions: Mapping[str, int]) -> bool:
+    """Whether a hand has changed an outline: clicks alone ask the model again."""
+    return edited or any(count for name, count in actions.items() if name != 'clicks')
 
 
 @dataclass(frozen=True, eq=False)
@@ -67,8 +72,7 @@ class CorrectedObject:
     @property
     def touched(self) -> bool:
         """Whether a hand has changed its outline."""
-        return self.edited or any(count for name, count in self.actions.items()
-                                  if name != 'clicks')
+        return is_touched(self.edited, self.actions)
 
 
 @dataclass(frozen=True, eq=False)

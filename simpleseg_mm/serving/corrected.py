@@ -10,6 +10,7 @@ from ..polygon import rings_to_spans
 from ..polygon.raster import MAX_COORDINATE
 from ..structures import Prompt, Segmentation
 from .edited import MAX_SET_PIXELS, CheckedObject, answers, check_objects
+from .outlines import checked_review
 
 _MAX_COUNT = 1_000_000  # of one kind of action
 _MAX_NAME = 1000  # characters of an id, or a model's name
@@ -32,13 +33,7 @@ def read_corrected(document: Mapping) -> CorrectedPicture:
     name = _text(document.get('name'), 'name')
     if not name:
         raise ValueError("a document has `name`, that of its picture's file")
-    items, rejected = document.get('objects', []), document.get('rejected')
-    done = document.get('done', False)
-    if not isinstance(done, bool):
-        raise ValueError('`done` is true or false')
-    rejected = [] if rejected is None else rejected
-    if not isinstance(rejected, list) or not all(isinstance(one, dict) for one in rejected):
-        raise ValueError('`rejected` is a list of answers, dict(prompt, polygons, label)')
+    items, (done, rejected) = document.get('objects', []), checked_review(document)
     checked = check_objects(size, items, MAX_SET_PIXELS)
     objects = tuple(_object(number, item, one, name, size)
                     for number, (item, one) in enumerate(zip(items, checked)))

@@ -21,7 +21,7 @@ from ..files.labelme import Crop
 from ..files.pictures import turn_points, turn_points_back
 from ..polygon import mask_to_parts, rle_to_crop, segmentation_to_rle
 from ..polygon.raster import MAX_COORDINATE
-from .outlines import checked_rings, checked_share, directed
+from .outlines import checked_review, checked_rings, checked_share, directed
 
 OWN = 'simpleseg'  # the key
 # Of one picture; a request has 500,000 values at most. Our choice.
@@ -154,11 +154,7 @@ def read_given(body: dict) -> Sent:
     check_count(objects)
     own = {key: value for key, value in body.items() if key not in (
         'objects', 'revision', 'force', 'key', 'name', 'path', 'width', 'height')}
-    if not isinstance(own.get('done', False), bool):
-        raise ValueError('`done` is true or false')
-    rejected = own.get('rejected', [])
-    if not isinstance(rejected, list) or not all(isinstance(one, dict) for one in rejected):
-        raise ValueError('`rejected` is a list of answers, dict(prompt, polygons, label)')
+    checked_review(own)
     if not isinstance(own.get('digest') or '', str) or len(own.get('digest') or '') > 100:
         raise ValueError('`digest` is that of the picture, as /api/pictures gives it')
     try:

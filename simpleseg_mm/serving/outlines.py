@@ -35,6 +35,21 @@ def _ring(points, where: str) -> np.ndarray:
     return ring
 
 
+def checked_review(document: dict) -> tuple[bool, list[dict]]:
+    """Of the document of a picture: whether it is done, and the answers that were rejected.
+
+    Raises:
+        ValueError: either is of another form.
+    """
+    done, rejected = document.get('done', False), document.get('rejected')
+    if not isinstance(done, bool):
+        raise ValueError('`done` is true or false')
+    rejected = [] if rejected is None else rejected
+    if not isinstance(rejected, list) or not all(isinstance(one, dict) for one in rejected):
+        raise ValueError('`rejected` is a list of answers, dict(prompt, polygons, label)')
+    return done, rejected
+
+
 def checked_share(item: dict, key: str, where: str) -> float | None:
     """A score, 0..1, or None where it is not known. Raises ValueError."""
     value = item.get(key)

@@ -22,6 +22,7 @@ from ..files.pictures import stored_size, turned
 from . import edited
 from .engine import Busy
 from .http import client_of, parse_json, read_json, while_there
+from .outlines import checked_review
 from .packing import PACKED
 
 MAX_SETS = 32  # of all clients
@@ -231,10 +232,7 @@ def _size_of(raw: bytes, name: str, max_pixels: int) -> tuple[int, int]:
 
 def _check(size: tuple[int, int], body: dict) -> None:
     """ValueError where a document is none, or more than is taken."""
-    if not isinstance(body.get('done', False), bool):
-        raise ValueError('`done` is true or false')
-    if not isinstance(body.get('rejected', []), list):
-        raise ValueError('`rejected` is a list of answers')
+    checked_review(body)
     edited.check_objects(size, body.get('objects'), edited.MAX_SET_PIXELS)
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ..export.corrections import ACTIONS, CORRECTIONS_FILE
+from ..export.corrections import ACTIONS, CORRECTIONS_FILE, is_touched
 from ..files import ImageError, PictureFinder, load_image, load_json, replace_text
 from ..polygon import mask_to_rings, segmentation_to_mask
 from . import draw
@@ -119,11 +119,11 @@ def _rows(content) -> tuple[list[dict], int]:
         except (TypeError, KeyError, ValueError):
             raise ValueError(f'annotation {one.get("id")}: its `correction` is of another '
                              'form than the page writes; export the corrections again') from None
-        touched = edited or any(count for name, count in actions.items() if name != 'clicks')
+        fate = '' if kind == BY_HAND else (
+            'corrected' if is_touched(edited, actions) else 'unchanged')
         rows.append(dict(annotation=one, label=str(names.get(one.get('category_id'))), kind=kind,
                          iou=iou, done=image.get('done') is True, **actions,
-                         total=sum(actions.values()),
-                         fate='' if kind == BY_HAND else 'corrected' if touched else 'unchanged'))
+                         total=sum(actions.values()), fate=fate))
     for image in content['images']:
         for one in image.get('rejected') or ():
             rows.append(dict(annotation=None, label=str(one.get('label') or 'object'),
