@@ -6,6 +6,7 @@
 #   make release      build what is published, install it into fresh environments, try it there
 #   make test-vllm    what needs vLLM, on its CPU build
 #   make test-readers data sets through the readers of other tools
+#   make notebooks    run the notebooks of the tutorials and write their outputs back
 #   make docs         the pages and the API reference as a site, in docs/_build/index.html
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV ?= .venv
@@ -19,7 +20,8 @@ export SIMPLESEG_DATA
 # torch takes huge pages on the CPU: a training step of nano is a tenth faster.
 export THP_MEM_ALLOC_ENABLE = 1
 
-.PHONY: install quickstart test test-slow test-compat test-vllm test-readers release docs bench clean
+.PHONY: install quickstart test test-slow test-compat test-vllm test-readers release notebooks docs \
+    bench clean
 
 install: $(VENV)/.installed
 
@@ -59,6 +61,9 @@ release:
 # an environment of its own in .readers/
 test-readers:
 	$(PYTHON) tests/readers_env.py
+
+notebooks: $(VENV)/.installed-test
+	$(BIN)/python docs/tutorials/run_notebooks.py
 
 # an environment of its own in .docs/, without torch; a warning is an error
 docs: .docs/.installed

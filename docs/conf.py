@@ -13,16 +13,18 @@ copyright = '2026, the simpleseg_mm contributors'
 release = version = re.search(r"__version__ = '(.+)'",
                               (ROOT / 'simpleseg_mm/__init__.py').read_text())[1]
 
-extensions = ['myst_parser', 'sphinx_design', 'sphinx_copybutton', 'sphinx.ext.napoleon',
+extensions = ['myst_nb', 'sphinx_design', 'sphinx_copybutton', 'sphinx.ext.napoleon',
               'autoapi.extension']
 if lacking := [name for name in extensions if not find_spec(name.partition('.')[0])]:
     raise ConfigError(f'not installed: {", ".join(lacking)}. Use `make docs`, or pip install -r '
                       'requirements/lock-docs.txt')
-source_suffix = {'.md': 'markdown', '.rst': 'restructuredtext'}
+source_suffix = {'.md': 'myst-nb', '.ipynb': 'myst-nb', '.rst': 'restructuredtext'}
 root_doc = 'index'
 exclude_patterns = ['_build', '_templates']
 nitpicky = False  # types of other packages have no page here
 
+# Notebooks are shown as they are committed: docs/tutorials/run_notebooks.py runs them.
+nb_execution_mode = 'off'
 myst_enable_extensions = ['colon_fence']
 myst_heading_anchors = 3
 
@@ -102,7 +104,8 @@ def _is_python(block):
 
 def link_files(app, name, source):
     """Pages of the repository outside docs/ are links to files."""
-    source[0] = re.sub(r'\]\((\.\./[^)#]+\.md)\)', r'](<path:\1>)', source[0])
+    above = r'\.\./' * (name.count('/') + 1)
+    source[0] = re.sub(rf'\]\(({above}[^)#]+\.md)\)', r'](<path:\1>)', source[0])
 
 
 def setup(app):

@@ -5,7 +5,6 @@ repository and holds what the page says the reader has (doc_pages.py: how blocks
 """
 import contextlib
 import json
-import multiprocessing
 import os
 import pickle
 import re
@@ -16,7 +15,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tiny_families
-from doc_pages import LIMIT, ROOT, SLOW_LIMIT, Block, read_page, run_page
+from doc_pages import LIMIT, ROOT, SERVER, SLOW_LIMIT, Block, read_page, run_page
 from PIL import Image
 
 from simpleseg_mm.datasets import refshapes
@@ -26,15 +25,10 @@ from simpleseg_mm.serving.corrected import read_corrected
 PAGES = {path.relative_to(ROOT).as_posix(): read_page(path.read_text(encoding='utf-8'), path.name)
          for path in [ROOT / 'README.md', ROOT / 'CONTRIBUTING.md',
                       *sorted((ROOT / 'docs').glob('*.md')),
+                      *sorted((ROOT / 'docs/tutorials').glob('*.md')),
                       *sorted((ROOT / 'configs').rglob('README.md'))]}
 #: pages whose fast blocks take longest
 LONG = {f'docs/{name}.md' for name in ('serving', 'inference', 'decoding', 'evaluation')}
-#: pages run in forks of one process that has loaded the libraries
-SERVER = multiprocessing.get_context('forkserver')
-SERVER.set_forkserver_preload([
-    'doc_pages', 'matplotlib.pyplot', 'peft', 'simpleseg_mm.annotation', 'simpleseg_mm.apis',
-    'simpleseg_mm.engine', 'simpleseg_mm.evaluation', 'simpleseg_mm.visualization',
-    'transformers.models.qwen2_5_vl.modeling_qwen2_5_vl'])
 
 
 @pytest.fixture(scope='module')
@@ -272,8 +266,10 @@ def listed(page):
 
 
 def test_every_page_stands_in_one_group_of_the_home_page():
-    assert sorted(listed('index')) == sorted(
-        path.stem for path in (ROOT / 'docs').glob('*.md') if path.stem != 'index')
+    pages = [path.relative_to(ROOT / 'docs').with_suffix('').as_posix()
+             for folder in ('docs', 'docs/tutorials')
+             for path in (*(ROOT / folder).glob('*.md'), *(ROOT / folder).glob('*.ipynb'))]
+    assert sorted(listed('index')) == sorted(set(pages) - {'index'})
 
 
 def test_the_config_guide_names_every_piece():
