@@ -26,8 +26,14 @@ assert (answer.mask & orange).sum() / (answer.mask | orange).sum() > 0.8
 assert doubtful.warnings and not answer.warnings
 assert wrong.mask.any() and not wrong.says_nothing
 '''),
+    'sft_to_rl': (dict(scenes=16, test_scenes=3, sft_updates=2, rollouts=1), '''
+assert list(rows) == ['base', 'SFT', 'GSPO'] and set(rows['base'].values()) == {0}
+assert len(group) == 16 and abs(sum(row['advantage'] for row in group)) < 0.01
+assert json.loads(Path('sft.json').read_text()) != json.loads(Path('base.json').read_text())
+assert all(Path(f'curves_{stage}.jpg').stat().st_size > 5000 for stage in ('sft', 'gspo'))
+'''),
 }
-SLOW = ()
+SLOW = ('sft_to_rl', )
 LIMIT, MEGABYTES = 300, 1.5
 
 
