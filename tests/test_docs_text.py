@@ -1,4 +1,6 @@
-"""Documentation as text: links lead somewhere, and sentences are short."""
+"""Documentation as text: links lead somewhere, sentences are short, pictures are said in words."""
+import ast
+import html
 import importlib.util
 import re
 from functools import cache
@@ -122,3 +124,77 @@ def test_long_sentences_are_found():
                          ids=lambda path: path.relative_to(ROOT).as_posix())
 def test_sentences_hold_one_thought(page):
     assert readability.too_long(page.read_text(encoding='utf-8')) == []
+
+
+# Pictures
+
+
+IMAGES = ROOT / 'docs/images'
+
+
+def images(text: str) -> list[tuple[str, str]]:
+    """Address and words of each picture of a page."""
+    found = [(child.attrs['src'], child.content)
+             for token in MarkdownIt('commonmark').enable('table').parse(text)
+             for child in token.children or [] if child.type == 'image']
+    return found + re.findall(r'^:{3,}\{image\} (\S+)\n:alt: (.*)$', text, re.M)
+
+
+def is_sentence(words: str) -> bool:
+    return re.fullmatch(r'[A-Z].{20,}\.', words) is not None and len(words.split()) > 4
+
+
+def drawn() -> list[str]:
+    """Names of the pictures that docs/pictures makes; read, as drawing loads libraries."""
+    return [keyword.arg for path in (ROOT / 'docs/pictures').glob('*.py')
+            for node in ast.parse(path.read_text(encoding='utf-8')).body
+            if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == 'PICTURES'
+            and isinstance(node.value, ast.Call) for keyword in node.value.keywords]
+
+
+@pytest.mark.parametrize('text, expected', [
+    ('![A b.](images/c.png)', [('images/c.png', 'A b.')]),
+    ('| a |\n|---|\n| ![b](c) |', [('c', 'b')]), ('`![a](b)`, [a](b)', []),
+    (':::{image} images/c.svg\n:alt: A b.\n:class: d\n:::', [('images/c.svg', 'A b.')]),
+])
+def test_what_a_picture_is(text, expected):
+    assert images(text) == expected
+
+
+@pytest.mark.parametrize('words, expected', [
+    ('The curve of nano rises from 40 to 60.', True), ('the curve of nano rises a lot.', False),
+    ('The curve of nano rises a lot', False), ('Curve.', False), ('', False),
+])
+def test_what_says_a_picture(words, expected):
+    assert is_sentence(words) is expected
+
+
+@pytest.mark.parametrize('page', PAGES, ids=lambda path: path.relative_to(ROOT).as_posix())
+def test_pictures_are_said_in_a_sentence(page):
+    found = images(page.read_text(encoding='utf-8'))
+    assert [one for one in found if not is_sentence(one[1])] == []
+
+
+def test_each_picture_is_on_a_page():
+    shown = {(page.parent / target.partition('#')[0]).resolve() for page in PAGES
+             for target in links(page.read_text(encoding='utf-8'))}
+    assert [path.name for path in sorted(IMAGES.iterdir()) if path not in shown] == []
+
+
+def test_pictures_that_are_drawn_are_there_and_small():
+    """outline.svg has a script of its own."""
+    assert sorted(drawn()) == sorted({path.stem for path in IMAGES.glob('*.svg')} - {'outline'})
+    assert [path.name for path in IMAGES.glob('*.svg') if path.stat().st_size > 150_000] == []
+
+
+def test_pages_say_of_a_drawn_picture_what_it_says_itself():
+    """A picture that is made anew with other figures has other words."""
+    faults = []
+    for page in PAGES:
+        for target, words in images(page.read_text(encoding='utf-8')):
+            name = Path(target).stem
+            if name in drawn() and Path(target).parent.name == 'images':
+                svg = (IMAGES / f'{name}.svg').read_text(encoding='utf-8')
+                label = html.unescape(re.search(' aria-label="(.*?)"', svg)[1])
+                faults += [name] if label != words else []
+    assert faults == []
