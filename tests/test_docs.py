@@ -28,7 +28,9 @@ PAGES = {path.relative_to(ROOT).as_posix(): read_page(path.read_text(encoding='u
                       *sorted((ROOT / 'docs/tutorials').glob('*.md')),
                       *sorted((ROOT / 'configs').rglob('README.md'))]}
 #: pages whose fast blocks take longest
-LONG = {f'docs/{name}.md' for name in ('serving', 'inference', 'decoding', 'evaluation')}
+LONG = {f'docs/{name}.md' for name in (
+    'serving', 'inference', 'decoding', 'evaluation', 'tutorials/an_engine',
+    'tutorials/annotate_pictures', 'tutorials/new_mllm')}
 
 
 @pytest.fixture(scope='module')
