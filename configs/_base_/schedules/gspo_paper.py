@@ -1,6 +1,6 @@
-# The paper's RL stage: GSPO, 4 mini-batches a rollout batch (GSPO's), 400k prompts, rewards for
-# mask IoU, centroid distance and format. It discloses neither weights nor hyper-parameters: every
-# number here but the clip band (GSPO's) is our choice.
+# The paper's RL stage: GSPO, 400k prompts, rewards for mask IoU, centroid distance and format. It
+# discloses neither weights nor hyper-parameters: the clip band and the 4 mini-batches a rollout
+# batch are of GSPO's own paper, every other number here is our choice.
 #
 # Iterations count rollouts of `global_batch_size` prompts, of which each process has its share;
 # `micro_batch_size` is for memory and changes no result.
