@@ -257,7 +257,7 @@ def data_engine():
     figure, ax = canvas(2 * 334 + 74)
     codec = PolygonCodec(**config.stages.polygon.codec)
     for k, (title, below) in enumerate([
-            ('1 read, filter', 'decoded to its end, no duplicate'),
+            ('1 read, filter', 'it decodes to its end'),
             ('2 detect, select', 'a box and a category each'),
             ('3 segment, clean', 'a mask each, tight to its box'),
             ('4 outline', 'as text, and how well it fits')]):
@@ -359,8 +359,8 @@ def what_is_read():
     write(ax, 320, 288, f'Not asked here: {lost_name}.', weight='bold')
     write(ax, 320, 310, 'One of its objects is lost.', color=GREY)
     return figure, (f'Of four objects of a COCO file one is a crowd and one has a box alone: the '
-                    f'crowd is asked as a group, and no question is asked about {lost_name}, for '
-                    'one of two objects is lost.')
+                    f'crowd is asked as a group, and no question asks for a {lost_name}, because '
+                    'one of two is lost.')
 
 
 @cache
@@ -455,7 +455,7 @@ def reinforcement_learning():
     rewards = np.array(PolygonReward(dict(settings.reward.weights), 'int100/default')(
         texts, [truth] * size).total)
     advantages, _ = group_advantages(torch.from_numpy(rewards)[None])
-    figure, ax = canvas(2 * 200 + 64)
+    figure, ax = canvas(2 * 206 + 64)
     codec, side = PolygonCodec(grammar='int100'), 136
     write(ax, 12, 20, f'“{text}”, {size} sampled answers', weight='bold')
     for k, place in enumerate(np.argsort(-rewards)):
@@ -470,7 +470,7 @@ def reinforcement_learning():
               align='center')
         write(ax, at[0] + side / 2, at[1] + side + 40, f'{advantage:+.2f}', align='center',
               color=color, weight='bold')
-    write(ax, 12, 452, 'Bold: the advantage, (reward - mean) / deviation of the group',
+    write(ax, 12, 456, 'Bold: the advantage, (reward - mean) / deviation of the group',
           color=GREY)
     return figure, (f'Nano draws {size} answers to one prompt, which get rewards from '
                     f'{rewards.max():.2f} to {rewards.min():.2f}; an answer that is better than '
@@ -478,4 +478,6 @@ def reinforcement_learning():
 
 
 PICTURES = dict(inference=inference, decoding=decoding, data=data, data_engine=data_engine,
-                evaluation=evaluation, acceleration_packing=acceleration_packing)
+                evaluation=evaluation, what_is_read=what_is_read,
+                acceleration_packing=acceleration_packing,
+                reinforcement_learning=reinforcement_learning)
