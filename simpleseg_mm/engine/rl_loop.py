@@ -1,8 +1,8 @@
 """Reinforcement learning on a rule reward: the whole algorithm, top to bottom.
 
 An iteration is one rollout batch: prompts -> G sampled answers each -> rewards -> advantages of
-the groups -> mini-batches -> one update each. The paper gives GSPO, the rewards and four
-mini-batches a rollout batch; every other number is our choice.
+the groups -> mini-batches -> one update each. The paper gives GSPO and the rewards; the clip band
+and four mini-batches a rollout batch are of GSPO's own paper, every other number is our choice.
 """
 import json
 import logging
