@@ -13,6 +13,7 @@ import sys
 
 import pytest
 from doc_pages import ROOT, SERVER, serve_warm
+from test_docs_text import broken, links
 
 import simpleseg_mm
 
@@ -26,6 +27,13 @@ assert (answer.mask & orange).sum() / (answer.mask | orange).sum() > 0.8
 assert doubtful.warnings and not answer.warnings
 assert wrong.mask.any() and not wrong.says_nothing
 '''),
+    'own_photos': (dict(pictures=8, held_out=4, updates=2), '''
+assert report['ok'] and report['train']['images'] == 8 and report['val']['images'] == 4
+assert before.keys() == after.keys() and before['valid'] > 80 and before['gIoU'] > 5
+assert [path.name for path in Path('work_dirs/nano_mine').glob('iter_*.pth')] == ['iter_2.pth']
+assert answers[0].text == answers[1].text and answers[0].mask.any()
+assert asked and all(path.startswith('my_photos') for path, _ in asked)
+'''),
     'sft_to_rl': (dict(scenes=16, test_scenes=3, sft_updates=2, rollouts=1), '''
 assert list(rows) == ['base', 'SFT', 'GSPO'] and set(rows['base'].values()) == {0}
 assert len(group) == 16 and abs(sum(row['advantage'] for row in group)) < 0.01
@@ -33,7 +41,7 @@ assert json.loads(Path('sft.json').read_text()) != json.loads(Path('base.json').
 assert all(Path(f'curves_{stage}.jpg').stat().st_size > 5000 for stage in ('sft', 'gspo'))
 '''),
 }
-SLOW = ('sft_to_rl', )
+SLOW = ('own_photos', 'sft_to_rl')
 LIMIT, MEGABYTES = 300, 1.5
 
 
@@ -83,10 +91,9 @@ def test_a_notebook_starts_with_an_installation_and_ends_with_what_is_next(name)
 
 @pytest.mark.parametrize('name', NOTEBOOKS)
 def test_the_links_of_a_notebook_lead_somewhere(name):
-    links = re.findall(r'\]\(([^)#]+)', '\n'.join(map(text_of, cells(name, 'markdown'))))
-    assert links
-    assert not [link for link in links
-                if not link.startswith('http') and not (FOLDER / link).is_file()]
+    targets = links('\n\n'.join(map(text_of, cells(name, 'markdown'))))
+    assert targets
+    assert not list(filter(None, (broken(FOLDER / f'{name}.ipynb', one) for one in targets)))
 
 
 def run_notebook(name, folder):

@@ -42,7 +42,8 @@ def with_parameters(notebook: nbformat.NotebookNode, values: Mapping) -> None:
         ValueError: the cell does not set such a name.
     """
     cell = tagged(notebook, 'parameters')
-    known = [target.id for line in ast.parse(cell.source).body for target in line.targets]
+    known = [node.id for node in ast.walk(ast.parse(cell.source))
+             if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store)]
     if unknown := sorted(set(values) - set(known)):
         raise ValueError(f'no parameters of this notebook: {unknown}; it has {known}')
     cell.source += ''.join(f'\n{name} = {value!r}' for name, value in values.items())
@@ -81,9 +82,12 @@ def _joined(*paths: object) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     names = sorted(path.stem for path in HERE.glob('*.ipynb'))
-    parser.add_argument('names', nargs='*', choices=[[], *names], metavar='NAME',
+    parser.add_argument('names', nargs='*', metavar='NAME',
                         help=f'of {", ".join(names)}; all unless told')
-    for name in parser.parse_args().names or names:
+    asked = parser.parse_args().names or names
+    if unknown := sorted(set(asked) - set(names)):
+        parser.error(f'no notebook {", ".join(unknown)}; there are {", ".join(names)}')
+    for name in asked:
         notebook = read(name)
         with tempfile.TemporaryDirectory(prefix='tutorial-') as folder:
             run(notebook, Path(folder))
