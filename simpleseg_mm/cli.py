@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from . import __version__, stopping
+from .commands.faults import is_of_files, line_of
 
 #: name of the subcommand -> its module
 COMMANDS = {'segment': 'simpleseg_mm.commands.segment',
@@ -60,8 +61,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         if argv[:1] and argv[0] in SCRIPTS:
             return _run_script(SCRIPTS[argv[0]][0], argv[:1], argv[1:])
         return _run_module(argv)
-    except (FileNotFoundError, ValueError) as error:
-        return _fail(error)
+    except ValueError as error:
+        return _fail(line_of(error))
+    except OSError as error:
+        if not is_of_files(error):
+            raise
+        return _fail(line_of(error))
     except ModuleNotFoundError as error:
         name = (error.name or '').partition('.')[0]
         if name not in _NEEDED:

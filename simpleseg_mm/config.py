@@ -8,7 +8,7 @@ from pathlib import Path
 from mmengine.config import Config
 from mmengine.utils import import_modules_from_strings
 
-from .config_keys import check_options
+from .config_keys import check_config, check_options
 
 #: of default_hooks, those that MMEngine knows itself
 _OPTIONAL_HOOKS = ('runtime_info', 'timer', 'sampler_seed', 'logger', 'param_scheduler',
@@ -54,14 +54,22 @@ def find_config(name: str) -> str:
         return str(min(found, key=lambda path: len(path.parts)))
     if osp.isdir(name):
         names = sorted(path.name for path in Path(name).glob('*.py'))
-        raise ValueError(f'{name} is a folder, not a config'
-                         + (f": give one of its files: {', '.join(names[:8])}" if names else ''))
-    by_stem = {Path(short).name: Path(short).name for short in known if '_base_' not in short}
-    by_stem |= {path.stem: str(path) for path in Path(osp.dirname(name) or '.').glob('*.py')}
-    near = difflib.get_close_matches(Path(name.removesuffix('.py')).name, by_stem, 2, 0.7)
+        raise ValueError(f'{name} is a folder, not a config: give '
+                         + (f"one of its files: {', '.join(names[:8])}" if names else
+                            'a .py file, or a name of configs/simpleseg/README.md'))
+    near = nearest_configs(name)
     raise FileNotFoundError(f'no config {name}' + (
-        f": did you mean {' or '.join(by_stem[stem] for stem in near)}?" if near else
+        f": did you mean {' or '.join(near)}?" if near else
         ': give a path, or a name of configs/simpleseg/README.md'))
+
+
+def nearest_configs(name: str) -> list[str]:
+    """Up to two configs with nearly this name: of this package, and files of the same folder."""
+    by_stem = {Path(short).name: Path(short).name for short in _packaged_configs()
+               if '_base_' not in short}
+    by_stem |= {path.stem: str(path) for path in Path(osp.dirname(name) or '.').glob('*.py')}
+    stem = Path(name.removesuffix('.py')).name
+    return [by_stem[one] for one in difflib.get_close_matches(stem, by_stem, 2, 0.7)]
 
 
 def _packaged_configs() -> dict[str, Path]:
@@ -72,7 +80,8 @@ def _packaged_configs() -> dict[str, Path]:
 
 
 def read_config(path: str, options: dict | None = None, read: Sequence[str] = (),
-                ours: bool = True, said: dict[str, str] | None = None) -> Config:
+                ours: bool = True, said: dict[str, str] | None = None,
+               needs: Sequence[str] = (), checked: bool = True) -> Config:
     """A config that a user names, with the settings of ``--cfg-options``: the one way to read it.
 
     Args:
@@ -83,6 +92,10 @@ def read_config(path: str, options: dict | None = None, read: Sequence[str] = ()
             others'. Without, the registries import a part of the package when it is first built
             from: what is scored without a model loads none.
         said: settings that arguments of the tool say, such as ``{'load_from': 'CHECKPOINT'}``.
+
+        needs: names that the tool cannot do without, such as ``('model', 'train_dataloader')``.
+        checked: whether settings are held to what they are given to, see
+            :func:`~.config_keys.check_config`; without ``ours`` they are not.
 
     Raises:
         FileNotFoundError, ValueError: in one line, it is not there, no config, or not valid; or a
@@ -98,9 +111,9 @@ def read_config(path: str, options: dict | None = None, read: Sequence[str] = ()
     if not path.endswith(('.py', '.json', '.yaml', '.yml')):
         raise ValueError(f'{path} is no config: give a .py file')
     try:
-        cfg = Config.fromfile(path, import_custom_modules=ours)
-        if not ours:
-            _import_others(cfg)
+        cfg = Config.fromfile(path, import_custom_modules=False)
+        if not any(key.startswith('custom_imports') for key in options or {}):
+            _import_modules(cfg, ours)
     except Exception as error:  # a config is a program
         line = next((f', line {frame.lineno}' for frame in
                      reversed(traceback.extract_tb(error.__traceback__))
@@ -115,6 +128,17 @@ def read_config(path: str, options: dict | None = None, read: Sequence[str] = ()
         except (KeyError, TypeError, IndexError, ValueError, AttributeError) as error:
             raise ValueError(f'--cfg-options {" ".join(options)} do not fit {path}: '
                              f'{" ".join(str(error).split())[:300]}') from None
+        if any(key.startswith('custom_imports') for key in options):
+            try:
+                _import_modules(cfg, ours)
+            except Exception as error:  # a module is a program
+                raise ValueError(f'--cfg-options custom_imports: {type(error).__name__}: '
+                                 f'{" ".join(str(error).split())[:300]}') from None
+    if lacking := [name for name in needs if not cfg.get(name)]:
+        raise ValueError(f'{path} has no {", ".join(lacking)}: give a config that has, such as '
+                         'nano_sft_refshapes, or a child of one (_base_)')
+    if ours and checked:
+        check_config(cfg, read)
     if 'vis_backends' in cfg and cfg.get('visualizer'):
         cfg.visualizer.vis_backends = cfg.vis_backends
     hooks = cfg.get('default_hooks') or {}
@@ -124,10 +148,10 @@ def read_config(path: str, options: dict | None = None, read: Sequence[str] = ()
     return cfg
 
 
-def _import_others(cfg: Config) -> None:
-    """The modules that ``custom_imports`` names, but this package's."""
+def _import_modules(cfg: Config, ours: bool) -> None:
+    """The modules that ``custom_imports`` names; this package's where they are asked for."""
     asked = cfg.get('custom_imports') or {}
     names = asked.get('imports') or []
     names = [name for name in ([names] if isinstance(names, str) else names)
-             if name.partition('.')[0] != _PACKAGE.name]
+             if ours or name.partition('.')[0] != _PACKAGE.name]
     import_modules_from_strings(names, asked.get('allow_failed_imports', False))

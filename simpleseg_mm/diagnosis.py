@@ -22,6 +22,7 @@ ABILITIES = (('nano on generated scenes: segment, train, serve', 0,
           'simpleseg segment PHOTO TEXT --model sthui/SimpleSeg-Qwen2.5-VL'),
          ('training of the 7B by LoRA', 21.5, 'simpleseg train qwen25vl_lora_sft_refcoco'),
          ('training of the whole 7B, one GPU', 75.6, 'simpleseg train qwen25vl_sft_refcoco'))
+_NO_DISK = 0.5  # GiB, with less nothing is trained. Our choice
 _DISK = 20  # GiB: the released weights are 16.6 GB
 _MEMORY = 4  # GiB that nano's training and the libraries take together. Our choice
 
@@ -52,10 +53,11 @@ class Machine:
         driver: whether the machine has an NVIDIA driver.
         gpus: of torch.
         cores: of the CPU; ``memory``: GiB that are free, None where that is not known;
-            ``disk``: those of the working folder.
+            ``disk``: those of the working folder; ``writable``: whether that can be written to.
         hub: None where it answers, else why not; ``offline``: it was not asked, by
             HF_HUB_OFFLINE.
-        weights: hub ids in the local cache.
+        weights: hub ids in the local cache; ``cache``: its folder, where that cannot be written
+            to.
         data: folders of data sets below the working folder.
     """
     python: tuple[int, ...]
@@ -73,9 +75,11 @@ class Machine:
     cores: int = 1
     memory: float | None = None
     disk: float = 0.0
+    writable: bool = True
     hub: str | None = None
     offline: bool = False
     weights: Sequence[str] = ()
+    cache: str | None = None
     data: Sequence[str] = ()
 
 
@@ -153,17 +157,28 @@ def _package(machine: Machine) -> Finding:
 
 
 def _requirements(machine: Machine) -> Finding:
+    if 'torch' not in machine.packages and not any(
+            name in machine.packages for name in sum(FLAVOURS.values(), ())):
+        return Finding('requirements', 'bad', 'neither torch nor OpenMMLab is installed: nothing '
+                       'that the package needs', "pip install 'simpleseg-mm[onedl]', or, in its "
+                       "source, pip install -e '.[onedl]'")
     if machine.unmet:
         said = ', '.join(f'{asked} ({there or "not there"})'
                          for asked, there in machine.unmet.items())
         asked = ' '.join(f"'{name}'" for name in machine.unmet)
         return Finding('requirements', 'bad', f'not met: {said}', f'pip install {asked}')
-    for name, fault in machine.faults.items():
-        if name == 'torch' or name in ('mmengine', 'mmcv', 'mmdet'):
+    for name, fault in _own_faults(machine).items():
+        if name == 'torch' or name in FLAVOURS['openmmlab']:
             continue  # said of themselves
         return Finding('requirements', 'bad', f'{name} cannot be imported: {fault}',
                        _REMEDIES.get(name, f'pip install --force-reinstall {name}'))
     return Finding('requirements', 'ok', 'all in range')
+
+
+def _own_faults(machine: Machine) -> dict[str, str]:
+    """The faults without those of libraries that import torch, where torch itself has one."""
+    return {name: fault for name, fault in machine.faults.items() if 'torch' not in machine.faults
+            or name not in (*FLAVOURS['openmmlab'], 'torchvision', 'transformers')}
 
 
 _REMEDIES = {
@@ -186,8 +201,9 @@ def _openmmlab(machine: Machine) -> Finding:
             return Finding('OpenMMLab', 'bad', f'{", ".join(found)} alone; three are needed',
                            f"pip install 'simpleseg-mm[{flavour}]'")
         if found:
-            fault = next((f'{name} cannot be imported: {machine.faults[name]}'
-                          for name in FLAVOURS['openmmlab'] if name in machine.faults), None)
+            faults = _own_faults(machine)
+            fault = next((f'{name} cannot be imported: {faults[name]}'
+                          for name in FLAVOURS['openmmlab'] if name in faults), None)
             if fault:
                 return Finding('OpenMMLab', 'bad', fault,
                                f"pip install --force-reinstall 'simpleseg-mm[{flavour}]'")
@@ -229,7 +245,13 @@ def _memory(machine: Machine) -> Finding:
 
 
 def _disk(machine: Machine) -> Finding:
-    said = f'{machine.disk:.0f} GiB free in this folder'
+    said = f'{machine.disk:.{0 if machine.disk >= 10 else 1}f} GiB free in this folder'
+    if not machine.writable:
+        return Finding('disk', 'bad', 'this folder cannot be written to', 'cd to a folder of your '
+                       'own: runs, pictures and data are written to where you are')
+    if machine.disk < _NO_DISK:
+        return Finding('disk', 'bad', said, 'free a few gigabytes, or cd to a folder of another '
+                       'disk')
     if machine.disk < _DISK:
         return Finding('disk', 'note', f'{said}; released weights take 17 GB, and checkpoints as '
                        'much', 'for nano that is enough; for more give --work-dir on another disk')
@@ -248,7 +270,11 @@ def _hub(machine: Machine) -> Finding:
 
 
 def _weights(machine: Machine) -> Finding:
-    return Finding('weights', 'ok', ', '.join(['nano (packaged)', *machine.weights]))
+    said = ', '.join(['nano (packaged)', *machine.weights])
+    if machine.cache is not None:
+        return Finding('weights', 'note', f'{said}; {machine.cache}, where fetched ones are kept, '
+                       'cannot be written to', 'set HF_HOME to a folder of your own')
+    return Finding('weights', 'ok', said)
 
 
 def _data(machine: Machine) -> Finding:

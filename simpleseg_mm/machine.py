@@ -1,4 +1,5 @@
 """Reads what :mod:`.diagnosis` judges: this machine and its Python. Loads no library itself."""
+import configparser
 import json
 import os
 import re
@@ -31,11 +32,16 @@ for name in sys.argv[1:]:
 torch = sys.modules.get("torch")
 print(json.dumps(["begin", ""]), flush=True)
 if torch is not None and hasattr(torch, "cuda"):
-    print(json.dumps(["cuda", torch.version.cuda]), flush=True)
     print(json.dumps(["begin", "torch"]), flush=True)
-    for k in range(torch.cuda.device_count()):
-        free, total = torch.cuda.mem_get_info(k)
-        print(json.dumps(["gpu", torch.cuda.get_device_name(k), total / 2**30, free / 2**30]),
+    try:
+        print(json.dumps(["cuda", torch.version.cuda]), flush=True)
+        for k in range(torch.cuda.device_count()):
+            free, total = torch.cuda.mem_get_info(k)
+            (torch.ones(1, device=f"cuda:{k}") + 1).item()  # that the build has kernels for it
+            print(json.dumps(["gpu", torch.cuda.get_device_name(k), total / 2**30,
+                              free / 2**30]), flush=True)
+    except Exception as error:
+        print(json.dumps(["fault", "torch", f"{type(error).__name__}: {error}"[:300]]),
               flush=True)
     print(json.dumps(["begin", ""]), flush=True)
 '''
@@ -67,16 +73,21 @@ def look(folder: str = '.', hub_seconds: float = 3.0, import_seconds: float = 12
         torch_cuda=cuda, gpus=gpus, cores=len(os.sched_getaffinity(0))
         if hasattr(os, 'sched_getaffinity') else os.cpu_count() or 1,
         driver=shutil.which('nvidia-smi') is not None or Path('/proc/driver/nvidia').exists(),
-        memory=_free_memory(), disk=shutil.disk_usage(folder).free / 2**30, offline=offline,
-        hub=None if offline else _ask_hub(hub_seconds), weights=_cached(), data=_data(folder))
+        memory=_free_memory(), disk=shutil.disk_usage(folder).free / 2**30,
+        writable=os.access(folder, os.W_OK | os.X_OK), offline=offline,
+        hub=None if offline else _ask_hub(hub_seconds), weights=_cached(), cache=_locked(_cache()),
+        data=_data(folder))
 
 
 def _packages() -> dict[str, str]:
     found: dict[str, str] = {}
     for one in metadata.distributions():
-        name = one.metadata['Name']
-        if name:  # a folder that an aborted installation left has none
-            found.setdefault(_normal(name), one.version)
+        try:
+            name, version = one.metadata['Name'], one.metadata['Version']
+        except (KeyError, TypeError, OSError, ValueError):
+            continue
+        if name and version:  # a folder that an aborted installation left has none
+            found.setdefault(_normal(name), version)
     return found
 
 
@@ -112,16 +123,26 @@ def _unmet(packages: dict[str, str]) -> dict[str, str | None]:
     """Requirements of the installed package, extras apart, that are not met."""
     try:
         from packaging.requirements import Requirement
+        from packaging.version import InvalidVersion
+    except ModuleNotFoundError:
+        return {'packaging': None}
+    try:
         lines = metadata.requires('simpleseg-mm') or []
-    except ModuleNotFoundError:  # of metadata, too: it is run from its source
-        return {} if 'packaging' in packages else {'packaging': None}
+    except ModuleNotFoundError:  # it is run from its source
+        setup = configparser.ConfigParser()
+        setup.read(_PACKAGE.parent / 'setup.cfg')
+        lines = setup.get('options', 'install_requires', fallback='').split()
     found = {}
     for line in lines:
         need = Requirement(line)
         if need.marker is not None and not need.marker.evaluate({'extra': ''}):
             continue
         there = packages.get(_normal(need.name))
-        if there is None or not need.specifier.contains(there, prereleases=True):
+        try:
+            fits = there is not None and need.specifier.contains(there, prereleases=True)
+        except InvalidVersion:
+            fits = False
+        if not fits:
             found[f'{need.name}{need.specifier}'] = there
     return found
 
@@ -192,11 +213,22 @@ def _ask_hub(seconds: float) -> str | None:
     return said[0]
 
 
+def _cache() -> Path:
+    """Where the Hub's client keeps what it fetches."""
+    home = os.environ.get('HF_HOME') or os.path.join(
+        os.environ.get('XDG_CACHE_HOME') or '~/.cache', 'huggingface')
+    return Path(os.path.expanduser(os.environ.get('HF_HUB_CACHE') or os.path.join(home, 'hub')))
+
+
+def _locked(folder: Path) -> str | None:
+    """The folder, where it cannot be written to, or not be made."""
+    place = next(one for one in (folder.absolute(), *folder.absolute().parents) if one.exists())
+    return None if place.is_dir() and os.access(place, os.W_OK | os.X_OK) else str(folder)
+
+
 def _cached() -> list[str]:
     """Hub ids of models of this project's kinds whose weights are in the cache."""
-    home = os.environ.get('HF_HOME') or Path(
-        os.environ.get('XDG_CACHE_HOME') or Path.home() / '.cache', 'huggingface')
-    cache = Path(os.environ.get('HF_HUB_CACHE') or Path(home, 'hub'))
+    cache = _cache()
     return sorted(path.parents[2].name.removeprefix('models--').replace('--', '/') for path in {
         found.parent.parent / found.parent.name / found.name
         for found in cache.glob('models--*/snapshots/*/config.json')}

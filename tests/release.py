@@ -23,6 +23,8 @@ FOLDER = ROOT / '.release'
 #: openmim asks pkg_resources, which setuptools 81 no longer has
 MIMS = {'3.10': ('openmim==0.3.9', 'setuptools<81'), '3.11': ('openmim==0.3.9', 'setuptools<81'),
         '3.12': ('onedl-mim==0.5.1', )}
+#: of setup.cfg, those whose requirements each Python must be able to have
+EXTRAS = 'onedl,serve,annotate'
 _MIM_NEEDS = ('click', 'colorama', 'model-index', 'pandas', 'requests', 'tabulate')
 #: a small set, and a training of a few updates
 SCENES = ('--scenes-train', '16', '--scenes-val', '2', '--scenes-test', '2', '--workers', '1')
@@ -82,6 +84,9 @@ def install(version: str, wheel: Path) -> Path:
     if not inside.exists():
         run(python, '-m', 'venv', inside.parent)
     pip = (inside / 'python', '-m', 'pip', 'install', '--quiet', '--disable-pip-version-check')
+    # what a user types: that there are releases of all requirements for this Python. What is
+    # tried below is installed as the lock has it
+    run(*pip, '--dry-run', '--ignore-installed', f'{wheel}[{EXTRAS}]')
     asked = inside.parent / 'asked.txt'
     lines = '\n'.join(compat.requirements(version, None))
     if not asked.exists() or asked.read_text() != lines:

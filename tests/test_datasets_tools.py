@@ -106,6 +106,6 @@ def test_browse(run, shapes, turns):
 
 
 def test_browse_without_data_says_what_to_do(run, tmp_path):
-    code, _, _ = run(BROWSE, ROOT / 'configs/_base_/datasets/refcoco.py', '--cfg-options',
-                     f'train_dataloader.dataset.data_root={tmp_path}')
-    assert str(code).startswith('browse_dataset: refcoco: there is no folder')
+    code, _, said = run(BROWSE, ROOT / 'configs/_base_/datasets/refcoco.py', '--cfg-options',
+                        f'train_dataloader.dataset.data_root={tmp_path}')
+    assert code == 2 and said.startswith('ERROR: refcoco: there is no folder')

@@ -67,12 +67,20 @@ def test_a_plain_machine_has_ten_lines_and_no_fault():
     (dict(packages=ONEDL), 'GPU', 'bad', 'torch: it is not installed', 'pip install torch'),
     (dict(faults={'torch': 'OSError: libcudart'}), 'GPU', 'bad', 'torch 2.13.0: OSError',
      'pytorch.org'),
+    # what imports torch has its fault, too
+    (dict(faults={'torch': 'OSError: libcudart', 'mmcv': 'OSError: libcudart',
+                  'transformers': 'OSError: libcudart'}), 'GPU', 'bad', 'torch 2.13.0: OSError',
+     'pytorch.org'),
     (dict(driver=True), 'GPU', 'note', 'torch 2.13.0 is a build for CPUs', 'pytorch.org'),
     (dict(driver=True, torch_cuda='12.8'), 'GPU', 'note', 'with CUDA 12.8 does not see it',
      'CUDA_VISIBLE_DEVICES'),
     (dict(memory=3.9), 'memory', 'note', '3.9 GiB free', 'end other programs'),
     (dict(memory=None), 'memory', 'ok', 'not known', None),
-    (dict(disk=2.0), 'disk', 'note', '2 GiB free', '--work-dir'),
+    (dict(disk=2.0), 'disk', 'note', '2.0 GiB free', '--work-dir'),
+    (dict(disk=0.04), 'disk', 'bad', '0.0 GiB free', 'free a few gigabytes'),
+    (dict(disk=15.7), 'disk', 'note', '16 GiB free', '--work-dir'),
+    (dict(writable=False), 'disk', 'bad', 'cannot be written to', 'cd to a folder of your own'),
+    (dict(cache='/root/.cache'), 'weights', 'note', '/root/.cache, where fetched', 'HF_HOME'),
     (dict(offline=True), 'hub', 'note', 'HF_HUB_OFFLINE', 'unset'),
     (dict(hub='it does not answer'), 'hub', 'note', 'it does not answer; what is', 'OFFLINE=1'),
     (dict(weights=['Qwen/Qwen2.5-VL-7B-Instruct']), 'weights', 'ok',
@@ -106,7 +114,9 @@ def test_what_works_is_by_the_largest_gpu(total, works):
 def test_the_first_fault_is_mended_first():
     broken = replace(PLAIN, python=(3, 9, 1), packages={}, unmet={'torch>=2.9': None})
     assert 'Python 3.11' in what_first(broken)
-    assert "'torch>=2.9'" in what_first(replace(broken, python=(3, 11, 1)))
+    broken = replace(broken, python=(3, 11, 1))
+    assert what_first(broken).startswith("pip install 'simpleseg-mm[onedl]'")  # all at once
+    assert "'torch>=2.9'" in what_first(replace(broken, packages=ONEDL))
 
 
 # --- reading --------------------------------------------------------------------------------
@@ -155,6 +165,48 @@ def test_cached_weights_are_those_with_files(tmp_path, monkeypatch):
     (tmp_path / 'models--a--b/snapshots/1/model.safetensors').write_text('')
     monkeypatch.setenv('HF_HUB_CACHE', str(tmp_path))
     assert machine._cached() == ['a/b']
+
+
+def test_what_metadata_does_not_say(tmp_path, monkeypatch):
+    """Folders that an aborted installation left, versions that are none, a source tree."""
+    for name, text in (('a-1.dist-info', ''), ('b-1.dist-info', 'Name: b\n'),
+                       ('c-1.dist-info', 'Name: c\nVersion: odd version\n'),
+                       ('d-1.dist-info', None)):
+        (tmp_path / name).mkdir()
+        if text is not None:
+            (tmp_path / name / 'METADATA').write_text(text)
+    monkeypatch.setattr(sys, 'path', [str(tmp_path)])
+    assert machine._packages() == {'c': 'odd version'}
+    monkeypatch.setattr(machine.metadata, 'requires', lambda name: ['c>=1'])
+    assert machine._unmet(machine._packages()) == {'c>=1': 'odd version'}
+
+    def none(name):
+        raise machine.metadata.PackageNotFoundError(name)
+    monkeypatch.setattr(machine.metadata, 'requires', none)
+    assert machine._unmet({'torch': '2.5.0'})['torch>=2.9'] == '2.5.0'  # of setup.cfg
+
+
+@pytest.mark.parametrize('variables, folder', [
+    ({'HF_HUB_CACHE': '/a'}, '/a'), ({'HF_HOME': '/b'}, '/b/hub'),
+    ({'XDG_CACHE_HOME': '/c'}, '/c/huggingface/hub'), ({}, '/home/x/.cache/huggingface/hub')])
+def test_a_cache_that_cannot_be_written_to(tmp_path, monkeypatch, variables, folder):
+    for name in ('HF_HUB_CACHE', 'HF_HOME', 'XDG_CACHE_HOME'):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in {'HOME': '/home/x', **variables}.items():
+        monkeypatch.setenv(name, value)
+    assert str(machine._cache()) == folder
+    assert machine._locked(tmp_path / 'a/b') is None
+    (tmp_path / 'file').write_text('')
+    assert machine._locked(tmp_path / 'file/b') == str(tmp_path / 'file/b')
+    monkeypatch.setattr(machine.os, 'access', lambda place, mode: False)
+    assert machine._locked(tmp_path / 'a') == str(tmp_path / 'a')
+
+
+def test_a_python_that_is_too_old_is_told():
+    code = ("import runpy, sys; sys.version_info = (3, 9, 1, 'final', 0); "
+            "runpy.run_module('simpleseg_mm', run_name='__main__')")
+    done = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True)
+    assert done.returncode == 1 and done.stderr.startswith('simpleseg: Python 3.9 is too old')
 
 
 def test_this_machine(tmp_path):

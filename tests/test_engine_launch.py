@@ -123,7 +123,8 @@ def test_right_options_are_not_refused(options):
 
 @pytest.mark.parametrize('options, said', [
     ({'stages.select.min_score': 0.4, 'order': ['image'], 'reader.root': 'x'}, None),
-    ({'stages.select.min_scor': 0.4}, None),  # the stage's signature tells
+    ({'stages.select.min_scor': 0.4}, 'no such setting; did you mean min_score?'),
+    ({'reader.type': 'ReadFoldr'}, 'reader.type: there is no ReadFoldr; did you mean ReadFolder'),
     ({'ordr': ['image']}, 'ordr: nothing reads ordr; did you mean order?'),
     ({'ann_file': 'x'}, 'has been used already; set stages.detect.ann_file')])
 def test_options_of_the_data_engine(options, said):

@@ -1,8 +1,10 @@
 """Studies: their files, their runs by a stand-in of the commands, their tables."""
 import json
 import math
+import multiprocessing
 import sys
 import textwrap
+import time
 
 import pytest
 from scipy import stats
@@ -240,10 +242,94 @@ def test_slurm_arrays_one_a_level(tmp_path, standin, simpleseg, monkeypatch, cap
     first, second = (fake / 'calls').read_text().splitlines()
     assert first.endswith('slurm_0.sh') and '--dependency=afterany:7' in second
     script = (out / 'slurm_0.sh').read_text()
-    assert '#SBATCH --array=0-3%3' in script and '#SBATCH --partition=gpu' in script
+    assert '#SBATCH --array=0-3%3\n' in script and '#SBATCH --partition=gpu' in script
     assert "    2) run=('more' 0);;" in script and 'slurm_0' in first
     assert "after' 1" in (out / 'slurm_1.sh').read_text()
     assert not calls(standin)
+
+
+#: stands for Slurm: sbatch makes the tasks of its array at once, one after the other; srun notes
+#: what each would run
+SBATCH = '''#!/bin/bash
+script="${@: -1}"
+last=$(sed -n 's/^#SBATCH --array=0-\\([0-9]*\\).*/\\1/p' "$script")
+for k in $(seq 0 $last); do SLURM_ARRAY_TASK_ID=$k bash "$script" || exit 1; done >&2
+echo "7;cluster"
+'''
+SRUN = f'''#!{sys.executable}
+import json, pathlib, sys
+with open(pathlib.Path(__file__).with_name('tasks'), 'a') as file:
+    print(json.dumps(sys.argv[1:]), file=file)
+'''
+
+
+def test_what_slurm_is_asked_for_makes_the_study(tmp_path, standin, simpleseg, monkeypatch,
+                                                 capsys):
+    path, out = written(tmp_path), tmp_path / "o'u t"
+    fake = tmp_path / 'bin'
+    fake.mkdir()
+    for name, text in (('sbatch', SBATCH), ('srun', SRUN)):
+        (fake / name).write_text(text)
+        (fake / name).chmod(0o755)
+    monkeypatch.setenv('PATH', str(fake), prepend=':')
+    changes = ('--cfg-options', 'train_cfg.max_iters=50', "work='it is'")
+    assert run(simpleseg, path, '--out', out, '--launcher', 'slurm', *changes) == 0
+    script = (out / 'slurm_0.sh').read_text()
+    assert '#SBATCH --array=0-3%4\n' in script  # all that Slurm has room for
+    assert f'#SBATCH --output="{out}/slurm_%A_%a.log"\n' in script
+    tasks = [json.loads(line) for line in (fake / 'tasks').read_text().splitlines()]
+    assert [task[:4] for task in tasks] == [
+        ['--ntasks=1', sys.executable, '-m', 'simpleseg_mm']] * 6
+    assert all(run(simpleseg, *task[5:]) == 0 for task in tasks)
+    assert run(simpleseg, path, '--out', out, '--collect', *changes) == 0
+    assert '| base | 2 | 56.00 ± 0.71 |' in capsys.readouterr().out  # with the changes
+
+
+STOPPED = '''
+import os, pathlib, signal, time
+here = pathlib.Path(__file__).parent
+def stop(*_):
+    time.sleep(1)
+    (here / 'saved').write_text('')
+    os._exit(143)
+signal.signal(signal.SIGTERM, stop)
+(here / 'started').write_text('')
+time.sleep(60)
+'''
+
+
+def test_a_study_that_is_killed_leaves_no_training_behind(tmp_path, standin):
+    """Its training is asked to stop; until it has saved, nobody else makes the run."""
+    one = states_of(read_study(written(tmp_path)), tmp_path / 'out',
+                    dict.fromkeys(('base', 'more', 'after'), '')).runs[0]
+    (standin / 'command.py').write_text(STOPPED)
+    study = multiprocessing.get_context('fork').Process(target=runs.make_run, args=(one, ))
+    study.start()
+    _until((standin / 'started').exists)
+    study.kill()
+    study.join()
+    with pytest.raises(ValueError, match='another process makes base, seed 0'):
+        runs.make_run(one)
+    _until((standin / 'saved').exists)
+    (standin / 'command.py').write_text(STANDIN)
+    _until(lambda: _is_free(one))
+    assert runs.make_run(one)['state'] == 'done'
+
+
+def _is_free(one) -> bool:
+    try:
+        with runs._alone(one):
+            return True
+    except ValueError:
+        return False
+
+
+def _until(done) -> None:
+    for _ in range(600):
+        if done():
+            return
+        time.sleep(0.05)
+    raise AssertionError('not within 30 s')
 
 
 def test_the_command_that_slurm_calls(tmp_path, standin, simpleseg, capsys):

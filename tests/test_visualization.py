@@ -1,5 +1,7 @@
 """Pictures: what is drawn where, text that never breaks them, sheets, curves, the test hook."""
 import json
+import sys
+import types
 from types import SimpleNamespace
 
 import cv2
@@ -10,6 +12,7 @@ from mmdet.structures import DetDataSample
 from mmdet.structures.mask import BitmapMasks
 from mmengine.registry import VISUALIZERS, DefaultScope
 from mmengine.structures import InstanceData
+from PIL import Image
 
 from simpleseg_mm.engine.hooks.visualization_hook import PredictionVisualizationHook
 from simpleseg_mm.polygon import PolygonCodec
@@ -281,3 +284,27 @@ def test_it_is_said_how_many_instances_were_found(visualizer, monkeypatch):
         visualizer.draw_query(GREY, make_sample(text, task='text2masks', gt_masks=masks))
     assert [word for line, _ in said for word in line.split(' · ') if 'instances' in word] == [
         '1 of 2 instances', '0 of 2 instances', '0 of 2 instances']
+
+
+def test_mlflow_gets_names_that_it_takes(tmp_path, monkeypatch):
+    """Of a picture it writes a file of this name, of the format that its ending says; of figures
+    it takes all or none."""
+    logged = []
+    mlflow = types.ModuleType('mlflow')
+    mlflow.MlflowException = RuntimeError
+    for name in ('set_tracking_uri', 'create_experiment', 'set_experiment'):
+        setattr(mlflow, name, lambda *args, **kwargs: None)
+    mlflow.get_experiment_by_name = lambda name: None
+    mlflow.log_image = lambda image, name: (
+        Image.fromarray(image).save(tmp_path / name), logged.append(name))
+    mlflow.log_metrics = lambda figures, step: logged.append((figures, step))
+    monkeypatch.setitem(sys.modules, 'mlflow', mlflow)
+    visualizer = SimpleSegVisualizer(save_dir=str(tmp_path), vis_backends=[
+        dict(type='LocalVisBackend'), dict(type='MLflowVisBackend')])
+    visualizer.add_scalars({'res/P@0.5': 60.0, 'res/gIoU': 50.5, 'iter': 4, 'none': None}, 4)
+    assert logged.pop() == ({'res/P_0.5': 60.0, 'res/gIoU': 50.5, 'iter': 4}, 4)
+    local = json.loads((tmp_path / 'vis_data/scalars.json').read_text())
+    assert local['res/P@0.5'] == 60.0  # its own name elsewhere
+    visualizer.add_image('sample_0', np.zeros((4, 6, 3), np.uint8), 7)
+    assert logged == ['sample_0_7.png'] and (tmp_path / 'sample_0_7.png').is_file()
+    assert (tmp_path / 'vis_data/vis_image/sample_0_7.png').is_file()

@@ -1,5 +1,6 @@
 """Test a model: python tools/test.py CONFIG CHECKPOINT. The last line is the metrics as JSON."""
 import argparse
+import importlib.util
 import json
 import math
 import os
@@ -54,7 +55,8 @@ def load_config(args: argparse.Namespace) -> 'Config':
         said['work_dir'] = '--work-dir'
     if args.show_dir:
         said['default_hooks.visualization.test_out_dir'] = '--show-dir'
-    cfg = read_config(args.config, args.cfg_options, said=said)
+    cfg = read_config(args.config, args.cfg_options, said=said, needs=(
+        'model', 'test_dataloader', 'test_cfg', 'test_evaluator'))
     cfg.work_dir = args.work_dir or cfg.get('work_dir') or launch.default_work_dir(args.config)
     cfg.resume, cfg.load_from = False, launch.existing_checkpoint(args.checkpoint)
     if args.show or args.show_dir:
@@ -69,6 +71,9 @@ def load_config(args: argparse.Namespace) -> 'Config':
             dict(type='TextDump', out_file=args.out) if args.out.endswith('.jsonl')
             else dict(type='DumpResults', out_file_path=args.out))]
     if args.engine:
+        if importlib.util.find_spec('vllm') is None:
+            raise ValueError('--engine vllm: vLLM is not installed here (docs/engines.md): leave '
+                             'it out, and the model itself writes the answers')
         cfg.custom_hooks = [*(cfg.get('custom_hooks') or []), dict(
             type='EngineAnswersHook', options=args.engine_options)]
     return cfg
@@ -87,13 +92,15 @@ def main() -> None:
     args = parse_args()
     from mmengine.dist import is_main_process
 
-    from simpleseg_mm.config_keys import check_config
     from simpleseg_mm.engine import launch, processes
     from simpleseg_mm.evaluation import check_metric_names
+    from simpleseg_mm.files import make_folder
     with launch.one_line_errors():
         cfg = load_config(args)
-        check_config(cfg)
         processes.prepare_launcher(cfg, args.launcher)
+        make_folder(cfg.work_dir, 'the work dir')
+        if args.out:
+            make_folder(os.path.dirname(args.out) or '.', 'the folder of --out')
         runner = launch.build_runner(cfg, 'test')
         check_metric_names(runner.test_evaluator.metrics)
         metrics = runner.test()

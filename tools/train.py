@@ -50,13 +50,14 @@ def load_config(args: argparse.Namespace) -> 'Config':
         said['resume'] = '--resume'
         if args.resume != 'auto':  # which starts from load_from where there is nothing to resume
             said['load_from'] = '--resume'
-    cfg = read_config(args.config, args.cfg_options, said=said)
+    cfg = read_config(args.config, args.cfg_options, said=said, needs=(
+        'model', 'train_dataloader', 'train_cfg', 'optim_wrapper'))
     cfg.work_dir = args.work_dir or cfg.get('work_dir') or launch.default_work_dir(args.config)
 
     if args.amp:
         if not torch.cuda.is_available():
-            raise SystemExit('ERROR: --amp needs a GPU, and none is visible: train in the '
-                             "model's own dtype (leave --amp out).")
+            raise ValueError("--amp needs a GPU, and none is visible: train in the model's own "
+                             'dtype (leave --amp out)')
         cfg.optim_wrapper.type = 'AmpOptimWrapper'
         # bfloat16 needs no loss scaling; GradScaler stays a no-op
         cfg.optim_wrapper.setdefault('dtype', 'bfloat16')
@@ -70,22 +71,23 @@ def load_config(args: argparse.Namespace) -> 'Config':
     elif args.resume:
         cfg.resume, cfg.load_from = True, args.resume
     if cfg.get('load_from'):
-        cfg.load_from = launch.find_checkpoint(cfg.load_from)
+        cfg.load_from = launch.whole_checkpoint(cfg.load_from)
     return cfg
 
 
 def main() -> None:
     args = parse_args()
-    from simpleseg_mm.config_keys import check_config
     from simpleseg_mm.engine import launch, processes
     from simpleseg_mm.engine.safe_stop import resumable
     from simpleseg_mm.evaluation import check_metric_names
+    from simpleseg_mm.files import make_folder
     with launch.one_line_errors():
         cfg = load_config(args)
-        check_config(cfg)
         processes.prepare_launcher(cfg, args.launcher)
         launch.check_training(cfg, processes.world_size(args.launcher))
+        launch.check_save_best(cfg)
         launch.shorten_warm_up(cfg)
+        make_folder(cfg.work_dir, 'the work dir')
         runner = launch.build_runner(cfg, 'train', 'val')
         if runner.val_loop is not None:
             check_metric_names(runner.val_evaluator.metrics)

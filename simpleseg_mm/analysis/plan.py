@@ -52,7 +52,8 @@ def make_plan(cfg: Config, gpus: int, gpu_memory: float, mfu: float = 0.35,
     for name, value in [('gpus', gpus), ('gpu_memory', gpu_memory), ('mfu', mfu),
                         ('peak_tflops', peak_tflops), ('tokens_per_s', tokens_per_s),
                         ('answer_tokens', answer_tokens), ('memory_bandwidth', memory_bandwidth),
-                        ('rollout_tokens_per_s', rollout_tokens_per_s)]:
+                        ('rollout_tokens_per_s', rollout_tokens_per_s),
+                        *(('image', side) for side in picture or ())]:
         if value is not None and not value > 0:
             raise ValueError(f'{name}={value}: give a number above 0')
     if mfu > 1:

@@ -10,7 +10,7 @@ from mmengine.fileio import load
 from mmengine.runner import load_state_dict
 from torch.nn.modules.utils import consume_prefix_in_state_dict_if_present
 
-from ..config import config_root, read_config
+from ..config import config_root, nearest_configs, read_config
 from ..engine.checkpoint_file import read_checkpoint
 from ..engine.launch import find_checkpoint, names_run
 from ..engine.hooks import GrammarHook, TrainableCheckpointHook
@@ -140,9 +140,11 @@ def _config_of(model) -> Config:
         return named
     if model.count('/') == 1 and not model.startswith(('.', '/')):
         return _released('qwen25vl', model)
-    raise FileNotFoundError(
-        f'no model {model}: give a config file, a checkpoint (.pth), a Hugging Face folder, a hub '
-        'id (owner/name) or a name of configs/simpleseg/metafile.yml')
+    near = nearest_configs(model)
+    raise FileNotFoundError(f'no model {model}: ' + (
+        f'did you mean {" or ".join(near)}?' if near else
+        'give a config file, a checkpoint (.pth), a Hugging Face folder, a hub id (owner/name) or '
+        'a name of configs/simpleseg/metafile.yml'))
 
 
 def _config_of_folder(folder: str) -> Config:

@@ -6,6 +6,11 @@ class KeyValues(argparse.Action):
     """MMEngine's ``DictAction``, which is loaded when an option is given: not for ``--help``."""
 
     def __call__(self, parser, namespace, values, option_string=None) -> None:
+        for one in values:
+            key, equals, _ = one.partition('=')
+            if not equals or not all(key.split('.')):
+                parser.error(f'{option_string} {one}: give KEY=VALUE, such as '
+                             'train_cfg.max_iters=20')
         from mmengine.config import DictAction
         DictAction(self.option_strings, self.dest)(parser, namespace, values, option_string)
 

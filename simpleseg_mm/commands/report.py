@@ -5,6 +5,7 @@
     simpleseg report CORRECTIONS --out report.html    # the page's `corrections`: file or folder
 """
 import argparse
+import os
 
 from .options import add_config_options
 
@@ -25,7 +26,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def main(args: argparse.Namespace) -> int:
     if args.answers is None:
-        if args.config.endswith('.py'):
+        if args.config.endswith('.py') or _is_config(args.config):
             raise ValueError(f'a report of a run needs answers: simpleseg report {args.config} '
                              'answers.jsonl')
         if args.runs or args.cfg_options:
@@ -39,3 +40,12 @@ def main(args: argparse.Namespace) -> int:
         write_report(config, args.answers, args.out, args.runs, args.examples, args.title)
     print(f'{args.out} and {args.out.removesuffix(".html")}.md written')
     return 0
+
+
+def _is_config(name: str) -> bool:
+    """Whether it is no file or folder, but a name of one of this package's configs."""
+    from ..config import find_config
+    try:
+        return not os.path.exists(name) and bool(find_config(name))
+    except (FileNotFoundError, ValueError):
+        return False

@@ -113,12 +113,15 @@ def main(args: argparse.Namespace) -> int:
                *(dict(point=point) for point in args.point),
                *(dict(box=box) for box in args.box),
                *[dict(everything=True)] * args.everything]
+    if args.batch_size is not None and args.batch_size < 1:
+        raise ValueError(f'--batch-size is {args.batch_size}; give a number from 1 on')
     if not prompts:
         raise ValueError('say what to segment: words, --point X Y, --box X1 Y1 X2 Y2 or '
                          '--everything')
     from ..export import check_set, export, export_set, notes_of
-    from ..files import check_picture, is_url, list_images
+    from ..files import is_url, list_images, make_folder, open_picture, orientation_of
     from ..files.packaged import locate
+    from ..files.pictures import turned
     from ..structures import Prompt
     prompts = [Prompt.of(prompt) for prompt in prompts]
     args.image = locate(args.image)
@@ -126,8 +129,12 @@ def main(args: argparse.Namespace) -> int:
     if several:  # said before a model is loaded
         list_images(args.image)
     elif not is_url(args.image):
-        check_picture(args.image)
+        with open_picture(args.image) as picture:
+            width, height = turned(picture.size, orientation_of(picture))
+        for prompt in prompts:
+            _check_place(prompt, (height, width), args.image)
     sets = {name: check_set(Path(args.out_dir, name), name) for name in dict.fromkeys(args.sets)}
+    make_folder(args.out_dir, '--out-dir', keep=False)
     inferencer = inferencer_of(args)
     alone = not several and (args.endpoint is None or len(prompts) == 1)
     results = inferencer.write(args.image, prompts, args.out_dir, batch_size=args.batch_size,
@@ -152,6 +159,14 @@ def main(args: argparse.Namespace) -> int:
     print(f'pictures: {args.out_dir}/vis   answers: {args.out_dir}/preds   '
           f'{"  ".join(str(path) for path in files[:4])}{" ..." if len(files) > 4 else ""}')
     return 1 if inferencer.errors else 0
+
+
+def _check_place(prompt, size: tuple[int, int], image: str) -> None:
+    """ValueError where a point or box is outside a picture of ``size`` (h, w)."""
+    try:
+        prompt.within(size)
+    except ValueError as error:
+        raise ValueError(f'{image}: {error}') from None
 
 
 def _warnings(results) -> dict:

@@ -48,7 +48,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def main(args: argparse.Namespace) -> int:
     try:
-        from ..serving import Engine, Settings, create_app, make_server
+        from ..serving import Engine, Settings, check_address, create_app, make_server
     except ImportError as error:
         raise ValueError(f"{error}: the server needs pip install 'simpleseg-mm[serve]'") from None
     if args.max_consensus is not None:
@@ -60,6 +60,11 @@ def main(args: argparse.Namespace) -> int:
                              '0 to 1000')
     if args.annotations != 'labelme' and not args.root:
         raise ValueError('--annotations is for the pictures of --root: give --root FOLDER, too')
+    for name in ('batch_size', 'max_queue', 'max_client'):
+        if getattr(args, name) < 1:
+            raise ValueError(f'--{name.replace("_", "-")} is {getattr(args, name)}; give a number '
+                             'from 1 on')
+    check_address(args.host, args.port)
     settings = Settings(
         max_mb=args.max_mb, max_megapixels=args.max_megapixels, root=args.root,
         annotations=args.annotations,

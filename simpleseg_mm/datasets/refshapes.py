@@ -22,7 +22,7 @@ import cv2
 import numpy as np
 from pycocotools import mask as coco_mask
 
-from simpleseg_mm.files import replace_bytes, replace_json, replace_text, replacing
+from simpleseg_mm.files import make_folder, replace_bytes, replace_json, replace_text, replacing
 from simpleseg_mm.scenes import COLOURS, NAME
 
 from ..choices import SCENE_OBJECTS
@@ -234,7 +234,7 @@ def generate(out_dir: str | Path, scenes: dict[str, int], seed: int = 0, size: i
                          f'the side of the images, least < greatest; got {object_size}')
     out_dir = Path(out_dir)
     for folder in (out_dir / 'images', out_dir / NAME):
-        folder.mkdir(parents=True, exist_ok=True)
+        make_folder(folder, 'the folder')
     (out_dir / NAME / 'card.json').unlink(missing_ok=True)  # until all is there
     todo = [(split, i) for split in SPLITS for i in range(scenes.get(split, 0))]
     draw = partial(_write_scene, out_dir / 'images', seed=seed, size=size, absent=absent,

@@ -362,6 +362,9 @@ class PackQuery(BaseTransform):
         if results.get('ignored_instances'):  # crowds, as MMDetection's metrics expect them
             meta['instances'] = [*results['instances'], *results['ignored_instances']]
         # Pixels stay as they lie, channels last: so image processors read them.
+        if 'img' not in results:
+            raise ValueError(f'{_record(results)}: nothing in the pipeline loads the picture: put '
+                             'LoadImage first')
         image = torch.from_numpy(results['img']).permute(2, 0, 1)
         return dict(inputs=image, data_samples=DetDataSample(metainfo=meta))
 

@@ -2,6 +2,7 @@
 import os
 import pickle
 import re
+import struct
 from dataclasses import is_dataclass
 from enum import Enum
 from pathlib import Path
@@ -41,7 +42,8 @@ def load_torch_file(path: os.PathLike, map_location='cpu') -> Any:
                 "torch.save(dict(state_dict=torch.load(FILE, weights_only=False)['state_dict']), "
                 'NEW)') from None
         raise CheckpointError(f'{path} is no checkpoint of PyTorch. {NEXT}') from None
-    except (RuntimeError, EOFError, ValueError, LookupError, TypeError, AttributeError) as error:
+    except (RuntimeError, EOFError, ValueError, LookupError, TypeError, AttributeError,
+            OverflowError, struct.error) as error:
         if isinstance(error, RuntimeError) and 'CUDA' in str(error):
             raise  # the machine's fault, not the file's
         first = str(error).strip().partition('\n')[0]

@@ -5,6 +5,7 @@ from contextlib import contextmanager, nullcontext
 from mmengine.optim import OptimWrapper
 from torch import Tensor
 
+from ..settings import is_whole_within
 from .sharding import DeepSpeedOptimWrapper, deepspeed_engine
 
 
@@ -19,6 +20,7 @@ def batches_an_update(global_batch_size: int | None, batch_size: int, processes:
     Raises:
         ValueError: it is no whole number.
     """
+    _check(global_batch_size, batch_size)
     if not global_batch_size:
         return 1
     count, rest = divmod(global_batch_size, processes * batch_size)
@@ -41,6 +43,7 @@ def prompts_a_process(global_batch_size: int | None, batch_size: int, processes:
     Raises:
         ValueError: they do not divide among the processes.
     """
+    _check(global_batch_size, batch_size)
     if not global_batch_size:
         return batch_size
     share, rest = divmod(global_batch_size, processes)
@@ -50,6 +53,13 @@ def prompts_a_process(global_batch_size: int | None, batch_size: int, processes:
                          f'{_divisors(global_batch_size, processes)}, or change '
                          'global_batch_size')
     return share
+
+
+def _check(global_batch_size: int | None, batch_size: int) -> None:
+    for name, size in {'train_cfg.global_batch_size': global_batch_size or 1,
+                       'train_dataloader.batch_size': batch_size}.items():
+        if not is_whole_within(size, 1):
+            raise ValueError(f'{name} is {size!r}; give a whole number of at least 1')
 
 
 def _divisors(total: int, processes: int, batch_size: str = '') -> str:

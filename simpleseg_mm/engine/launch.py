@@ -1,5 +1,4 @@
 """What ``tools/train.py`` and ``tools/test.py`` do to a config before they start a runner."""
-import errno
 import logging
 import os.path as osp
 import re
@@ -15,8 +14,9 @@ from mmengine.optim import LinearParamScheduler
 from mmengine.registry import RUNNERS
 from mmengine.runner import Runner
 
+from ..commands.faults import is_of_files, line_of
 from ..config import accumulated_batches, config_root
-from ..registry import LOOPS, OPTIMIZERS, PARAM_SCHEDULERS, STRATEGIES, builds
+from ..registry import LOOPS, METRICS, OPTIMIZERS, PARAM_SCHEDULERS, STRATEGIES, builds
 from .checkpoint_content import REST, CheckpointError
 from .checkpoint_file import fault_of, refuse_address, what_is_there
 from .global_batch import batches_an_update, prompts_a_process
@@ -26,9 +26,6 @@ from .sft_loop import refuse_accumulation
 from .sharding import DeepSpeedStrategy
 
 _PACKAGE = Path(__file__).resolve().parent.parent
-#: errors of files that are no fault of the program's
-_FILES = (errno.ENOENT, errno.EACCES, errno.EPERM, errno.ENOSPC, errno.EDQUOT, errno.EROFS,
-          errno.EISDIR, errno.ENOTDIR, errno.EEXIST, errno.EFBIG, errno.ENAMETOOLONG, errno.ELOOP)
 
 
 def check_training(cfg: Config, processes: int) -> int:
@@ -172,6 +169,19 @@ def find_checkpoint(name: str) -> str:
     raise FileNotFoundError(f"no {which or 'best or last'} checkpoint in {path}{hint}")
 
 
+def whole_checkpoint(name: str) -> str:
+    """The same, of a file read to its end: said before a model is loaded, and read once.
+
+    Raises:
+        FileNotFoundError, CheckpointError: as :func:`find_checkpoint`; or it is damaged, or no
+            checkpoint.
+    """
+    path = find_checkpoint(name)
+    if Path(path).expanduser().is_file() and (fault := fault_of(str(Path(path).expanduser()))):
+        raise CheckpointError(fault)
+    return path
+
+
 def names_run(name: str) -> bool:
     """Whether a name is that of a run, so that :func:`find_checkpoint` looks into its folder:
     a folder with checkpoints, pointers to such, or logs, that is itself no weights."""
@@ -231,7 +241,7 @@ def existing_checkpoint(name: str) -> str | None:
     if name.endswith('.py'):
         raise ValueError(f'{name} is a config: give the config first, then the checkpoint')
     try:
-        return find_checkpoint(name)
+        return whole_checkpoint(name)
     except FileNotFoundError as error:
         raise FileNotFoundError(f"{error}. 'none' stands for the weights that the config names"
                                 ) from None
@@ -269,6 +279,25 @@ def shorten_warm_up(cfg: Config) -> None:
         or s.get('end', total) - s.get('begin', 0) >= (2 if warms_up(s) else 1)]
     print_log(f'The run of {total} iterations is no longer than its warm-up of {was}: the warm-up '
               f'is {short} iterations.', logger='current', level=logging.WARNING)
+
+
+def check_save_best(cfg: Config) -> None:
+    """Refuse a ``save_best`` that no metric writes, before the first validation would.
+
+    Raises:
+        ValueError: what the figures' names begin with.
+    """
+    best = ((cfg.get('default_hooks') or {}).get('checkpoint') or {}).get('save_best')
+    metrics = as_list(cfg.get('val_evaluator') or [])
+    prefixes = {metric.get('prefix') or getattr(METRICS.get(metric['type']), 'default_prefix',
+                                                None) for metric in metrics}
+    if None in prefixes:  # its figures may have any name
+        return
+    for name in as_list(best or []):
+        if prefixes and name != 'auto' and name.partition('/')[0] not in prefixes:
+            raise ValueError(f'default_hooks.checkpoint.save_best is {name!r}; no metric of '
+                             'val_evaluator writes it: their figures begin with '
+                             + ', '.join(f'{prefix}/' for prefix in sorted(prefixes)))
 
 
 def warms_up(scheduler: dict) -> bool:
@@ -326,13 +355,16 @@ def build_runner(cfg: Config, *parts: str) -> Runner:
 
 
 def _look_into(dataset) -> None:
-    """Read a few samples; what is not a missing file is left to the run."""
+    """Read a few samples; what is no missing file, and nothing that this package refuses, is left
+    to the run."""
     for index in sorted({0, len(dataset) // 2, len(dataset) - 1} if len(dataset) else ()):
         try:
             dataset[index]
         except FileNotFoundError:
             raise
-        except Exception:  # the run says it, with its batch
+        except Exception as error:  # the run says others, with their batch
+            if isinstance(error, ValueError) and _is_ours(error):
+                raise
             return
 
 
@@ -349,15 +381,22 @@ def one_line_errors() -> Iterator[None]:
     except (ImportError, OSError, ValueError, TypeError) as error:
         if not _is_for_the_user(error):
             raise
-        print(f'ERROR: {" ".join(str(error).split())}', flush=True)
+        print(f'ERROR: {line_of(error)}', flush=True)
         raise SystemExit(2) from None
 
 
 def _is_for_the_user(error: Exception) -> bool:
     if isinstance(error, OSError):
-        return error.errno is None or error.errno in _FILES
+        return is_of_files(error)
+    if isinstance(error, ImportError) and 'pip install' in str(error):  # MMEngine's trackers
+        return True
     if isinstance(error, TypeError):  # a setting that no signature has
         return 'got an unexpected keyword argument' in str(error)
+    return isinstance(error, CheckpointError) or _is_ours(error) or (
+        traceback.extract_tb(error.__traceback__)[-1].name == 'load_config')
+
+
+def _is_ours(error: Exception) -> bool:
+    """Whether this package has raised it."""
     frame = traceback.extract_tb(error.__traceback__)[-1]
-    return isinstance(error, CheckpointError) or Path(frame.filename).is_relative_to(_PACKAGE) or (
-        frame.name == 'load_config')
+    return Path(frame.filename).is_relative_to(_PACKAGE)

@@ -25,6 +25,10 @@ def prepare_launcher(cfg: Config, launcher: str) -> None:
     cfg.model_wrapper_cfg = dict(type='MMDistributedDataParallel', device_ids=None,
                                  broadcast_buffers=False)
     if not torch.distributed.is_initialized():
+        if 'RANK' not in os.environ:
+            raise ValueError("launcher 'pytorch' is for processes that torchrun has started: "
+                             'torchrun --nproc-per-node=N tools/train.py CONFIG --launcher '
+                             'pytorch; or leave --launcher out')
         torch.distributed.init_process_group('gloo')
 
 

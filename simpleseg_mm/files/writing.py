@@ -10,6 +10,34 @@ from pathlib import Path
 _numbers = itertools.count()  # threads may write files whose names begin alike
 
 
+def make_folder(path: str | os.PathLike, name: str, keep: bool = True) -> Path:
+    """The folder, which is made where it is not there yet.
+
+    Args:
+        path: of the folder.
+        name: how the user names it, such as '--out-dir', for the message.
+        keep: False removes again what was made: it is made when something is written.
+
+    Raises:
+        ValueError: it is a file, or cannot be made or written to.
+    """
+    path = Path(path)
+    new = [one for one in (path, *path.parents) if not one.exists()]
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except (FileExistsError, NotADirectoryError):
+        raise ValueError(f'{name} {path} is a file, or lies below one: give a folder') from None
+    except OSError as error:
+        raise ValueError(f'{name} {path} cannot be made ({error.strerror}): give a folder that '
+                         'can be written to') from None
+    if not os.access(path, os.W_OK | os.X_OK):
+        raise ValueError(f'{name} {path} cannot be written to: give another folder, or change '
+                         'who may write there')
+    for one in () if keep else new:
+        one.rmdir()
+    return path
+
+
 @contextmanager
 def replacing(path: str | os.PathLike, durable: bool = True) -> Iterator[Path]:
     """A path beside ``path`` to write to; it takes the place of ``path`` when the block ends.
@@ -26,6 +54,8 @@ def replacing(path: str | os.PathLike, durable: bool = True) -> Iterator[Path]:
         OSError: the disk is full, or the folder cannot be written to.
     """
     path = Path(os.path.realpath(path))
+    if not path.parent.is_dir():
+        raise FileNotFoundError(f'{path} cannot be written: there is no folder {path.parent}')
     partial = path.with_name(f'{_aside(path)}{os.getpid()}.{next(_numbers)}.partial')
     try:
         yield partial

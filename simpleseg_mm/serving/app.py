@@ -20,6 +20,7 @@ from starlette.staticfiles import StaticFiles
 from .. import __version__
 from ..export import FORMATS
 from ..files.pictures import MAX_SIDE
+from ..settings import check_fields, is_within
 from ..structures import Prompt, Segmentation
 from ..taught import ASKED
 from .engine import Busy, Engine, Job
@@ -31,6 +32,7 @@ from .label_studio import LabelStudio
 from .packing import formats_of_sets
 from .pictures import Picture, Pictures, as_jpeg, from_base64, file_name, seconds_of
 from .sets import Sets
+from .studio_pictures import Fetcher
 from .xanylabeling import XAnyLabeling
 
 STATIC = Path(__file__).parent / 'static'
@@ -79,6 +81,17 @@ class Settings:
     max_consensus: int | None = None
     label_studio_url: str | None = None
     label_studio_key: str | None = None
+
+    def __post_init__(self) -> None:
+        """Raises ValueError or FileNotFoundError."""
+        check_fields(self, 'Settings', [
+            (name, is_within(getattr(self, name), 1e-6, 1e9), 'a number above 0') for name in (
+                'max_mb', 'max_megapixels', 'picture_mb', 'held_mb', 'body_seconds',
+                'head_seconds', 'export_seconds', 'export_mb', 'set_mb')])
+        if self.root is not None and not Path(self.root).is_dir():
+            raise FileNotFoundError(f'there is no folder {self.root}: give one with pictures')
+        if self.label_studio_url is not None:
+            Fetcher(self.label_studio_url, self.label_studio_key, 1)
 
 
 class Api:

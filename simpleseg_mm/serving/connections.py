@@ -6,7 +6,9 @@ too many connections, those that have not finished a request's head make room, t
 (Bodies are the guard's: see :mod:`.guard`.)
 """
 import asyncio
+import errno
 import logging
+import socket
 from collections import Counter
 
 import h11
@@ -149,6 +151,33 @@ def _with_reason(event):
     said = next((value for key, value in event.headers if key == b'x-error'), event.reason)
     return h11.Response(status_code=event.status_code, reason=said, headers=[
         (key, value) for key, value in event.headers if key != b'x-error'])
+
+
+def check_address(host: str, port: int) -> None:
+    """Refuse an address that nothing can listen at here.
+
+    Raises:
+        ValueError: it has no such name or port, or another program has the port.
+    """
+    if not 0 <= port <= 65535:
+        raise ValueError(f'--port is {port}; give 1 to 65535, or 0 for any free one')
+    faults = []
+    try:
+        places = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+    except (OSError, UnicodeError) as error:
+        places, faults = [], [error]
+    for family, kind, protocol, _, place in places:
+        try:
+            with socket.socket(family, kind, protocol) as one:
+                one.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                one.bind(place)
+        except OSError as error:
+            faults.append(error)
+    if faults and (len(faults) >= len(places)
+                   or any(error.errno == errno.EADDRINUSE for error in faults)):
+        raise ValueError(f'nothing can listen at {host}, port {port} '
+                         f'({getattr(faults[0], "strerror", None) or faults[0]}): give another '
+                         '--host or --port')
 
 
 def make_server(app, settings, host: str, port: int, **options) -> uvicorn.Server:

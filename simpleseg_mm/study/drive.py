@@ -1,11 +1,12 @@
 """The command ``simpleseg study``: its file, its runs, its table."""
 import argparse
+import difflib
+import re
 from dataclasses import replace
 from pathlib import Path
 
 from ..config import config_root, read_config
-from ..config_keys import check_config
-from ..files import replace_json, replace_text
+from ..files import make_folder, replace_json, replace_text
 from .launch import duration, launch_study, visible_gpus
 from .plots import plot_study
 from .runs import DONE, States, StudyRun, make_run, set_aside, states_of, validations
@@ -19,6 +20,12 @@ def drive_study(args: argparse.Namespace) -> int:
     Raises:
         FileNotFoundError, ValueError: in one line.
     """
+    if args.sbatch and args.launcher != 'slurm':
+        raise ValueError('--sbatch is for --launcher slurm: give that, too')
+    for name in args.gpus or ():
+        if not re.fullmatch(r'\d+|(GPU|MIG)-[\w/-]+', name):
+            raise ValueError(f'--gpus {name}: give numbers, such as --gpus 0 1, or UUIDs '
+                             '(nvidia-smi -L)')
     path = find_study(args.study)
     study = read_study(path)
     if args.cfg_options:
@@ -44,16 +51,18 @@ def drive_study(args: argparse.Namespace) -> int:
         return 0
     failed = []
     if todo and not args.collect:
-        out.mkdir(parents=True, exist_ok=True)
+        make_folder(out, '--out')
         replace_json(out / 'study.json', dict(name=study.name, file=str(path.resolve())))
         gpus = args.gpus if args.gpus is not None else visible_gpus()
-        jobs = args.jobs if args.jobs is not None else max(1, len(gpus) // study.processes)
+        # elsewhere whoever makes the runs knows what there is
+        jobs = args.jobs if args.jobs is not None else (
+            max(1, len(gpus) // study.processes) if args.launcher == 'local' else len(todo))
         if jobs < 1:
             raise ValueError(f'--jobs is {jobs}; give a whole number from 1')
         if states.done:
             print(f'{len(states.done)} of {len(states.runs)} runs are done already', flush=True)
         launched = launch_study(args.launcher, todo, path, out, jobs, gpus, args.sbatch,
-                                lambda line: print(line, flush=True))
+                                args.cfg_options or {}, lambda line: print(line, flush=True))
         if launched.submitted:
             return 0
         failed = launched.failed
@@ -68,16 +77,20 @@ def find_study(name: str) -> Path:
     known = {path.stem: path for path in sorted(folder.glob('*.yaml'))}
     if found := known.get(name.removesuffix('.yaml')):
         return found
-    raise FileNotFoundError(f'there is no study {name}: give a .yaml file, or one of '
-                            f'{", ".join(known)}')
+    near = difflib.get_close_matches(name.removesuffix('.yaml'), known, 1, 0.75)
+    raise FileNotFoundError(f'there is no study {name}: ' + (
+        f'did you mean {near[0]}?' if near else
+        f'give a .yaml file, or one of {", ".join(known)}'))
 
 
 def _configs_of(study: Study) -> dict[str, str]:
     """The arms' configs as they are read: a wrong key is told before the first run begins."""
     texts = {}
     for arm in study.arms:
-        cfg = read_config(arm.config, dict(arm.options))
-        check_config(cfg)
+        cfg = read_config(arm.config, dict(arm.options), needs=('model', 'train_dataloader'))
+        if study.test:
+            read_config(arm.config, {**arm.options, **arm.test_options},
+                        needs=('test_dataloader', 'test_evaluator'))
         texts[arm.name] = cfg.pretty_text
     return texts
 

@@ -8,13 +8,14 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import MappingProxyType
 
 from ..files import replace_text
-from .runs import DONE, FAILED, STOPPED, StudyRun, make_run
+from .runs import DONE, FAILED, STOPPED, StudyRun, make_run, setting_of
 
 
 @dataclass
@@ -31,6 +32,7 @@ class Launched:
 
 def launch_study(by: str, runs: Sequence[StudyRun], study_file: Path, out: Path, jobs: int = 1,
                  gpus: Sequence[str] = (), options: Sequence[str] = (),
+                 settings: Mapping[str, object] = MappingProxyType({}),
                  tell: Callable[[str], None] = print) -> Launched:
     """Make runs that have no figures yet.
 
@@ -40,13 +42,14 @@ def launch_study(by: str, runs: Sequence[StudyRun], study_file: Path, out: Path,
         jobs: runs at a time, of this machine or of a Slurm array.
         gpus: of this machine, those that runs may use; each gets as many as it has processes.
         options: of ``sbatch``.
+        settings: of all runs, beside those of the study's file.
         tell: gets a line at each step.
 
     Raises:
         ValueError: the launcher is not there, or does not fit.
     """
     return LAUNCHERS[by](runs, study_file=study_file, out=out, jobs=jobs, gpus=gpus,
-                         options=options, tell=tell)
+                         options=options, settings=settings, tell=tell)
 
 
 # --- this machine -----------------------------------------------------------------------------
@@ -89,7 +92,7 @@ def _ray(runs, *, jobs, tell, **_) -> Launched:
 
     def start(run: StudyRun):
         tell(f'{run.label}: handed to Ray')
-        going.add(reference := remote.remote(run))
+        going.add(reference := remote.remote(run, None, os.getcwd()))
         return reference
 
     def first(references: dict) -> Iterator:
@@ -161,7 +164,7 @@ def duration(seconds: float) -> str:
 
 
 # --- Slurm ------------------------------------------------------------------------------------
-def _slurm(runs, *, study_file, out, jobs, options, tell, **_) -> Launched:
+def _slurm(runs, *, study_file, out, jobs, options, settings, tell, **_) -> Launched:
     """An array a level: runs that start from others stand in a later one."""
     if shutil.which('sbatch') is None:
         raise ValueError('there is no sbatch here: start the study where Slurm is, or leave '
@@ -175,7 +178,8 @@ def _slurm(runs, *, study_file, out, jobs, options, tell, **_) -> Launched:
     before = None
     for number, level in enumerate(levels):
         script = out / f'slurm_{number}.sh'
-        replace_text(script, sbatch_script(level, study_file, out, jobs, options))
+        replace_text(script, sbatch_script(level, study_file, out, jobs, options,
+                                           settings))
         command = ['sbatch', '--parsable',
                    *([f'--dependency=afterany:{before}'] if before else []), str(script)]
         done = subprocess.run(command, capture_output=True, text=True)
@@ -188,12 +192,13 @@ def _slurm(runs, *, study_file, out, jobs, options, tell, **_) -> Launched:
 
 
 def sbatch_script(runs: Sequence[StudyRun], study_file: Path, out: Path, jobs: int,
-                  options: Sequence[str]) -> str:
+                  options: Sequence[str],
+                  settings: Mapping[str, object] = MappingProxyType({})) -> str:
     """The script of a job array, a task a run."""
     size = runs[0].study.processes
     lines = ['#!/bin/bash', f'#SBATCH --job-name={runs[0].study.name.split()[0]}',
-             f'#SBATCH --array=0-{len(runs) - 1}%{jobs}',
-             f'#SBATCH --output={out}/slurm_%A_%a.log',
+             f'#SBATCH --array=0-{len(runs) - 1}%{min(jobs, len(runs))}',
+             f'#SBATCH --output="{out.resolve()}/slurm_%A_%a.log"',
              *(f'#SBATCH {option}' for option in options), '']
     if not any('gres' in option or 'gpus' in option for option in options):
         lines.insert(4, f'#SBATCH --gpus-per-task={size}')
@@ -202,7 +207,9 @@ def sbatch_script(runs: Sequence[StudyRun], study_file: Path, out: Path, jobs: i
         *lines, 'case $SLURM_ARRAY_TASK_ID in', *cases, 'esac',
         f'srun --ntasks=1 {_quoted(sys.executable)} -m simpleseg_mm study '
         f'{_quoted(str(study_file.resolve()))} --out {_quoted(str(out.resolve()))} '
-        '--run "${run[@]}"', ''])
+        '--run "${run[@]}"' + ''.join([' --cfg-options', *(
+            f' {_quoted(setting_of(*item))}' for item in settings.items())] if settings else ''),
+        ''])
 
 
 def _quoted(text: str) -> str:

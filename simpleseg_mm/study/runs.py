@@ -3,9 +3,12 @@
 A run is made by the project's own commands, ``simpleseg train`` and ``simpleseg test``, in
 processes of their own. ``run.json`` says what it was made of and what came of it.
 """
+import ctypes
+import fcntl
 import hashlib
 import json
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -14,12 +17,12 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from filelock import FileLock, Timeout
-
 from ..files import load_json, replace_json
 from .spec import Arm, Study
 
 DONE, FAILED, STOPPED = 'done', 'failed', 'stopped'
+_C = ctypes.CDLL(None)
+_PR_SET_PDEATHSIG = 1
 
 
 @dataclass(frozen=True, eq=False)
@@ -112,16 +115,18 @@ def set_aside(run: StudyRun) -> Path:
     raise ValueError(f'{run.folder} has been set aside too often: delete its old ones')
 
 
-def make_run(run: StudyRun, environment: dict[str, str] | None = None) -> dict:
+def make_run(run: StudyRun, environment: dict[str, str] | None = None,
+             folder: str | None = None) -> dict:
     """Train and test a run, or go on with it; what ``run.json`` says then.
 
     Args:
         environment: variables beside those of this process.
+        folder: that paths of configs are relative to; None: this process's.
 
     Raises:
         ValueError: another process makes this run now, or it holds other settings.
     """
-    with _alone(run):
+    with _alone(run) as lock:
         said = run.result
         if said and said['fingerprint'] != run.fingerprint:
             raise ValueError(f'{run.folder} was made with other settings; see simpleseg study '
@@ -133,7 +138,7 @@ def make_run(run: StudyRun, environment: dict[str, str] | None = None) -> dict:
                       seconds=said.get('seconds', 0.0), state=STOPPED)
         replace_json(run.folder / 'run.json', result)  # so that it is never taken for another's
         try:
-            result |= _made(run, os.environ | (environment or {}))
+            result |= _made(run, os.environ | (environment or {}), folder, lock)
         finally:
             result['seconds'] = round(result['seconds'] + time.time() - began, 1)
             replace_json(run.folder / 'run.json', result)
@@ -141,17 +146,26 @@ def make_run(run: StudyRun, environment: dict[str, str] | None = None) -> dict:
 
 
 @contextmanager
-def _alone(run: StudyRun) -> Iterator[None]:
+def _alone(run: StudyRun) -> Iterator[int]:
+    """Holds the run's lock, whose descriptor is for the processes that make the run: it is free
+    when the last of them has ended, also where this one was killed."""
     run.folder.mkdir(parents=True, exist_ok=True)
-    try:
-        with FileLock(run.folder / 'lock', timeout=0):
-            yield
-    except Timeout:
-        raise ValueError(f'another process makes {run.label} in {run.folder} now: wait for it'
-                         ) from None
+    with open(run.folder / 'lock', 'w') as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise ValueError(f'another process makes {run.label} in {run.folder} now: wait for it'
+                             ) from None
+        yield file.fileno()
 
 
-def _made(run: StudyRun, environment: dict[str, str]) -> dict:
+def _end_with_the_study() -> None:
+    """In a new process: it is asked to stop, and to write a checkpoint, when its study dies."""
+    if hasattr(_C, 'prctl'):  # Linux
+        _C.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+
+
+def _made(run: StudyRun, environment: dict[str, str], folder: str | None, lock: int) -> dict:
     train = run.folder / 'train'
     options = dict(run.arm.options) | {'randomness.seed': run.seed}
     if run.start is not None:
@@ -167,12 +181,14 @@ def _made(run: StudyRun, environment: dict[str, str]) -> dict:
         log = run.folder / f'{name}.log'
         if finished.is_file():
             continue
+        told = [setting_of(*item) for item in settings.items()]
         command = [*_command(run.study.processes), *words,
                    *(['--launcher', 'pytorch'] if run.study.processes > 1 else []),
-                   *(['--cfg-options', *map(_setting, settings.items())] if settings else [])]
+                   *(['--cfg-options', *told] if told else [])]
         with log.open('ab') as out:
-            code = subprocess.run(command, stdout=out, stderr=subprocess.STDOUT,
-                                  env=environment).returncode
+            code = subprocess.run(
+                command, stdout=out, stderr=subprocess.STDOUT, env=environment, cwd=folder,
+                pass_fds=[lock], preexec_fn=_end_with_the_study).returncode
         if code < 0 or code > 128:
             return dict(state=STOPPED, error=f'{name} was stopped (status {code}); it goes on '
                         'when the study is run again')
@@ -195,9 +211,8 @@ def _command(processes: int) -> list[str]:
     return [sys.executable, '-m', 'simpleseg_mm']
 
 
-def _setting(item: tuple[str, object]) -> str:
+def setting_of(key: str, value: object) -> str:
     """A setting as --cfg-options reads it: a text stays one, a list or dict is Python's."""
-    key, value = item
     return f'{key}={value if isinstance(value, str) else repr(value)}'
 
 

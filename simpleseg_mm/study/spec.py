@@ -165,7 +165,7 @@ def _arms(given: dict, path: Path) -> tuple[Arm, ...]:
         if start is not None and start not in [arm.name for arm in arms]:
             raise ValueError(f'{where} starts from {shown(start)}, which is none of the arms '
                              'above it')
-        beside = path.parent / config
+        beside = (path.parent / config).resolve()
         options = common | _options(row.get('cfg-options'), f'{where}: cfg-options')
         for key, said in (('randomness.seed', 'seeds'), ('work_dir', 'the folder of the study'),
                           *([('load_from', 'from')] if start else [])):

@@ -8,6 +8,7 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 from tqdm import tqdm
 
+from ..files import make_folder
 from ..polygon import ParsedAnswer, PolygonCodec, count_tokens, parse_answer
 from .draw import write_image
 
@@ -25,7 +26,7 @@ def draw_samples(dataset, order: Iterable[int], count: int, folder: Path, side: 
         side: longer side of a picture, pixels.
         columns: of the sheet.
     """
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder, 'out_dir')
     tiles = []
     for number, index in enumerate(tqdm(islice(order, count), total=count, unit='sample')):
         picture, lines = draw_sample(dataset[index], side)

@@ -38,18 +38,20 @@ def main() -> None:
     from mmengine.registry import init_default_scope  # these load torch: not for --help
 
     from simpleseg_mm.config import read_config
+    from simpleseg_mm.engine.launch import one_line_errors
     from simpleseg_mm.registry import DATA_SAMPLERS, DATASETS
     from simpleseg_mm.visualization.browse import draw_samples
-    try:
-        config = read_config(args.config, args.cfg_options)
+    with one_line_errors():
+        for name in ('num', 'side', 'columns'):
+            if getattr(args, name) < 1:
+                raise ValueError(f'--{name} {getattr(args, name)}: give a number from 1 on')
+        config = read_config(args.config, args.cfg_options, needs=(f'{args.mode}_dataloader', ))
         init_default_scope(config.get('default_scope', 'simpleseg_mm'))
         loader = config[f'{args.mode}_dataloader']
         dataset = DATASETS.build(loader.dataset)
         sampler = DATA_SAMPLERS.build(loader.sampler,
                                       default_args=dict(dataset=dataset, seed=args.seed))
-    except (OSError, ValueError) as error:
-        raise SystemExit(f'browse_dataset: {error}') from None
-    count = draw_samples(dataset, sampler, args.num, args.out_dir, args.side, args.columns)
+        count = draw_samples(dataset, sampler, args.num, args.out_dir, args.side, args.columns)
     print(json.dumps(dict(samples=count, dataset=len(dataset), out_dir=str(args.out_dir))))
 
 

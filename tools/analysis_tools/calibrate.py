@@ -76,11 +76,9 @@ def main() -> None:
     from mmengine.dist import is_main_process
 
     from simpleseg_mm.calibration import Calibration
-    from simpleseg_mm.config_keys import check_config
     from simpleseg_mm.engine import launch, processes
     with launch.one_line_errors():
         cfg, out = load_config(args)
-        check_config(cfg)
         processes.prepare_launcher(cfg, args.launcher)
         launch.build_runner(cfg, 'test').test()
         if is_main_process():

@@ -159,7 +159,8 @@ def main() -> None:
     MMLogger.get_instance('mmengine', log_level=logging.WARNING)
     init_default_scope('simpleseg_mm')
     with launch.one_line_errors():
-        cfg = read_config(args.config, args.cfg_options)
+        cfg = read_config(args.config, args.cfg_options, needs=(
+            'model', 'train_dataloader', 'train_cfg', 'optim_wrapper'))
         plan = make_plan(cfg, args.gpus, args.gpu_memory, args.mfu, args.peak_tflops,
                          args.image and tuple(args.image), args.answer_tokens,
                          args.tokens_per_s, not args.no_advice, args.memory_bandwidth,

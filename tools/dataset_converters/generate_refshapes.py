@@ -45,6 +45,9 @@ def main() -> None:
     from simpleseg_mm.datasets.refshapes import generate  # loads torch: not for --help
     start = time.perf_counter()
     try:
+        if not any((args.scenes_train, args.scenes_val, args.scenes_test)):
+            raise ValueError('no scene is asked for: give --scenes-train, --scenes-val or '
+                             '--scenes-test')
         scenes = dict(train=args.scenes_train, val=args.scenes_val, test=args.scenes_test)
         card = generate(args.out, scenes, args.seed, args.size, args.absent, tuple(args.objects),
                         args.workers, args.several, args.like,

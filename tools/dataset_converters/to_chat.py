@@ -58,6 +58,7 @@ def main() -> None:
     from simpleseg_mm.export.chat_rows import ChatRows, check_request, dataset_of
     from simpleseg_mm.export.picture_paths import PicturePaths
     from simpleseg_mm.export.tables import list_set, write_rows
+    from simpleseg_mm.files import make_folder
     from simpleseg_mm.registry import DATASETS
     pictures = PicturePaths(args.out.with_name(f'{args.out.stem}_pictures'), args.pictures,
                             args.relative_to)
@@ -72,7 +73,7 @@ def main() -> None:
         rows = ChatRows(dataset, range(min(total, args.limit or total)), META_KEYS,
                         (cfg.get('model') or {}).get('mllm') or {}, args.trainer, args.stage,
                         args.out.suffix, pictures)
-        args.out.parent.mkdir(parents=True, exist_ok=True)
+        make_folder(args.out.parent, 'the folder of OUT')
         write_rows(args.out, tqdm(rows, unit='sample'),
                    TRAINERS[args.trainer].images)
         for reason, example in rows.examples.items():

@@ -16,7 +16,8 @@ def main() -> None:
     from simpleseg_mm.engine import launch
     from simpleseg_mm.files import replacing
     with launch.one_line_errors():
-        cfg = read_config(args.config, args.cfg_options, READ_BY_OTHER_TOOLS)
+        cfg = read_config(args.config, args.cfg_options, READ_BY_OTHER_TOOLS,
+                          checked=False)
         print(cfg.pretty_text)
         if args.save_path is not None:
             if not args.save_path.endswith(('.py', '.json', '.yml', '.yaml')):

@@ -85,8 +85,9 @@ def load_config(args: argparse.Namespace) -> 'Config':
     from simpleseg_mm.config import read_config
     from simpleseg_mm.engine import launch
     cfg = read_config(args.config, args.cfg_options, said={
-        'load_from': 'the argument checkpoint', 'resume': 'the argument checkpoint'})
-    args.checkpoint = launch.find_checkpoint(args.checkpoint)
+        'load_from': 'the argument checkpoint', 'resume': 'the argument checkpoint'},
+        needs=('model', ))
+    args.checkpoint = launch.whole_checkpoint(args.checkpoint)
     if args.keep_lora and not cfg.model.mllm.get('lora'):
         raise ValueError(f'{args.config} trains without LoRA; leave --keep-lora out.')
     return cfg
