@@ -1,11 +1,11 @@
 """How hard the pages are to read: ``python docs/readability.py [--against REVISION]``.
 
 Of the prose of a page (no code, tables, links' addresses or headings), for each page: words a
-sentence, the longest sentence, and Flesch's reading ease by ``textstat`` (60 to 70 is plain
-English; names of this field have many syllables, so it counts against other pages, not against
-newspapers). ``--against`` sets the figures of an earlier revision of git beside them. A sentence
-of more than ``LONGEST`` words is an error: it holds more than one thought (the limit is the
-style guide's of the British government, gov.uk).
+sentence, the longest sentence, and Flesch's reading ease (60 to 70 is plain English, more is
+easier). ``pyphen`` counts the syllables and finds fewer than a dictionary does: compare pages
+with each other, not with newspapers. ``--against`` sets the figures of an earlier revision of
+git beside them. A sentence of more than ``LONGEST`` words is an error: it holds more than one
+thought (the limit is that of gov.uk's style guide).
 """
 import argparse
 import re
