@@ -105,7 +105,7 @@ def _is_python(block):
 def link_files(app, name, source):
     """Pages of the repository outside docs/ are links to files."""
     above = r'\.\./' * (name.count('/') + 1)
-    source[0] = re.sub(rf'\]\(({above}[^)#]+\.md)\)', r'](<path:\1>)', source[0])
+    source[0] = re.sub(rf'\]\(({above}[^)#]+\.md)(?:#[^)]*)?\)', r'](<path:\1>)', source[0])
 
 
 def setup(app):
