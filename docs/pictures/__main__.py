@@ -12,6 +12,7 @@ which says where they are from. Other code makes these:
 | gspo_nano.png, rollout.jpg, quickstart.jpg, second_look.jpg | runs of training |
 """
 import argparse
+import os
 import sys
 from pathlib import Path
 
@@ -39,10 +40,12 @@ def main() -> None:
     if unknown := set(args.names) - set(PICTURES):
         parser.error(f'no picture {", ".join(sorted(unknown))}; there are '
                      f'{", ".join(sorted(PICTURES))}')
+    out = args.out.resolve()
+    os.chdir(ROOT)  # configs are named from there
     for name in args.names or PICTURES:
         with matplotlib.rc_context(look.SETTINGS):
             figure, label = PICTURES[name]()
-            path = args.out / f'{name}.svg'
+            path = out / f'{name}.svg'
             look.save(figure, path, label)
         print(f'{path}: {path.stat().st_size} bytes')
 
