@@ -4,11 +4,13 @@
     python benchmarks/startup.py --turns 1
 
 Each is a fresh process; the median of the turns, wall time and processor time. One turn that is
-not counted fills the caches of the disk before.
+not counted fills the caches of the disk before. A second table is what ``python -X importtime``
+says of two of them: the turn with the least sum.
 """
 import argparse
 import json
 import os
+import re
 import statistics
 import subprocess
 import sys
@@ -44,6 +46,29 @@ def measure(arguments: list[str], turns: int) -> tuple[float, float]:
     return statistics.median(wall), statistics.median(used)
 
 
+def import_times(arguments: list[str], turns: int) -> dict[str, float]:
+    """Module -> milliseconds that it took itself, of the turn with the least sum."""
+    runs = []
+    for _ in range(turns + 1):
+        said = subprocess.run([sys.executable, '-X', 'importtime', *arguments], check=True,
+                              capture_output=True, text=True, cwd=ROOT).stderr
+        runs.append({name: int(own) / 1000 for own, name in re.findall(
+            r'^import time: +(\d+) \| +\d+ \| +(\S+)$', said, re.M)})
+    return min(runs, key=lambda times: sum(times.values()))
+
+
+def table_of_imports(turns: int) -> list[str]:
+    """Lines of Markdown."""
+    times = {name: import_times(arguments, turns) for name, arguments in commands().items()
+             if name in ('python -c pass', 'import simpleseg_mm', 'simpleseg')}
+    lines = ['| imports of | modules | milliseconds | the slowest |', '|---|---|---|---|']
+    for name, found in times.items():
+        slow = sorted(found, key=found.get, reverse=True)[:4]
+        lines.append(f'| `{name}` | {len(found)} | {sum(found.values()):.0f} | '
+                     + ', '.join(f'`{one}` {found[one]:.1f}' for one in slow) + ' |')
+    return lines
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument('--turns', type=int, default=3)
@@ -52,6 +77,8 @@ def main() -> None:
     print('| `--help` of | seconds | processor seconds |\n|---|---|---|')
     for name, (wall, used) in rows.items():
         print(f'| `{name}` | {wall:.2f} | {used:.2f} |')
+    lines = table_of_imports(turns)
+    print('', *lines, '', sep='\n')
     print(json.dumps({name: dict(wall=round(wall, 3), processor=round(used, 3))
                       for name, (wall, used) in rows.items()}))
 
