@@ -14,7 +14,6 @@ that stand for something of the reader's. A paragraph that is a file's name alon
 """
 import importlib
 import json
-import multiprocessing
 import os
 import re
 import signal
@@ -35,12 +34,6 @@ SHOWN = ('bibtex', 'json', 'text', 'xml', 'yaml', '{toctree}')
 KEYS = ('not run', 'slow', 'background', 'run with')
 #: seconds that a block may take, and one that is marked slow
 LIMIT, SLOW_LIMIT = 300, 5400
-#: pages run in forks of one process that has loaded the libraries
-SERVER = multiprocessing.get_context('forkserver')
-SERVER.set_forkserver_preload([
-    'doc_pages', 'matplotlib.pyplot', 'peft', 'simpleseg_mm.annotation', 'simpleseg_mm.apis',
-    'simpleseg_mm.engine', 'simpleseg_mm.evaluation', 'simpleseg_mm.visualization',
-    'transformers.models.qwen2_5_vl.modeling_qwen2_5_vl'])
 
 
 @dataclass
@@ -160,16 +153,6 @@ def _read_json(text: str) -> None:
             json.loads(line)
 
 
-def serve_warm(folder: Path) -> None:
-    """Answer the commands ``python`` and ``simpleseg`` of ``folder``, which are written there, by
-    forks of a fork of this process; it ends with this process's group."""
-    socket = str(folder / 'socket')
-    warm_python.write_commands(str(folder), socket)
-    with warm_python.listen(socket) as listener:  # before the first command can ask
-        if not os.fork():
-            warm_python.serve(listener)
-
-
 def run_page(blocks: list[Block], folder: Path, log: Path, warm: Path | None) -> None:
     """Run blocks in order as one reader, in ``folder``; ends the process, with 1 after a failure.
 
@@ -191,8 +174,12 @@ def run_page(blocks: list[Block], folder: Path, log: Path, warm: Path | None) ->
         HF_HUB_OFFLINE='1')
     environment = dict(os.environ)
     if warm:
-        serve_warm(warm)
+        socket = str(warm / 'socket')
+        warm_python.write_commands(str(warm), socket)
         environment['PATH'] = os.pathsep.join([str(warm), environment['PATH']])
+        with warm_python.listen(socket) as listener:  # before the first block can ask
+            if not os.fork():
+                warm_python.serve(listener)
     names, servers, status = dict(__name__='__main__'), [], 0
     try:
         for block in blocks:

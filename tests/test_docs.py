@@ -5,6 +5,7 @@ repository and holds what the page says the reader has (doc_pages.py: how blocks
 """
 import contextlib
 import json
+import multiprocessing
 import os
 import pickle
 import re
@@ -15,7 +16,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tiny_families
-from doc_pages import LIMIT, ROOT, SERVER, SLOW_LIMIT, Block, read_page, run_page
+from doc_pages import LIMIT, ROOT, SLOW_LIMIT, Block, read_page, run_page
 from PIL import Image
 
 from simpleseg_mm.datasets import refshapes
@@ -31,6 +32,12 @@ PAGES = {path.relative_to(ROOT).as_posix(): read_page(path.read_text(encoding='u
 LONG = {f'docs/{name}.md' for name in (
     'serving', 'inference', 'decoding', 'evaluation', 'tutorials/an_engine',
     'tutorials/annotate_pictures', 'tutorials/new_mllm')}
+#: pages run in forks of one process that has loaded the libraries
+SERVER = multiprocessing.get_context('forkserver')
+SERVER.set_forkserver_preload([
+    'doc_pages', 'matplotlib.pyplot', 'peft', 'simpleseg_mm.annotation', 'simpleseg_mm.apis',
+    'simpleseg_mm.engine', 'simpleseg_mm.evaluation', 'simpleseg_mm.visualization',
+    'transformers.models.qwen2_5_vl.modeling_qwen2_5_vl'])
 
 
 @pytest.fixture(scope='module')

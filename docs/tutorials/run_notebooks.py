@@ -49,23 +49,24 @@ def with_parameters(notebook: nbformat.NotebookNode, values: Mapping) -> None:
     cell.source += ''.join(f'\n{name} = {value!r}' for name, value in values.items())
 
 
-def run(notebook: nbformat.NotebookNode, folder: Path, commands: Path | None = None) -> None:
+def run(notebook: nbformat.NotebookNode, folder: Path, limit: int = LIMIT) -> None:
     """Run a notebook in ``folder`` with this Python; its outputs replace those that it had.
     Standard error is left out of them: progress bars, and warnings that name paths.
 
     Args:
-        commands: folder whose commands are taken before those of this Python.
+        limit: seconds that one cell may take.
 
     Raises:
-        nbclient.exceptions.CellExecutionError: a cell raised, or a command of it failed.
+        nbclient.exceptions.CellExecutionError: a cell raised.
+        nbclient.exceptions.CellTimeoutError: a cell took longer.
     """
     # of no user: neither kernels nor profiles of another Python
     own = {name: str(folder / '.jupyter') for name in
            ('JUPYTER_CONFIG_DIR', 'JUPYTER_DATA_DIR', 'JUPYTER_RUNTIME_DIR', 'IPYTHONDIR')}
     environment = {**os.environ, **own, 'TQDM_DISABLE': '1', 'HF_HUB_OFFLINE': '1',
-                   'PATH': _joined(commands, os.path.dirname(sys.executable), os.environ['PATH']),
+                   'PATH': _joined(os.path.dirname(sys.executable), os.environ['PATH']),
                    'PYTHONPATH': _joined(ROOT, os.environ.get('PYTHONPATH'))}
-    client = NotebookClient(notebook, timeout=LIMIT, kernel_name='python3',
+    client = NotebookClient(notebook, timeout=limit, kernel_name='python3',
                             resources=dict(metadata=dict(path=str(folder))),
                             skip_cells_with_tag='install', coalesce_streams=True,
                             record_timing=False, store_widget_state=False)
