@@ -198,10 +198,10 @@ def advice_on_base(args: argparse.Namespace, report: dict) -> str | None:
     ceiling = report['text_ceiling']
     if args.base != 'nano' or ceiling['scenes'] > ceiling['queries'] / 2:
         return None
-    return (f'nano knows the generated scenes of RefShapes alone, and no photos; its text reaches '
-            f'at most a mean IoU of {ceiling["mean_iou"]} on this set. It serves to try the '
-            'steps. For a model that is of use, --base 3b-lora: LoRA on the released '
-            'Qwen2.5-VL-3B, on one GPU of 16 GB or more')
+    return ('nano knows only the generated scenes of RefShapes, no photos. Use it to try the '
+            f'steps: its text cannot exceed a mean IoU of {100 * ceiling["mean_iou"]:.1f} % on '
+            'this set. For a useful model give --base 3b-lora (LoRA on Qwen2.5-VL-3B, one GPU of '
+            '16 GB or more)')
 
 
 def make_set(args: argparse.Namespace, out: Path, folder: OwnFolder, account: Account) -> dict:

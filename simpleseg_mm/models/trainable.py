@@ -68,7 +68,7 @@ def select_trainable(hf, parts: dict[str, tuple[str, ...]], freeze: Sequence[str
             parameter.requires_grad_(part not in freeze)
     trained = sum(p.numel() for p in hf.parameters() if p.requires_grad)
     total = sum(map(num_values, hf.parameters()))
-    print_log(f'{family}: {trained:,} of {total:,} parameters are trained', 'current')
+    print_log(f'{family}: {trained:,} of {total:,} parameters are trainable', 'current')
 
 
 def num_values(parameter: Tensor) -> int:

@@ -86,10 +86,17 @@ def main() -> int:
         folder.note([out / 'report.json'])
         if report['warning']:
             print(f'own_data.py: warning: {report["warning"]}', file=sys.stderr)
-        print(f'text ceiling: mean IoU {report["text_ceiling"]["mean_iou"]} of '
-              f'{report["text_ceiling"]["queries"]} true outlines, once written and read again')
-        print(f'\nsimpleseg browse {report["config"]} --out-dir {args.out}/pictures\n'
-              f'simpleseg train {report["config"]}')
+        ceiling = report['text_ceiling']
+        print('pictures, queries: ' + '; '.join(
+            f'{report[part]["images"]}, {sum(report[part]["queries"].values())} ({part})'
+            for part in ('train', 'val')))
+        if ceiling['queries']:
+            print(f'text ceiling: mean IoU {100 * ceiling["mean_iou"]:.1f} % of '
+                  f'{ceiling["queries"]} ground-truth outlines, written as text and read again')
+        print('\nNext: look at the samples, then train\n'
+              f'  simpleseg browse {report["config"]} --out-dir {args.out}/pictures\n'
+              f'  simpleseg train {report["config"]}\n'
+              f'The same report as JSON, also in {args.out}/report.json:')
     else:
         print(f'own_data.py: {report["error"]}', file=sys.stderr)
     print(json.dumps(report, ensure_ascii=False))
