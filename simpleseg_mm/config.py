@@ -79,6 +79,18 @@ def _packaged_configs() -> dict[str, Path]:
             for path in sorted((root / 'configs').rglob('*.py'))}
 
 
+def _packaged_base(error: Exception) -> str:
+    """What to write for a ``_base_`` that is not there, if the package has one of that name."""
+    if not isinstance(error, FileNotFoundError) or not error.filename:
+        return ''
+    asked = Path(error.filename).with_suffix('.py')
+    found = [path for path in _packaged_configs().values() if path.name == asked.name]
+    if not found:
+        return ''
+    path = max(found, key=lambda path: path.parent.name == asked.parent.name)
+    return f". Write the package's config by its path: _base_ = '{path}'"
+
+
 def read_config(path: str, options: dict | None = None, read: Sequence[str] = (),
                 ours: bool = True, said: dict[str, str] | None = None,
                needs: Sequence[str] = (), checked: bool = True) -> Config:
@@ -120,7 +132,7 @@ def read_config(path: str, options: dict | None = None, read: Sequence[str] = ()
                      if frame.filename == '<string>' or osp.exists(path)
                      and osp.exists(frame.filename) and osp.samefile(frame.filename, path)), '')
         raise ValueError(f'{path}{line} is no valid config: {type(error).__name__}: '
-                         f'{" ".join(str(error).split())[:300]}') from None
+                         f'{" ".join(str(error).split())[:300]}{_packaged_base(error)}') from None
     if options:
         check_options(cfg, options, read)
         try:

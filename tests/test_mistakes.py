@@ -21,7 +21,9 @@ CHAT = f'convert chat {N} out.jsonl --for ms-swift --stage sft'
 #: what is there before the command, by name; a text is a file
 THERE = {'mine': None, 'empty': None, 'file': 'x', 'mine.txt': 'x', 'bad.py': 'a = (',
          'zero.py': '\na = 1 / 0', 'none.py': '', 'half.py': 'model = dict(type="SimpleSeg")',
-         'base.py': '_base_ = "nano_sft_refshapes.py"', 'bad.json': '{', 'list.json': '[]',
+         'base.py': '_base_ = "nano_sft_refshapes.py"',
+         'piece.py': '_base_ = "../_base_/models/nano.py"',
+         'no_base.py': '_base_ = "no_such.py"', 'bad.json': '{', 'list.json': '[]',
          'junk.pth': 'junk', 'junk.jsonl': 'junk', 'empty.jsonl': '', 'row.jsonl': '{}\n',
          'text.jpg': 'hello', 'broken.yaml': 'a: [',
          's.yaml': f'config: {N}\narms: {{a: {{}}}}', 'near.yaml': 'config: nano_sft\narms: {a: }',
@@ -85,6 +87,10 @@ def answer(folder, monkeypatch, capsys):
     ('train none.py', 'none.py has no model, train_dataloader, train_cfg, optim_wrapper: give a'),
     ('train half.py', 'half.py has no train_dataloader, train_cfg, optim_wrapper'),
     ('train base.py', 'base.py is no valid config: FileNotFoundError'),
+    ('train base.py', "package's config by its path: _base_ = "
+                      f"'{cli._PACKAGE.parent}/configs/simpleseg/{N}.py'"),
+    ('train piece.py', f"_base_ = '{cli._PACKAGE.parent}/configs/_base_/models/nano.py'"),
+    ('train no_base.py', "No such file or directory: '"),
     ('train bad.json', 'bad.json is no valid config: JSONDecodeError'),
     ('train imported.py', 'imported.py is no valid config: ImportError: Failed to import no_such'),
     ('train refshapes_oracle', 'refshapes_oracle.py has no model, train_dataloader'),
