@@ -123,8 +123,8 @@ def export(args: argparse.Namespace, cfg: 'Config') -> None:
     if note is not None:
         replace_json(Path(args.out, NOTE), note, indent=2)
     print(f'{args.out}: {type(adapter.hf).__name__}, {adapter.hf.num_parameters():,} parameters, '
-          f'{merged} LoRA adapters merged; for transformers 5 and what builds on it: 4 reads '
-          'neither its rope_parameters nor its tokenizer')
+          f'{merged} LoRA adapters merged. It needs transformers 5 or an engine that uses it; 4 '
+          f'cannot read it. To try it: simpleseg serve --model {args.out}')
 
 
 if __name__ == '__main__':
