@@ -259,6 +259,8 @@ def test_exif_turns_the_picture(server):
     (dict(prompt=dict(box=[50, 40, 10, 10])), 400, 'negative size'),
     (dict(prompt=dict(box=[200, 10, 300, 20])), 400, 'outside the picture'),
     (dict(prompt='a', stream=1), 400, 'true or false'),
+    (dict(promt='a'), 400, "no field 'promt': give `picture`"),
+    (dict(prompt='a', consenus=8), 400, "no field 'consenus'"),
     (dict(prompt='a', picture='unknown'), 404, 'no such picture'),
     (dict(prompt='a', picture=None), 400, 'give one of'),
     (dict(prompt='a', picture=['x']), 400, 'give one of'),

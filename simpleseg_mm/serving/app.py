@@ -36,6 +36,7 @@ from .studio_pictures import Fetcher
 from .xanylabeling import XAnyLabeling
 
 STATIC = Path(__file__).parent / 'static'
+_FIELDS = ('picture', 'image', 'path', 'name', 'prompt', 'stream', 'consensus')  # of a question
 _DECODERS = 2  # pictures that are decoded at a time, of the quick and of the slow ones each
 _FOLDER_THREADS = 4  # that read and write annotations at a time
 _QUICK = 1.0  # seconds that a quick one takes at most
@@ -148,6 +149,9 @@ class Api:
     async def segment(self, request: Request) -> Response:
         """One prompt about one picture, as JSON or, with ``stream``, as lines of events."""
         body = await read_json(request)
+        if unknown := sorted({*body} - {*_FIELDS}):
+            raise ValueError(f'there is no field {unknown[0][:50]!r}: give '
+                             f'{", ".join(f"`{one}`" for one in _FIELDS)}')
         prompt = Prompt.of(body.get('prompt'))
         stream = body.get('stream', False)
         if not isinstance(stream, bool):
