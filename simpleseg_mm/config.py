@@ -79,8 +79,10 @@ def _packaged_configs() -> dict[str, Path]:
             for path in sorted((root / 'configs').rglob('*.py'))}
 
 
-def _packaged_base(error: Exception) -> str:
-    """What to write for a ``_base_`` that is not there, if the package has one of that name."""
+def _remedy(error: Exception) -> str:
+    """What to do about a module that is not found, or a ``_base_`` of the package's name."""
+    if isinstance(error, ImportError) and 'Failed to import' in str(error):
+        return '. Python finds a module of your own by PYTHONPATH=ITS_FOLDER'
     if not isinstance(error, FileNotFoundError) or not error.filename:
         return ''
     asked = Path(error.filename).with_suffix('.py')
@@ -132,7 +134,7 @@ def read_config(path: str, options: dict | None = None, read: Sequence[str] = ()
                      if frame.filename == '<string>' or osp.exists(path)
                      and osp.exists(frame.filename) and osp.samefile(frame.filename, path)), '')
         raise ValueError(f'{path}{line} is no valid config: {type(error).__name__}: '
-                         f'{" ".join(str(error).split())[:300]}{_packaged_base(error)}') from None
+                         f'{" ".join(str(error).split())[:300]}{_remedy(error)}') from None
     if options:
         check_options(cfg, options, read)
         try:

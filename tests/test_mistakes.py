@@ -93,6 +93,7 @@ def answer(folder, monkeypatch, capsys):
     ('train no_base.py', "No such file or directory: '"),
     ('train bad.json', 'bad.json is no valid config: JSONDecodeError'),
     ('train imported.py', 'imported.py is no valid config: ImportError: Failed to import no_such'),
+    ('train imported.py', 'Python finds a module of your own by PYTHONPATH=ITS_FOLDER'),
     ('train refshapes_oracle', 'refshapes_oracle.py has no model, train_dataloader'),
     ('plan refshapes_oracle --gpus 1 --gpu-memory 80', 'has no model, train_dataloader'),
     ('browse refshapes_oracle', 'has no train_dataloader'),
