@@ -342,3 +342,9 @@ def test_a_link_to_nothing_is_listed_and_told(tmp_path):
     assert [path.name for path in list_images(tmp_path)] == ['a.png', 'b.png']
     with pytest.raises(ImageError, match='b.png'):
         load_image(tmp_path / 'b.png', 'b.png', 10 ** 6)
+
+
+def test_the_packaged_example_is_a_picture():
+    assert load_image('simpleseg_mm://example.jpg').shape == (224, 224, 3)
+    with pytest.raises(ImageError, match='no_such.jpg does not ship with the package; .*example'):
+        load_image('simpleseg_mm://no_such.jpg')

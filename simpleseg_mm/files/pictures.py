@@ -18,6 +18,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from .packaged import locate
+
 #: what is read; formats that run other programs (EPS) or hold scenes are not
 PICTURE_FORMATS = ('JPEG', 'PNG', 'WEBP', 'BMP', 'TIFF', 'GIF', 'JPEG2000', 'PPM')
 SUFFIXES = ('.jpg', '.jpeg', '.png', '.webp', '.bmp', '.tif', '.tiff', '.gif', '.jp2', '.ppm',
@@ -122,7 +124,12 @@ def picture_bytes(source: str | os.PathLike | bytes, name: str = '') -> bytes:
     """The bytes of a picture's file. Raises ImageError: see :func:`load_image`."""
     if isinstance(source, (str, os.PathLike)):
         name = name or _name_of(source)
-        return _download(str(source)) if is_url(source) else _read_file(Path(source), name)
+        if is_url(source):
+            return _download(str(source))
+        try:
+            return _read_file(Path(locate(os.fspath(source))), name)
+        except FileNotFoundError as error:  # of the package's names
+            raise ImageError(str(error)) from None
     if not isinstance(source, (bytes, bytearray)):
         raise ImageError(f'a picture is a path, an address, bytes, an array or a PIL picture; '
                          f'got {type(source).__name__}')
