@@ -18,9 +18,10 @@ class Row:
         mean, spread: of them; the spread is the sample's standard deviation, None of one value.
         difference: mean of the arm's value minus the first arm's, seed by seed; None for the first
             arm, and where no seed is in both.
-        interval: half of its 95 % confidence interval (Student's t), None of fewer than two pairs.
-        p: of the paired t-test, two-sided, None of fewer than two pairs. Not corrected for the
-            number of rows.
+        interval: half of its 95 % confidence interval (Student's t); None of fewer than two pairs,
+            and of pairs that differ by the same.
+        p: of the paired t-test, two-sided; None as ``interval``. Not corrected for the number of
+            rows.
         pairs: seeds that both arms have.
     """
     arm: str
@@ -113,9 +114,9 @@ def _paired(changes: list[float]) -> tuple[float | None, float | None, float | N
     if mean is None or spread is None:
         return mean, None, None
     error = spread / math.sqrt(len(changes))
+    if error <= 1e-9 * max(1, abs(mean)):  # equal by chance, or nothing changed: a test would look like certainty
+        return mean, None, None
     half = float(stats.t.ppf(0.975, len(changes) - 1)) * error
-    if error == 0:
-        return mean, half, 1.0 if mean == 0 else 0.0
     return mean, half, float(2 * stats.t.sf(abs(mean / error), len(changes) - 1))
 
 
