@@ -114,7 +114,7 @@ def _paired(changes: list[float]) -> tuple[float | None, float | None, float | N
     if mean is None or spread is None:
         return mean, None, None
     error = spread / math.sqrt(len(changes))
-    if error <= 1e-9 * max(1, abs(mean)):  # equal by chance, or nothing changed: a test would look like certainty
+    if error <= 1e-9 * max(1, abs(mean)):  # by chance, or nothing changed; a test looks certain
         return mean, None, None
     half = float(stats.t.ppf(0.975, len(changes) - 1)) * error
     return mean, half, float(2 * stats.t.sf(abs(mean / error), len(changes) - 1))
