@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from . import registry as ours
+from .config_values import faults_of_values
 from .files import shown
 
 #: arguments of MMEngine's ``Runner``, which is not imported here: it loads transformers
@@ -101,7 +102,7 @@ def check_config(cfg: Config, read: Sequence[str] = ()) -> None:
     """
     known = READ.union(read)
     faults = [fault for key, value in cfg.items() if key in known
-              for fault in _shape_of(key, value)]
+              for fault in _shape_of(key, value)] or [*faults_of_values(cfg)]
     if faults:
         raise ValueError('Config: ' + '; '.join(faults))
     init_default_scope(cfg.get('default_scope', 'simpleseg_mm'))

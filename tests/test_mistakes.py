@@ -139,6 +139,21 @@ def answer(folder, monkeypatch, capsys):
     (f'train {N} --cfg-options default_hooks.checkpoint.save_best=giou',
      "save_best is 'giou'; no metric of val_evaluator writes it: their figures begin with h"),
     (f'train {N} --cfg-options work_dir=x --work-dir y', 'work_dir is said by --work-dir here'),
+    *((f'{command} --cfg-options {option}', f'{option.partition("=")[0]} is {said}')
+      for command in (f'train {N}', PLAN) for option, said in [
+        ('model.mllm.dtype=float17', "'float17'; give one of bfloat16, float16"),
+        ('model.mllm.lora=yes', "'yes'; give settings, dict(r=64, ...), or None"),
+        ('model.mllm.max_pixels=-1', '-1; give a number of pixels from 1 on'),
+        ('optim_wrapper.clip_grad=1', '1; give settings, dict(max_norm=1.0)'),
+        ('env_cfg.mp_cfg=3', '3; give settings'),
+        ('log_level=LOUD', "'LOUD'; give one of CRITICAL"),
+        ('default_scope=simpleseg', "'simpleseg'; give the package"),
+        ('resume=maybe', "'maybe'; give True or False"),
+        ('default_hooks.checkpoint.interval=0', '0; give a whole number from 1 on, or -1')]),
+    *((f'{command} --cfg-options train_cfg.{name}=0', f'train_cfg.{name} is 0; give a whole')
+      for command in ('train nano_gspo_refshapes',
+                      'plan nano_gspo_refshapes --gpus 1 --gpu-memory 80')
+      for name in ('group_size', 'micro_batch_size')),
     ('annotate refshapes_oracle --cfg-options reader.type=ReadFoldr', 'did you mean ReadFolder?'),
     ('annotate refshapes_oracle --cfg-options stages.detekt.min_score=1', 'did you mean detect?'),
     # --- files and folders
