@@ -4,6 +4,7 @@ from importlib.util import find_spec
 from typing import Any
 
 import torch
+from mmengine.config import Config
 
 from .files import shown
 
@@ -47,11 +48,12 @@ RULES = {
 }
 
 
-def faults_of_values(cfg: Mapping) -> Iterator[str]:
+def faults_of_values(cfg: Config) -> Iterator[str]:
     """What is wrong with values of ``RULES``, a part of a line each."""
+    top = dict(cfg.items())  # MMEngine's Config is no Mapping
     for place, (fits, allowed) in RULES.items():
         *above, last = place.split('.')
-        node: Any = cfg
+        node: Any = top
         for key in above:
             node = node.get(key) if isinstance(node, Mapping) else None
         if isinstance(node, Mapping) and last in node and not fits(node[last]):
