@@ -6,7 +6,7 @@ from types import NoneType, UnionType
 from typing import Any, Union, get_args, get_origin
 
 from mmengine.config import Config
-from mmengine.registry import EVALUATOR, VISBACKENDS, Registry, init_default_scope
+from mmengine.registry import EVALUATOR, Registry, init_default_scope
 from torch import Tensor
 from torch.utils.data import DataLoader
 
@@ -44,7 +44,7 @@ _REGISTRIES = (
     ours.MODELS, ours.FAMILIES, ours.DATASETS, ours.TRANSFORMS, ours.DATA_SAMPLERS,
     ours.FUNCTIONS, ours.METRICS, ours.HOOKS, ours.LOOPS, ours.OPTIM_WRAPPERS, ours.OPTIMIZERS,
     ours.OPTIM_WRAPPER_CONSTRUCTORS, ours.PARAM_SCHEDULERS, ours.STRATEGIES, ours.VISUALIZERS,
-    VISBACKENDS, ours.LOG_PROCESSORS, ours.REWARDS, ours.ROLLOUTS, EVALUATOR)
+    ours.VISBACKENDS, ours.LOG_PROCESSORS, ours.REWARDS, ours.ROLLOUTS, EVALUATOR)
 #: what MMEngine takes out of a node before it builds it
 _TAKEN_OUT = {'type', '_scope_', 'priority', 'constructor', 'paramwise_cfg', 'optimizer',
               'convert_to_iter_based', 'dataset', 'sampler', 'batch_sampler', 'collate_fn',

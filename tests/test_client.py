@@ -622,7 +622,7 @@ def test_the_command(server, tmp_path, capsys):
     (['--endpoint', 'URL', '--weights', 'x.pth'], 'are for a model that runs here'),
     (['--endpoint', 'URL', '--codec', 'int0'], "codec: grammar is 'int0'"),
     (['--endpoint', 'URL', '--model', 'x.py'], 'no folder x.py'),
-    (['--endpoint', 'URL', '--batch-size', '0'], 'batch_size is 0'),
+    (['--endpoint', 'URL', '--batch-size', '0'], '--batch-size is 0'),
     (['--codec', 'int100', '--timeout', '3'], '--codec, --timeout belong to a server'),
 ])
 def test_commands_that_are_refused(server, tmp_path, capsys, options, message):

@@ -396,9 +396,11 @@ def test_missing_file_is_one_line(config, tmp_path, monkeypatch, capsys, args, w
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason='says what happens without a GPU')
-def test_amp_without_gpu_is_one_line(config, tmp_path, monkeypatch):
-    with pytest.raises(SystemExit, match='needs a GPU'):
+def test_amp_without_gpu_is_one_line(config, tmp_path, monkeypatch, capsys):
+    with pytest.raises(SystemExit) as stop:
         call_tool(monkeypatch, 'train', config, '--work-dir', tmp_path, '--amp')
+    assert stop.value.code == 2
+    assert capsys.readouterr().out.splitlines()[-1].startswith('ERROR: --amp needs a GPU')
 
 
 def test_metrics_as_json():

@@ -4,9 +4,11 @@ import shlex
 import shutil
 import signal
 import sys
+from collections import OrderedDict
 
 import pytest
 import transformers
+from mmengine.logging import MMLogger
 from PIL import Image
 
 from simpleseg_mm import cli
@@ -51,6 +53,7 @@ def answer(folder, monkeypatch, capsys):
         pytest.fail('a model was loaded before the mistake was told')
     monkeypatch.setattr(transformers.PreTrainedModel, '__init__', load)
     monkeypatch.chdir(folder)
+    monkeypatch.setattr(MMLogger, '_instance_dict', OrderedDict())  # its files are removed below
     before = {*os.listdir(folder)}
     handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
 

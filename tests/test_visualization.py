@@ -2,6 +2,7 @@
 import json
 import sys
 import types
+from collections import OrderedDict
 from types import SimpleNamespace
 
 import cv2
@@ -10,6 +11,7 @@ import pytest
 import torch
 from mmdet.structures import DetDataSample
 from mmdet.structures.mask import BitmapMasks
+from mmengine.logging import MMLogger
 from mmengine.registry import VISUALIZERS, DefaultScope
 from mmengine.structures import InstanceData
 from PIL import Image
@@ -299,8 +301,10 @@ def test_mlflow_gets_names_that_it_takes(tmp_path, monkeypatch):
         Image.fromarray(image).save(tmp_path / name), logged.append(name))
     mlflow.log_metrics = lambda figures, step: logged.append((figures, step))
     monkeypatch.setitem(sys.modules, 'mlflow', mlflow)
-    visualizer = SimpleSegVisualizer(save_dir=str(tmp_path), vis_backends=[
-        dict(type='LocalVisBackend'), dict(type='MLflowVisBackend')])
+    monkeypatch.setattr(MMLogger, '_instance_dict', OrderedDict())  # the backend opens its files
+    with DefaultScope.overwrite_default_scope('simpleseg_mm'):
+        visualizer = SimpleSegVisualizer(save_dir=str(tmp_path), vis_backends=[
+            dict(type='LocalVisBackend'), dict(type='MLflowVisBackend')])
     visualizer.add_scalars({'res/P@0.5': 60.0, 'res/gIoU': 50.5, 'iter': 4, 'none': None}, 4)
     assert logged.pop() == ({'res/P_0.5': 60.0, 'res/gIoU': 50.5, 'iter': 4}, 4)
     local = json.loads((tmp_path / 'vis_data/scalars.json').read_text())

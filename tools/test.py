@@ -1,6 +1,5 @@
 """Test a model: python tools/test.py CONFIG CHECKPOINT. The last line is the metrics as JSON."""
 import argparse
-import importlib.util
 import json
 import math
 import os
@@ -71,9 +70,8 @@ def load_config(args: argparse.Namespace) -> 'Config':
             dict(type='TextDump', out_file=args.out) if args.out.endswith('.jsonl')
             else dict(type='DumpResults', out_file_path=args.out))]
     if args.engine:
-        if importlib.util.find_spec('vllm') is None:
-            raise ValueError('--engine vllm: vLLM is not installed here (docs/engines.md): leave '
-                             'it out, and the model itself writes the answers')
+        from simpleseg_mm.engine.hooks import answers
+        answers.VLLMEngine.check_installed()
         cfg.custom_hooks = [*(cfg.get('custom_hooks') or []), dict(
             type='EngineAnswersHook', options=args.engine_options)]
     return cfg

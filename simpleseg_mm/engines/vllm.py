@@ -5,6 +5,7 @@ import tempfile
 from collections import deque
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from importlib.util import find_spec
 from itertools import islice
 from pathlib import Path
 
@@ -44,6 +45,13 @@ class VLLMEngine(ExternalEngine):
         ValueError: vLLM is not installed, its release is not tested, or options that cannot be;
             one line.
     """
+
+    @staticmethod
+    def check_installed() -> None:
+        """ValueError where vLLM is not there; it is not loaded."""
+        if find_spec('vllm') is None:
+            raise ValueError('vLLM is not installed here: docs/engines.md says how it is; without '
+                             '--engine the model itself writes the answers')
 
     def __init__(self, model, logprobs_mode: str = 'raw_logprobs', **options) -> None:
         super().__init__(model)

@@ -1,10 +1,8 @@
 """MMEngine's visualizer of queries."""
-import re
-
 import numpy as np
 from mmdet.structures import DetDataSample
 from mmengine.dist import master_only
-from mmengine.visualization import MLflowVisBackend, Visualizer
+from mmengine.visualization import Visualizer
 
 from ..registry import VISUALIZERS
 from .draw import write_image
@@ -24,24 +22,6 @@ class SimpleSegVisualizer(QueryPainter, Visualizer):
                  largest: int = 1600, numbers: bool = False, **kwargs) -> None:
         QueryPainter.__init__(self, layout, side, largest, numbers)
         Visualizer.__init__(self, name=name, **kwargs)
-
-    @master_only
-    def add_image(self, name: str, image: np.ndarray, step: int = 0) -> None:
-        """Hand a picture to the backends; that of MLflow takes a file's name, and no step."""
-        for backend in self._vis_backends.values():
-            backend.add_image(f'{name}_{step}.png' if isinstance(backend, MLflowVisBackend)
-                              else name, image, step)
-
-    @master_only
-    def add_scalars(self, scalar_dict: dict, step: int = 0, file_path: str | None = None,
-                    **kwargs) -> None:
-        """Hand figures to the backends; MLflow refuses all where one has a sign in its name that
-        it does not know, such as P@0.5, or is no number."""
-        for backend in self._vis_backends.values():
-            figures = {re.sub(r'[^\w\-. :/]', '_', name): value
-                       for name, value in scalar_dict.items() if value is not None
-                       } if isinstance(backend, MLflowVisBackend) else scalar_dict
-            backend.add_scalars(figures, step, file_path, **kwargs)
 
     @master_only
     def add_datasample(self, name: str, image: np.ndarray,
