@@ -95,7 +95,7 @@ def _remedy(error: Exception) -> str:
 
 def read_config(path: str, options: dict | None = None, read: Sequence[str] = (),
                 ours: bool = True, said: dict[str, str] | None = None,
-               needs: Sequence[str] = (), checked: bool = True) -> Config:
+                needs: Sequence[str] = (), checked: bool = True) -> Config:
     """A config that a user names, with the settings of ``--cfg-options``: the one way to read it.
 
     Args:
@@ -106,7 +106,6 @@ def read_config(path: str, options: dict | None = None, read: Sequence[str] = ()
             others'. Without, the registries import a part of the package when it is first built
             from: what is scored without a model loads none.
         said: settings that arguments of the tool say, such as ``{'load_from': 'CHECKPOINT'}``.
-
         needs: names that the tool cannot do without, such as ``('model', 'train_dataloader')``.
         checked: whether settings are held to what they are given to, see
             :func:`~.config_keys.check_config`; without ``ours`` they are not.
