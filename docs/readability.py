@@ -8,6 +8,7 @@ git beside them. A sentence of more than ``LONGEST`` words is an error: it holds
 thought (the limit is that of gov.uk's style guide).
 """
 import argparse
+import json
 import re
 import subprocess
 import sys
@@ -17,13 +18,17 @@ from markdown_it import MarkdownIt
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = ('README.md', 'CONTRIBUTING.md', 'SECURITY.md', 'docs/*.md', 'docs/tutorials/*.md',
-         'configs/**/*.md')
+         'docs/tutorials/*.ipynb', 'configs/**/*.md')
 #: words of a sentence, at most
 LONGEST = 25
 
 
 def paragraphs(text: str) -> list[str]:
-    """The prose of a page in Markdown: paragraphs and items of lists, a line each."""
+    """The prose of a page in Markdown, or of a notebook: paragraphs and items of lists, a line
+    each."""
+    if text.startswith('{'):
+        text = '\n\n'.join(''.join(cell['source']) for cell in json.loads(text)['cells']
+                           if cell['cell_type'] == 'markdown')
     text = re.sub(r'\A---\n.*?\n---\n', '', text, flags=re.S)
     text = re.sub(r'^:{3,}\{(grid|image|figure|button|card)[^\n]*\n(:\w[^\n]*\n)*',
                   '\n', text, flags=re.M)

@@ -2,6 +2,7 @@
 import ast
 import html
 import importlib.util
+import json
 import re
 from functools import cache
 from pathlib import Path
@@ -109,6 +110,8 @@ def test_messages_name_pages_that_are_there():
     ('Of e.g. 0.5 and v1.2.', ['Of e.g. 0.5 and v1.2.']),
     ('<details>\n<summary>Not this</summary>\n\nThis.\n\n</details>', ['This.']),
     ('<!-- not run: this -->\n\nThis.', ['This.']),
+    (json.dumps(dict(cells=[dict(cell_type='markdown', source=['# No\n', '\n', 'This.']),
+                            dict(cell_type='code', source=['not = this'])])), ['This.']),
     ('```{toctree}\n:maxdepth: 1\n\nnot/this\n```\n\nThis.\n\n```bash\nls\n```', ['This.']),
 ])
 def test_what_a_sentence_is(text, expected):
