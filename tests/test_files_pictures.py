@@ -60,6 +60,20 @@ def test_what_cannot_be_used_says_why(raw, message):
     assert 'upload.png' in str(error.value) and len(str(error.value).splitlines()) == 1
 
 
+def test_a_library_before_pillow_that_lacks_a_decoder(monkeypatch):
+    """As ultralytics, which looks for HEIC's when Pillow knows none."""
+    plain = Image.open
+
+    def opened(*args, **kwargs):
+        try:
+            return plain(*args, **kwargs)
+        except Image.UnidentifiedImageError:
+            raise ModuleNotFoundError("No module named 'pi_heif'")
+    monkeypatch.setattr(Image, 'open', opened)
+    with pytest.raises(ImageError, match='^a.jpg is no picture that can be read .*JPEG'):
+        load_image(b'hello, I am a text', 'a.jpg')
+
+
 @pytest.mark.parametrize('array, message', [
     (np.zeros((2, 3, 4, 3), np.uint8), r'shape \(2, 3, 4, 3\)'),
     (np.zeros((2, 3, 2), np.uint8), r'shape \(2, 3, 2\)'),

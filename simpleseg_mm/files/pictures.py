@@ -294,16 +294,24 @@ def _one_error(name: str, size: int) -> Iterator[None]:
         yield
     except ImageError:
         raise
-    except Image.UnidentifiedImageError:
-        raise ImageError(f'{name} is no picture that can be read ({size:,} bytes); give one '
-                         f'of {", ".join(PICTURE_FORMATS)}') from None
     except Image.DecompressionBombError:
         raise ImageTooLarge(f'{name} decodes to more than {MAX_PIXELS // 10**6} million pixels; '
                             'make it smaller') from None
     except MemoryError:
         raise ImageTooLarge(f'{name} does not fit into memory; make it smaller') from None
     except Exception as error:  # decoders raise whatever broken bytes lead to
+        if _is_unidentified(error):
+            raise ImageError(f'{name} is no picture that can be read ({size:,} bytes); give one '
+                             f'of {", ".join(PICTURE_FORMATS)}') from None
         raise ImageError(f'{name} is a broken picture: {str(error) or repr(error)}') from None
+
+
+def _is_unidentified(error: BaseException | None) -> bool:
+    """Whether no decoder knew the bytes; also where a library that has put itself before
+    ``Image.open``, as ultralytics does, then fails to find one more decoder."""
+    while error is not None and not isinstance(error, Image.UnidentifiedImageError):
+        error = error.__context__
+    return error is not None
 
 
 def _check_scans(raw: bytes, size: tuple[int, int], name: str) -> None:
