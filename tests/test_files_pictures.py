@@ -123,6 +123,7 @@ def test_exif_orientation_is_applied(orientation, upright, format, depth):
     found, tag = pictures.load_tagged(raw)
     assert tag == orientation
     assert np.array_equal(found, np.repeat(upright(stored)[..., None], 3, axis=2))
+    assert pictures.upright_size(raw) == found.shape[:2]
     assert np.array_equal(load_image(raw, upright=False)[..., 0], stored)
     with pictures.open_picture(raw) as image:
         size = pictures.stored_size(image)

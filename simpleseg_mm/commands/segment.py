@@ -119,9 +119,8 @@ def main(args: argparse.Namespace) -> int:
         raise ValueError('say what to segment: words, --point X Y, --box X1 Y1 X2 Y2 or '
                          '--everything')
     from ..export import check_set, export, export_set, notes_of
-    from ..files import is_url, list_images, make_folder, open_picture, orientation_of
+    from ..files import is_url, list_images, make_folder, upright_size
     from ..files.packaged import locate
-    from ..files.pictures import turned
     from ..structures import Prompt
     prompts = [Prompt.of(prompt) for prompt in prompts]
     args.image = locate(args.image)
@@ -129,10 +128,9 @@ def main(args: argparse.Namespace) -> int:
     if several:  # said before a model is loaded
         list_images(args.image)
     elif not is_url(args.image):
-        with open_picture(args.image) as picture:
-            width, height = turned(picture.size, orientation_of(picture))
+        size = upright_size(args.image)
         for prompt in prompts:
-            _check_place(prompt, (height, width), args.image)
+            _check_place(prompt, size, args.image)
     sets = {name: check_set(Path(args.out_dir, name), name) for name in dict.fromkeys(args.sets)}
     make_folder(args.out_dir, '--out-dir', keep=False)
     inferencer = inferencer_of(args)

@@ -136,10 +136,12 @@ def picture_bytes(source: str | os.PathLike | bytes, name: str = '') -> bytes:
     return source
 
 
-def check_picture(source: str | os.PathLike | bytes, name: str = '') -> None:
-    """Refuse what :func:`open_picture` refuses, by the header alone. Raises ImageError."""
-    with open_picture(source, name):
-        pass
+def upright_size(source: str | os.PathLike | bytes, name: str = '',
+                 max_pixels: int = MAX_PIXELS) -> tuple[int, int]:
+    """(h, w) of a picture once it is upright, by the header alone. Raises ImageError."""
+    with open_picture(source, name, max_pixels) as image:
+        width, height = turned(stored_size(image), orientation_of(image))
+        return height, width
 
 
 def orientation_of(image: Image.Image) -> int:

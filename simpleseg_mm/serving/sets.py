@@ -17,8 +17,7 @@ from starlette.responses import FileResponse, JSONResponse, Response
 from starlette.routing import Route
 
 from ..export import check_format
-from ..files import open_picture, orientation_of
-from ..files.pictures import stored_size, turned
+from ..files import upright_size
 from . import edited
 from .engine import Busy
 from .http import client_of, parse_json, read_json, while_there
@@ -144,7 +143,7 @@ class Sets:
                     raise ValueError('the picture is empty: send its bytes as the body')
                 place, held = file, len(raw)
                 self._check_room(one, held)
-            size = await self.api.decoded(_size_of, raw, name, self.api.pictures.max_pixels)
+            size = await self.api.decoded(upright_size, raw, name, self.api.pictures.max_pixels)
             if held:
                 await self.api.quickly(_written, file, raw)
             one.notes = None
@@ -221,13 +220,6 @@ class Sets:
             for key in [key for key, one in self._sets.items()
                         if one.used < old and not one.lock.statistics().locked]:
                 await self._remove(key)
-
-
-def _size_of(raw: bytes, name: str, max_pixels: int) -> tuple[int, int]:
-    """(h, w) of a picture, upright. Raises ImageError."""
-    with open_picture(raw, name, max_pixels) as image:
-        width, height = turned(stored_size(image), orientation_of(image))
-        return height, width
 
 
 def _check(size: tuple[int, int], body: dict) -> None:
