@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from . import registry as ours
-from .config_values import faults_of_values
+from .config_values import faults_of_values, settings_above
 from .files import shown
 
 #: arguments of MMEngine's ``Runner``, which is not imported here: it loads transformers
@@ -281,11 +281,8 @@ def _new_beside(node: Any, rest: Sequence[str]) -> str:
 
 def _number_at(cfg: Config, key: str) -> int | float | None:
     """The number that a dotted key names, where its node has no type."""
-    node: Any = cfg
-    for name in key.split('.')[:-1]:
-        node = node.get(name) if isinstance(node, (dict, Config)) else None
-    value = node.get(key.rpartition('.')[2]) if (
-        isinstance(node, (dict, Config)) and 'type' not in node) else None
+    node = settings_above(cfg, key)
+    value = None if 'type' in node else node.get(key.rpartition('.')[2])
     return value if isinstance(value, int | float) and not isinstance(value, bool) else None
 
 

@@ -3,7 +3,6 @@ from collections.abc import Iterator, Mapping
 from importlib.util import find_spec
 from typing import Any
 
-import torch
 from mmengine.config import Config
 
 from .files import shown
@@ -12,8 +11,8 @@ _LEVELS = ('CRITICAL', 'ERROR', 'WARNING', 'INFO', 'DEBUG')
 _TYPES = ('bfloat16', 'float16', 'float32', 'float64')
 
 
-def _is_count(value: Any, least: int = 1) -> bool:
-    return type(value) is int and value >= least
+def _is_count(value: Any) -> bool:
+    return type(value) is int and value >= 1
 
 
 def _is_settings(value: Any) -> bool:
@@ -34,8 +33,7 @@ RULES = {
     'env_cfg.dist_cfg': (_is_settings, 'settings, dict(backend=...)'),
     'optim_wrapper.clip_grad': (_is_settings, 'settings, dict(max_norm=1.0), or None'),
     'optim_wrapper.dtype': (lambda value: value in (None, *_TYPES), f'one of {", ".join(_TYPES)}'),
-    'model.mllm.dtype': (lambda value: value in _TYPES or isinstance(value, torch.dtype),
-                         f'one of {", ".join(_TYPES)}'),
+    'model.mllm.dtype': (lambda value: value in _TYPES, f'one of {", ".join(_TYPES)}'),
     'model.mllm.lora': (_is_settings, 'settings, dict(r=64, ...), or None'),
     'model.mllm.quantization': (_is_settings, "settings of BitsAndBytesConfig, or None"),
     **{f'model.mllm.{name}_pixels': (lambda value: value is None or _is_count(value),
@@ -48,13 +46,19 @@ RULES = {
 }
 
 
+def settings_above(cfg: Config, place: str) -> Config | dict:
+    """The settings that a dotted place is one of; empty where there are none."""
+    node: Any = cfg
+    for key in place.split('.')[:-1]:
+        node = node.get(key)
+        if not isinstance(node, dict):
+            return {}
+    return node
+
+
 def faults_of_values(cfg: Config) -> Iterator[str]:
     """What is wrong with values of ``RULES``, a part of a line each."""
-    top = dict(cfg.items())  # MMEngine's Config is no Mapping
     for place, (fits, allowed) in RULES.items():
-        *above, last = place.split('.')
-        node: Any = top
-        for key in above:
-            node = node.get(key) if isinstance(node, Mapping) else None
-        if isinstance(node, Mapping) and last in node and not fits(node[last]):
+        node, last = settings_above(cfg, place), place.rpartition('.')[2]
+        if last in node and not fits(node[last]):
             yield f'{place} is {shown(node[last], 60)}; give {allowed}'

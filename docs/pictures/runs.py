@@ -34,6 +34,11 @@ def example() -> np.ndarray:
     return np.array(Image.open(packaged('example.jpg')).convert('RGB'))
 
 
+def rgb(color: str) -> np.ndarray:
+    """(3,) uint8 of #rrggbb."""
+    return np.frombuffer(bytes.fromhex(color[1:]), np.uint8)
+
+
 def outline(ax, rings, scale, at, color=BLUE, width=2.2, dots=4.5, **options) -> None:
     """Rings with their vertices on a picture."""
     ax.add_patch(rings_patch(rings, scale, at, edgecolor=color, linewidth=width, zorder=3,
@@ -137,7 +142,7 @@ def acceleration_packing():
     batch = mllm.encoder.encode([one['inputs'] for one in samples],
                                 [one['data_samples'].turns for one in samples])
     ids, labels, real = (batch[name].numpy() for name in ('input_ids', 'labels', 'attention_mask'))
-    colors = {name: [int(color[k:k + 2], 16) for k in (1, 3, 5)] for name, color in (
+    colors = {name: rgb(color) for name, color in (
         ('picture', SKY), ('prompt', '#b6bdc8'), ('answer', GREEN), ('padding', '#ffffff'))}
     cells = np.empty((*ids.shape, 3), np.uint8)
     cells[:] = colors['prompt']
@@ -268,7 +273,7 @@ def data_engine():
         if k == 2:
             for one in sample['objects']:
                 mask = rle_to_mask(one['segmentation'])
-                picture[mask] = np.array([int(BLUE[j:j + 2], 16) for j in (1, 3, 5)])
+                picture[mask] = rgb(BLUE)
         show(ax, picture, (*at, side, side))
         for one in sample['objects']:
             x, y, w, h = np.array(one['bbox']) * scale
@@ -401,8 +406,7 @@ def evaluation():
     window = np.s_[top:top + span, left:left + span]
     kernel = np.ones((13, 13), np.uint8)  # 6 pixels: 2 % of the diagonal of 224 x 224
     bands = [one & ~cv2.erode(one.astype(np.uint8), kernel).astype(bool) for one in (truth, mask)]
-    colors = [np.array([int(color[j:j + 2], 16) for j in (1, 3, 5)])
-              for color in ('#9aa3b0', SKY, ORANGE)]
+    colors = [rgb(color) for color in ('#9aa3b0', SKY, ORANGE)]
     for k, (title, (a, b)) in enumerate([
             (f'IoU {ious[best]:.1f} %', (truth, mask)),
             (f'boundary IoU {100 * boundary_iou(truth, mask):.1f} %', bands)]):
